@@ -1,0 +1,59 @@
+"""selftaught: image encoders that teach themselves, and proof of what every layer learned.
+
+import selftaught
+
+run = selftaught.pretrain("photos/", task="rotation", minutes=10)
+table = run.probe("cifar10")
+run.report()
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from selftaught.contracts import Batch, Encoder, Layer, Relabelling, Source, Task
+    from selftaught.data import list_sources, open_source, open_splits
+    from selftaught.encoders import ENCODERS, make_encoder
+    from selftaught.errors import UserError
+    from selftaught.pretext import TASKS
+    from selftaught.report import write_report
+    from selftaught.run import Run, pretrain
+
+_HOMES = {
+    "selftaught.contracts": ("Batch", "Encoder", "Layer", "Relabelling", "Source", "Task"),
+    "selftaught.data": ("list_sources", "open_source", "open_splits"),
+    "selftaught.encoders": ("ENCODERS", "make_encoder"),
+    "selftaught.errors": ("UserError",),
+    "selftaught.pretext": ("TASKS",),
+    "selftaught.report": ("write_report",),
+    "selftaught.run": ("Run", "pretrain"),
+}
+
+__all__ = [
+    "ENCODERS",
+    "TASKS",
+    "Batch",
+    "Encoder",
+    "Layer",
+    "Relabelling",
+    "Run",
+    "Source",
+    "Task",
+    "UserError",
+    "list_sources",
+    "make_encoder",
+    "open_source",
+    "open_splits",
+    "pretrain",
+    "write_report",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Importing torch takes two seconds; `selftaught --help` should not wait for it.
+    for module, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module 'selftaught' has no attribute {name!r}")

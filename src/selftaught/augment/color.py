@@ -1,0 +1,97 @@
+"""Colour: brightness, contrast, saturation, hue and grey are one matrix per image, applied once.
+
+Brightness, contrast, saturation and grey are torchvision's own formulas (in that order, without its clamp between the
+steps). Hue is a turn about the grey axis in YIQ instead of a shift in HSV: it is linear, keeps the luma, and differs
+little at the angles in use. The result is clamped to [0, 1] once.
+"""
+
+import math
+
+import torch
+from torch import Tensor
+
+from selftaught.augment.warp import coin, uniform
+
+LUMA = torch.tensor([0.2989, 0.587, 0.114])
+"""Weights of red, green and blue in grey (ITU-R BT.601, to the digits that torchvision uses)."""
+
+_YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
+
+
+def recolor(images: Tensor, linear: Tensor, of_mean: Tensor) -> Tensor:
+    """Colour of each pixel p of an image with mean colour m becomes `linear @ p + of_mean @ m`, clamped to [0, 1].
+
+    Args:
+        images: (B, 3, H, W) in [0, 1].
+        linear: (B, 3, 3).
+        of_mean: (B, 3, 3); only contrast needs it, because its pivot is the image's own mean.
+
+    Returns:
+        (B, 3, H, W).
+    """
+    count, _, height, width = images.shape
+    pixels = images.reshape(count, 3, -1)
+    linear, of_mean = (m.to(images.device, images.dtype, non_blocking=True) for m in (linear, of_mean))
+    pivot = of_mean @ pixels.mean(2, keepdim=True)
+    return torch.baddbmm(pivot, linear, pixels).clamp_(0, 1).reshape(count, 3, height, width)
+
+
+def color_matrices(
+    brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, grey: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The matrices of `recolor` for given factors.
+
+    Args:
+        brightness: (B,) factor, 1 leaves as it is.
+        contrast: (B,) factor about the image's mean grey.
+        saturation: (B,) factor about each pixel's grey.
+        hue: (B,) turn as a share of the full circle, -0.5 to 0.5.
+        grey: (B,) 1 to drop all colour, 0 to keep it.
+
+    Returns:
+        linear and of_mean, both (B, 3, 3).
+    """
+    eye, to_grey = torch.eye(3), LUMA.expand(3, 3)
+    b, c = brightness[:, None, None], contrast[:, None, None]
+    s = (saturation * (1 - grey))[:, None, None]
+    angle = 2 * math.pi * hue
+    turn = torch.zeros(len(hue), 3, 3)
+    turn[:, 0, 0] = 1
+    turn[:, 1, 1] = turn[:, 2, 2] = torch.cos(angle)
+    turn[:, 1, 2], turn[:, 2, 1] = -torch.sin(angle), torch.sin(angle)
+    # saturation 0 after the turn, not before: grey must stay grey
+    after = (s * eye + (1 - s) * to_grey) @ torch.linalg.inv(_YIQ) @ turn @ _YIQ
+    return after * (b * c), after @ to_grey.expand(len(b), 3, 3) * (b * (1 - c))
+
+
+def random_color(
+    count: int,
+    generator: torch.Generator,
+    *,
+    brightness: float = 0.4,
+    contrast: float = 0.4,
+    saturation: float = 0.4,
+    hue: float = 0.1,
+    grey: float = 0.0,
+    probability: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """Random matrices for `recolor`.
+
+    Args:
+        count: how many images.
+        generator: of the randomness.
+        brightness: factors are uniform in 1 - brightness to 1 + brightness; contrast and saturation likewise.
+        contrast: see brightness.
+        saturation: see brightness.
+        hue: turns are uniform in -hue to hue, as a share of the circle.
+        grey: probability of dropping all colour.
+        probability: share of the images whose colour changes at all (grey apart).
+    """
+    on = coin(probability, count, generator)
+
+    def factor(spread: float) -> Tensor:
+        return 1 + on * uniform(-spread, spread, count, generator)
+
+    factors = factor(brightness), factor(contrast), factor(saturation)
+    turn = on * uniform(-hue, hue, count, generator)
+    return color_matrices(*factors, turn, coin(grey, count, generator))

@@ -1,0 +1,207 @@
+"""Geometry: every composition of crop, scale, flip, rotation, shear and shift is one matrix and one resample.
+
+A matrix (..., 3, 3) maps output to image coordinates, both from -1 to 1 (see `contracts`); the view of a view is
+`first @ second`, where `second` says what is seen of the first. Reading is bilinear where the image is magnified and
+trilinear over a mip pyramid where it is shrunk, with the level chosen per view: without it the aliasing of small
+views becomes a shortcut that gives the scale of a crop away. Beyond its border an image continues as its mirror.
+
+Not here: perspective and elastic warps.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selftaught.errors import UserError
+
+
+class Pyramid:
+    """Pictures and their halves, quarters ... made when first asked for.
+
+    Args:
+        images: (B, C, H, W) float on any device. B may be 1: then all views are of that one picture.
+    """
+
+    def __init__(self, images: Tensor) -> None:
+        self._levels = [images]
+
+    def level(self, index: int) -> Tensor:
+        """The pictures shrunk by 2 ** index; every level spans the same -1 to 1."""
+        while len(self._levels) <= index:
+            last = self._levels[-1]
+            height, width = last.shape[-2:]
+            self._levels.append(F.adaptive_avg_pool2d(last, (math.ceil(height / 2), math.ceil(width / 2))))
+        return self._levels[index]
+
+    def sample(self, matrix: Tensor, size: int) -> Tensor:
+        """See each picture through its matrices: (B, K, 3, 3) on the CPU -> (B, K, C, size, size)."""
+        images = self._levels[0]
+        count, views = matrix.shape[:2]
+        owner = torch.arange(count).repeat_interleave(views)
+        flat = matrix.reshape(-1, 3, 3)
+        depth = levels(flat, (images.shape[-2], images.shape[-1]), size)
+        if not depth.any():
+            out = _bilinear(_take(images, owner, views), flat, size)
+        else:
+            out = images.new_zeros(count * views, images.shape[1], size, size)
+            for index in range(math.ceil(float(depth.max())) + 1):
+                weight = (1 - (depth - index).abs()).clamp(min=0)  # trilinear: at most two levels share a view
+                chosen = weight.nonzero().flatten()
+                if len(chosen):
+                    seen = _bilinear(_take(self.level(index), owner[chosen], 0), flat[chosen], size)
+                    share = weight[chosen].to(out.device, out.dtype)[:, None, None, None]
+                    out.index_add_(0, chosen.to(out.device), seen * share)
+        return out.reshape(count, views, *out.shape[1:])
+
+
+def resample(images: Tensor, matrix: Tensor, size: int) -> Tensor:
+    """See each image through its matrix, antialiased.
+
+    Args:
+        images: (B, C, H, W) float on any device, any range.
+        matrix: (B, 3, 3), or (B, K, 3, 3) for K views of each image; float32 on the CPU.
+        size: side of the output in pixels.
+
+    Returns:
+        (B, C, size, size), or (B, K, C, size, size).
+    """
+    if size < 1:
+        raise UserError(f"the size of a view must be at least 1 pixel, found {size}: give a larger --size.")
+    if matrix.ndim == 3:
+        return Pyramid(images).sample(matrix[:, None], size)[:, 0]
+    return Pyramid(images).sample(matrix, size)
+
+
+def levels(matrix: Tensor, shape: tuple[int, int], size: int) -> Tensor:
+    """Which pyramid level a view wants: log2 of the image pixels it steps over per output pixel, at least 0.
+
+    The longer of the two steps counts, so nothing aliases and what is squeezed in one direction blurs in the other.
+
+    Args:
+        matrix: (n, 3, 3).
+        shape: (H, W) of the image.
+        size: side of the view.
+
+    Returns:
+        (n,) float, 0 where the image is magnified.
+    """
+    height, width = shape
+    pixels = torch.tensor([[width], [height]]) / size  # a step of one output pixel is 2 / size; the image is 2 wide
+    step = (matrix[:, :2, :2] * pixels).norm(dim=1).amax(1)
+    return torch.log2(step.clamp(min=1 + 1e-4)) * (step > 1 + 1e-4)  # 1e-4: rounding must not cost a second level
+
+
+def _take(images: Tensor, owner: Tensor, views: int) -> Tensor:
+    """One picture per view, without a copy where one picture serves all or each serves one."""
+    if len(images) == 1:
+        return images.expand(len(owner), -1, -1, -1)
+    return images if views == 1 else images[owner.to(images.device)]
+
+
+def _bilinear(images: Tensor, matrix: Tensor, size: int) -> Tensor:
+    """(n, C, H, W) seen through (n, 3, 3) -> (n, C, size, size)."""
+    theta = matrix[:, :2].to(images.device, images.dtype, non_blocking=True)
+    grid = F.affine_grid(theta, [len(theta), images.shape[1], size, size], align_corners=False)
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
+
+
+# --- matrices -------------------------------------------------------------------------------------------------------
+
+
+def identity(count: int) -> Tensor:
+    """The whole image, (count, 3, 3)."""
+    return torch.eye(3).repeat(count, 1, 1)
+
+
+def affine(
+    *,
+    x: Tensor | float = 0.0,
+    y: Tensor | float = 0.0,
+    width: Tensor | float = 1.0,
+    height: Tensor | float = 1.0,
+    degrees: Tensor | float = 0.0,
+    shear: Tensor | float = 0.0,
+    flip: Tensor | float = 0.0,
+    count: int,
+) -> Tensor:
+    """A window on the image, turned, sheared, perhaps mirrored: (count, 3, 3). Every argument is a number or (count,).
+
+    Args:
+        x: centre of the window, -1 to 1.
+        y: the same, downwards.
+        width: its width as a share of the image's.
+        height: its height as a share of the image's.
+        degrees: how far the *content* of the view is turned counter-clockwise, as torchvision's `rotate`.
+        shear: degrees by which its columns lean.
+        flip: 1 to mirror left and right, 0 not to.
+        count: how many matrices.
+    """
+
+    def each(value: Tensor | float) -> Tensor:
+        return torch.as_tensor(value, dtype=torch.float32).expand(count)
+
+    angle, lean = torch.deg2rad(each(degrees)), torch.tan(torch.deg2rad(each(shear)))
+    cos, sin = torch.cos(angle), torch.sin(angle)
+    w, h, mirror = each(width), each(height), 1 - 2 * each(flip)
+    matrix = torch.zeros(count, 3, 3)
+    # window @ rotation @ shear @ mirror, written out. Turning content counter-clockwise reads it clockwise (y is down).
+    matrix[:, 0, 0] = w * cos * mirror
+    matrix[:, 0, 1] = w * (cos * lean - sin)
+    matrix[:, 1, 0] = h * sin * mirror
+    matrix[:, 1, 1] = h * (sin * lean + cos)
+    matrix[:, 0, 2], matrix[:, 1, 2], matrix[:, 2, 2] = each(x), each(y), 1
+    return matrix
+
+
+def uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:
+    """(count,) draws between `low` and `high`."""
+    return torch.rand(count, generator=generator) * (high - low) + low
+
+
+def coin(probability: float, count: int, generator: torch.Generator) -> Tensor:
+    """(count,) of 0.0 and 1.0, 1 with `probability`."""
+    return (torch.rand(count, generator=generator) < probability).float()
+
+
+def random_window(
+    count: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: torch.Generator,
+) -> tuple[Tensor, Tensor]:
+    """Width and height of random windows, as shares of a square image's side: two of (count,).
+
+    The share of the area is uniform in `scale`, width over height log-uniform in `ratio` (Szegedy et al. 2015, as
+    torchvision's RandomResizedCrop). What would be wider than the image is cut to it rather than drawn again.
+    """
+    area = uniform(*scale, count, generator)
+    shape = torch.exp(uniform(math.log(ratio[0]), math.log(ratio[1]), count, generator))
+    return (area * shape).sqrt().clamp(max=1), (area / shape).sqrt().clamp(max=1)
+
+
+def random_crop(
+    count: int,
+    generator: torch.Generator,
+    *,
+    scale: tuple[float, float] = (1.0, 1.0),
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: float = 0.5,
+) -> Tensor:
+    """Random windows inside the image, perhaps mirrored: (count, 3, 3).
+
+    Args:
+        count: how many.
+        generator: of the randomness.
+        scale: smallest and largest share of the image's area; (1, 1) shows the whole image.
+        ratio: smallest and largest width over height.
+        flip: probability of mirroring left and right.
+    """
+    if scale == (1.0, 1.0):
+        width, height = torch.ones(count), torch.ones(count)
+    else:
+        width, height = random_window(count, scale, ratio, generator)
+    x = (1 - width) * uniform(-1, 1, count, generator)
+    y = (1 - height) * uniform(-1, 1, count, generator)
+    return affine(x=x, y=y, width=width, height=height, flip=coin(flip, count, generator), count=count)

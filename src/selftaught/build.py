@@ -1,0 +1,130 @@
+"""The only place where a name becomes an object: settings in, source, task, encoder and heads out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from selftaught.contracts import Encoder, Source, Task
+from selftaught.data import Spec, Stored, is_photos, open_source, photos
+from selftaught.data.crops import Crops
+from selftaught.data.photos import words
+from selftaught.encoders import make_encoder
+from selftaught.errors import UserError
+from selftaught.pretext import task_class
+from selftaught.settings import Settings, plain
+from selftaught.training.folder import RunFolder
+from selftaught.training.loop import Pretraining
+from selftaught.training.randomness import ambient
+
+LARGEST_VIEW = 128
+"""Pixels along a view where nobody asks for another size."""
+PHOTO_VIEW = 32
+"""The same for crops of photos, which have no size of their own: quick, and CIFAR's."""
+PHOTO_CROPS = 100_000
+"""Crops where the source is a photo and nobody says how many."""
+STORE = 1.25
+"""Stored images are this much larger than the views, so that a crop is not a magnification."""
+
+
+@dataclass(frozen=True)
+class Built:
+    """Everything a run trains, and how its encoder was made."""
+
+    pretraining: Pretraining
+    encoder_options: dict[str, Any]
+    skipped: tuple[tuple[str, str], ...]
+    """(name, reason) of the images that could not be used."""
+
+
+def build(data: Sequence[str], settings: Settings, labels: Path | None = None) -> Built:
+    """Make the objects of a run. Heads and encoder have fresh weights, a function of the seed."""
+    general = settings.general
+    task_kind = task_class(general.task)
+    source = build_source(data, settings, labels)
+    size = general.size or min(source.side, LARGEST_VIEW)
+    task = task_kind(**settings.task, size=size)
+    _check_needs(general.task, task, source)
+    options = {**settings.encoder, **task.wants, "size": size}
+    with ambient(general.seed, "weights"):
+        encoder = make_encoder(general.encoder, **options)
+        encoder.fit(source)
+        heads = task.heads(encoder, source)
+    pretraining = Pretraining(
+        task=task,
+        encoder=encoder,
+        heads=heads,
+        source=source,
+        optimization=settings.optimization,
+        steps=general.steps or 1,
+        batch_size=min(general.batch_size, len(source)),
+        seed=general.seed,
+    )
+    return Built(pretraining, options, source.skipped if isinstance(source, Stored) else ())
+
+
+def build_source(data: Sequence[str], settings: Settings, labels: Path | None = None) -> Source:
+    """The images of a run: crops where the source is photos, else every image as one."""
+    if not data:
+        raise UserError("pretraining needs images, found no SOURCE: name a folder, a photo, a parquet file or cifar10.")
+    general = settings.general
+    spec: Spec = words(data)
+    if len(data) == 1 and not is_photos(spec):
+        if general.crops is not None:
+            raise UserError(
+                f"--crops cuts photos, found {data[0]}, which is none: name the image files, or leave it out."
+            )
+        store = None if general.size is None else round(STORE * general.size)
+        return open_source(data[0], side=store, limit=general.limit, seed=general.seed, labels=labels)
+    found = photos(spec)
+    name = found[0].name if len(found) == 1 else f"{len(found)} photos"
+    pixels = [photo.image for photo in found]
+    count = general.crops or PHOTO_CROPS
+    return Crops(name, pixels, count, general.size or PHOTO_VIEW, general.seed, settings.cropping)
+
+
+def _check_needs(name: str, task: Task, source: Source) -> None:
+    missing = [need for need in task.needs if need not in source.targets]
+    if missing:
+        has = ", ".join(sorted(source.targets)) or "none"
+        raise UserError(
+            f"the task {name} needs images with {' and '.join(missing)}, found {has} in {source.name}: "
+            "choose another source."
+        )
+
+
+def describe_encoder(name: str, encoder: Encoder, options: dict[str, Any], size: int) -> dict[str, Any]:
+    """What `encoder.json` holds: all that is needed to make the encoder again."""
+    filters = next((key for key, weight in encoder.named_parameters() if weight.ndim == 4), None)
+    return {
+        "name": name,
+        "options": {key: plain(value) for key, value in options.items()},
+        "size": size,
+        "layers": {key: [layer.channels, layer.stride] for key, layer in encoder.layers.items()},
+        "filters": filters,
+    }
+
+
+def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
+    """The encoder that `encoder.json` describes, with random weights."""
+    options = {key: tuple(v) if isinstance(v, list) else v for key, v in description["options"].items()}
+    if "pretrained" in options:
+        options["pretrained"] = False  # random means random, and nothing is downloaded to be overwritten
+    with ambient(seed, "weights"):
+        return make_encoder(description["name"], **options)
+
+
+def load_encoder(folder: RunFolder) -> Encoder:
+    """The trained encoder of a run, ready to be asked (eval mode, CPU)."""
+    weights, description = folder.read_encoder()
+    encoder = fresh_encoder(description, 0)
+    try:
+        encoder.load_state_dict(weights)
+    except RuntimeError as error:
+        raise UserError(
+            f"the weights of a run must fit its encoder, found others in {folder.weights}: restore encoder.json and "
+            "encoder.safetensors from one and the same run."
+        ) from error
+    return encoder.eval().to(memory_format=torch.channels_last)

@@ -1,0 +1,184 @@
+"""The four nouns everything else is made of: Source, Batch, Encoder, Task. Read this page first.
+
+    source -> batch -> task.views -> encoder.look -> encoder.features -> task.loss
+
+Letters, for the whole package: B images, K views of one image, C channels, H W pixels, D features, N all images.
+
+Conventions that hold everywhere:
+
+- Images are float32 colour in [0, 1], shape (B, 3, H, W), unless a docstring says otherwise.
+- A geometry is a 3 x 3 matrix that maps *output* coordinates to *image* coordinates, both running from -1 to 1 over the
+  square image, x to the right and y down; the identity shows the whole image. Matrices live on the CPU: they are tiny,
+  are drawn there, and decide (without waiting for a device) which pyramid level is read.
+- Randomness comes from one CPU `torch.Generator`, the last argument and required, so that a seed means the same views
+  on every device. The loop reseeds it, and the ambient generators, from (seed, step): no random state to save.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+Views = dict[str, Tensor]
+"""What a task shows and asks: tensors by name, first axis B or K * B."""
+
+Outcome = dict[str, Tensor]
+"""What a loss found, detached: scalars are logged by name, larger tensors only reach `after_step`."""
+
+
+class Batch(ABC):
+    """Some images of a source, on a device."""
+
+    index: Tensor
+    """(B,) int64 on the device: which images of the source these are."""
+    targets: Mapping[str, Tensor]
+    """What the source knows of them: `label` (B,) int64, or pictures (B, C, H, W) such as `depth`, or `real` (B,)."""
+    population: int
+    """How many images the source has."""
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    @abstractmethod
+    def warp(self, matrix: Tensor, size: int, of: str = "image") -> Tensor:
+        """Sample the images through a geometry: the only resample there is, antialiased.
+
+        Args:
+            matrix: (B, 3, 3), or (B, K, 3, 3) for K views of each image; on the CPU.
+            size: side of the output in pixels.
+            of: "image", or the name of a target that is a picture, to be moved exactly as the image is.
+
+        Returns:
+            (B, C, size, size), or (B, K, C, size, size), in the picture's own range ([0, 1] for the image).
+        """
+
+
+class Source(ABC):
+    """Where images come from: fixed order, fixed length, the same image for the same index for ever."""
+
+    name: str
+    """What the user called it, for logs and reports."""
+    fingerprint: str
+    """Changes when the images, their order or their targets change."""
+    classes: tuple[str, ...] | None
+    """Names of the labels, or None where there are none."""
+    targets: frozenset[str]
+    """Names of what every batch carries in `targets`."""
+    side: int
+    """Pixels along the stored square image: views up to this size are not magnified."""
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def batch(self, indices: Tensor, device: torch.device) -> Batch:
+        """The images at `indices` ((B,) int64, CPU) on `device`."""
+
+    def batches(self, size: int, device: torch.device) -> Iterator[Batch]:
+        """Every image once, in order, `size` at a time (the last batch may be smaller)."""
+        for indices in torch.split(torch.arange(len(self)), size):
+            yield self.batch(indices, device)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A named tap of an encoder."""
+
+    channels: int
+    stride: int
+    """Input pixels per step of the feature map; 0 where the feature has no positions (B, D)."""
+
+
+class Encoder(nn.Module, ABC):
+    """Images to named features. A subclass fills `features` and sets the three fields in its constructor.
+
+    `look` is a module of the encoder, so what it read in pretraining it reads downstream: nobody can feed it wrongly.
+    """
+
+    layers: dict[str, Layer]
+    """Every tap, from the first to the last."""
+    reads: str
+    """What `look` makes of colour: see `encoders/look.py`."""
+    look: nn.Module
+    """(B, 3, H, W) in [0, 1] -> what `features` reads."""
+
+    def fit(self, source: Source) -> None:
+        """Learn from the images what must be known before training: a palette, a first layer by k-means."""
+
+    @abstractmethod
+    def features(self, seen: Tensor) -> dict[str, Tensor]:
+        """What every layer says of what `look` made: name -> (B, C, H, W), (B, L, D) or (B, D), keys as in `layers`."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, D): the last layer, averaged over positions."""
+        last = list(self.features(self.look(images)).values())[-1]
+        return pooled(last)
+
+
+def pooled(feature: Tensor) -> Tensor:
+    """Average a feature over its positions: (B, C, H, W), (B, L, D) or (B, D) -> (B, D)."""
+    if feature.ndim == 4:
+        return feature.mean((2, 3))
+    return feature.mean(1) if feature.ndim == 3 else feature
+
+
+@dataclass(frozen=True)
+class Relabelling:
+    """What `before_epoch` decided."""
+
+    weights: Tensor | None = None
+    """(N,) how often each image is drawn in this epoch, relative to the others; None draws every image once."""
+    reset: Sequence[nn.Module] = ()
+    """Modules that start anew: the optimizer forgets what it knew of them."""
+
+
+@dataclass(frozen=True)
+class Task(ABC):
+    """A pretext task: hyperparameters only. What has weights or memory is built by `heads` and lives there.
+
+    A task imports `contracts, augment, heads, losses, errors`, never another task, `training` or `data`.
+    """
+
+    wants: ClassVar[Mapping[str, object]] = {}
+    """Options the encoder must be built with, e.g. {"reads": "lightness"}."""
+    needs: ClassVar[tuple[str, ...]] = ()
+    """Targets the source must carry, e.g. ("label",)."""
+
+    size: int = 32
+    """Side, in pixels, of what the encoder is shown."""
+
+    @abstractmethod
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """Everything with weights or memory that is not the encoder. "critic" is the opponent, where there is one."""
+
+    @abstractmethod
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """What is shown and what is asked: pure, and the only place where randomness is drawn."""
+
+    @abstractmethod
+    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """The scalar that encoder and heads (but the critic) minimise, and what to log or remember."""
+
+    def critic_loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """The scalar that heads["critic"] minimises by its own optimizer while all else is frozen."""
+        raise NotImplementedError(f"{type(self).__name__} built a critic but has no critic_loss")
+
+    def before_epoch(
+        self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
+    ) -> Relabelling:
+        """Called before each pass over the source: relabel, reweigh, restart."""
+        return Relabelling()
+
+    def after_step(self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome) -> None:  # noqa: B027
+        """Called after each optimizer step, without gradients: bank entries, moving averages."""
+
+    @abstractmethod
+    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """Pictures for people: name -> (n, 3, H, W) in [0, 1]."""
+
+    def chance(self, source: Source) -> dict[str, float]:
+        """What an untrained encoder scores, for each logged name that has such a level."""
+        return {}

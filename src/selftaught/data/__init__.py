@@ -1,0 +1,23 @@
+"""Images: where they come from, how they are decoded once, and batches of them on the device."""
+
+from selftaught.data.decode import decode, decode_whole
+from selftaught.data.known import Row, list_sources
+from selftaught.data.open import Split, open_source, open_splits
+from selftaught.data.photos import Photo, Spec, is_photos, photos
+from selftaught.data.stored import Stored, StoredBatch
+
+__all__ = [
+    "Photo",
+    "Row",
+    "Spec",
+    "Split",
+    "Stored",
+    "StoredBatch",
+    "decode",
+    "decode_whole",
+    "is_photos",
+    "list_sources",
+    "open_source",
+    "open_splits",
+    "photos",
+]

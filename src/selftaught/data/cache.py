@@ -1,0 +1,173 @@
+"""The decode cache: the images of a reader as uint8 of one size in one file, made once, read through a memory map.
+
+A cache is a folder `<key>` with `images.npy` (N, 3, S, S) and `meta.json`. Its key is a digest of the content, so a
+changed file is a new key. It is written into a `<key>.part-*` folder, under a lock, and renamed when it is whole: a
+process that dies leaves a part that nobody reads and the next builder removes; of two processes the second waits.
+Bytes are appended rather than written through a map, so that a full disk is an error and not a crash (SIGBUS).
+
+Not here: removing old caches. Deleting the folder is always safe.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from filelock import FileLock
+from numpy.typing import NDArray
+
+from selftaught.data.decode import Pixels, decode, quiet
+from selftaught.data.progress import Meter
+from selftaught.data.reader import Indices, Raw, Reader
+from selftaught.errors import UserError
+
+FORMAT = 1
+"""Part of every key: raise it when decoding changes what comes out."""
+BLOCK = 16
+"""Images a thread decodes at a time: enough that handing over costs nothing beside 32-pixel images."""
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What a cache holds."""
+
+    key: str
+    images: NDArray[np.uint8]
+    """(N, 3, S, S), a read-only memory map."""
+    kept: Indices
+    """(N,) ascending: which of the reader's images these are."""
+    skipped: tuple[tuple[int, str], ...]
+    """Which of the reader's images could not be decoded, and why."""
+
+
+def decoded(reader: Reader, side: int, chosen: Indices | None = None, folder: Path | None = None) -> Decoded:
+    """Decode images to squares, or find that this was done before.
+
+    Args:
+        reader: where they come from.
+        side: pixels along the squares.
+        chosen: ascending indices of the images wanted; None for all.
+        folder: where caches are; None for `cache_folder()`.
+
+    Raises:
+        UserError: the folder cannot be written or the disk is full.
+    """
+    indices = np.arange(len(reader)) if chosen is None else chosen
+    digest = hashlib.blake2b(f"{FORMAT} {side} {reader.fingerprint()} {chosen is None}".encode(), digest_size=16)
+    digest.update(indices.astype(np.int64).tobytes())
+    key = digest.hexdigest()
+    folder = folder or cache_folder()
+    try:
+        if found := _read(folder / key):
+            return found
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f"{key}.lock"):
+            if found := _read(folder / key):  # another process was faster
+                return found
+            _build(reader, side, indices, folder / key)
+    except OSError as error:
+        raise _storage_error(error, folder, len(indices) * 3 * side**2) from error
+    found = _read(folder / key)
+    assert found, "what was just written can be read"
+    return found
+
+
+def cache_folder() -> Path:
+    """Where caches and downloads go: $SELFTAUGHT_CACHE, else $XDG_CACHE_HOME/selftaught, else ~/.cache/selftaught."""
+    if chosen := os.environ.get("SELFTAUGHT_CACHE"):
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selftaught"
+
+
+def _read(target: Path) -> Decoded | None:
+    """A whole cache, or None where there is none or it was damaged since."""
+    try:
+        meta = json.loads((target / "meta.json").read_text(encoding="utf-8"))
+        images = np.load(target / "images.npy", mmap_mode="r")
+        kept = np.array(meta["kept"], dtype=np.int64)
+        skipped = tuple((index, reason) for index, reason in meta["skipped"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return Decoded(target.name, images, kept, skipped) if len(images) == len(kept) else None
+
+
+def _build(reader: Reader, side: int, indices: Indices, target: Path) -> None:
+    """Write a cache beside its place and move it there whole."""
+    for dead in target.parent.glob(f"{target.name}.part-*"):  # we hold the lock, so whoever wrote it is gone
+        shutil.rmtree(dead, ignore_errors=True)
+    if shutil.disk_usage(target.parent).free < len(indices) * 3 * side**2:
+        raise OSError(errno.ENOSPC, "not enough space")
+    part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}.part-"))
+    try:
+        kept, skipped = [], []
+        with (part / "images.npy").open("wb") as file, Meter(f"decoding {reader.name}", len(indices)) as meter:
+            _header(file, len(indices), side)
+            for index, found in zip(indices.tolist(), _decode_all(reader, side, indices), strict=True):
+                if isinstance(found, str):
+                    skipped.append((index, found))
+                else:
+                    kept.append(index)
+                    file.write(found.data)
+                meter.advance()
+            file.seek(0)
+            _header(file, len(kept), side)
+            file.flush()
+            os.fsync(file.fileno())
+        (part / "meta.json").write_text(json.dumps({"kept": kept, "skipped": skipped}), encoding="utf-8")
+        shutil.rmtree(target, ignore_errors=True)  # a damaged one
+        part.rename(target)
+    except BaseException:  # Ctrl-C too
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+
+
+def _header(file: BinaryIO, count: int, side: int) -> None:
+    """The start of an .npy file; numpy leaves room in it for the first axis to change."""
+    described = {"descr": "|u1", "fortran_order": False, "shape": (count, 3, side, side)}
+    np.lib.format.write_array_header_1_0(file, described)
+
+
+def _decode_all(reader: Reader, side: int, indices: Indices) -> Iterator[Pixels | str]:
+    """Decode in threads (Pillow works outside the interpreter's lock), in order, reading a few blocks ahead."""
+    raws = reader.stream(indices)
+    workers = threads()
+    waiting: deque[Future[list[Pixels | str]]] = deque()
+    with quiet(), ThreadPoolExecutor(workers) as pool:
+        while block := list(islice(raws, BLOCK)):
+            waiting.append(pool.submit(_decode_block, block, side))
+            if len(waiting) > 2 * workers:
+                yield from waiting.popleft().result()
+        while waiting:
+            yield from waiting.popleft().result()
+
+
+def _decode_block(block: list[Raw], side: int) -> list[Pixels | str]:
+    return [decode(raw, side) for raw in block]
+
+
+def threads() -> int:
+    """Processors this process may use, at most 16."""
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(allowed, 16)
+
+
+def _storage_error(error: OSError, folder: Path, size: int) -> UserError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return UserError(
+            f"the decoded images need {size / 2**20:,.0f} MB in {folder}, which is full: free some space, set "
+            f"SELFTAUGHT_CACHE to a folder on another disk, or take fewer images (--limit)."
+        )
+    return UserError(
+        f"decoded images must be kept in a folder that can be written, found {folder} ({error.strerror or error}): "
+        f"set SELFTAUGHT_CACHE to another one."
+    )

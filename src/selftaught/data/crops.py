@@ -1,0 +1,208 @@
+"""Photos as a data set: N photos become d virtual crops, sampled from the full resolution when they are asked for.
+
+Crop i is a pure function of (seed, i): nothing is drawn in advance and nothing is written to disk, where the authors
+wrote 1.28 million JPEGs. A crop is a window on its photo (area, aspect, turn, shear, mirror) and a change of colour;
+the window's matrix is composed with that of the task, so pixels are resampled once, from the pyramid level they need.
+
+Asano, Rupprecht, Vedaldi, "A critical analysis of self-supervision, or what we can learn from a single image",
+ICLR 2020. https://arxiv.org/abs/1904.13132
+"""
+
+import hashlib
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from selftaught.augment.color import color_matrices, recolor
+from selftaught.augment.warp import Pyramid, affine
+from selftaught.contracts import Batch, Source
+from selftaught.data.stored import free_memory
+from selftaught.errors import UserError
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """How photos are cropped; each part can be switched off for an ablation."""
+
+    crop_area: tuple[float, float] = (1e-3, 1.0)
+    """Smallest and largest share of the photo's area (the paper: at least 0.001)."""
+    crop_spread: Literal["log", "uniform"] = "log"
+    """How areas spread between these: every octave alike (ours: more small windows, so fewer are alike), or every
+    area alike (the paper)."""
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
+    """Smallest and largest width over height."""
+    crop_rotation: float = 35.0
+    """Largest turn to either side, in degrees (the paper: 35; the authors' released script: 30)."""
+    crop_shear: float = 0.0
+    """Largest lean to either side, in degrees (the released script: 30; the paper: none)."""
+    crop_flip: float = 0.5
+    """Probability of mirroring left and right."""
+    crop_jitter: float = 0.4
+    """Brightness, contrast and saturation vary by this, hue by a quarter of it (the paper: 0.4 and 0.1)."""
+
+    def __post_init__(self) -> None:
+        """Refuse windows that do not exist."""
+        low, high = self.crop_area
+        if not 0 < low <= high <= 1:
+            raise UserError(f"--crop-area must be two shares with 0 < low <= high <= 1, found {low} {high}.")
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+            raise UserError(f"--crop-ratio must be two ratios with 0 < low <= high, found {self.crop_ratio}.")
+        if not 0 <= self.crop_jitter <= 1:
+            raise UserError(f"--crop-jitter must lie in [0, 1], found {self.crop_jitter}.")
+        if abs(self.crop_shear) >= 80:
+            raise UserError(f"--crop-shear must be below 80 degrees, found {self.crop_shear}.")
+
+
+class Crops(Source):
+    """d virtual crops of N photos, photo after photo in turn.
+
+    Args:
+        name: what the user called the photos.
+        photos: (3, H, W) uint8 each, any shapes.
+        count: d, how many crops the source has.
+        side: the size of views that the source is meant for, in pixels.
+        seed: of the crops.
+        cropping: how they are cut.
+        classes: names of the photos, if the question is to be which one a crop is from; crop i is from i modulo N.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        photos: Sequence[Tensor],
+        count: int,
+        side: int,
+        seed: int,
+        cropping: Cropping | None = None,
+        classes: tuple[str, ...] | None = None,
+    ) -> None:
+        if count < 1:
+            raise UserError(f"photos must be cut into at least one crop, found --crops {count}: try 100000.")
+        self.name, self.photos, self.count, self.side, self.seed = name, photos, count, side, seed
+        self.cropping, self.classes = cropping or Cropping(), classes
+        self.targets = frozenset({"label"} if classes else ())
+        digest = hashlib.blake2b(f"{count} {seed} {astuple(self.cropping)}".encode(), digest_size=16)
+        for photo in photos:
+            digest.update(f"{tuple(photo.shape)}".encode())
+            digest.update(photo.contiguous().numpy().tobytes())
+        self.fingerprint = digest.hexdigest()
+        self._pyramids: dict[torch.device, list[Pyramid]] = {}
+
+    def __len__(self) -> int:
+        return self.count
+
+    def batch(self, indices: Tensor, device: torch.device) -> "CropBatch":
+        """See `Source`."""
+        return CropBatch(self, indices, device)
+
+    def pyramids(self, device: torch.device) -> list[Pyramid]:
+        """The photos on a device, each with its halves, quarters ..., in float because that is what is sampled."""
+        if device not in self._pyramids:
+            wanted = sum(photo.numel() for photo in self.photos) * 4 * 4 // 3
+            if wanted > free_memory(device) / 2:
+                raise UserError(
+                    f"photos must fit in half of the free memory to be cropped, found {len(self.photos)} that need "
+                    f"{wanted / 2**30:.1f} GiB: give fewer or smaller ones, or leave --crops out for whole images."
+                )
+            self._pyramids[device] = [Pyramid(photo[None].to(device).float().div_(255)) for photo in self.photos]
+        return self._pyramids[device]
+
+    def windows(self, indices: Tensor) -> Tensor:
+        """The window of each crop, always inside its photo: (B,) -> (B, 3, 3), from crop to photo, -1 to 1 both."""
+        cut, draws = self.cropping, counted(self.seed, indices, 7)
+        shapes = torch.tensor([photo.shape[1:] for photo in self.photos], dtype=torch.float32)
+        height, width = shapes[indices % len(self.photos)].unbind(1)
+        low, high = cut.crop_area
+        if cut.crop_spread == "uniform":
+            area = low + (high - low) * draws[0]
+        else:
+            area = torch.exp(math.log(low) + math.log(high / low) * draws[0])
+        ratio = torch.exp(math.log(cut.crop_ratio[0]) + math.log(cut.crop_ratio[1] / cut.crop_ratio[0]) * draws[1])
+        pixels = area * height * width
+        matrix = affine(
+            width=(pixels * ratio).sqrt() / 2,
+            height=(pixels / ratio).sqrt() / 2,
+            degrees=(2 * draws[2] - 1) * cut.crop_rotation,
+            shear=(2 * draws[3] - 1) * cut.crop_shear,
+            flip=(draws[4] < cut.crop_flip).float(),
+            count=len(indices),
+        )
+        # How far the turned window reaches from its centre, in pixels; what would not fit is shrunk until it does, so
+        # that no empty corner ever tells how far a crop was turned (the authors cut them off afterwards).
+        half = torch.stack((width, height), 1) / 2
+        reach = matrix[:, :2, :2].abs().sum(2)
+        fit = (half / reach).amin(1).clamp(max=1)
+        matrix[:, :2, :2] *= fit[:, None, None]
+        room = half - reach * fit[:, None]
+        matrix[:, :2, 2] = (2 * torch.stack((draws[5], draws[6]), 1) - 1) * room
+        matrix[:, :2] /= half[:, :, None]
+        return matrix
+
+    def colors(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """What `recolor` does to each crop."""
+        draws = 2 * counted(self.seed + 1, indices, 4) - 1
+        jitter = self.cropping.crop_jitter
+        brightness, contrast, saturation = 1 + jitter * draws[:3]
+        return color_matrices(brightness, contrast, saturation, jitter / 4 * draws[3], torch.zeros(len(indices)))
+
+
+class CropBatch(Batch):
+    """Some crops, as windows on photos."""
+
+    def __init__(self, source: Crops, indices: Tensor, device: torch.device) -> None:
+        self.index, self.population = indices.to(device, non_blocking=True), len(source)
+        self.targets = {"label": self.index % len(source.photos)} if source.classes else {}
+        self._source, self._cpu_index, self._device = source, indices, device
+        self._windows = source.windows(indices)
+
+    def warp(self, matrix: Tensor, size: int, of: str = "image") -> Tensor:
+        """See `Batch`. The pivot of contrast is the mean of each view."""
+        assert of == "image", "crops of photos carry no other pictures"
+        views = matrix[:, None] if matrix.ndim == 3 else matrix
+        count, copies = views.shape[:2]
+        placed = (self._windows[:, None] @ views).flatten(0, 1)
+        owner = (self._cpu_index % len(self._source.photos)).repeat_interleave(copies)
+        pyramids = self._source.pyramids(self._device)
+        if len(pyramids) == 1:
+            out = pyramids[0].sample(placed[None], size)[0]
+        else:
+            out = torch.empty(count * copies, 3, size, size, device=self._device)
+            for photo in sorted(set(owner.tolist())):
+                chosen = (owner == photo).nonzero().flatten()
+                out[chosen.to(self._device)] = pyramids[photo].sample(placed[chosen][None], size)[0]
+        if self._source.cropping.crop_jitter:
+            colors = (m.repeat_interleave(copies, 0) for m in self._source.colors(self._cpu_index))
+            out = recolor(out, *colors)
+        return out.reshape(*matrix.shape[:-2], 3, size, size)
+
+
+def counted(seed: int, indices: Tensor, draws: int) -> Tensor:
+    """Uniform numbers in [0, 1) that depend on (seed, index, draw) alone: (B,) int64 -> (draws, B).
+
+    SplitMix64's finalizer over a counter (Steele, Lea, Flood 2014), because a torch generator cannot be asked for its
+    i-th number. int64 wraps around as the arithmetic wants.
+    """
+    counter = indices.long()[None] * draws + torch.arange(draws)[:, None]
+    state = _mixed(counter + _mixed(torch.tensor(seed, dtype=torch.int64) + _GOLDEN))
+    return (_shifted(state, 40)).float() / 2**24
+
+
+_GOLDEN = 0x9E3779B97F4A7C15 - 2**64
+_FIRST = 0xBF58476D1CE4E5B9 - 2**64
+_SECOND = 0x94D049BB133111EB - 2**64
+
+
+def _shifted(x: Tensor, by: int) -> Tensor:
+    """A logical shift to the right; torch's own keeps the sign."""
+    return (x >> by) & ((1 << (64 - by)) - 1)
+
+
+def _mixed(x: Tensor) -> Tensor:
+    x = x + _GOLDEN
+    x = (x ^ _shifted(x, 30)) * _FIRST
+    x = (x ^ _shifted(x, 27)) * _SECOND
+    return x ^ _shifted(x, 31)

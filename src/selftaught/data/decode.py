@@ -1,0 +1,157 @@
+"""Decoding: a file, bytes or pixels in; RGB uint8 out, or a sentence that says why not.
+
+Whatever is wrong with an image becomes a reason (a `str`): one bad file must not end an hour of decoding. Orientation
+from EXIF is applied, transparency is laid on white, 16 bits become 8. Of an animation the first frame is taken.
+Only formats that Pillow reads by itself are tried: EPS, for one, would start another program.
+
+Not here: colour profiles (an image is taken to be sRGB), raw camera formats, HEIC.
+"""
+
+import io
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from selftaught.data.reader import Raw, readable
+
+Pixels = NDArray[np.uint8]
+
+Image.init()  # registers every format; WebP, AVIF and JPEG 2000 are not part of every build of Pillow
+FORMATS = tuple(
+    name
+    for name in ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000", "ICO", "AVIF")
+    if name in Image.OPEN
+)
+CLAIMED = (".heic", ".heif")
+"""Not read, but images to their owner: better counted as broken than silently left out."""
+SUFFIXES = frozenset(
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm"]
+) | {".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".avif", *CLAIMED}
+PIXEL_LIMIT = 178_956_970
+"""Pixels above which an image is not decoded: Pillow's own bound against decompression bombs."""
+
+
+def decode(raw: Raw, side: int) -> Pixels | str:
+    """Decode one image to a square.
+
+    The short side is resized (antialiased) to `side` pixels and the middle of the long one is kept.
+
+    Returns:
+        (3, side, side) uint8, or the reason why there is none.
+    """
+    try:
+        with _opened(raw) as image:
+            image.draft(None, (2 * side, 2 * side))  # JPEG decodes at a power of two less; half the rest by resizing
+            rgb = _rgb(_upright(image))
+        edge = min(rgb.size)
+        left, top = (rgb.width - edge) / 2, (rgb.height - edge) / 2
+        square = rgb.resize((side, side), Image.Resampling.BICUBIC, (left, top, left + edge, top + edge), 3.0)
+        return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+    except Exception as error:  # Pillow's decoders raise nearly every kind there is on damaged data
+        return _reason(error)
+
+
+def decode_whole(raw: Raw) -> Pixels | str:
+    """Decode one image at full resolution: (3, H, W) uint8, or the reason why there is none."""
+    try:
+        with _opened(raw) as image:
+            return np.ascontiguousarray(np.asarray(_rgb(_upright(image))).transpose(2, 0, 1))
+    except Exception as error:
+        return _reason(error)
+
+
+def short_side(raw: Raw) -> int | None:
+    """Pixels along the shorter side, from the header alone; None where it cannot be read."""
+    try:
+        with _opened(raw) as image:
+            return min(image.size)
+    except Exception:
+        return None
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Pillow's warnings about odd files to ourselves.
+
+    Wrap whole loops, not single calls: which warnings are shown is one setting for all threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+class _Unreadable(Exception):
+    """Carries a reason."""
+
+
+def _opened(raw: Raw) -> Image.Image:
+    """Read the header, and refuse what is empty, no file or too large to decode."""
+    if isinstance(raw, np.ndarray):
+        if not raw.size:
+            raise _Unreadable("is empty")
+        return Image.fromarray(raw)
+    if isinstance(raw, bytes):
+        if not raw:
+            raise _Unreadable("is empty")
+        image = Image.open(io.BytesIO(raw), formats=FORMATS)
+    else:
+        if not raw.is_file():  # opening a pipe would wait for ever
+            raise _Unreadable("leads to no file")
+        if not raw.stat().st_size:
+            raise _Unreadable("is empty")
+        image = Image.open(raw, formats=FORMATS)
+    if image.width * image.height > PIXEL_LIMIT:
+        image.close()
+        raise _Unreadable(f"has {image.width} x {image.height} pixels, more than {PIXEL_LIMIT / 1e6:.0f} million")
+    return image
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    """Apply the orientation of EXIF; damaged EXIF data is no reason to lose the image."""
+    image.load()
+    try:
+        turned = ImageOps.exif_transpose(image)
+    except Exception:
+        return image
+    return turned
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    """Any mode of Pillow to RGB: transparency over white, 16 and 32 bits to 8."""
+    if image.mode.startswith("I;16"):
+        return _grey((np.asarray(image).astype(np.uint32) + 128) // 257)
+    if image.mode in ("I", "F"):
+        return _grey(_eight_bits(np.asarray(image, dtype=np.float64)))
+    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
+        solid = image.convert("RGBA")
+        white = Image.new("RGBA", solid.size, "white")
+        return Image.alpha_composite(white, solid).convert("RGB")
+    return image.convert("RGB")
+
+
+def _grey(values: NDArray[np.generic]) -> Image.Image:
+    return Image.fromarray(values.astype(np.uint8)).convert("RGB")
+
+
+def _eight_bits(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Bring numbers without a fixed range to 0..255: by the range they seem to use, else from least to most."""
+    values = np.nan_to_num(values, posinf=0, neginf=0)
+    low, high = values.min(), values.max()
+    for top in (1.0, 255.0, 65535.0):
+        if low >= 0 and high <= top:
+            return np.rint(values * (255 / top))
+    return np.rint((values - low) * (255 / (high - low)))
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, _Unreadable):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return "is in no image format that can be read"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"has more than {PIXEL_LIMIT / 1e6:.0f} million pixels"
+    return f"cannot be decoded ({readable(str(error)) or type(error).__name__})"

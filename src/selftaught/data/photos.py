@@ -1,0 +1,75 @@
+"""Photos at full resolution, for sources that are made of crops."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from selftaught.data.decode import SUFFIXES, decode_whole, quiet
+from selftaught.data.known import PHOTOS, photo_file
+from selftaught.data.reader import readable
+from selftaught.errors import UserError, unknown
+
+Spec = str | Path | Sequence[str | Path]
+"""What stands for a source: a name or a path, or several photos."""
+
+
+class Photo(NamedTuple):
+    """A photo and what it is called."""
+
+    name: str
+    image: Tensor
+    """(3, H, W) uint8."""
+
+
+def words(spec: Spec) -> list[str]:
+    """A spec as a list, `~` expanded."""
+    items = [spec] if isinstance(spec, str | Path) else list(spec)
+    if not items:
+        raise UserError("a source must be a name, a path or several photos, found nothing: name one.")
+    return [str(Path(item).expanduser()) if str(item).startswith("~") else str(item) for item in items]
+
+
+def is_photos(spec: Spec) -> bool:
+    """Whether a spec means photos to be cropped: image files, or names of bundled photos, and nothing else."""
+    return all(_is_photo(word) for word in words(spec))
+
+
+def photos(spec: Spec) -> list[Photo]:
+    """Decode photos at full resolution.
+
+    Args:
+        spec: one or several image files or names of bundled photos (`china`).
+
+    Raises:
+        UserError: one of them is no photo, is missing or cannot be decoded.
+    """
+    loaded = []
+    for word in words(spec):
+        if not _is_photo(word):
+            if _exists(word):
+                raise UserError(f"crops must come from image files, found {readable(word)!r}: name the files.")
+            raise unknown("photo", readable(word), PHOTOS)
+        file = Path(word) if _exists(word) or word not in PHOTOS else photo_file(word)
+        with quiet():
+            image = decode_whole(file)
+        if isinstance(image, str):
+            raise UserError(
+                f"a photo must be an image that can be read, found that {readable(word)!r} {image}: name another."
+            )
+        loaded.append(Photo(word if word in PHOTOS else file.name, torch.from_numpy(image)))
+    return loaded
+
+
+def _exists(word: str) -> bool:
+    return Path(word).exists()
+
+
+def _is_photo(word: str) -> bool:
+    """A name of a bundled photo, or a path with the suffix of an image, there or not."""
+    path = Path(word)
+    if path.is_dir():
+        return False
+    return path.suffix.lower() in SUFFIXES or (word in PHOTOS and not path.exists())

@@ -1,0 +1,157 @@
+"""A source of decoded images: uint8 squares on disk, resident on the device where they fit.
+
+What fits is loaded once per device and stays: a batch is then one indexing operation. What does not is read from the
+memory map batch by batch, in the order of the file, and copied from pinned memory.
+"""
+
+import hashlib
+import os
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from selftaught.augment.warp import resample
+from selftaught.contracts import Batch, Source
+from selftaught.errors import UserError, unknown
+
+SHARE = 4
+"""Images are resident when they take less than one part in this many of the memory that is free."""
+
+PIECE = 1024
+"""Images copied to a device at a time."""
+
+
+class StoredBatch(Batch):
+    """Some stored images on a device.
+
+    Args:
+        images: (B, 3, S, S) uint8.
+        index: (B,) int64, on the same device.
+        targets: see `Batch`.
+        population: see `Batch`.
+    """
+
+    def __init__(self, images: Tensor, index: Tensor, targets: Mapping[str, Tensor], population: int) -> None:
+        self.images, self.index, self.targets, self.population = images, index, targets, population
+
+    def warp(self, matrix: Tensor, size: int, of: str = "image") -> Tensor:
+        """See `Batch`."""
+        if of != "image":
+            raise unknown("picture in this source", of, ["image"])
+        return resample(self.images.float().div_(255), matrix, size)
+
+
+class Pixels:
+    """(N, 3, S, S) uint8 in a file, and copies of it on the devices where it fits.
+
+    Args:
+        stored: the array, usually a memory map.
+    """
+
+    def __init__(self, stored: NDArray[np.uint8]) -> None:
+        self.stored = stored
+        self._resident: dict[torch.device, Tensor | None] = {}
+        self._lock = threading.Lock()  # a thread that prepares the next batch may ask at the same time
+
+    def take(self, rows: Tensor, device: torch.device) -> Tensor:
+        """The images at `rows` ((B,) int64, CPU) on `device`: (B, 3, S, S) uint8."""
+        whole = self.resident(device)
+        if whole is not None:
+            return whole[rows.to(whole.device, non_blocking=True)]
+        order = rows.argsort().numpy()
+        out = torch.empty((len(rows), *self.stored.shape[1:]), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        out.numpy()[order] = self.stored[rows.numpy()[order]]
+        return out.to(device, non_blocking=True)
+
+    def resident(self, device: torch.device) -> Tensor | None:
+        """All images on `device`, loaded when first asked for; None where they do not fit."""
+        with self._lock:
+            if device not in self._resident:
+                fits = self.stored.nbytes < free_memory(device) / SHARE
+                self._resident[device] = self._loaded(device) if fits else None
+            return self._resident[device]
+
+    def _loaded(self, device: torch.device) -> Tensor:
+        """All images on `device`, by way of a piece at a time: the host may have less memory than the device."""
+        whole = torch.empty(self.stored.shape, dtype=torch.uint8, device=device)
+        for start in range(0, len(self.stored), PIECE):
+            piece = slice(start, start + PIECE)
+            whole[piece] = torch.from_numpy(np.array(self.stored[piece]))
+        return whole
+
+
+class Stored(Source):
+    """A source over decoded images.
+
+    Args:
+        name: what the user called it.
+        pixels: the images, shared by all sources that are parts of the same array.
+        rows: (N,) int64, which of them this source has, in its order.
+        labels: (N,) int64 in [0, len(classes)), or None.
+        classes: names of the labels; None exactly where `labels` is.
+        key: identifies the content of `pixels`.
+        skipped: (name, reason) of every image that was left out because it could not be used.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        pixels: Pixels,
+        rows: Tensor,
+        labels: Tensor | None,
+        classes: tuple[str, ...] | None,
+        key: str,
+        skipped: tuple[tuple[str, str], ...] = (),
+    ) -> None:
+        assert (labels is None) == (classes is None), "labels and their names come together"
+        self.name, self.classes, self.skipped = name, classes, skipped
+        self.side = pixels.stored.shape[-1]
+        self.targets = frozenset() if labels is None else frozenset({"label"})
+        self.labels = labels
+        self._pixels, self._rows, self._key = pixels, rows, key
+        digest = hashlib.blake2b(f"{key} {classes}".encode(), digest_size=16)
+        for part in (rows, labels):
+            digest.update(b"none" if part is None else part.numpy().tobytes())
+        self.fingerprint = digest.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batch(self, indices: Tensor, device: torch.device) -> StoredBatch:
+        """See `Source`."""
+        images = self._pixels.take(self._rows[indices], device)
+        targets = {} if self.labels is None else {"label": self.labels[indices].to(device, non_blocking=True)}
+        return StoredBatch(images, indices.to(device, non_blocking=True), targets, len(self))
+
+    def subset(self, indices: Tensor, name: str | None = None) -> "Stored":
+        """A source of the images at `indices` ((n,) int64), in that order, over the same pixels.
+
+        Raises:
+            UserError: there are none.
+        """
+        if not len(indices):
+            raise UserError(f"a part of {self.name!r} must have at least one image, found none: take more of it.")
+        labels = None if self.labels is None else self.labels[indices]
+        rows = self._rows[indices]
+        return Stored(name or self.name, self._pixels, rows, labels, self.classes, self._key, self.skipped)
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that could still be used on a device (of this machine, or of the container's allowance, for the CPU)."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    bounds = []
+    meminfo, allowance = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    if meminfo.exists():
+        fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
+        bounds.append(int(fields["MemAvailable"].split()[0]) * 1024)
+    if allowance.exists() and (limit := allowance.read_text().strip()).isdecimal():
+        bounds.append(int(limit))
+    if not bounds and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:  # macOS: half of what there is
+        bounds.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
+    return min(bounds, default=4 * 2**30)

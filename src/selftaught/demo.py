@@ -1,0 +1,68 @@
+"""The demo: one bundled photo teaches an encoder, and a problem made of all bundled photos asks what it learned.
+
+The problem: which photo is this crop from? Classes are photos; the left half of each teaches the probe, the right half
+judges it, so no pixel is seen twice. Nothing is downloaded and no label comes from outside.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from selftaught.data import photos
+from selftaught.data.crops import Cropping, Crops
+from selftaught.data.known import PHOTOS
+from selftaught.downstream.table import render
+from selftaught.errors import UserError
+from selftaught.run import pretrain
+
+TEACHER = "china"
+"""The photo to learn from: a temple among trees, 640 x 427, carried by scikit-learn."""
+TRAIN, TEST = 8_000, 4_000
+"""Crops that teach the probe, crops that judge it."""
+
+
+def demonstrate(minutes: float, out: Path, data: str | None, tell: Callable[[Any], None]) -> None:
+    """Pretrain, probe, report.
+
+    Args:
+        minutes: of pretraining.
+        out: the run folder.
+        data: labelled images to probe on as well; None for CIFAR-10 where $SELFTAUGHT_DATA has it.
+        tell: shows a table or a line to people.
+    """
+    run = pretrain(TEACHER, task="rotation", minutes=minutes, out=out)
+    side = run.folder.read_config()["size"]
+    tell(render(run.probe(which_photo(side))))
+    data = data or _cifar_at_hand()
+    if data is not None:
+        tell(render(run.probe(data)))
+    tell(f"The report: {run.report()}")
+
+
+def which_photo(side: int, seed: int = 0) -> tuple[Crops, Crops]:
+    """The labelled problem: crops of left halves to teach, crops of right halves to judge.
+
+    Args:
+        side: of the views it is meant for, in pixels.
+        seed: of the crops.
+
+    Raises:
+        UserError: the packages that carry the photos are missing.
+    """
+    names = [name for name in PHOTOS if name != TEACHER]
+    if not names:
+        raise UserError("the demo needs bundled photos, found none: install selftaught[photos].")
+    loaded = [photo.image for photo in photos(names)]
+    left = [image[..., : image.shape[2] // 2] for image in loaded]
+    right = [image[..., image.shape[2] // 2 :] for image in loaded]
+    cropping = Cropping(crop_area=(0.05, 0.5), crop_rotation=0, crop_jitter=0)
+    return (
+        Crops("which photo", left, TRAIN, side, seed, cropping, tuple(names)),
+        Crops("which photo", right, TEST, side, seed + 1, cropping, tuple(names)),
+    )
+
+
+def _cifar_at_hand() -> str | None:
+    folder = Path(os.environ.get("SELFTAUGHT_DATA", "")) / "cifar10"
+    return str(folder) if "SELFTAUGHT_DATA" in os.environ and folder.is_dir() else None

@@ -1,0 +1,62 @@
+"""What a probe's figure has to be held against: the same encoder with random weights, and raw pixels.
+
+Random weights are shown the images as the trained ones are, and their batch statistics are set on the training images
+first: in eval mode an untrained batch normalisation would otherwise pass its input through, which is another network
+than the one that training starts from, and a weaker one.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.augment.warp import identity
+from selftaught.contracts import Encoder, Layer, Source
+from selftaught.downstream.features import DIMENSIONS, grid
+
+
+class Pixels(Encoder):
+    """The image itself as its only layer, averaged on a grid where it has too many pixels.
+
+    Args:
+        dimensions: the most numbers wanted.
+    """
+
+    def __init__(self, dimensions: int = DIMENSIONS) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+        self.layers = {"pixels": Layer(3, 1)}
+        self.reads = "color"
+        self.look = nn.Identity()
+
+    def features(self, seen: Tensor) -> dict[str, Tensor]:
+        """See `Encoder`; always averaged, whatever the pooling of the other layers: a maximum of colours is no image."""
+        return {"pixels": F.adaptive_avg_pool2d(seen, grid(3, seen.shape[-1], self.dimensions))}
+
+
+def calibrate(encoder: Encoder, source: Source, size: int, device: torch.device, images: int = 2048) -> None:
+    """Set every batch normalisation's statistics to those of whole images; all else is left as it is.
+
+    Args:
+        encoder: on `device`; left in eval mode.
+        source: the images; `images` of them are taken, evenly spread, since a source may be in order of class.
+        size: side of the views in pixels.
+        device: where to compute.
+        images: how many.
+    """
+    norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
+    if not norms:
+        return
+    momenta = [norm.momentum for norm in norms]
+    encoder.eval()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # a plain average over the batches
+        norm.train()
+    chosen = torch.linspace(0, len(source) - 1, min(images, len(source))).round().long()
+    with torch.no_grad():
+        for indices in chosen.chunk(max(1, len(chosen) // 256)):
+            batch = source.batch(indices, device)
+            encoder.features(encoder.look(batch.warp(identity(len(batch)), size)))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+        norm.eval()

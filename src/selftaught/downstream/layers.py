@@ -1,0 +1,149 @@
+"""Every layer probed, beside random weights of the same encoder, raw pixels and chance."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from selftaught.contracts import Encoder, Source
+from selftaught.downstream.baselines import Pixels, calibrate
+from selftaught.downstream.fast import Reading, fast
+from selftaught.downstream.features import DIMENSIONS, Kind, Viewing, require_labels
+from selftaught.downstream.paper import Recipe, paper
+from selftaught.downstream.table import ProbeTable, Row, mean_and_spread
+from selftaught.errors import UserError, unknown
+
+Protocol = Literal["fast", "paper"]
+Tick = Callable[[str, int], None]
+
+
+def probe_layers(
+    encoder: Encoder,
+    fresh: Callable[[int], Encoder],
+    train: Source,
+    test: Source,
+    *,
+    size: int,
+    seeds: int = 1,
+    protocol: Protocol = "fast",
+    device: torch.device | None = None,
+    dimensions: int = DIMENSIONS,
+    kind: Kind = "average",
+    recipe: Recipe | None = None,
+    progress: bool = True,
+) -> ProbeTable:
+    """Probe every layer of an encoder and of its random self.
+
+    Args:
+        encoder: trained; moved to `device` and left in eval mode.
+        fresh: seed -> the same encoder with random weights.
+        train: labelled images that teach the probe.
+        test: labelled images of the same classes that judge it.
+        size: side of the views in pixels.
+        seeds: how many probes; each holds out other images (fast) or shuffles and crops otherwise (paper), and draws
+            other random weights. The trained encoder is the same in all of them.
+        protocol: "fast" (see `fast`) or "paper" (see `paper`).
+        device: where to compute; the CPU where None.
+        dimensions: see `pool`.
+        kind: see `pool`.
+        recipe: of the paper protocol.
+        progress: show a bar on standard error.
+
+    Raises:
+        UserError: labels are missing, too few, or not those of the other source.
+    """
+    _check(train, test, seeds, protocol)
+    viewing = Viewing(size, device or torch.device("cpu"), dimensions, kind)
+    epochs = (recipe or Recipe()).epochs if protocol == "paper" else 1
+    total = (2 * seeds + 1) * (epochs * len(train) + len(test))
+
+    with _bar(total, progress) as show:
+
+        def probe(subject: Encoder, seed: int, name: str) -> dict[str, Reading]:
+            def tick(doing: str, images: int) -> None:
+                show(f"{name}: {doing}", images)
+
+            subject = subject.to(viewing.device)
+            if protocol == "fast":
+                return fast(subject, train, test, viewing, seed, tick)
+            return paper(subject, train, test, viewing, seed, tick, recipe)
+
+        def random(seed: int) -> Encoder:
+            untrained = fresh(seed).to(viewing.device)
+            calibrate(untrained, train, size, viewing.device)
+            return untrained
+
+        pixels = probe(Pixels(dimensions), 0, "pixels")["pixels"].accuracy
+        trained = [probe(encoder, seed, "trained") for seed in range(seeds)]
+        untrained = [probe(random(seed), seed, "random") for seed in range(seeds)]
+
+    counts = [_class_counts(source, viewing.device) for source in (train, test)]
+    return ProbeTable(
+        data=train.name,
+        chance=float(counts[1].max() / counts[1].sum()),
+        pixels=pixels,
+        layers=tuple(_row(layer, trained, untrained) for layer in trained[0]),
+        spread=_spread(seeds, protocol),
+        train=int(counts[0].sum()),
+        test=int(counts[1].sum()),
+        protocol=protocol,
+        dimensions=dimensions,
+        seeds=seeds,
+    )
+
+
+def _check(train: Source, test: Source, seeds: int, protocol: str) -> None:
+    if require_labels(train) != require_labels(test):
+        raise UserError(
+            f"the images that judge a probe must have the classes of those that teach it, found {test.classes} in "
+            f"{test.name} and {train.classes} in {train.name}: give sources with the same classes."
+        )
+    if seeds < 1:
+        raise UserError(f"the number of probes must be at least 1, found {seeds}: give a larger --seeds.")
+    if protocol not in ("fast", "paper"):
+        raise unknown("protocol", protocol, ["fast", "paper"])
+
+
+def _row(layer: str, trained: list[dict[str, Reading]], untrained: list[dict[str, Reading]]) -> Row:
+    accuracy, std = mean_and_spread([readings[layer].accuracy for readings in trained])
+    random, random_std = mean_and_spread([readings[layer].accuracy for readings in untrained])
+    first = trained[0][layer]
+    return Row(layer, accuracy, std, random, random_std, first.dimensions, first.penalty)
+
+
+def _spread(seeds: int, protocol: Protocol) -> str:
+    if seeds == 1:
+        return "One probe, so no spread is known."
+    what = "images held out to choose the penalty" if protocol == "fast" else "order and crops of the images"
+    return (
+        f"± is the standard deviation over {seeds} probes: of the trained encoder over the {what} (it was trained once, "
+        f"so not over trainings); of random weights over other weights too."
+    )
+
+
+def _class_counts(source: Source, device: torch.device) -> torch.Tensor:
+    """(k,) images of each class."""
+    assert source.classes is not None
+    counts = torch.zeros(len(source.classes), dtype=torch.int64)
+    for batch in source.batches(4096, device):
+        labels = batch.targets["label"]
+        counts += labels[labels >= 0].bincount(minlength=len(counts)).cpu()
+    return counts
+
+
+@contextmanager
+def _bar(total: int, shown: bool) -> Iterator[Tick]:
+    """Shows how many images have been read and how long the rest will take; gone when done or interrupted."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:.0f} %"),
+        TimeRemainingColumn(),
+    )
+    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
+    with bar:
+        task = bar.add_task("probe", total=total)
+        yield lambda doing, images: bar.update(task, description=doing, advance=images)

@@ -1,0 +1,133 @@
+"""What an encoder reads of a colour image: normalised colour, lightness, grey, or edges.
+
+A look is fixed: it has no weights and leaves nothing in a state dict. It works in the precision of the images even
+under autocast, because bfloat16 moves a bright pixel by up to half an 8-bit step, which is much of what an edge filter
+has to see. It is differentiable, so that figures may ask what an encoder would rather see.
+
+Not here: tokens (`gpt.py` turns colours into words of a palette it learned).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from selftaught.errors import unknown
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+"""Mean and deviation of red, green and blue over ImageNet's training images, as torchvision's models were given."""
+
+
+class Look(nn.Module, ABC):
+    """(B, 3, H, W) colour in [0, 1] -> (B, channels, H, W), about zero mean and unit scale."""
+
+    channels: int
+
+    @abstractmethod
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, channels, H, W)."""
+
+
+class Color(Look):
+    """Red, green and blue, each shifted and scaled to about zero mean and unit deviation."""
+
+    channels = 3
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 3, H, W)."""
+        return (images - self.mean) / self.std
+
+
+class Grey(Look):
+    """The plain mean of the three normalised colours.
+
+    Equal weights and not luma: it is what DeepCluster's Sobel stem begins with (Caron et al. 2018, released
+    `models/alexnet.py`, a 1x1 convolution filled with 1/3). Who wants grey as the eye weighs it reads "lightness".
+    """
+
+    channels = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.color = Color()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 1, H, W)."""
+        normalised: Tensor = self.color(images)
+        return normalised.mean(1, keepdim=True)
+
+
+class Sobel(Look):
+    """The slope of `Grey` along x (to the right) and y (down), times 8: the usual 3 x 3 Sobel masks.
+
+    DeepCluster's fixed stem with two differences. The sign: ours is positive where it brightens to the right or down.
+    The border: ours is mirrored about the outermost pixel, so the slope across it is zero, where theirs is padded with
+    zeros, which draws a frame around every image (and around every tile, where a puzzle could be solved by it).
+    """
+
+    channels = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grey = Grey()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 2, H, W)."""
+        # Sums of shifted copies and not a convolution: autocast would run that in 8 bits of precision.
+        grey = pad(self.grey(images), (1, 1, 1, 1), mode="reflect")
+        down_smoothed = grey[..., :-2, :] + 2 * grey[..., 1:-1, :] + grey[..., 2:, :]
+        right_smoothed = grey[..., :-2] + 2 * grey[..., 1:-1] + grey[..., 2:]
+        along_x = down_smoothed[..., 2:] - down_smoothed[..., :-2]
+        along_y = right_smoothed[..., 2:, :] - right_smoothed[..., :-2, :]
+        return torch.cat([along_x, along_y], 1)
+
+
+class Lightness(Look):
+    """L of CIE L*a*b* for sRGB under D65, moved from [0, 100] to [-1, 1]: what Zhang, Isola and Efros (2016) colour."""
+
+    channels = 1
+    luminance_weights: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        # IEC 61966-2-1: the middle row of the matrix from linear sRGB to XYZ; Y of white is 1, so nothing to divide by.
+        weights = torch.tensor([0.212671, 0.715160, 0.072169]).view(3, 1, 1)
+        self.register_buffer("luminance_weights", weights, persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, 1, H, W)."""
+        # IEC 61966-2-1: sRGB's values to linear light.
+        linear = torch.where(images <= 0.04045, images / 12.92, ((images + 0.055) / 1.055).clamp(min=0) ** 2.4)
+        luminance = (linear * self.luminance_weights).sum(1, keepdim=True)
+        # CIE 15: L = 116 Y^(1/3) - 16, and a straight line in the deep dark. The clamp changes no value: it keeps the
+        # infinite slope of the root at black out of the gradient.
+        knee = (6 / 29) ** 3
+        lightness = torch.where(
+            luminance > knee, 116 * luminance.clamp(min=knee) ** (1 / 3) - 16, (29 / 3) ** 3 * luminance
+        )
+        return lightness / 50 - 1
+
+
+looks: dict[str, Callable[[], Look]] = {"color": Color, "lightness": Lightness, "grey": Grey, "sobel": Sobel}
+"""What `reads` may be."""
+
+
+def make_look(reads: str) -> Look:
+    """The look called `reads`.
+
+    Raises:
+        UserError: there is no look of that name.
+    """
+    if reads not in looks:
+        raise unknown("look", reads, looks)
+    return looks[reads]()

@@ -1,0 +1,66 @@
+"""Network in Network as RotNet trains it on CIFAR: blocks of one spatial convolution and two 1 x 1 convolutions.
+
+Lin, Chen, Yan 2014, "Network In Network"; Gidaris, Singh, Komodakis 2018, "Unsupervised Representation Learning by
+Predicting Image Rotations", section 3.1 and the released `architectures/NetworkInNetwork.py`. Images of 32 pixels
+become 96 x 16 x 16 after the first block and 192 x 8 x 8 after every later one.
+
+It shrinks by 4 whatever the size of the views, so views much larger than 64 pixels are slow: they want `AlexNet`.
+"""
+
+from torch import Tensor, nn
+
+from selftaught.contracts import Encoder, Layer
+from selftaught.encoders.look import make_look
+from selftaught.errors import UserError
+
+
+class NIN(Encoder):
+    """Network in Network with layers `block1` to `blockN`, each tapped after its pool, as RotNet does.
+
+    Args:
+        size: side of the views in pixels; the network is the same for every size.
+        reads: what it reads of colour, see `look.py`.
+        blocks: 3, 4 or 5. The paper's ConvB2 of 4 blocks transfers best (its table 1).
+
+    Raises:
+        UserError: for another number of blocks.
+    """
+
+    def __init__(self, *, size: int = 32, reads: str = "color", blocks: int = 4) -> None:
+        super().__init__()
+        if blocks not in (3, 4, 5):
+            raise UserError(f"NIN has 3, 4 or 5 blocks but was asked for {blocks}: set blocks to one of these.")
+        self.reads, self.look = reads, (look := make_look(reads))
+        self.blocks = nn.ModuleDict(
+            {
+                "block1": _block(look.channels, (192, 160, 96), 5, nn.MaxPool2d(3, stride=2, padding=1)),
+                "block2": _block(96, (192, 192, 192), 5, nn.AvgPool2d(3, stride=2, padding=1)),
+            }
+        )
+        # The release's `use_avg_on_conv3=False`: blocks past the second keep the 8 x 8 positions of a 32-pixel image.
+        for number in range(3, blocks + 1):
+            self.blocks[f"block{number}"] = _block(192, (192, 192, 192), 3, nn.Identity())
+        self.layers = {"block1": Layer(96, 2)} | {name: Layer(192, 4) for name in list(self.blocks)[1:]}
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                # Normal with deviation sqrt(2 / (kernel area * channels out)): the release's `weight_initialization`,
+                # which its training code never calls, so the published runs began from PyTorch's default.
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def features(self, seen: Tensor) -> dict[str, Tensor]:
+        """(B, look.channels, H, W) -> block1 (B, 96, H/2, W/2), then (B, 192, H/4, W/4) each, rounded up."""
+        features = {}
+        for name, block in self.blocks.items():
+            seen = block(seen)
+            features[name] = seen
+        return features
+
+
+def _block(inputs: int, widths: tuple[int, int, int], kernel: int, pool: nn.Module) -> nn.Sequential:
+    """A `kernel` x `kernel` and two 1 x 1 convolutions, each with batch norm and ReLU, then the pool."""
+    layers: list[nn.Module] = []
+    for outputs, side in zip(widths, (kernel, 1, 1), strict=True):
+        layers.append(nn.Conv2d(inputs, outputs, side, padding=side // 2, bias=False))
+        layers += [nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)]
+        inputs = outputs
+    return nn.Sequential(*layers, pool)

@@ -1,0 +1,9 @@
+"""Figures, one in each file: functions from numbers to a matplotlib `Figure`, without any global state."""
+
+from selftaught.figures.curves import curves
+from selftaught.figures.filters import filters
+from selftaught.figures.grid import grid, save_png
+from selftaught.figures.layers import layers
+from selftaught.figures.style import svg
+
+__all__ = ["curves", "filters", "grid", "layers", "save_png", "svg"]

@@ -1,0 +1,20 @@
+"""Pretext tasks, one file each. To add one: write its file and add its line to the table."""
+
+from importlib import import_module
+
+from selftaught.contracts import Task
+from selftaught.errors import unknown
+
+TASKS = {
+    "rotation": "selftaught.pretext.rotation:Rotation",
+}
+"""Name on the command line -> where the class is; imported when it is asked for, so that start-up stays quick."""
+
+
+def task_class(name: str) -> type[Task]:
+    """The class of a task by its name."""
+    if name not in TASKS:
+        raise unknown("pretext task", name, TASKS)
+    module, attribute = TASKS[name].split(":")
+    found: type[Task] = getattr(import_module(module), attribute)
+    return found

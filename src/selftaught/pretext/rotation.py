@@ -1,0 +1,92 @@
+"""Rotation: by how much was this image turned? To know, one must know what is in it and how that usually stands.
+
+Gidaris, Singh, Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018.
+https://arxiv.org/abs/1803.07728
+
+Letters: B images, K angles.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.augment.warp import affine, random_crop
+from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.errors import UserError
+from selftaught.heads import HeadKind, classifier
+
+
+@dataclass(frozen=True)
+class Rotation(Task):
+    """Classify the angle by which an image was turned."""
+
+    angles: tuple[int, ...] = (0, 90, 180, 270)
+    """Degrees, counter-clockwise. Multiples of 90 are exact; others show the inscribed square, resampled alike."""
+    copies: Literal["all", "one"] = "all"
+    """All angles of each image in the batch ("significantly better", section 3.1 of the paper), or one at random."""
+    head: HeadKind = "linear"
+    """Linear, as in the paper, or mlp."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Share of the image's area that is shown, smallest and largest. Before the turn, so that it says nothing of it."""
+    flip: bool = True
+    """Mirror half of the images, before the turn."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked."""
+        turns = {angle % 360 for angle in self.angles}
+        if len(turns) < 2 or len(turns) < len(self.angles):
+            raise UserError(
+                f"rotation needs at least two different angles, found {', '.join(map(str, self.angles)) or 'none'}: "
+                "give --angles 0 90 180 270, for example."
+            )
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """One classifier on the pooled last layer."""
+        channels = list(encoder.layers.values())[-1].channels
+        return nn.ModuleDict({"angle": classifier(channels, len(self.angles), self.head)})
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (n, 3, S, S) and `angle` (n,), an index; n is K * B with the angles of one image in a row, or B."""
+        count, ways = len(batch), len(self.angles)
+        crop = random_crop(count, generator, scale=self.scale, flip=0.5 * self.flip)
+        if self.copies == "all":
+            asked = torch.arange(ways).repeat(count, 1)
+        else:
+            asked = torch.randint(ways, (count, 1), generator=generator)
+        if all(angle % 90 == 0 for angle in self.angles):
+            turned = self._quarter_turns(batch.warp(crop, self.size), asked)
+        else:
+            degrees = torch.tensor(self.angles)[asked].flatten()
+            # The square inscribed in every turn of the unit square; quarter turns are resampled like all others, or
+            # empty corners and traces of interpolation would be the answer.
+            side = math.sqrt(0.5)
+            turn = affine(degrees=degrees, width=side, height=side, count=len(degrees)).reshape(count, -1, 3, 3)
+            turned = batch.warp(crop[:, None] @ turn, self.size)
+        return {"images": turned.flatten(0, 1), "angle": asked.flatten().to(turned.device, non_blocking=True)}
+
+    def _quarter_turns(self, images: Tensor, asked: Tensor) -> Tensor:
+        """Exact turns by moving pixels: (B, 3, S, S) and (B, k) indices on the CPU -> (B, k, 3, S, S)."""
+        turned = images[:, None].expand(-1, asked.shape[1], -1, -1, -1).contiguous()
+        for way, angle in enumerate(self.angles):
+            image, copy = (asked == way).nonzero().to(images.device, non_blocking=True).unbind(1)
+            if angle % 360:
+                turned[image, copy] = torch.rot90(images[image], angle // 90, (2, 3))
+        return turned
+
+    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """Cross-entropy, averaged over images and angles (equation 3)."""
+        logits = heads["angle"](encoder(views["images"])).float()
+        accuracy = (logits.argmax(1) == views["angle"]).float().mean()
+        return F.cross_entropy(logits, views["angle"]), {"accuracy": accuracy}
+
+    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """The turned images, angle after angle."""
+        return {"views": views["images"]}
+
+    def chance(self, source: Source) -> dict[str, float]:
+        """One in K."""
+        return {"accuracy": 1 / len(self.angles)}

@@ -1,0 +1,78 @@
+"""Pictures inside a page: nothing is fetched from elsewhere, and charts follow the page into its dark mode."""
+
+import base64
+import io
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from markupsafe import Markup
+from matplotlib.figure import Figure
+from PIL import Image
+
+from selftaught.figures.style import DARK, svg
+
+NARROW = 720
+"""Pixels that a picture of small images should come near to in width: narrower ones are magnified by a whole number."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a page can carry it."""
+
+    uri: str
+    width: int
+    """In pixels of the page, after magnification."""
+    height: int
+    magnified: bool = False
+    """Whether it has fewer pixels than it takes on the page: its pixels are then shown as squares."""
+
+
+def inline(figure: Figure, salt: str, words: str) -> Markup:
+    """A chart as an `<svg>` element whose colours are the page's own.
+
+    Args:
+        figure: the chart.
+        salt: a text that no other chart of the page has.
+        words: what it shows, for who cannot see it.
+    """
+    text = svg(figure, salt)
+    for color in DARK:
+        text = text.replace(color, f"var(--{color[1:]})")
+    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(words)}" ', 1))
+
+
+def png_of(figure: Figure) -> Picture:
+    """A figure made of pixels, such as a grid, pixel for pixel."""
+    written = io.BytesIO()
+    figure.savefig(written, format="png")
+    with Image.open(written) as image:
+        return Picture(data_uri(written.getvalue(), "png"), *image.size)
+
+
+def picture(path: Path, limit: int) -> Picture | None:
+    """A PNG file: as it is where it is small, else as WebP, shrunk until it fits. None where it cannot be read.
+
+    Args:
+        path: the file.
+        limit: bytes that it may take.
+    """
+    try:
+        with Image.open(path) as opened:
+            image = opened.convert("RGBA")
+        content, kind = path.read_bytes(), "png"
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None
+    width, height = image.size
+    while len(content) > limit and min(image.size) > 16:
+        written, kind = io.BytesIO(), "webp"
+        image.save(written, format="WEBP", quality=80)
+        content = written.getvalue()
+        image = image.resize((max(1, image.width * 4 // 5), max(1, image.height * 4 // 5)), Image.Resampling.LANCZOS)
+    times = max(1, NARROW // width)
+    return Picture(data_uri(content, kind), width * times, height * times, times > 1)
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes of an image as an address that holds them."""
+    return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

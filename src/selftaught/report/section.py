@@ -1,0 +1,211 @@
+"""What the page says of one run, gathered: words, tables, charts and pictures."""
+
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any
+
+import yaml
+from markupsafe import Markup
+
+from selftaught import figures
+from selftaught.report.compare import MISSING, count, fraction
+from selftaught.report.embed import Picture, inline, picture, png_of
+from selftaught.report.record import Record, is_number
+from selftaught.report.verdict import Verdict, judge, optional
+
+PLAIN = ("step", "seconds", "images_per_second", "learning_rate")
+"""Logged numbers that are no curve of their own."""
+MOST = 16
+"""Curves beyond loss and accuracy, and pictures, at most so many: a page, not an archive."""
+
+
+@dataclass(frozen=True)
+class ProbeTable:
+    """One probe: its verdict, figure and numbers."""
+
+    verdict: Verdict
+    figure: Markup
+    rows: Sequence[Sequence[str]]
+    """Layer, accuracy, random, gain, regularisation."""
+    best: int
+    """Which row reads best."""
+    note: str
+    """How it was measured and what the spreads are over."""
+
+
+@dataclass(frozen=True)
+class Section:
+    """Everything the page shows of one run."""
+
+    record: Record
+    title: str
+    state: str
+    """What must be said of an unfinished run, or nothing."""
+    facts: Sequence[tuple[str, str]]
+    probes: Sequence[ProbeTable]
+    curves: Sequence[Markup]
+    more_curves: Sequence[Markup]
+    broken: str
+    """What must be said of a loss that was no number, or nothing."""
+    shown: Sequence[tuple[str, Picture]]
+    filters: Picture | None
+    repeat: str
+    probe_command: str
+    config: str
+
+
+def make_section(record: Record, number: int, limit: int) -> Section:
+    """Gather what the page says of one run.
+
+    Args:
+        record: the run.
+        number: its place on the page; makes what is inside its charts unique.
+        limit: bytes that each of its pictures may take.
+    """
+    weight = record.filters
+    charts = draw_curves(record, f"run{number}")
+    early = len([name for name in charts if name == "loss" or name in chances(record)])
+    pictures = [(name, picture(path, limit)) for name, path in list(record.shown.items())[:MOST]]
+    path = shlex.quote(str(record.path))
+    return Section(
+        record=record,
+        title=f"{record.config.get('task', 'a run')} on {record.config.get('encoder', MISSING)} from {record.source}",
+        state=unfinished(record),
+        facts=gather_facts(record),
+        probes=[make_table(probe, f"run{number}-probe{place}") for place, probe in enumerate(record.probes)],
+        curves=list(charts.values())[: max(early, 2)],
+        more_curves=list(charts.values())[max(early, 2) :],
+        broken=broken_loss(record),
+        shown=[(name.replace("_", " "), image) for name, image in pictures if image],
+        filters=png_of(figures.filters(weight)) if weight is not None else None,
+        repeat=f"selftaught pretrain --config {shlex.quote(str(record.path / 'config.yaml'))} --out {path}-again",
+        probe_command=f"selftaught probe {path} --data LABELLED_IMAGES",
+        config=yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True),
+    )
+
+
+def unfinished(record: Record) -> str:
+    """What must be said of a run that is not finished."""
+    if record.status == "finished":
+        return ""
+    total = record.state.get("steps", record.config.get("steps"))
+    steps = f"step {count(record.step)} of {count(int(total))}" if is_number(total) else f"step {count(record.step)}"
+    return {"interrupted": "Interrupted at", "failed": "Failed at", "running": "Still running, at"}.get(
+        record.status, "Not known to have finished; last seen at"
+    ) + f" {steps}."
+
+
+def broken_loss(record: Record) -> str:
+    """What must be said of a loss that was infinite or no number."""
+    steps = [int(line["step"]) for line in record.log if "loss" in line and not is_number(line["loss"])]
+    return (
+        f"The loss was no finite number in {count(len(steps))} logged steps, first at step {count(steps[0])}."
+        if steps
+        else ""
+    )
+
+
+def chances(record: Record) -> Mapping[str, float]:
+    """Chance level of each logged number that has one."""
+    found = record.state.get("chance")
+    return (
+        {str(name): float(level) for name, level in found.items() if is_number(level)}
+        if isinstance(found, dict)
+        else {}
+    )
+
+
+def gather_facts(record: Record) -> list[tuple[str, str]]:
+    """The numbers by which one run is told from another."""
+    config, state = record.config, record.state
+    rates = [line["images_per_second"] for line in record.log if is_number(line.get("images_per_second"))]
+    images, minutes = state.get("images"), record.minutes
+    ends = [
+        (name, [line[name] for line in record.log if is_number(line.get(name))]) for name in ("loss", *chances(record))
+    ]
+    levels = {name: f", chance {level:.3f}" for name, level in chances(record).items()}
+    facts = [
+        ("images", count(int(images)) if is_number(images) else MISSING),
+        ("images seen", count(record.images_seen)),
+        ("steps", count(record.step)),
+        ("batch size", text_of(config.get("batch_size"))),
+        ("view size", f"{config['size']} px" if "size" in config else MISSING),
+        ("minutes of training", MISSING if minutes is None else f"{minutes:,.1f}"),
+        ("images per second", f"{median(rates):,.0f}" if rates else MISSING),
+        *(
+            (
+                f"last {'pretext ' if name == 'accuracy' else ''}{name}".replace("_", " "),
+                f"{seen[-1]:.3f}{levels.get(name, '')}",
+            )
+            for name, seen in ends
+            if seen
+        ),
+        ("seed", text_of(config.get("seed"))),
+        ("precision", text_of(config.get("precision"))),
+        ("hardware", text_of(state.get("hardware", config.get("device")))),
+        ("versions", f"selftaught {text_of(state.get('version'))}, torch {text_of(state.get('torch'))}"),
+    ]
+    return facts
+
+
+def text_of(value: object) -> str:
+    """A setting as text."""
+    return MISSING if value is None else str(value)
+
+
+def make_table(probe: Mapping[str, Any], salt: str) -> ProbeTable:
+    """One probe as figure and numbers."""
+    rows, verdict = [], judge(probe)
+    for layer in probe["layers"]:
+        accuracy, random = optional(layer, "accuracy"), optional(layer, "random")
+        gain = MISSING if accuracy is None or random is None else f"{accuracy - random:+.3f}"
+        strength = optional(layer, "lambda")
+        rows.append([
+            str(layer["layer"]), spread(layer, "accuracy", "std"), spread(layer, "random", "random_std"), gain,
+            MISSING if strength is None else f"{strength:.3g}",
+        ])  # fmt: skip
+    facts = [
+        ("protocol", "protocol"),
+        ("train", "training images"),
+        ("test", "test images"),
+        ("dimensions", "dimensions"),
+    ]
+    measured = [
+        f"{words} {count(int(value)) if is_number(value := probe[key]) else value}"
+        for key, words in facts
+        if key in probe
+    ]
+    note = f"Measured with: {', '.join(measured)}." if measured else ""
+    if probe.get("spread"):
+        note += f" ± is one standard deviation over {probe['spread']}."
+    return ProbeTable(
+        verdict=verdict,
+        figure=inline(figures.layers({"trained": probe}), salt, f"probe accuracy of every layer on {verdict.data}"),
+        rows=rows,
+        best=[row[0] for row in rows].index(verdict.best),
+        note=note.strip(),
+    )
+
+
+def spread(layer: Mapping[str, Any], mean: str, std: str) -> str:
+    """A mean with its standard deviation, where it has one."""
+    around = optional(layer, std)
+    return fraction(optional(layer, mean)) + (f" ± {around:.3f}" if around is not None else "")
+
+
+def draw_curves(record: Record, salt: str) -> dict[str, Markup]:
+    """A chart of every logged number: loss first, then what has a chance level, then the others."""
+    logged = {
+        name: None for line in record.log for name, value in line.items() if name not in PLAIN and is_number(value)
+    }
+    ordered = sorted(logged, key=lambda name: (name != "loss", name not in chances(record)))[:MOST]
+    return {
+        name: inline(
+            figures.curves({record.name: record.log}, name, chance=chances(record).get(name)),
+            f"{salt}-{name}",
+            f"{name} over training steps",
+        )
+        for name in ordered
+    }

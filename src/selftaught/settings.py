@@ -1,0 +1,161 @@
+"""Settings of a run: flat names, each defined once where it acts, the same in Python, on the command line and in YAML.
+
+A setting belongs to the run (`General`), its optimizer, its crops, its task or its encoder; the last two depend on
+what was chosen. `offered` lists what there is for a choice, `Settings.of` sorts flat values to their owners, `flat`
+gives them back: what `config.yaml` holds.
+"""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple, get_type_hints
+
+from docstring_parser import parse, parse_from_object
+
+from selftaught.contracts import Encoder, Task
+from selftaught.data.crops import Cropping
+from selftaught.encoders import encoder_class
+from selftaught.errors import UserError, unknown
+from selftaught.pretext import task_class
+from selftaught.training.optimizer import Optimization
+from selftaught.training.plan import Budget, Compile, Precision
+
+
+@dataclass(frozen=True)
+class General:
+    """What every run has, whatever its task and encoder."""
+
+    task: str = "rotation"
+    """The pretext task: see `selftaught list tasks`."""
+    encoder: str = "convnet"
+    """What is trained: see `selftaught list encoders`; `timm:NAME` for any of timm's."""
+    minutes: float | None = None
+    """Train for about this long: the first steps are measured and minutes become steps."""
+    epochs: float | None = None
+    """Train for this many passes over the images."""
+    steps: int | None = None
+    """Train for this many optimizer steps."""
+    size: int | None = None
+    """Side of the views in pixels; by default the images' own, at most 128."""
+    batch_size: int = 128
+    """Images per step; a task may show each several times."""
+    seed: int = 0
+    """Of everything random."""
+    limit: int | None = None
+    """Take only this many images, a random part."""
+    crops: int | None = None
+    """Treat the source as photos and cut this many virtual crops from them (100000 where the source is a photo)."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1, mps."""
+    precision: Precision = "auto"
+    """bf16 where it is faster, else 32."""
+    compile: Compile = "auto"
+    """torch.compile: auto only on GPUs, for long runs, if it agrees with eager and pays."""
+
+    def __post_init__(self) -> None:
+        """Refuse numbers of nothing."""
+        for name in ("size", "batch_size", "limit", "crops"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, found {value}: give a larger one.")
+
+    @property
+    def budget(self) -> Budget:
+        """How long to train."""
+        return Budget(self.minutes, self.epochs, self.steps)
+
+
+class Setting(NamedTuple):
+    """One name that can be set."""
+
+    name: str
+    annotation: Any
+    default: Any
+    help: str
+    owner: str
+    """A heading for people: "Run", "Optimizer", "Crops of photos", "Task rotation", "Encoder convnet"."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All settings of a run, each with its owner."""
+
+    general: General
+    optimization: Optimization
+    cropping: Cropping
+    task: Mapping[str, Any]
+    """What is set of the task, `size` apart, which is known once the images are."""
+    encoder: Mapping[str, Any]
+    """What is set of the encoder, `size` and `reads` apart: the task may want one of them."""
+
+    @classmethod
+    def of(cls, **flat: Any) -> "Settings":
+        """Sort flat values to their owners; what is not given has its default.
+
+        Raises:
+            UserError: a name that the chosen task and encoder do not have, or a value that cannot be.
+        """
+        task, encoder = flat.get("task", General.task), flat.get("encoder", General.encoder)
+        offers = offered(task, encoder)
+        known = {setting.name: setting for setting in offers}
+        for name in flat:
+            if name not in known:
+                raise unknown(f"setting of {task} on {encoder}", name, known)
+
+        def given(owner: str) -> dict[str, Any]:
+            return {name: value for name, value in flat.items() if known[name].owner == owner}
+
+        return cls(
+            General(**given("Run")),
+            Optimization(**given("Optimizer")),
+            Cropping(**given("Crops of photos")),
+            {s.name: flat.get(s.name, s.default) for s in offers if s.owner.startswith("Task ")},
+            {s.name: flat.get(s.name, s.default) for s in offers if s.owner.startswith("Encoder ")},
+        )
+
+    def flat(self) -> dict[str, Any]:
+        """Name -> value of every setting, as `of` takes them."""
+        return {**vars(self.general), **vars(self.optimization), **vars(self.cropping), **self.task, **self.encoder}
+
+
+def offered(task: str, encoder: str) -> list[Setting]:
+    """What can be set for a task and an encoder."""
+    found = [
+        *_fields(General, "Run"),
+        *_fields(task_class(task), f"Task {task}"),
+        *_arguments(encoder_class(encoder), f"Encoder {encoder}"),
+        *_fields(Optimization, "Optimizer"),
+        *_fields(Cropping, "Crops of photos"),
+    ]
+    names = [setting.name for setting in found]
+    twice = {name for name in names if names.count(name) > 1}
+    assert not twice, f"two owners have settings called {twice}: on the command line they would be one"
+    return found
+
+
+def _fields(owner: type[Any], heading: str) -> list[Setting]:
+    said = {p.arg_name: p.description or "" for p in parse_from_object(owner).params}
+    hints = get_type_hints(owner)
+    return [
+        Setting(f.name, hints[f.name], f.default, said.get(f.name, ""), heading)
+        for f in fields(owner)
+        if not (issubclass(owner, Task) and f.name == "size")  # the run has it
+    ]
+
+
+def _arguments(owner: type[Encoder], heading: str) -> list[Setting]:
+    said = {p.arg_name: p.description or "" for p in parse(owner.__doc__ or "").params}
+    hints = get_type_hints(owner.__init__)
+    return [
+        Setting(name, hints[name], parameter.default, said.get(name, ""), heading)
+        for name, parameter in inspect.signature(owner).parameters.items()
+        if name not in ("name", "size", "reads")  # of the encoder's name, of the run, of the task
+    ]
+
+
+def plain(value: Any) -> Any:
+    """A value as YAML and JSON know them."""
+    if isinstance(value, tuple | list):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,119 @@
+"""The log: one JSON line per logging step for programs, a progress bar with an estimate for people."""
+
+import json
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from time import monotonic
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+
+class Log:
+    """Lines of `log.jsonl` and what stands on the screen meanwhile.
+
+    Args:
+        path: the file; lines after the step a run goes on from are dropped.
+        steps: of the whole run.
+        images_per_step: for images per second.
+        chance: what an untrained encoder scores, shown beside the score.
+        every: steps between two lines.
+        console: where people look; standard error by default.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        steps: int,
+        images_per_step: int,
+        chance: Mapping[str, float],
+        every: int,
+        console: Console | None = None,
+    ) -> None:
+        self.path, self.steps, self.chance, self.every = path, steps, chance, every
+        self.images_per_step = images_per_step
+        self.console = console or Console(file=sys.stderr)
+        self.before = 0.0  # seconds of training before this process
+        self.seconds = 0.0  # of training up to the last line
+        self.started = self.noted = monotonic()
+        self.noted_step = 0
+        columns = (
+            SpinnerColumn(),
+            MofNCompleteColumn(),
+            BarColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[now]}"),
+        )
+        self.progress = Progress(*columns, console=self.console, transient=True)
+        self.bar = self.progress.add_task("pretraining", total=steps, now="")
+
+    def __enter__(self) -> Self:
+        self.progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.progress.stop()
+
+    def begin(self, step: int) -> None:
+        """Training starts after `step`: lines of later steps, which a kill made forget, are dropped."""
+        kept = [line for line in read_lines(self.path) if line["step"] <= step]
+        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        self.before = self.seconds = kept[-1]["seconds"] if kept else 0.0
+        self.started = self.noted = monotonic()
+        self.noted_step = step
+        self.progress.update(self.bar, completed=step)
+
+    def due(self, step: int) -> bool:
+        """Whether this step has a line."""
+        return step % self.every == 0
+
+    def write(self, step: int, logged: Mapping[str, Tensor], rate: float) -> dict[str, Any]:
+        """Write the line of a step; the only place where training waits for the device."""
+        scalars = {name: value for name, value in logged.items() if value.ndim == 0}
+        numbers = torch.stack([value.float() for value in scalars.values()]).tolist()
+        now = monotonic()
+        speed = (step - self.noted_step) * self.images_per_step / max(now - self.noted, 1e-9)
+        self.seconds = round(self.before + now - self.started, 2)
+        line = {
+            "step": step,
+            "seconds": self.seconds,
+            "images_per_second": round(speed, 1),
+            "learning_rate": rate,
+            **dict(zip(scalars, numbers, strict=True)),
+        }
+        with self.path.open("a") as file:
+            file.write(json.dumps(line) + "\n")
+        self.noted, self.noted_step = now, step
+        self._tell(line)
+        return line
+
+    def _tell(self, line: Mapping[str, Any]) -> None:
+        step = line["step"]
+        said = [f"{line['images_per_second']:,.0f} img/s", f"loss {line['loss']:.3f}"]
+        for name, level in self.chance.items():
+            if name in line:
+                said.append(f"{name} {line[name]:.3f} (chance {level:.3f})")
+        now = " · ".join(said)
+        self.progress.update(self.bar, completed=step, now=now)
+        tenth = max(1, self.steps // 10)
+        if not self.console.is_terminal and (step // tenth > (step - self.every) // tenth or step == self.steps):
+            self.console.print(f"step {step:,} of {self.steps:,} · {line['seconds']:.0f} s · {now}", soft_wrap=True)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The lines of a log; one cut short by a kill ends it."""
+    lines: list[dict[str, Any]] = []
+    if path.exists():
+        for text in path.read_text().splitlines():
+            try:
+                lines.append(json.loads(text))
+            except json.JSONDecodeError:
+                break
+    return lines

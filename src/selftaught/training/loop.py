@@ -1,0 +1,198 @@
+"""The training loop. It knows the four contracts and no task.
+
+    for each step: batch -> views -> (critic's step) -> step -> after_step; once in a while: log, look, save
+
+Nothing in it waits for the device between two log lines, and nothing in it depends on the clock but when to save, so an
+interrupted and resumed run is the run that was never interrupted, bit for bit on a CPU.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+
+from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Task, Views
+from selftaught.errors import UserError
+from selftaught.training.checkpoint import Checkpoints
+from selftaught.training.interruption import Stop
+from selftaught.training.log import Log
+from selftaught.training.optimizer import Optimization, forget, set_rate
+from selftaught.training.randomness import derived, generator_for, order
+
+Watch = Callable[[int, Encoder, nn.ModuleDict, Views], None]
+"""Called at every log line with what was last shown; it may look and write files, and must not train."""
+
+
+@dataclass(frozen=True)
+class Pretraining:
+    """What is trained, on what, and for how long."""
+
+    task: Task
+    encoder: Encoder
+    heads: nn.ModuleDict
+    source: Source
+    optimization: Optimization
+    steps: int
+    batch_size: int
+    """Images of the source per step; a task may show each of them several times."""
+    seed: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Whole batches in one pass over the source, at least one."""
+        return max(1, len(self.source) // self.batch_size)
+
+
+class Losses(nn.Module):
+    """Encoder, heads and both losses as one module, so that gradients meet where there are several processes."""
+
+    def __init__(self, task: Task, encoder: Encoder, heads: nn.ModuleDict) -> None:
+        super().__init__()
+        self.task, self.encoder, self.heads = task, encoder, heads
+
+    def forward(self, views: Views, of_critic: bool = False) -> tuple[Tensor, Outcome]:
+        """The loss of one of the two players."""
+        loss = self.task.critic_loss if of_critic else self.task.loss
+        return loss(self.encoder, self.heads, views)
+
+
+class Trainer:
+    """One optimizer step at a time, for one player or two."""
+
+    def __init__(self, fabric: Fabric, pretraining: Pretraining, compile_losses: bool = False) -> None:
+        self.fabric, self.optimization = fabric, pretraining.optimization
+        self.task, self.encoder, self.heads = pretraining.task, pretraining.encoder, pretraining.heads
+        critic = [module for name, module in self.heads.items() if name == "critic"]
+        others = [self.encoder, *(module for name, module in self.heads.items() if name != "critic")]
+        losses = Losses(self.task, self.encoder, self.heads).to(memory_format=torch.channels_last)
+        players = [others, critic] if critic else [others]
+        optimizers = [self.optimization.build(*modules) for modules in players]
+        # What a player trains is fixed here: weights that were frozen when they were built stay frozen.
+        self.weights = [[p for m in modules for p in m.parameters() if p.requires_grad] for modules in players]
+        if compile_losses:
+            losses.compile()
+        self.module, *self.optimizers = fabric.setup(losses, *optimizers)
+
+    def step(self, views: Views, spent: float) -> Outcome:
+        """Let the critic, if there is one, and then the others learn from the same views."""
+        logged: Outcome = {}
+        for player in reversed(range(len(self.optimizers))):
+            for other, weights in enumerate(self.weights):
+                for weight in weights:
+                    weight.requires_grad_(other == player)
+            optimizer = self.optimizers[player]
+            set_rate(optimizer, self.optimization.rate(spent))
+            loss, outcome = self.module(views, player == 1)
+            optimizer.zero_grad(set_to_none=True)
+            self.fabric.backward(loss)
+            optimizer.step()
+            logged |= {"critic_loss" if player == 1 else "loss": loss.detach()}
+            logged |= {name: value.detach() for name, value in outcome.items()}
+        with torch.no_grad():
+            self.task.after_step(self.encoder, self.heads, views, logged)
+        return logged
+
+    def state(self) -> dict[str, Any]:
+        """Weights, memories and optimizers."""
+        return {
+            "encoder": self.encoder.state_dict(),
+            "heads": self.heads.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+
+    def load(self, state: dict[str, Any]) -> None:
+        """Take up a state that `state` gave."""
+        self.encoder.load_state_dict(state["encoder"])
+        self.heads.load_state_dict(state["heads"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+
+
+def train(
+    pretraining: Pretraining,
+    trainer: Trainer,
+    checkpoints: Checkpoints,
+    log: Log,
+    *,
+    watch: Watch | None = None,
+    stop: Stop | None = None,
+    save_seconds: float = 60.0,
+) -> int:
+    """Train from the last checkpoint, or from the beginning, to the last step or until interrupted.
+
+    Returns:
+        How many of the run's steps are done.
+
+    Raises:
+        UserError: the loss is not finite any more; the last good checkpoint is kept.
+    """
+    run, generator = pretraining, torch.Generator()
+    start, weights = 0, None
+    if (saved := checkpoints.load()) is not None:
+        trainer.load(saved)
+        start, weights = saved["step"], saved["weights"]
+    log.begin(start)
+    last_save = monotonic()
+    with torch.random.fork_rng():
+        for step, batch, weights in _batches(run, trainer, start, weights):  # noqa: B020 (an epoch may change them)
+            views = run.task.views(batch, generator.manual_seed(derived(run.seed, "views", step)))
+            torch.manual_seed(derived(run.seed, "step", step))
+            trainer.encoder.train(), trainer.heads.train()
+            logged = trainer.step(views, step / run.steps)
+            done = step + 1
+            stopped = stop is not None and stop.asked
+            if log.due(done) or stopped or done == run.steps:
+                line = log.write(done, logged, run.optimization.rate(step / run.steps))
+                if not math.isfinite(line["loss"]):
+                    raise UserError(
+                        f"the loss must stay finite, found {line['loss']} at step {done}: the checkpoint before it is "
+                        "kept; try a smaller --learning-rate or --precision 32."
+                    )
+                if watch is not None:
+                    watch(done, trainer.encoder, trainer.heads, views)
+                if stopped or done == run.steps or monotonic() - last_save > save_seconds:
+                    checkpoints.save({**trainer.state(), "step": done, "weights": weights})
+                    last_save = monotonic()
+            if stopped:
+                return done
+    return run.steps
+
+
+def _batches(
+    run: Pretraining, trainer: Trainer, start: int, weights: Tensor | None
+) -> Iterator[tuple[int, Batch, Tensor | None]]:
+    """The batches of the steps from `start` on, the next one fetched while this one trains, and the epoch's weights."""
+    size, device = min(run.batch_size, len(run.source)), trainer.fabric.device
+    step = start
+    with ThreadPoolExecutor(max_workers=1) as fetcher:
+        while step < run.steps:
+            epoch, place = divmod(step, run.steps_per_epoch)
+            if place == 0:
+                weights = _begin_epoch(run, trainer, epoch).weights
+            indices = order(run.seed, epoch, len(run.source), weights)
+            end = min(run.steps_per_epoch, place + run.steps - step)
+            parts = [indices[i * size : (i + 1) * size] for i in range(place, end)]
+            fetched = fetcher.submit(run.source.batch, parts[0], device)
+            for following in [*parts[1:], None]:
+                batch = fetched.result()
+                if following is not None:
+                    fetched = fetcher.submit(run.source.batch, following, device)
+                yield step, batch, weights
+                step += 1
+
+
+def _begin_epoch(run: Pretraining, trainer: Trainer, epoch: int) -> Relabelling:
+    with torch.no_grad():
+        relabelling = run.task.before_epoch(
+            trainer.encoder, trainer.heads, run.source, generator_for(run.seed, "epoch", epoch)
+        )
+    for module in relabelling.reset:
+        for optimizer in trainer.optimizers:
+            forget(optimizer, module)
+    return relabelling

@@ -1,0 +1,80 @@
+"""Optimizers and the schedule of their learning rate, a function of the fraction of the run that is spent."""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+from selftaught.errors import UserError
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """How weights move."""
+
+    optimizer: Literal["sgd", "adamw"] = "sgd"
+    """SGD with Nesterov momentum, or AdamW."""
+    learning_rate: float = 0.1
+    """At the peak of the schedule."""
+    momentum: float = 0.9
+    """Of SGD; the first beta of AdamW."""
+    beta2: float = 0.95
+    """The second beta of AdamW; 0.95 forgives short runs more than 0.999."""
+    weight_decay: float = 5e-4
+    """On matrices and filters; norms and biases are left alone."""
+    warmup: float = 0.05
+    """Fraction of the run in which the rate climbs."""
+    schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
+    """How it falls after that: step multiplies it by `drop` at each of `drops`."""
+    drops: tuple[float, ...] = (0.3, 0.6, 0.8)
+    """Fractions of the run at which `step` drops the rate (Gidaris et al.: epochs 30, 60, 80 of 100)."""
+    drop: float = 0.2
+    """What `step` multiplies the rate by."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates and fractions that mean nothing."""
+        if not self.learning_rate > 0:
+            raise UserError(f"the learning rate must be above 0, found {self.learning_rate}: try 0.1.")
+        if not 0 <= self.warmup < 1:
+            raise UserError(f"the warm-up must be a fraction of the run in [0, 1), found {self.warmup}: try 0.05.")
+
+    def rate(self, spent: float) -> float:
+        """The learning rate when the fraction `spent` (0 to 1) of the run is behind us."""
+        if spent < self.warmup:
+            return self.learning_rate * spent / self.warmup
+        after = (spent - self.warmup) / (1 - self.warmup)
+        match self.schedule:
+            case "cosine":
+                factor = 0.5 * (1 + math.cos(math.pi * after))
+            case "linear":
+                factor = 1 - after
+            case "step":
+                factor = self.drop ** sum(spent >= at for at in self.drops)
+            case "constant":
+                factor = 1.0
+        return self.learning_rate * factor
+
+    def build(self, *modules: nn.Module) -> torch.optim.Optimizer:
+        """An optimizer of the trainable weights of `modules`; norms and biases without decay."""
+        weights = [p for module in modules for p in module.parameters() if p.requires_grad]
+        groups = [
+            {"params": [p for p in weights if p.ndim > 1], "weight_decay": self.weight_decay},
+            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        ]
+        if self.optimizer == "sgd":
+            return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0)
+        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.momentum, self.beta2))
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group of the optimizer this learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def forget(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+    """Drop what the optimizer remembers (momentum, second moments) of a module that starts anew."""
+    for weight in module.parameters():
+        optimizer.state.pop(weight, None)

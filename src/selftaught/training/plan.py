@@ -1,0 +1,181 @@
+"""What a run needs to be decided before its first step: device, precision, compilation and how many steps.
+
+All of it is measured or chosen once and stored with the run; from then on a run is steps, so a repeated or resumed run
+is the same run. What is tried out here is tried on copies and leaves no trace in the weights.
+"""
+
+import math
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from statistics import median
+from time import monotonic
+from typing import Literal
+
+import torch
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from selftaught.errors import UserError
+from selftaught.training.loop import Pretraining, Trainer
+from selftaught.training.randomness import ambient, derived
+
+Precision = Literal["auto", "32", "bf16"]
+Compile = Literal["auto", "on", "off"]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long to train: exactly one of the three."""
+
+    minutes: float | None = None
+    epochs: float | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse two budgets, none, or an empty one."""
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        if len(given) != 1:
+            found = " and ".join(f"--{name}" for name in given) or "none"
+            raise UserError(f"a run needs exactly one of --minutes, --epochs and --steps, found {found}: give one.")
+        ((name, value),) = given.items()
+        if not value > 0 or not math.isfinite(value):
+            raise UserError(f"--{name} must be above 0, found {value}: give a larger one.")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What was decided."""
+
+    steps: int
+    device: str
+    precision: Literal["32", "bf16"]
+    compiled: bool
+    seconds_per_step: float | None
+    """Measured before the first step; None where the budget was not minutes."""
+
+
+def choose_device(device: str) -> torch.device:
+    """`auto` is CUDA, else Apple's MPS, else the CPU."""
+    if device == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda", 0)
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(
+            f"--device must name a device of this machine, found {device!r} ({reason}): leave it out for the best."
+        ) from error
+    return torch.device("cuda", 0) if chosen == torch.device("cuda") else chosen
+
+
+def choose_precision(precision: Precision, device: torch.device) -> Literal["32", "bf16"]:
+    """`auto` is bf16 where it is faster: on GPUs that have it, and on CPUs by measurement.
+
+    By measurement, because flags lie: a CPU with avx512_bf16 or AMX is up to nine times as fast in bf16, one without
+    is five times as slow (both measured), and virtual machines hide the difference.
+    """
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "32"
+    if device.type != "cpu":
+        return "32"
+    full = torch.ones(512, 512)
+    half = full.bfloat16()
+    return "bf16" if _fastest(lambda: half @ half) < 0.8 * _fastest(lambda: full @ full) else "32"
+
+
+def _fastest(work: Callable[[], Tensor], times: int = 5) -> float:
+    seconds = []
+    for _ in range(times):
+        begun = monotonic()
+        work()
+        seconds.append(monotonic() - begun)
+    return min(seconds)
+
+
+def make_fabric(device: torch.device, precision: str) -> Fabric:
+    """A Fabric on one device."""
+    devices = [device.index or 0] if device.type == "cuda" else 1
+    return Fabric(
+        accelerator=device.type, devices=devices, precision="bf16-mixed" if precision == "bf16" else "32-true"
+    )
+
+
+def make_plan(
+    pretraining: Pretraining,
+    budget: Budget,
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    compiling: Compile = "auto",
+) -> Plan:
+    """Decide, measuring a few seconds of steps on a copy where minutes or compilation ask for it."""
+    where = choose_device(device)
+    how = choose_precision(precision, where)
+    measured: float | None = None
+    if budget.minutes is not None:
+        measured = _seconds_per_step(pretraining, make_fabric(where, how), False)
+        steps = max(1, round(60 * budget.minutes / measured))
+    elif budget.epochs is not None:
+        steps = max(1, round(budget.epochs * pretraining.steps_per_epoch))
+    else:
+        assert budget.steps is not None
+        steps = budget.steps
+    compiled = compiling == "on"
+    if compiling == "auto" and where.type == "cuda" and measured is not None and steps * measured > 600:
+        compiled = _compiles_soundly(pretraining, make_fabric(where, how))
+    if compiled and measured is not None and budget.minutes is not None:
+        faster = _seconds_per_step(pretraining, make_fabric(where, how), True)
+        compiled = compiling == "on" or faster < 0.95 * measured
+        if compiled:
+            measured, steps = faster, max(1, round(60 * budget.minutes / faster))
+    return Plan(steps=steps, device=str(where), precision=how, compiled=compiled, seconds_per_step=measured)
+
+
+def _trial(pretraining: Pretraining, fabric: Fabric, compiled: bool) -> Callable[[int], dict[str, Tensor]]:
+    """A function that trains copies of everything by one step and says what was logged."""
+    run = replace(pretraining, encoder=deepcopy(pretraining.encoder), heads=deepcopy(pretraining.heads), steps=1)
+    trainer = Trainer(fabric, run, compiled)
+    size = min(run.batch_size, len(run.source))
+    with torch.no_grad():
+        run.task.before_epoch(run.encoder, run.heads, run.source, torch.Generator().manual_seed(0))
+
+    def step(number: int) -> dict[str, Tensor]:
+        indices = (torch.arange(size) + number * size) % len(run.source)
+        batch = run.source.batch(indices, fabric.device)
+        views = run.task.views(batch, torch.Generator().manual_seed(derived(run.seed, "trial", number)))
+        return trainer.step(views, run.optimization.warmup)
+
+    return step
+
+
+def _seconds_per_step(pretraining: Pretraining, fabric: Fabric, compiled: bool, spend: float = 4.0) -> float:
+    """The median of a few seconds of steps, the first (allocations, compilation) left out."""
+    seconds: list[float] = []
+    with ambient(pretraining.seed, "trial"):
+        step = _trial(pretraining, fabric, compiled)
+        step(0)["loss"].item()
+        while len(seconds) < 2 or (sum(seconds) < spend and len(seconds) < 200):
+            begun = monotonic()
+            step(len(seconds) + 1)["loss"].item()
+            seconds.append(monotonic() - begun)
+    return median(seconds)
+
+
+def _compiles_soundly(pretraining: Pretraining, fabric: Fabric, steps: int = 3) -> bool:
+    """Whether compiled steps give eager's losses and gradients: torch.compile has given NaN gradients (see docs)."""
+    trails: list[Tensor] = []
+    try:
+        for compiled in (False, True):
+            with ambient(pretraining.seed, "trial"):
+                step = _trial(pretraining, fabric, compiled)
+                trails.append(torch.stack([step(number)["loss"].float() for number in range(steps)]).cpu())
+    except Exception:  # whatever a compiler raises, eager works
+        return False
+    # After the first step the losses depend on the gradients of those before.
+    return bool(torch.isfinite(trails[1]).all() and torch.allclose(trails[0], trails[1], rtol=2e-2, atol=1e-3))

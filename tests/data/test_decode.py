@@ -1,0 +1,208 @@
+"""Decoding: what comes out is compared with pixels and formulas written here; what is broken gives a reason."""
+
+import os
+import random
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from corpus import animated_gif, broken_files, encoded, huge_png, noise, write_broken
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from selftaught.data.decode import decode, decode_whole, quiet, short_side
+
+
+def pixels(raw: object, side: int = 16) -> np.ndarray:
+    """(H, W, 3) of what must decode."""
+    found = decode(raw, side)
+    assert isinstance(found, np.ndarray), found
+    assert found.shape == (3, side, side)
+    assert found.dtype == np.uint8
+    assert found.flags.c_contiguous
+    return found.transpose(1, 2, 0)
+
+
+def test_a_square_of_the_right_size_is_left_alone(tmp_path: Path) -> None:
+    image = noise(16, 16)
+    (tmp_path / "a.png").write_bytes(encoded(image))
+    for raw in (encoded(image), tmp_path / "a.png", image):
+        assert np.array_equal(pixels(raw), image)
+
+
+def test_grey_becomes_three_equal_channels() -> None:
+    grey = noise(16, 16, channels=1)
+    assert np.array_equal(pixels(encoded(grey)), np.repeat(grey[..., None], 3, 2))
+
+
+def test_one_bit_becomes_black_and_white() -> None:
+    bits = noise(16, 16, channels=1) > 127
+    assert np.array_equal(pixels(encoded(Image.fromarray(bits)))[..., 1], bits * 255)
+
+
+def test_transparency_is_laid_on_white() -> None:
+    image = noise(16, 16, channels=4)
+    alpha = image[..., 3:] / 255
+    expected = image[..., :3] * alpha + 255 * (1 - alpha)
+    assert np.abs(pixels(encoded(image)) - expected).max() <= 1
+    grey = np.stack([image[..., 0], image[..., 3]], 2)
+    assert np.abs(pixels(encoded(Image.fromarray(grey, "LA"))) - expected[..., :1]).max() <= 1
+
+
+def test_palettes_and_transparent_colours() -> None:
+    palette = Image.new("P", (16, 16), 1)
+    palette.putpalette([10, 20, 30, 200, 100, 50])
+    assert (pixels(encoded(palette)) == (200, 100, 50)).all()
+    assert (pixels(encoded(palette, transparency=1)) == 255).all()
+    plain = Image.new("RGB", (16, 16), (1, 2, 3))
+    assert (pixels(encoded(plain, transparency=(1, 2, 3))) == 255).all()
+
+
+def test_cmyk_jpeg() -> None:
+    ink = Image.new("CMYK", (16, 16), (255, 0, 0, 0))
+    assert np.abs(pixels(encoded(ink, "JPEG", quality=95)).astype(int) - (0, 255, 255)).max() <= 3
+
+
+@pytest.mark.parametrize(("kind", "order"), [("PNG", "<u2"), ("TIFF", "<u2"), ("TIFF", ">u2")])
+def test_sixteen_bits_are_divided_by_257(kind: str, order: str) -> None:
+    values = np.linspace(0, 65535, 256).reshape(16, 16).round().astype(order)
+    image = Image.fromarray(values)
+    assert image.mode.startswith("I;16")
+    assert np.array_equal(pixels(encoded(image, kind))[..., 0], np.rint(values / 257))
+
+
+def test_numbers_without_a_range() -> None:
+    ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
+    expected = np.rint(ramp * 255)
+    for values in (ramp, ramp * 255, ramp * 300_000 - 7_000):
+        found = pixels(encoded(Image.fromarray(values.astype(np.float32)), "TIFF"))[..., 0]
+        assert np.abs(found - expected).max() <= 1
+    holes = ramp.copy()
+    holes[0, 0] = np.nan
+    assert np.isfinite(pixels(encoded(Image.fromarray(holes), "TIFF"))).all()
+    assert (pixels(encoded(Image.fromarray(np.zeros((16, 16), np.int32)), "TIFF")) == 0).all()
+
+
+UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # TIFF 6.0, tag 274: what must be done to what is stored
+    1: lambda stored: stored,
+    2: np.fliplr,
+    3: lambda stored: np.rot90(stored, 2),
+    4: np.flipud,
+    5: lambda stored: stored.swapaxes(0, 1),
+    6: lambda stored: np.rot90(stored, -1),
+    7: lambda stored: np.rot90(stored, 2).swapaxes(0, 1),
+    8: lambda stored: np.rot90(stored, 1),
+}
+
+
+@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
+@pytest.mark.parametrize("orientation", list(UPRIGHT))
+def test_orientation(orientation: int, kind: str) -> None:
+    stored, exif = noise(16, 24), Image.Exif()
+    exif[0x0112] = orientation
+    found = decode_whole(encoded(stored, kind, exif=exif))
+    assert isinstance(found, np.ndarray)
+    assert np.array_equal(found.transpose(1, 2, 0), UPRIGHT[orientation](stored))
+
+
+def test_damaged_exif_does_not_cost_the_image() -> None:
+    image = noise(16, 16)
+    assert np.array_equal(pixels(encoded(image, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(9))), image)
+
+
+def test_of_an_animation_the_first_frame() -> None:
+    assert (pixels(animated_gif(), 8) == (255, 0, 0)).all()
+
+
+def test_the_middle_of_the_long_side_is_kept() -> None:
+    image = np.zeros((30, 90, 3), np.uint8)
+    image[:, :30, 0], image[:, 30:60, 1], image[:, 60:, 2] = 200, 200, 200
+    for raw in (encoded(image), encoded(image.swapaxes(0, 1))):
+        assert np.abs(pixels(raw, 30).astype(int) - (0, 200, 0)).max() == 0
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_shrinking_does_not_alias(kind: str) -> None:
+    checks = ((np.indices((256, 256)).sum(0) % 2) * 255).astype(np.uint8)
+    found = pixels(encoded(checks, kind))
+    assert np.abs(found.astype(int) - 127.5).max() < 8  # reading single pixels would give 0 or 255
+
+
+def test_shrinking_agrees_with_the_mean_of_areas() -> None:
+    smooth = np.add.outer(np.arange(320), np.arange(320)) // 3
+    image = np.repeat(smooth[..., None], 3, 2).astype(np.uint8)
+    areas = image.reshape(16, 20, 16, 20, 3).mean((1, 3))
+    for kind in ("PNG", "JPEG"):
+        inner = np.abs(pixels(encoded(image, kind)) - areas)[1:-1, 1:-1]
+        assert inner.max() < 2
+
+
+def test_jpegs_are_decoded_small() -> None:
+    large = encoded(np.repeat(np.repeat(noise(40, 40), 100, 0), 100, 1), "JPEG")
+    start = time.perf_counter()
+    decode_whole(large)
+    whole = time.perf_counter() - start
+    start = time.perf_counter()
+    pixels(large, 32)
+    assert time.perf_counter() - start < whole
+
+
+@pytest.mark.parametrize("name", list(broken_files()))
+def test_broken_bytes_give_a_reason(name: str) -> None:
+    content, words = broken_files()[name]
+    with quiet():
+        for found in (decode(content, 16), decode_whole(content)):
+            assert isinstance(found, str)
+            assert words in found
+            assert "\n" not in found
+
+
+def test_broken_files_give_a_reason(tmp_path: Path) -> None:
+    with quiet():
+        for name, words in write_broken(tmp_path).items():
+            found = decode(tmp_path / name, 16)
+            assert isinstance(found, str)
+            assert words in found
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    assert decode(tmp_path / "pipe.png", 16) == "leads to no file"
+
+
+def test_a_bomb_is_refused_by_its_header() -> None:
+    with quiet():
+        assert "million" in str(decode(huge_png(13_378, 13_378), 16))  # just above the limit
+        assert "million" not in str(decode(huge_png(13_377, 13_377), 16))  # just below: decoded, and found truncated
+        assert short_side(huge_png()) is None
+
+
+@settings(max_examples=200, deadline=None)
+@given(seed=st.integers(0, 2**32), kind=st.sampled_from(["JPEG", "PNG", "GIF", "TIFF", "WEBP", "BMP", "PPM"]))
+def test_damage_never_crashes(seed: int, kind: str) -> None:
+    draw = random.Random(seed)
+    content = bytearray(encoded(noise(24, 24), kind))
+    for _ in range(draw.randrange(1, 8)):
+        content[draw.randrange(len(content))] = draw.randrange(256)
+    content = content[: draw.randrange(len(content)) if draw.random() < 0.3 else len(content)]
+    with quiet():
+        found = decode(bytes(content), 8)
+    assert isinstance(found, str) or found.shape == (3, 8, 8)
+
+
+def test_quiet_keeps_warnings_and_gives_them_back() -> None:
+    with quiet():
+        warnings.warn("odd file", UserWarning, stacklevel=1)
+    with pytest.warns(UserWarning, match="ours"):
+        warnings.warn("ours", UserWarning, stacklevel=1)
+
+
+def test_short_side_is_read_from_the_header() -> None:
+    jpeg = encoded(noise(40, 72), "JPEG")
+    assert short_side(jpeg) == 40
+    assert short_side(jpeg[: len(jpeg) // 2]) == 40
+    assert short_side(b"nonsense") is None

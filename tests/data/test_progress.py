@@ -1,0 +1,36 @@
+"""The progress bar: silent where nobody watches, shown to those who wait."""
+
+import time
+
+import pytest
+from rich.console import Console
+
+from selftaught.data import progress
+from selftaught.data.progress import Meter
+
+
+def run(steps: int, pause: float = 0.0) -> None:
+    with Meter("decoding toys", steps) as meter:
+        for _ in range(steps):
+            time.sleep(pause)
+            meter.advance()
+
+
+def test_nothing_is_printed_to_a_file(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    run(20)
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_terminal_is_shown_a_bar_after_a_while(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=100))
+    run(20)
+    assert capfd.readouterr() == ("", "")
+    monkeypatch.setattr(progress, "PATIENCE", 0.01)
+    run(20, pause=0.01)
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert "decoding toys" in err
+    assert "/20" in err

@@ -1,0 +1,126 @@
+"""What every encoder must hold, whatever it is: a new one is tested by being named here."""
+
+from collections.abc import Callable
+
+import pytest
+import safetensors.torch
+import torch
+from torch import Tensor, nn
+
+from selftaught.contracts import Encoder, pooled
+from selftaught.encoders.alexnet import AlexNet
+from selftaught.encoders.look import looks
+from selftaught.encoders.nin import NIN
+from selftaught.encoders.timm import Timm
+
+ENCODERS: dict[str, tuple[Callable[..., Encoder], int]] = {
+    "nin": (NIN, 32),
+    "alexnet-small": (AlexNet, 64),
+    "alexnet-large": (AlexNet, 128),
+    "timm-resnet": (lambda **o: Timm(name="test_resnet", **o), 64),
+    "timm-resnet18-small": (lambda **o: Timm(name="resnet18", **o), 32),
+    "timm-convnext": (lambda **o: Timm(name="test_convnext", **o), 64),
+    "timm-vit": (lambda **o: Timm(name="test_vit", **o), 64),
+}
+
+
+@pytest.fixture(params=ENCODERS)
+def case(request) -> tuple[Encoder, Tensor]:
+    """An encoder with nothing at zero, as after a while of training, and four images."""
+    make, size = ENCODERS[request.param]
+    torch.manual_seed(0)
+    encoder = make(size=size)
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):  # timm begins the last gain of a residual branch at zero
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+    return encoder, torch.rand(4, 3, size, size)
+
+
+def features(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
+    return encoder.features(encoder.look(images))
+
+
+def test_layers_tell_names_channels_and_strides(case):
+    encoder, images = case
+    size, more = images.shape[-1], 2 * max(layer.stride for layer in encoder.layers.values())
+    here = features(encoder.eval(), images)
+    larger = features(encoder, torch.rand(4, 3, size + more, size + more))
+    assert list(here) == list(larger) == list(encoder.layers)
+    for name, layer in encoder.layers.items():
+        assert here[name].shape[:2] == larger[name].shape[:2] == (4, layer.channels)
+        # a stride more of pixels is exactly a position more, whatever the borders do
+        for axis in (2, 3):
+            assert (larger[name].shape[axis] - here[name].shape[axis]) * layer.stride == more
+
+
+def test_gradient_of_each_layer_reaches_its_prefix_and_no_more(case):
+    encoder, images = case
+    parameters = dict(encoder.named_parameters())
+    reached: set[str] = set()
+    for feature in features(encoder, images).values():
+        weights = torch.randn(feature.shape, generator=torch.Generator().manual_seed(1))
+        gradients = torch.autograd.grad(
+            (feature * weights).sum(), list(parameters.values()), retain_graph=True, allow_unused=True
+        )
+        now = {n for n, g in zip(parameters, gradients, strict=True) if g is not None and g.abs().sum() > 0}
+        assert reached < now
+        reached = now
+    assert reached == set(parameters)
+
+
+def test_saved_and_loaded_says_the_same(case, request):
+    encoder, images = case
+    encoder.train()
+    features(encoder, images)  # running statistics are saved too
+    saved = safetensors.torch.save(encoder.state_dict())
+    make, size = ENCODERS[request.node.callspec.params["case"]]
+    torch.manual_seed(1)
+    other = make(size=size)
+    before, expected = features(other.eval(), images), features(encoder.eval(), images)
+    assert not any(torch.equal(before[name], expected[name]) for name in expected)
+    other.load_state_dict(safetensors.torch.load(saved))
+    found = features(other, images)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_in_evaluation_an_image_ignores_its_neighbours(case):
+    encoder, images = case
+    together, alone = features(encoder.eval(), images), features(encoder, images[:1])
+    for name in encoder.layers:
+        torch.testing.assert_close(together[name][:1], alone[name], atol=1e-4, rtol=1e-4)
+        assert not torch.allclose(together[name][:1], together[name][1:2])
+
+
+def test_channels_last_says_the_same(case):
+    encoder, images = case
+    expected = features(encoder.eval(), images)
+    found = features(encoder.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last))
+    for name in encoder.layers:
+        torch.testing.assert_close(found[name], expected[name], atol=1e-4, rtol=1e-4)
+
+
+def test_forward_averages_the_last_layer_over_positions(case):
+    encoder, images = case
+    *_, last = features(encoder.eval(), images).values()
+    torch.testing.assert_close(encoder(images), last.flatten(2).sum(2) / last[0, 0].numel())
+    assert torch.equal(encoder(images), pooled(last))
+
+
+@pytest.mark.parametrize("reads", looks)
+@pytest.mark.parametrize("name", ["nin", "alexnet-small", "timm-resnet", "timm-vit"])
+def test_every_look_can_be_read(name, reads):
+    make, size = ENCODERS[name]
+    encoder = make(size=size, reads=reads)
+    images = torch.rand(2, 3, size, size)
+    assert encoder.reads == reads
+    assert encoder(images).shape == (2, list(encoder.layers.values())[-1].channels)
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_born_in_training_mode_with_fresh_statistics(name):
+    make, size = ENCODERS[name]
+    encoder = make(size=size)
+    assert all(module.training for module in encoder.modules())
+    for module in encoder.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            assert module.num_batches_tracked == 0

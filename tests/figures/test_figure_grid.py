@@ -1,0 +1,73 @@
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from selftaught.errors import UserError
+from selftaught.figures import grid, save_png
+
+
+def images(count: int, side: int = 4) -> torch.Tensor:
+    return torch.randint(0, 256, (count, 3, side, side), generator=torch.Generator().manual_seed(0)) / 255
+
+
+def test_save_png_keeps_every_pixel_and_clears_the_rest(tmp_path: Path) -> None:
+    given = images(7)
+    save_png(given, tmp_path / "new" / "views.png", columns=3)
+    found = np.asarray(Image.open(tmp_path / "new" / "views.png"))
+    assert found.shape == (3 * 4 + 2 * 2, 3 * 4 + 2 * 2, 4)
+    covered = np.zeros(found.shape[:2], dtype=bool)
+    for number, image in enumerate(given):
+        top, left = number // 3 * 6, number % 3 * 6
+        expected = (image * 255).round().permute(1, 2, 0).numpy()
+        np.testing.assert_array_equal(found[top : top + 4, left : left + 4, :3], expected)
+        covered[top : top + 4, left : left + 4] = True
+    np.testing.assert_array_equal(found[..., 3], np.where(covered, 255, 0))
+
+
+def test_a_saved_figure_is_the_grid_pixel_for_pixel() -> None:
+    given = images(6, side=96)
+    written = io.BytesIO()
+    grid(given, columns=3).savefig(written, format="png")
+    found = np.asarray(Image.open(written))
+    assert found.shape == (2 * 96 + 2, 3 * 96 + 4, 4)
+    expected = (given[4] * 255).round().permute(1, 2, 0).numpy()
+    np.testing.assert_array_equal(found[98:194, 98:194, :3], expected)
+
+
+def test_small_images_are_magnified_by_a_whole_number() -> None:
+    given = images(1, side=32)
+    shown = grid(given).axes[0].images[0].get_array()
+    np.testing.assert_array_equal(shown[::3, ::3, :3], (given[0] * 255).round().permute(1, 2, 0).numpy())
+    np.testing.assert_array_equal(shown[0::3], shown[2::3])
+
+
+def test_values_outside_the_range_are_clipped_and_nan_is_black() -> None:
+    given = torch.tensor([2.0, -1.0, float("nan"), float("inf")])[None, None, None, :].expand(1, 3, 4, 4)
+    shown = grid(given, side=4).axes[0].images[0].get_array()
+    assert shown[0, :, 0].tolist() == [255, 0, 0, 255]
+
+
+def test_captions_stand_below_their_images_in_order() -> None:
+    axes = grid(images(5, side=96), columns=2, captions=["a", "b", "$c", "d", "e"]).axes[0]
+    places = [text.get_position() for text in axes.texts]
+    assert [text.get_text() for text in axes.texts] == ["a", "b", "$c", "d", "e"]
+    assert [x for x, _ in places] == [48, 146, 48, 146, 48]
+    shown = np.asarray(axes.images[0].get_array())
+    for x, y in places:
+        assert shown[int(y) - 4, int(x), 3] == 255  # the image just above
+        assert shown[int(y), int(x), 3] == 0  # the caption itself on clear ground
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (2, 1, 8, 8), (0, 3, 8, 8)])
+def test_refuses_what_is_no_stack_of_colour_images(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UserError, match=r"shape \(n, 3, H, W\)"):
+        grid(torch.zeros(shape))
+
+
+def test_refuses_another_number_of_captions() -> None:
+    with pytest.raises(UserError, match="got 1 for 2"):
+        grid(images(2), captions=["only"])

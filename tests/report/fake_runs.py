@@ -1,0 +1,116 @@
+"""Run folders made by hand, as training and the probe would leave them."""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from PIL import Image
+from safetensors.torch import save_file
+
+LAYERS = ("layer1", "layer2", "layer3", "layer4")
+
+
+def probe(
+    trained: Sequence[float],
+    random: Sequence[float | None],
+    data: str = "cifar10",
+    layers: Sequence[str] = LAYERS,
+    **changes: Any,
+) -> dict[str, Any]:
+    rows = [
+        {
+            "layer": layer,
+            "accuracy": accuracy,
+            "std": 0.003,
+            "random": chance,
+            "random_std": None if chance is None else 0.005,
+            "lambda": 10.0,
+        }
+        for layer, accuracy, chance in zip(layers, trained, random, strict=True)
+    ]
+    return {
+        "data": data,
+        "metric": "accuracy",
+        "chance": 0.1,
+        "pixels": 0.402,
+        "layers": rows,
+        "spread": "3 choices of the validation part, and 3 random encoders",
+        "train": 50000,
+        "test": 10000,
+        "protocol": "fast",
+        "dimensions": 9000,
+    } | changes
+
+
+GOOD = probe([0.601, 0.674, 0.723, 0.655], [0.558, 0.563, 0.511, 0.478])
+
+
+def fake_run(
+    folder: Path,
+    *,
+    task: str = "rotation",
+    encoder: str = "convnet",
+    lines: int = 120,
+    status: str = "finished",
+    probes: Sequence[dict[str, Any]] = (GOOD,),
+    shown: Sequence[str] = ("views",),
+    skipped: Sequence[str] = (),
+    seed: int = 0,
+    **config: Any,
+) -> Path:
+    """A run of 20 steps a line whose accuracy climbs from 0.25 towards 0.8."""
+    generator = torch.Generator().manual_seed(seed)
+    folder.mkdir(parents=True)
+    settings = {
+        "data": ["cifar10"], "task": task, "task_options": {"size": 32}, "encoder": encoder,
+        "encoder_options": {"widths": [64, 128, 128]}, "steps": 20 * lines, "batch_size": 256, "seed": seed, "size": 32,
+        "minutes": 5.0, "precision": "32-true", "device": "cpu",
+    }  # fmt: skip
+    (folder / "config.yaml").write_text(yaml.safe_dump(settings | config, sort_keys=False), encoding="utf-8")
+    noise = torch.randn(max(lines, 1), generator=generator)
+    with (folder / "log.jsonl").open("w", encoding="utf-8") as log:
+        for line in range(lines):
+            part = 1 - math.exp(-3 * line / max(lines, 1))
+            jitter = float(noise[line])
+            found = {
+                "step": 20 * (line + 1),
+                "seconds": 2.5 * (line + 1),
+                "images_per_second": 1850.0 + 20 * jitter,
+                "learning_rate": 0.1 * (1 - line / lines),
+                "loss": 1.386 - 0.9 * part + 0.03 * jitter,
+                "accuracy": 0.25 + 0.55 * part + 0.02 * jitter,
+            }
+            log.write(json.dumps(found) + "\n")
+    state = {
+        "status": status,
+        "step": 20 * lines,
+        "steps": 2400,
+        "seconds": 2.5 * lines,
+        "images": 50000,
+        "source": "cifar10",
+        "chance": {"accuracy": 0.25},
+        "skipped": len(skipped),
+        "hardware": "2 cores of a CPU",
+        "version": "0.1.0",
+        "torch": "2.15.0",
+    }
+    (folder / "run.json").write_text(json.dumps(state), encoding="utf-8")
+    name = "stem.conv.weight"
+    layers = {layer: [64, 2] for layer in LAYERS}
+    described = {"name": encoder, "options": {}, "size": 32, "layers": layers, "filters": name}
+    (folder / "encoder.json").write_text(json.dumps(described), encoding="utf-8")
+    save_file({name: torch.randn(64, 3, 5, 5, generator=generator)}, str(folder / "encoder.safetensors"))
+    for number, found in enumerate(probes):
+        (folder / "probes").mkdir(exist_ok=True)
+        (folder / "probes" / f"{number}.json").write_text(json.dumps(found), encoding="utf-8")
+    for picture in shown:
+        (folder / "shown").mkdir(exist_ok=True)
+        pixels = torch.randint(0, 256, (4, 8, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).resize((270, 135)).save(folder / "shown" / f"{picture}.png")
+    if skipped:
+        (folder / "skipped.txt").write_text("\n".join(skipped) + "\n", encoding="utf-8")
+    return folder

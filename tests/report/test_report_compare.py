@@ -1,0 +1,57 @@
+from pathlib import Path
+
+import pytest
+from fake_runs import GOOD, fake_run, probe
+from rich.console import Console
+
+from selftaught.errors import UserError
+from selftaught.report import compare
+from selftaught.report.compare import COLUMNS, rows
+from selftaught.report.record import read_records
+
+
+def test_every_run_and_probe_has_its_row(tmp_path: Path) -> None:
+    runs = [
+        fake_run(tmp_path / "rot", probes=[GOOD, probe([0.3] * 4, [0.2] * 4, data="flowers")]),
+        fake_run(tmp_path / "jig", task="jigsaw", probes=[]),
+    ]
+    first, second, third = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records(runs))]
+    assert first == {
+        "run": "rot",
+        "pretext task": "rotation on convnet",
+        "probed on": "cifar10",
+        "best layer": "layer3",
+        "accuracy": "0.723 ± 0.003",
+        "random": "0.563",
+        "gain": "+0.160",
+        "pixels": "0.402",
+        "chance": "0.100",
+        "minutes": "5.0",
+        "images seen": "614,400",
+    }
+    assert (second["probed on"], second["gain"]) == ("flowers", "+0.100")
+    assert third["pretext task"] == "jigsaw on convnet"
+    assert {third[name] for name in ("probed on", "best layer", "accuracy", "random", "gain")} == {"n.a."}
+
+
+def test_the_terminal_shows_the_same_and_reads_no_markup(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "[red]rot[")
+    console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
+    console.print(compare([run]))
+    text = console.export_text()
+    for cell in rows(read_records([run]))[0].cells():
+        assert cell in text
+    console.file.close()
+
+
+def test_the_colour_of_a_gain_says_whether_it_counts(tmp_path: Path) -> None:
+    same = [0.5] * 4
+    probes = {"up": GOOD, "same": probe(same, same), "down": probe([0.4] * 4, same)}
+    table = compare([fake_run(tmp_path / name, probes=[found]) for name, found in probes.items()])
+    gains = list(table.columns[COLUMNS.index("gain")].cells)
+    assert [str(gain.spans[0].style) for gain in gains] == ["green", "dim", "red"]  # type: ignore[union-attr]
+
+
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"holds config\.yaml"):
+        compare([tmp_path])

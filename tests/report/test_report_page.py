@@ -1,0 +1,246 @@
+import base64
+import io
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from fake_runs import GOOD, LAYERS, fake_run, probe
+from PIL import Image
+
+from selftaught.errors import UserError
+from selftaught.report import write_report
+from selftaught.report.embed import picture
+
+
+class Page(HTMLParser):
+    """What a browser would see: tags, what they refer to, tables, headings, text."""
+
+    VOID = frozenset({"meta", "img", "br", "link", "input"})
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.html = path.read_text(encoding="utf-8")
+        self.tags: list[str] = []
+        self.references: list[str] = []
+        self.identifiers: list[str] = []
+        self.rows: list[list[str]] = []
+        self.text = ""
+        self.open: list[str] = []
+        self.feed(self.html)
+        self.close()
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        if tag not in self.VOID:
+            self.open.append(tag)
+        for name, value in attributes:
+            assert not name.startswith("on"), f"a script in an attribute: {name}"
+            if name in ("src", "href", "xlink:href", "action", "data", "srcset", "poster"):
+                self.references.append(value or "")
+            if name == "id":
+                self.identifiers.append(value or "")
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attributes)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open, f"</{tag}> closes nothing"
+        assert self.open[-1] == tag, f"</{tag}> closes <{self.open[-1]}>"
+        self.open.pop()
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.text += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+def report(tmp_path: Path, *runs: Path) -> Page:
+    page = Page(write_report(runs, tmp_path / "out" / "report.html"))
+    assert page.open == []
+    return page
+
+
+def test_the_page_needs_nothing_from_anywhere(tmp_path: Path) -> None:
+    page = report(tmp_path, fake_run(tmp_path / "a"), fake_run(tmp_path / "b", seed=1))
+    assert page.references
+    assert [place for place in page.references if not place.startswith(("data:image/", "#"))] == []
+    assert not {"script", "link", "iframe", "object", "embed"} & set(page.tags)
+    assert not re.search(r"@import|url\((?!#)", page.html)
+    assert len(page.identifiers) == len(set(page.identifiers))
+    inside = {place[1:] for place in page.references if place.startswith("#")}
+    assert inside <= set(page.identifiers)
+
+
+def test_the_numbers_are_those_of_the_probe(tmp_path: Path) -> None:
+    page = report(tmp_path, fake_run(tmp_path / "rot"))
+    body = [row for row in page.rows if row and row[0] in LAYERS]
+    assert [row[0] for row in body] == list(LAYERS)
+    for row, layer in zip(body, GOOD["layers"], strict=True):
+        accuracy, random = layer["accuracy"], layer["random"]
+        expected = [f"{accuracy:.3f} ± 0.003", f"{random:.3f} ± 0.005", f"{accuracy - random:+.3f}", "10"]
+        assert row[1:] == expected
+    assert GOOD["spread"] in page.text
+    assert "test images 10,000" in page.text
+
+
+def test_one_run_is_told_from_title_to_command(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot", skipped=["broken.png: truncated"])
+    page = report(tmp_path, run)
+    for words in (
+        "rotation on convnet from cifar10", "Pretraining helped, by 0.160", "What every layer learned", "614,400",
+        "What the encoder was asked", "What the first layer looks for", "broken.png: truncated", "2 cores of a CPU",
+        f"selftaught pretrain --config {run / 'config.yaml'} --out {run}-again", "widths:", "torch 2.15.0",
+    ):  # fmt: skip
+        assert words in page.text
+    assert page.tags.count("svg") == 3  # layers, loss, accuracy
+    assert page.tags.count("img") == 2  # views, filters
+
+
+def test_the_verdict_turns_when_random_weights_are_better(tmp_path: Path) -> None:
+    worse = fake_run(tmp_path / "worse", probes=[probe([0.4] * 4, [0.6] * 4)])
+    page = report(tmp_path, worse)
+    assert "Pretraining did not help" in page.text
+    assert "Pretraining helped" not in page.text
+    assert 'class="verdict hurt"' in page.html
+
+
+def test_several_runs_are_laid_side_by_side(tmp_path: Path) -> None:
+    runs = [fake_run(tmp_path / "a"), fake_run(tmp_path / "b", seed=1), fake_run(tmp_path / "c", task="jigsaw")]
+    page = report(tmp_path, *runs)
+    assert "3 runs compared" in page.text
+    assert [row[0] for row in page.rows[:4]] == ["run", "a", "b", "c"]
+    assert "loss of rotation" in page.text
+    assert "loss of jigsaw" not in page.text  # one run has nothing to be compared with
+    assert "every layer on cifar10, protocol fast" in page.text
+    assert page.text.count("To repeat this run") == 3
+
+
+def test_probes_on_other_data_share_no_figure(tmp_path: Path) -> None:
+    one = fake_run(tmp_path / "a", probes=[probe([0.5] * 4, [0.4] * 4, data="cifar10")])
+    other = fake_run(tmp_path / "b", probes=[probe([0.5] * 4, [0.4] * 4, data="flowers")])
+    assert "every layer on" not in report(tmp_path, one, other).text
+
+
+HOSTILE = "<script>alert(1)</script>\"'&amp;{{ 7 * 7 }}"
+
+
+def test_hostile_names_stay_text(tmp_path: Path) -> None:
+    folder = tmp_path / HOSTILE.replace("/", "_")
+    names = [f"{HOSTILE}{number}" for number in range(4)]
+    found = probe([0.5] * 4, [0.4] * 4, data=HOSTILE, layers=names, spread=HOSTILE, protocol=HOSTILE)
+    run = fake_run(folder, task=HOSTILE, encoder=HOSTILE, probes=[found], skipped=[HOSTILE], note=HOSTILE)
+    state = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(state | {"source": HOSTILE, "hardware": HOSTILE, "status": HOSTILE}))
+    log = [{"step": step, "seconds": step, "loss": 1.0, HOSTILE: 2.0} for step in range(3)]
+    (run / "log.jsonl").write_text("\n".join(map(json.dumps, log)))
+    for page in (report(tmp_path, run), report(tmp_path, run, fake_run(tmp_path / "b", task=HOSTILE, probes=[found]))):
+        assert "script" not in page.tags
+        assert HOSTILE in page.text
+
+
+def test_names_that_are_no_valid_text_can_be_written(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "회전 $x_1$")
+    (run / "skipped.txt").write_bytes(b"caf\xe9.png: truncated\n")
+    config = (run / "config.yaml").read_text()
+    (run / "config.yaml").write_text(config + 'photo: "\\ud800"\n')
+    page = report(tmp_path, run)
+    assert "회전 $x_1$" in page.text
+    assert "caf�.png" in page.text
+
+
+@pytest.mark.parametrize("status", ["interrupted", "failed", "running", "strange"])
+def test_a_run_that_is_not_finished_says_so(tmp_path: Path, status: str) -> None:
+    page = report(tmp_path, fake_run(tmp_path / "rot", status=status, lines=60))
+    assert "step 1,200 of 2,400." in page.text
+    assert 'class="warning"' in page.html
+
+
+def test_a_run_with_nothing_but_settings_has_a_page(tmp_path: Path) -> None:
+    run = tmp_path / "bare"
+    run.mkdir()
+    (run / "config.yaml").write_text("{}")
+    page = report(tmp_path, run)
+    for words in ("No probe has been run", f"selftaught probe {run} --data", "Nothing has been logged yet", "n.a."):
+        assert words in page.text
+    assert "None" not in page.text
+    assert "nan" not in page.text.split()
+
+
+def test_without_probe_or_log_several_runs_have_a_page(tmp_path: Path) -> None:
+    page = report(tmp_path, fake_run(tmp_path / "a", probes=[], lines=0), fake_run(tmp_path / "b", probes=[], lines=1))
+    assert "2 runs compared" in page.text
+    assert "Side by side" not in page.text  # nothing that both have
+    assert page.text.count("No probe has been run") == 2
+
+
+def test_a_loss_that_was_no_number_is_said(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot", lines=3)
+    with (run / "log.jsonl").open("a") as log:
+        log.write('{"step": 80, "loss": NaN}\n{"step": 100, "loss": Infinity}\n{"step": 120, "lo')
+    assert "no finite number in 2 logged steps, first at step 80." in report(tmp_path, run).text
+
+
+def test_pictures_are_embedded_as_they_are(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot")
+    page = report(tmp_path, run)
+    uri = next(place for place in page.references if place.startswith("data:image/png"))
+    assert base64.b64decode(uri.split(",", 1)[1]) == (run / "shown" / "views.png").read_bytes()
+    assert 'width="540" height="270"' in page.html  # 270 x 135, twice as large
+
+
+def test_large_pictures_are_shrunk_so_that_the_page_can_be_mailed(tmp_path: Path) -> None:
+    runs = [fake_run(tmp_path / name) for name in "ab"]
+    noise = torch.randint(0, 256, (900, 1200, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    for run in runs:
+        for name in ("views", "answers", "puzzles"):
+            Image.fromarray(noise).save(run / "shown" / f"{name}.png")
+    path = write_report(runs, tmp_path / "report.html")
+    assert path.stat().st_size < 2_000_000
+    assert Page(path).tags.count("img") == 8
+
+
+def test_a_shrunk_picture_is_still_the_picture(tmp_path: Path) -> None:
+    ramp = np.linspace(0, 255, 800).astype(np.uint8)
+    pixels = np.stack([np.tile(ramp, (600, 1)), np.tile(ramp[:600, None], (1, 800)), np.full((600, 800), 90)], -1)
+    noisy = pixels.astype(int) + np.random.default_rng(0).integers(-4, 5, pixels.shape)
+    Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).save(tmp_path / "views.png")
+    found = picture(tmp_path / "views.png", 60_000)
+    assert found is not None
+    assert (found.width, found.height) == (800, 600)
+    content = base64.b64decode(found.uri.split(",", 1)[1])
+    assert len(content) <= 60_000
+    again = np.asarray(Image.open(io.BytesIO(content)).convert("RGB").resize((800, 600))).astype(int)
+    assert np.abs(again - pixels).mean() < 6
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"])
+def test_a_picture_that_cannot_be_read_is_left_out(tmp_path: Path, content: bytes) -> None:
+    run = fake_run(tmp_path / "rot")
+    (run / "shown" / "views.png").write_bytes(content)
+    page = report(tmp_path, run)
+    assert page.tags.count("img") == 1  # the filters
+
+
+def test_the_same_runs_make_the_same_page(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot")
+    assert report(tmp_path, run).html == report(tmp_path, run).html
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot")
+    with pytest.raises(UserError, match="is a folder: name a file in it"):
+        write_report([run], tmp_path)
+    with pytest.raises(UserError, match=r"holds config\.yaml"):
+        write_report([run, tmp_path / "nothing"], tmp_path / "report.html")
+    assert not (tmp_path / "report.html").exists()

@@ -1,0 +1,97 @@
+import json
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from fake_runs import fake_run
+from safetensors.torch import load_file, save_file
+
+from selftaught.errors import UserError
+from selftaught.report.record import read_log, read_record, read_records
+
+
+def test_reads_what_was_written(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot", lines=4, skipped=["a.png: empty"], seed=3)
+    record = read_records([run])[0]
+    assert record.name == "rot"
+    assert record.status == "finished"
+    assert (record.step, record.minutes, record.images_seen) == (80, pytest.approx(10 / 60), 80 * 256)
+    assert record.config["seed"] == 3
+    assert [line["step"] for line in record.log] == [20, 40, 60, 80]
+    assert record.probes[0]["layers"][2]["accuracy"] == 0.723
+    assert list(record.skipped) == ["a.png: empty"]
+    assert list(record.shown) == ["views"]
+    assert record.filters is not None
+    assert torch.equal(record.filters, load_file(run / "encoder.safetensors")["stem.conv.weight"])
+
+
+@pytest.mark.parametrize("tail", ['{"step": 3, "lo', "", "\n", "not json\n", "[1, 2]\n", '{"loss": 1}\n', "\x00\x00"])
+def test_a_log_that_was_cut_short_is_read_up_to_there(tmp_path: Path, tail: str) -> None:
+    path = tmp_path / "log.jsonl"
+    path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN, "note": "words"}\n' + tail)
+    first, second = read_log(path)
+    assert first == {"step": 1, "loss": 2.5}
+    assert math.isnan(second.pop("loss"))
+    assert second == {"step": 2}
+
+
+def test_only_the_settings_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "config.yaml").write_text("task: rotation\n")
+    record = read_record(tmp_path, "bare")
+    assert (record.status, record.step, record.minutes, record.images_seen, record.filters) == ("unknown", *[None] * 4)
+    assert not any((record.log, record.probes, record.shown, record.skipped, record.encoder))
+
+
+def test_progress_comes_from_the_log_where_the_run_says_nothing(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot", lines=4)
+    (run / "run.json").unlink()
+    record = read_record(run, "rot")
+    assert (record.step, record.minutes) == (80, pytest.approx(10 / 60))
+
+
+def test_images_from_during_training_stand_in_for_the_final_ones(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot", shown=())
+    for step in ("step-000900", "step-001000", "step-10000000"):
+        (run / "shown" / step).mkdir(parents=True)
+        (run / "shown" / step / "views.png").write_bytes(b"")
+    assert read_record(run, "rot").shown == {"views": run / "shown" / "step-10000000" / "views.png"}
+
+
+@pytest.mark.parametrize("shape", [(8, 16, 3, 3), (8, 3, 1, 1), (8, 3)])
+def test_a_first_weight_that_is_no_picture_is_not_shown(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    run = fake_run(tmp_path / "rot")
+    save_file({"stem.conv.weight": torch.zeros(shape)}, run / "encoder.safetensors")
+    assert read_record(run, "rot").filters is None
+
+
+def test_weights_that_cannot_be_read_are_not_shown(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot")
+    (run / "encoder.safetensors").write_bytes(b"half a file")
+    assert read_record(run, "rot").filters is None
+
+
+def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    runs = [fake_run(tmp_path / "a" / "rot"), fake_run(tmp_path / "b" / "rot"), fake_run(tmp_path / "b" / "jig")]
+    assert [record.name for record in read_records(runs)] == ["a/rot", "b/rot", "jig"]
+
+
+def test_mistakes_are_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="at least one run folder"):
+        read_records([])
+    with pytest.raises(UserError, match=r"holds config\.yaml, but .*nowhere has none"):
+        read_records([tmp_path / "nowhere"])
+    run = fake_run(tmp_path / "rot")
+    (run / "probes" / "0.json").write_text('{"data": ')
+    with pytest.raises(UserError, match=r"0\.json must be JSON"):
+        read_records([run])
+    (run / "probes" / "0.json").write_text(json.dumps([1]))
+    with pytest.raises(UserError, match="one JSON object, but it holds list"):
+        read_records([run])
+    (run / "config.yaml").write_text("a: [1,\n")
+    with pytest.raises(UserError, match="must be YAML") as caught:
+        read_records([run])
+    assert "\n" not in str(caught.value)
+    (run / "config.yaml").write_text("!!python/object/apply:os.system ['true']")
+    with pytest.raises(UserError, match="must be YAML"):
+        read_records([run])
