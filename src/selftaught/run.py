@@ -99,7 +99,7 @@ class Run:
         )
         self.folder.probes.mkdir(exist_ok=True)
         name = Path(train_part.name).stem.replace(" ", "-") or "images"
-        write_text(self.folder.probes / f"{name}.json", json.dumps(table.to_json(), indent=1))
+        write_text(self.folder.probes / f"{name}-{protocol}.json", json.dumps(table.to_json(), indent=1))
         return table
 
     def report(self, out: Path | None = None) -> Path:

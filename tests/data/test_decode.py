@@ -177,7 +177,7 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 def test_a_bomb_is_refused_by_its_header() -> None:
     with quiet():
         assert "million" in str(decode(huge_png(13_378, 13_378), 16))  # just above the limit
-        assert "million" not in str(decode(huge_png(13_377, 13_377), 16))  # just below: decoded, and found truncated
+        assert short_side(huge_png(13_377, 13_377)) == 13_377  # just below
         assert short_side(huge_png()) is None
 
 

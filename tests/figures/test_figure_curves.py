@@ -21,6 +21,16 @@ def test_draws_what_was_logged_over_steps() -> None:
     assert {text.get_text() for text in axes.texts} == {"0.700", "chance 0.250"}
 
 
+@pytest.mark.parametrize("steps", [2, 6, 7, 2400])
+def test_steps_are_marked_where_they_are(steps: int) -> None:
+    figure = curves({"run": [{"step": float(step), "loss": 1.0 / step} for step in range(1, steps + 1)]})
+    figure.draw_without_rendering()
+    ticks = figure.axes[0].xaxis.get_major_ticks()
+    assert [float(tick.label1.get_text().replace(",", "").replace("−", "-")) for tick in ticks] == [
+        tick.get_loc() for tick in ticks
+    ]
+
+
 def test_draws_several_runs_over_minutes_each_in_its_colour() -> None:
     axes = curves({"first": LOG, "second": LOG[:3]}, "loss", over="minutes").axes[0]
     np.testing.assert_allclose(axes.lines[0].get_xdata(), [0.5, 1, 1.5, 2, 2.5, 3, 3.5])

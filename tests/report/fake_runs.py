@@ -38,7 +38,7 @@ def probe(
         "chance": 0.1,
         "pixels": 0.402,
         "layers": rows,
-        "spread": "3 choices of the validation part, and 3 random encoders",
+        "spread": "± is the standard deviation over 3 probes.",
         "train": 50000,
         "test": 10000,
         "protocol": "fast",
@@ -66,7 +66,7 @@ def fake_run(
     generator = torch.Generator().manual_seed(seed)
     folder.mkdir(parents=True)
     settings = {
-        "data": ["cifar10"], "task": task, "task_options": {"size": 32}, "encoder": encoder,
+        "data": ["../data/cifar10"], "task": task, "task_options": {"size": 32}, "encoder": encoder,
         "encoder_options": {"widths": [64, 128, 128]}, "steps": 20 * lines, "batch_size": 256, "seed": seed, "size": 32,
         "minutes": 5.0, "precision": "32-true", "device": "cpu",
     }  # fmt: skip
@@ -91,7 +91,7 @@ def fake_run(
         "steps": 2400,
         "seconds": 2.5 * lines,
         "images": 50000,
-        "source": "cifar10",
+        "source": "../data/cifar10 (train)",
         "chance": {"accuracy": 0.25},
         "skipped": len(skipped),
         "hardware": "2 cores of a CPU",

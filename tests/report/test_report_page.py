@@ -1,6 +1,7 @@
 import base64
 import io
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -98,7 +99,8 @@ def test_one_run_is_told_from_title_to_command(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", skipped=["broken.png: truncated"])
     page = report(tmp_path, run)
     for words in (
-        "rotation on convnet from cifar10", "Pretraining helped, by 0.160", "What every layer learned", "614,400",
+        "rotation on convnet from cifar10 (train)",
+        "Pretraining helped, by 0.160", "What every layer learned", "614,400",
         "What the encoder was asked", "What the first layer looks for", "broken.png: truncated", "2 cores of a CPU",
         f"selftaught pretrain --config {run / 'config.yaml'} --out {run}-again", "widths:", "torch 2.15.0",
     ):  # fmt: skip
@@ -150,12 +152,11 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_names_that_are_no_valid_text_can_be_written(tmp_path: Path) -> None:
-    run = fake_run(tmp_path / "회전 $x_1$")
-    (run / "skipped.txt").write_bytes(b"caf\xe9.png: truncated\n")
-    config = (run / "config.yaml").read_text()
-    (run / "config.yaml").write_text(config + 'photo: "\\ud800"\n')
-    page = report(tmp_path, run)
+    runs = [fake_run(tmp_path / os.fsdecode(name)) for name in ("회전 $x_1$".encode(), b"rot\xe9")]
+    (runs[0] / "skipped.txt").write_bytes(b"caf\xe9.png: truncated\n")
+    page = report(tmp_path, *runs)
     assert "회전 $x_1$" in page.text
+    assert "rot?" in page.text
     assert "caf�.png" in page.text
 
 
@@ -164,6 +165,7 @@ def test_a_run_that_is_not_finished_says_so(tmp_path: Path, status: str) -> None
     page = report(tmp_path, fake_run(tmp_path / "rot", status=status, lines=60))
     assert "step 1,200 of 2,400." in page.text
     assert 'class="warning"' in page.html
+    assert ("selftaught pretrain --resume --out" in page.text) == (status in ("interrupted", "failed"))
 
 
 def test_a_run_with_nothing_but_settings_has_a_page(tmp_path: Path) -> None:
@@ -201,7 +203,7 @@ def test_pictures_are_embedded_as_they_are(tmp_path: Path) -> None:
 
 def test_large_pictures_are_shrunk_so_that_the_page_can_be_mailed(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path / name) for name in "ab"]
-    noise = torch.randint(0, 256, (900, 1200, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
+    noise = torch.randint(0, 256, (600, 900, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
     for run in runs:
         for name in ("views", "answers", "puzzles"):
             Image.fromarray(noise).save(run / "shown" / f"{name}.png")

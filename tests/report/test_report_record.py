@@ -8,7 +8,7 @@ from fake_runs import fake_run
 from safetensors.torch import load_file, save_file
 
 from selftaught.errors import UserError
-from selftaught.report.record import read_log, read_record, read_records
+from selftaught.report.record import last_part, read_log, read_record, read_records
 
 
 def test_reads_what_was_written(tmp_path: Path) -> None:
@@ -74,6 +74,14 @@ def test_weights_that_cannot_be_read_are_not_shown(tmp_path: Path) -> None:
 def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path / "a" / "rot"), fake_run(tmp_path / "b" / "rot"), fake_run(tmp_path / "b" / "jig")]
     assert [record.name for record in read_records(runs)] == ["a/rot", "b/rot", "jig"]
+
+
+@pytest.mark.parametrize(
+    ("name", "short"),
+    [("cifar10", "cifar10"), ("../data/cifar10 (train)", "cifar10 (train)"), ("a/b.jpg, c/d/", "b.jpg, d"), ("", "")],
+)
+def test_a_source_is_called_without_its_folders(name: str, short: str) -> None:
+    assert last_part(name) == short
 
 
 def test_mistakes_are_named(tmp_path: Path) -> None:

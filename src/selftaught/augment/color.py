@@ -54,7 +54,7 @@ def color_matrices(
     eye, to_grey = torch.eye(3), LUMA.expand(3, 3)
     b, c = brightness[:, None, None], contrast[:, None, None]
     s = (saturation * (1 - grey))[:, None, None]
-    angle = 2 * math.pi * hue
+    angle = -2 * math.pi * hue  # so that red turns to yellow, as in HSV
     turn = torch.zeros(len(hue), 3, 3)
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = torch.cos(angle)

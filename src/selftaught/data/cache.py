@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -107,7 +106,8 @@ def _build(reader: Reader, side: int, indices: Indices, target: Path) -> None:
         shutil.rmtree(dead, ignore_errors=True)
     if shutil.disk_usage(target.parent).free < len(indices) * 3 * side**2:
         raise OSError(errno.ENOSPC, "not enough space")
-    part = Path(tempfile.mkdtemp(dir=target.parent, prefix=f"{target.name}.part-"))
+    part = target.with_name(f"{target.name}.part-{os.getpid()}")
+    part.mkdir()
     try:
         kept, skipped = [], []
         with (part / "images.npy").open("wb") as file, Meter(f"decoding {reader.name}", len(indices)) as meter:

@@ -1,7 +1,9 @@
 """From what the user calls a source to a source: names, paths, splits, limits."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
 
@@ -127,9 +129,17 @@ def _found(spec: Spec, cache: Path | None) -> dict[str, Reader]:
         raise UserError(f"images must be on this machine, found {word!r}: download its files and name their folder.")
     if word == "digits" or word in KNOWN:
         return known_splits(word, cache and cache / "downloads")
-    if path.suffix in (".parquet", ".tar", ".zip") or len(path.parts) > 1:
-        raise UserError(f"a path must lead to images, found nothing at {readable(word)!r}: look for a misspelling.")
+    if path.suffix in (".parquet", ".tar", ".zip") or os.sep in word or "/" in word:
+        raise _nothing_at(path, word)
     raise unknown("source", readable(word), ["digits", *KNOWN, *PHOTOS])
+
+
+def _nothing_at(path: Path, word: str) -> UserError:
+    """The error for a path that leads nowhere, with the near one beside it."""
+    neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = get_close_matches(path.name, neighbours, n=1)
+    hint = f"did you mean {readable(str(path.with_name(near[0])))!r}?" if near else "look for a misspelling."
+    return UserError(f"a path must lead to images, found nothing at {readable(word)!r}: {hint}")
 
 
 def _side(splits: Mapping[str, Reader], side: int | None) -> int:

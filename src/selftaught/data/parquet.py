@@ -117,13 +117,17 @@ def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
         some, rows = tuple(files[i] for i in chosen), tuple(lengths[i] for i in chosen)
         return Parquet(readable(str(path)), joined, names, some, column, rows)
 
+    return {"all": reader(range(len(files))), **{split: reader(own) for split, own in _by_split(path, files).items()}}
+
+
+def _by_split(path: Path, files: list[Path]) -> dict[str, list[int]]:
+    """Which files belong to which split; none where there are not two splits."""
     groups: dict[str, list[int]] = {}
     for index, file in enumerate(files):
         split = split_of(file.stem) or (split_of(file.parent.name) if file.parent != path else None)
         if split and file != path:
             groups.setdefault(split, []).append(index)
-    splits = groups if len(groups) > 1 else {}
-    return {"all": reader(range(len(files))), **{split: reader(chosen) for split, chosen in splits.items()}}
+    return groups if len(groups) > 1 else {}
 
 
 def _schema(path: Path) -> pa.Schema:

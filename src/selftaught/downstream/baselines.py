@@ -29,7 +29,7 @@ class Pixels(Encoder):
         self.look = nn.Identity()
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
-        """See `Encoder`; always averaged, whatever the pooling of the other layers: a maximum of colours is no image."""
+        """See `Encoder`; always averaged: a maximum of colours is no image."""
         return {"pixels": F.adaptive_avg_pool2d(seen, grid(3, seen.shape[-1], self.dimensions))}
 
 

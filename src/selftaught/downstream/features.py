@@ -1,7 +1,7 @@
 """What every layer of an encoder says of every image, in one pass.
 
-Maps are pooled on a g x g grid to about as many numbers at every layer (Zhang et al. 2016), so that a layer is not better
-read only because its map is larger. Images without a label (below 0) are left out.
+Maps are pooled on a g x g grid to about as many numbers at every layer (Zhang et al. 2016), so that a layer is not
+better read only because its map is larger. Images without a label (below 0) are left out.
 """
 
 from collections.abc import Iterator

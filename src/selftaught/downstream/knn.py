@@ -42,7 +42,7 @@ def knn(
     bank, voters = _embedded(encoder, train, size, device)
     queries, labels = _embedded(encoder, test, size, device)
     right = 0
-    for rows, truth in zip(queries.split(256), labels.split(256), strict=True):
+    for rows, truth in zip(torch.split(queries, 256), torch.split(labels, 256), strict=True):
         near, which = (rows @ bank.T).topk(min(neighbors, len(bank)))
         votes = rows.new_zeros(len(rows), classes)
         votes.scatter_add_(1, voters[which], ((near - 1) / temperature).exp())  # - 1: the nearest possible votes with 1

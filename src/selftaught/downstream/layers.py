@@ -83,7 +83,7 @@ def probe_layers(
     counts = [_class_counts(source, viewing.device) for source in (train, test)]
     return ProbeTable(
         data=train.name,
-        chance=float(counts[1].max() / counts[1].sum()),
+        chance=int(counts[1].max()) / int(counts[1].sum()),
         pixels=pixels,
         layers=tuple(_row(layer, trained, untrained) for layer in trained[0]),
         spread=_spread(seeds, protocol),
@@ -119,8 +119,8 @@ def _spread(seeds: int, protocol: Protocol) -> str:
         return "One probe, so no spread is known."
     what = "images held out to choose the penalty" if protocol == "fast" else "order and crops of the images"
     return (
-        f"± is the standard deviation over {seeds} probes: of the trained encoder over the {what} (it was trained once, "
-        f"so not over trainings); of random weights over other weights too."
+        f"± is the standard deviation over {seeds} probes: of the trained encoder over the {what} "
+        f"(it was trained once, so not over trainings); of random weights over other weights too."
     )
 
 

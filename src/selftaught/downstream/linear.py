@@ -16,7 +16,7 @@ from torch import Tensor
 PENALTIES = tuple(10.0 ** (half / 2) for half in range(3, -9, -1))
 """Tried from the largest to the smallest, in units of the mean variance of a dimension: 10 ** 1.5 to 10 ** -4."""
 PATIENCE = 3
-"""Penalties without gain on the held-out images before the search ends."""
+"""Penalties worse than the best so far, on the held-out images, before the search ends."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Ridge:
         self._held.append((features, labels))
 
     def solve(self) -> Linear:
-        """The classifier whose penalty reads most held-out images rightly (the larger one where two do)."""
+        """The classifier whose penalty reads most held-out images rightly, the larger where two do. Call it once."""
         assert self._count
         assert self._held
         held, labels = torch.cat([x for x, _ in self._held]), torch.cat([y for _, y in self._held])
@@ -92,12 +92,15 @@ class Ridge:
         most = best.right(held, labels)
         for penalty in PENALTIES:
             weight = _regularised(matrix, penalty * unit, right)
-            if weight is not None:
-                weight = weight if back is None else back @ weight
-                linear = Linear(weight, share - (mean + self._shift) @ weight, penalty)
-                if (count := linear.right(held, labels)) > most:
-                    best, most, misses = linear, count, -1
-            misses += 1
+            if weight is None:
+                break
+            weight = weight if back is None else back @ weight
+            linear = Linear(weight, share - (mean + self._shift) @ weight, penalty)
+            count = linear.right(held, labels)
+            if count > most:
+                best, most, misses = linear, count, 0
+            elif count < most:  # a tie is no miss: large penalties all answer with the most frequent class
+                misses += 1
             if misses == PATIENCE:
                 break
         return best
@@ -106,7 +109,7 @@ class Ridge:
         return F.one_hot(labels, self.classes).to(self._sum.dtype)
 
     def _fold(self) -> None:
-        """Add what is kept to the lower triangle of X'X, block column by block column: 9/16 of the work of all of it."""
+        """Add what is kept to the lower triangle of X'X, block column by block column: 9/16 of the work of all."""
         dimensions = len(self._sum)
         if self._gram is None:
             self._gram = self._sum.new_zeros(dimensions, dimensions)
@@ -119,7 +122,7 @@ class Ridge:
 
 
 def _regularised(matrix: Tensor, penalty: Tensor, right: Tensor) -> Tensor | None:
-    """Solve (matrix + penalty I) x = right by the lower triangle; None where that is not positive definite in float32."""
+    """Solve (matrix + penalty I) x = right from the lower triangle; None where float32 finds none."""
     regular = matrix.clone()
     regular.diagonal().add_(penalty)
     factor, failed = torch.linalg.cholesky_ex(regular)

@@ -99,7 +99,7 @@ def _train(
     heads.train()
     for epoch in range(recipe.epochs):
         # The rest that fills no batch is left out, unless it is all there is: batch normalisation needs a batch.
-        batches = torch.randperm(len(train), generator=generator).split(viewing.batch_size)
+        batches = torch.split(torch.randperm(len(train), generator=generator), viewing.batch_size)
         batches = batches[: max(1, len(train) // viewing.batch_size)]
         for step, indices in enumerate(batches):
             batch = train.batch(indices, viewing.device)
@@ -153,4 +153,5 @@ def _head(size: int, classes: int, generator: torch.Generator) -> nn.Module:
     with torch.no_grad():
         linear.weight.normal_(0, 0.01, generator=generator)
         linear.bias.zero_()
-    return nn.Sequential(nn.BatchNorm1d(size, affine=False), linear)
+    # The encoder is frozen, so the statistics stand still: their plain average (momentum None) is soon right.
+    return nn.Sequential(nn.BatchNorm1d(size, affine=False, momentum=None), linear)

@@ -38,12 +38,7 @@ def curves(
         A figure whose first lines are the logged values, one line for each run in the given order.
     """
     tracks = [points(log, quantity, over) for log in logs.values()]
-    ends = []
-    for number, (name, (_, values)) in enumerate(zip(logs, tracks, strict=True)):
-        last = next((value for value in values[::-1] if math.isfinite(value)), None)
-        if last is not None:
-            text = f"{last:.3f}" if len(logs) == 1 else shown_name(name)
-            ends.append(End(float(last), text, series(number)[0]))
+    ends = last_values(list(logs), [values for _, values in tracks])
     if chance is not None:
         ends.append(End(chance, f"chance {chance:.3f}", MUTED))
     across = "training steps" if over == "steps" else "minutes of training"
@@ -58,12 +53,23 @@ def curves(
     if chance is not None:
         axes.axhline(chance, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.margins(x=0.01)
-    axes.xaxis.set_major_locator(MaxNLocator(5))
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=over == "steps"))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     if over == "steps":
         axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
     label_ends(axes, ends)
     return figure
+
+
+def last_values(names: Sequence[str], values: Sequence[np.ndarray]) -> list[End]:
+    """The label of each line that has a number: the last number of a single run, the names of several."""
+    ends = []
+    for number, (name, row) in enumerate(zip(names, values, strict=True)):
+        known = row[np.isfinite(row)]
+        if len(known):
+            text = f"{known[-1]:.3f}" if len(names) == 1 else shown_name(name)
+            ends.append(End(float(known[-1]), text, series(number)[0]))
+    return ends
 
 
 def points(log: Log, quantity: str, over: Literal["steps", "minutes"]) -> tuple[np.ndarray, np.ndarray]:

@@ -75,15 +75,20 @@ def layers(probes: Mapping[str, Probe]) -> Figure:
     for level in levels:
         axes.axhline(level.height, color=MUTED, linewidth=1, linestyle=DOTTED)
     if shared:
-        axes.set_xticks(places[0], [shown_name(name, 14) for name in names[0]], fontsize=FONT, parse_math=False)
-        if crowded:
-            axes.tick_params("x", labelrotation=35)
-            for label in axes.get_xticklabels():
-                label.set(ha="right", rotation_mode="anchor")
+        name_ticks(axes, names[0], crowded)
     axes.margins(x=0.04)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     label_ends(axes, ends)
     return figure
+
+
+def name_ticks(axes: Axes, names: Sequence[str], crowded: bool) -> None:
+    """Write the layers' names under the axis, turned where they would touch."""
+    axes.set_xticks(range(len(names)), [shown_name(name, 14) for name in names], fontsize=FONT, parse_math=False)
+    if crowded:
+        axes.tick_params("x", labelrotation=35)
+        for label in axes.get_xticklabels():
+            label.set(ha="right", rotation_mode="anchor")
 
 
 def trained_lines(probes: Mapping[str, Probe], places: Sequence[Sequence[float]]) -> list[Line]:

@@ -23,8 +23,7 @@ class Row:
     def cells(self) -> list[str]:
         """What stands under each of `COLUMNS`."""
         verdict, record = self.verdict, self.record
-        pretext = f"{record.config.get('task', MISSING)} on {record.config.get('encoder', MISSING)}"
-        head = [record.name, pretext, verdict.data if verdict else MISSING, verdict.best if verdict else MISSING]
+        head = [record.name, record.pretext, verdict.data if verdict else MISSING, verdict.best if verdict else MISSING]
         numbers = [MISSING] * 5
         if verdict:
             gain = MISSING if verdict.gain is None else f"{verdict.gain:+.3f}"

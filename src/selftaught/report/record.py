@@ -41,6 +41,11 @@ class Record:
     """Images that were left out and why, one line each."""
 
     @property
+    def pretext(self) -> str:
+        """The pretext task and on which encoder."""
+        return f"{self.config.get('task', 'n.a.')} on {self.config.get('encoder', 'n.a.')}"
+
+    @property
     def status(self) -> str:
         """How it stands: finished, interrupted, running, failed, or unknown."""
         return str(self.state.get("status", "unknown"))
@@ -91,9 +96,9 @@ def read_records(runs: Sequence[Path]) -> list[Record]:
     """
     if not runs:
         raise UserError("a report needs at least one run folder, but none was given: name one, such as runs/rotation.")
-    names = [run.resolve().name for run in runs]
+    names = [text_name(run.resolve().name) for run in runs]
     return [
-        read_record(run, name if names.count(name) == 1 else f"{run.resolve().parent.name}/{name}")
+        read_record(run, name if names.count(name) == 1 else f"{text_name(run.resolve().parent.name)}/{name}")
         for run, name in zip(runs, names, strict=True)
     ]
 
@@ -177,6 +182,16 @@ def find_shown(folder: Path) -> list[Path]:
 def is_number(value: object) -> TypeGuard[float]:
     """Whether a value is a finite number (a truth value is none)."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def text_name(name: str) -> str:
+    """A file's name as text that can be written: bytes that are no UTF-8 become question marks."""
+    return name.encode("utf-8", errors="replace").decode("utf-8")
+
+
+def last_part(name: str) -> str:
+    """What a source is called without its folders: "a/b/cifar10 (train)" is "cifar10 (train)"."""
+    return ", ".join(part.rstrip("/").rsplit("/", 1)[-1] for part in name.split(", "))
 
 
 def one_line(problem: Exception) -> str:

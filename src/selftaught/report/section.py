@@ -12,7 +12,7 @@ from markupsafe import Markup
 from selftaught import figures
 from selftaught.report.compare import MISSING, count, fraction
 from selftaught.report.embed import Picture, inline, picture, png_of
-from selftaught.report.record import Record, is_number
+from selftaught.report.record import Record, is_number, last_part
 from selftaught.report.verdict import Verdict, judge, optional
 
 PLAIN = ("step", "seconds", "images_per_second", "learning_rate")
@@ -26,6 +26,8 @@ class ProbeTable:
     """One probe: its verdict, figure and numbers."""
 
     verdict: Verdict
+    data: str
+    """What was probed on, in full."""
     figure: Markup
     rows: Sequence[Sequence[str]]
     """Layer, accuracy, random, gain, regularisation."""
@@ -43,6 +45,8 @@ class Section:
     title: str
     state: str
     """What must be said of an unfinished run, or nothing."""
+    resume: str
+    """The command that goes on with a run that was stopped, or nothing."""
     facts: Sequence[tuple[str, str]]
     probes: Sequence[ProbeTable]
     curves: Sequence[Markup]
@@ -71,8 +75,9 @@ def make_section(record: Record, number: int, limit: int) -> Section:
     path = shlex.quote(str(record.path))
     return Section(
         record=record,
-        title=f"{record.config.get('task', 'a run')} on {record.config.get('encoder', MISSING)} from {record.source}",
+        title=f"{record.pretext} from {last_part(record.source)}",
         state=unfinished(record),
+        resume=f"selftaught pretrain --resume --out {path}" if record.status in ("interrupted", "failed") else "",
         facts=gather_facts(record),
         probes=[make_table(probe, f"run{number}-probe{place}") for place, probe in enumerate(record.probes)],
         curves=list(charts.values())[: max(early, 2)],
@@ -127,6 +132,7 @@ def gather_facts(record: Record) -> list[tuple[str, str]]:
     ]
     levels = {name: f", chance {level:.3f}" for name, level in chances(record).items()}
     facts = [
+        ("source", record.source),
         ("images", count(int(images)) if is_number(images) else MISSING),
         ("images seen", count(record.images_seen)),
         ("steps", count(record.step)),
@@ -179,9 +185,10 @@ def make_table(probe: Mapping[str, Any], salt: str) -> ProbeTable:
     ]
     note = f"Measured with: {', '.join(measured)}." if measured else ""
     if probe.get("spread"):
-        note += f" ± is one standard deviation over {probe['spread']}."
+        note += f" {probe['spread']}"
     return ProbeTable(
         verdict=verdict,
+        data=str(probe.get("data", MISSING)),
         figure=inline(figures.layers({"trained": probe}), salt, f"probe accuracy of every layer on {verdict.data}"),
         rows=rows,
         best=[row[0] for row in rows].index(verdict.best),

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from selftaught.report.record import is_number
+from selftaught.report.record import is_number, last_part
 
 Kind = Literal["helped", "unclear", "hurt", "unknown"]
 
@@ -15,6 +15,7 @@ class Verdict:
     """The numbers that decide, all accuracies as fractions of one; None where the probe does not say."""
 
     data: str
+    """What was probed on, without its folders."""
     best: str
     """The layer that reads best."""
     accuracy: float | None
@@ -71,7 +72,7 @@ def judge(probe: Mapping[str, Any]) -> Verdict:
     """
     trained, random = best_layer(probe, "accuracy"), best_layer(probe, "random")
     return Verdict(
-        data=str(probe.get("data", "n.a.")),
+        data=last_part(str(probe.get("data", "n.a."))),
         best=str(trained["layer"]),
         accuracy=optional(trained, "accuracy"),
         std=optional(trained, "std"),

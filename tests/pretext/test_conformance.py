@@ -1,0 +1,163 @@
+"""What every pretext task must hold; a task is tested by being in the table, and the toys by being here."""
+
+import copy
+import inspect
+import io
+from dataclasses import asdict
+
+import pytest
+import torch
+import yaml
+from torch import Tensor
+
+from selftaught.contracts import Task
+from selftaught.errors import UserError
+from selftaught.pretext import TASKS, task_class
+from toy_tasks import TOYS, encoder_for
+from toys import ToySource
+
+CPU = torch.device("cpu")
+
+
+class Case:
+    """A task with everything it needs, and one batch."""
+
+    def __init__(self, kind: type[Task]) -> None:
+        torch.manual_seed(0)
+        self.source = ToySource()
+        self.task = kind(size=8) if kind.__name__ == "NextWord" else kind(size=16)
+        self.encoder = encoder_for(self.task)
+        self.encoder.fit(self.source)
+        self.heads = self.task.heads(self.encoder, self.source)
+        self.batch = self.source.batch(torch.arange(12), CPU)
+        with torch.no_grad():
+            self.task.before_epoch(self.encoder, self.heads, self.source, torch.Generator().manual_seed(0))
+
+    def views(self, seed: int = 0) -> dict[str, Tensor]:
+        return self.task.views(self.batch, torch.Generator().manual_seed(seed))
+
+    def loss(self, views: dict[str, Tensor], of_critic: bool = False) -> Tensor:
+        loss = self.task.critic_loss if of_critic else self.task.loss
+        torch.manual_seed(0)  # of dropout and the like
+        return loss(self.encoder, self.heads, views)[0]
+
+    def weights(self, of_critic: bool) -> list[Tensor]:
+        critic = set(self.heads["critic"].parameters()) if "critic" in self.heads else set()
+        everyone = [*self.encoder.parameters(), *self.heads.parameters()]
+        return [p for p in everyone if p.requires_grad and (p in critic) == of_critic]
+
+    @property
+    def players(self) -> list[bool]:
+        return [False, True] if "critic" in self.heads else [False]
+
+
+@pytest.fixture(params=[*TASKS, *TOYS])
+def case(request) -> Case:
+    return Case(TOYS[request.param] if request.param in TOYS else task_class(request.param))
+
+
+def test_the_seed_decides_the_views_and_nothing_else_does(case):
+    torch.manual_seed(1)
+    first = case.views(7)
+    torch.manual_seed(2)
+    again = case.views(7)
+    assert first.keys() == again.keys()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert all(tensor.device == CPU for tensor in first.values())
+
+
+def test_views_leave_the_batch_alone(case):
+    before = copy.deepcopy(vars(case.batch))
+    case.views()
+    for name, value in vars(case.batch).items():
+        pairs = value.items() if isinstance(value, dict) else [(None, value)]
+        for key, tensor in pairs:
+            was = before[name][key] if key is not None else before[name]
+            assert torch.equal(tensor, was) if isinstance(tensor, Tensor) else tensor == was
+
+
+def test_every_trainable_weight_gets_a_finite_gradient_from_its_own_loss(case):
+    for of_critic in case.players:
+        weights = case.weights(of_critic)
+        for weight in weights:
+            weight.grad = None
+        case.loss(case.views(), of_critic).backward()
+        assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in weights)
+
+
+def test_forty_steps_on_one_batch_lower_the_loss(case):
+    """For games: each player learns while the other is frozen."""
+    views = case.views()
+    for of_critic in case.players:
+        optimizer = torch.optim.Adam(case.weights(of_critic), lr=3e-3)
+        before = case.loss(views, of_critic).detach()
+        for _ in range(40):
+            loss = case.loss(views, of_critic)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+        assert case.loss(views, of_critic).detach() < 0.95 * before
+
+
+def test_saving_and_loading_restores_the_loss_exactly(case):
+    views = case.views()
+    loss, outcome = case.task.loss(case.encoder, case.heads, views)
+    with torch.no_grad():
+        case.task.after_step(case.encoder, case.heads, views, {k: v.detach() for k, v in outcome.items()})
+    file = io.BytesIO()
+    torch.save([case.encoder.state_dict(), case.heads.state_dict()], file)
+    expected = case.loss(views)
+    other = Case(type(case.task))
+    for weight in (*other.encoder.parameters(), *other.heads.parameters()):
+        torch.nn.init.uniform_(weight)
+    file.seek(0)
+    encoder, heads = torch.load(file, weights_only=True)
+    other.encoder.load_state_dict(encoder)
+    other.heads.load_state_dict(heads)
+    assert torch.equal(other.loss(views), expected)
+    assert loss.ndim == 0
+
+
+def test_hyperparameters_survive_yaml(case):
+    kind = type(case.task)
+    written = yaml.safe_dump({k: list(v) if isinstance(v, tuple) else v for k, v in asdict(case.task).items()})
+    read = {k: tuple(v) if isinstance(v, list) else v for k, v in yaml.safe_load(written).items()}
+    assert kind(**read) == case.task
+
+
+def test_the_paper_is_named(case):
+    text = (inspect.getmodule(case.task).__doc__ or "") + (type(case.task).__doc__ or "")
+    assert "http" in text
+
+
+def test_a_size_of_nothing_is_our_error(case):
+    with pytest.raises(UserError, match="size"):
+        type(case.task)(size=0).views(case.batch, torch.Generator())
+
+
+def test_chance_is_what_an_untrained_encoder_scores(case):
+    levels = case.task.chance(case.source)
+    scores: dict[str, list[float]] = {name: [] for name in levels}
+    for seed in range(30):
+        torch.manual_seed(seed)
+        encoder = encoder_for(case.task)
+        heads = case.task.heads(encoder, case.source)
+        with torch.no_grad():
+            _, outcome = case.task.loss(encoder, heads, case.views(seed))
+        for name in levels:
+            scores[name].append(float(outcome[name]))
+    for name, level in levels.items():
+        found = torch.tensor(scores[name])
+        assert abs(found.mean() - level) < 4 * found.std() / 30**0.5 + 1e-6
+
+
+def test_what_is_shown_are_images(case):
+    case.encoder.eval(), case.heads.eval()
+    with torch.no_grad():
+        shown = case.task.show(case.encoder, case.heads, case.views())
+    assert shown
+    for pictures in shown.values():
+        assert pictures.ndim == 4
+        assert pictures.shape[1] == 3
+        assert pictures.min() >= 0
+        assert pictures.max() <= 1

@@ -1,0 +1,209 @@
+"""Five tasks of a few lines that strain the contracts in five directions, and an encoder that reads tokens."""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.augment.warp import identity, random_crop
+from selftaught.contracts import Encoder, Layer, Relabelling, Task
+from toys import ToyEncoder
+
+
+def width(encoder: Encoder) -> int:
+    return list(encoder.layers.values())[-1].channels
+
+
+@dataclass(frozen=True)
+class Instances(Task):
+    """A memory bank, image indices, and negatives that never are the image itself. https://arxiv.org/abs/1805.01978"""
+
+    size: int = 16
+    negatives: int = 8
+
+    def heads(self, encoder, source):
+        bank = nn.Module()
+        bank.register_buffer("entries", F.normalize(torch.randn(len(source), 8), dim=1))
+        return nn.ModuleDict({"project": nn.Linear(width(encoder), 8), "bank": bank})
+
+    def views(self, batch, generator):
+        matrix = random_crop(len(batch), generator, scale=(0.5, 1))
+        others = torch.randint(batch.population - 1, (len(batch), self.negatives), generator=generator)
+        others = others.to(batch.index.device)
+        return {
+            "images": batch.warp(matrix, self.size),
+            "index": batch.index,
+            "negatives": others + (others >= batch.index[:, None]),
+        }
+
+    def loss(self, encoder, heads, views):
+        feature = F.normalize(heads["project"](encoder(views["images"])), dim=1)
+        asked = torch.cat([views["index"][:, None], views["negatives"]], 1)
+        scores = torch.einsum("bd,bkd->bk", feature, heads["bank"].entries[asked]) / 0.2
+        target = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
+        return F.cross_entropy(scores, target), {"feature": feature}
+
+    def after_step(self, encoder, heads, views, outcome):
+        entries, index = heads["bank"].entries, views["index"]
+        entries[index] = F.normalize((entries[index] + outcome["feature"]) / 2, dim=1)
+
+    def show(self, encoder, heads, views):
+        return {"views": views["images"]}
+
+
+@dataclass(frozen=True)
+class Game(Task):
+    """An opponent with its own optimizer: encoder and generator against a critic. https://arxiv.org/abs/1605.09782"""
+
+    size: int = 16
+
+    def heads(self, encoder, source):
+        generator = nn.Sequential(nn.Linear(width(encoder), 3 * self.size**2), nn.Sigmoid())
+        critic = nn.Sequential(nn.Flatten(), nn.Linear(3 * self.size**2, 32), nn.ReLU(), nn.Linear(32, 1))
+        return nn.ModuleDict({"generator": generator, "critic": critic})
+
+    def views(self, batch, generator):
+        return {"images": batch.warp(identity(len(batch)), self.size)}
+
+    def loss(self, encoder, heads, views):
+        judged = heads["critic"](self.made(encoder, heads, views)).float()
+        return F.binary_cross_entropy_with_logits(judged, torch.ones_like(judged)), {}
+
+    def critic_loss(self, encoder, heads, views):
+        real, fake = (heads["critic"](x).float() for x in (views["images"], self.made(encoder, heads, views)))
+        loss = F.binary_cross_entropy_with_logits
+        return loss(real, torch.ones_like(real)) + loss(fake, torch.zeros_like(fake)), {"realness": real.mean()}
+
+    def made(self, encoder, heads, views):
+        return heads["generator"](encoder(views["images"])).reshape(-1, 3, self.size, self.size)
+
+    def show(self, encoder, heads, views):
+        return {"made": self.made(encoder, heads, views)}
+
+
+@dataclass(frozen=True)
+class Clusters(Task):
+    """New labels, sampling weights and a new head each epoch. https://arxiv.org/abs/1807.05520"""
+
+    size: int = 16
+    clusters: int = 4
+
+    def heads(self, encoder, source):
+        labels = nn.Module()
+        labels.register_buffer("of", torch.zeros(len(source), dtype=torch.int64))
+        return nn.ModuleDict({"labels": labels, "top": nn.Linear(width(encoder), self.clusters)})
+
+    def before_epoch(self, encoder, heads, source, generator):
+        device = heads["labels"].of.device
+        shown = [batch.warp(identity(len(batch)), self.size) for batch in source.batches(8, device)]
+        features = torch.cat([encoder(images) for images in shown])
+        centres = features[torch.randperm(len(features), generator=generator)[: self.clusters].to(device)]
+        heads["labels"].of.copy_(torch.cdist(features, centres).argmin(1))
+        heads["top"].reset_parameters()
+        sizes = heads["labels"].of.bincount(minlength=self.clusters)
+        return Relabelling(weights=1 / sizes[heads["labels"].of].cpu(), reset=[heads["top"]])
+
+    def views(self, batch, generator):
+        matrix = random_crop(len(batch), generator, scale=(0.5, 1))
+        return {"images": batch.warp(matrix, self.size), "index": batch.index}
+
+    def loss(self, encoder, heads, views):
+        logits = heads["top"](encoder(views["images"])).float()
+        return F.cross_entropy(logits, heads["labels"].of[views["index"]]), {}
+
+    def show(self, encoder, heads, views):
+        return {"views": views["images"]}
+
+
+class Words(nn.Module):
+    """A look that turns colours into the nearest word of a palette."""
+
+    def __init__(self, words: int) -> None:
+        super().__init__()
+        self.register_buffer("palette", torch.rand(words, 3))
+
+    def forward(self, images: Tensor) -> Tensor:
+        colors = images.flatten(2).transpose(1, 2)
+        return torch.cdist(colors, self.palette[None].expand(len(colors), -1, -1)).argmin(2)
+
+
+class Reader(Encoder):
+    """An encoder that learns a palette from the images first and reads tokens."""
+
+    def __init__(self, *, size: int = 8, reads: str = "tokens", words: int = 8) -> None:
+        super().__init__()
+        self.reads, self.look = reads, Words(words)
+        self.embed, self.mix = nn.Embedding(words + 1, 16), nn.GRU(16, 16, batch_first=True)
+        self.layers = {"embedding": Layer(16, 1), "mixed": Layer(16, 1)}
+
+    def fit(self, source):
+        batch = next(iter(source.batches(8, torch.device("cpu"))))
+        colors = batch.warp(identity(len(batch)), 4).permute(0, 2, 3, 1).reshape(-1, 3)
+        chosen = torch.randperm(len(colors), generator=torch.Generator().manual_seed(0))[: len(self.look.palette)]
+        self.look.palette.copy_(colors[chosen])
+
+    def features(self, seen):
+        embedded = self.embed(seen)
+        return {"embedding": embedded, "mixed": self.mix(embedded)[0]}
+
+
+@dataclass(frozen=True)
+class NextWord(Task):
+    """Predict the next token of what the encoder itself reads. https://proceedings.mlr.press/v119/chen20s.html"""
+
+    wants = {"reads": "tokens"}  # noqa: RUF012
+    size: int = 8
+
+    def heads(self, encoder, source):
+        return nn.ModuleDict({"next": nn.Linear(width(encoder), len(encoder.look.palette))})
+
+    def views(self, batch, generator):
+        return {"images": batch.warp(random_crop(len(batch), generator), self.size)}
+
+    def loss(self, encoder, heads, views):
+        seen = encoder.look(views["images"])
+        logits = heads["next"](encoder.features(seen)["mixed"][:, :-1]).float()
+        return F.cross_entropy(logits.flatten(0, 1), seen[:, 1:].flatten()), {}
+
+    def show(self, encoder, heads, views):
+        words = encoder.look.palette[encoder.look(views["images"])]
+        return {"read": words.transpose(1, 2).reshape(-1, 3, self.size, self.size)}
+
+
+@dataclass(frozen=True)
+class Rendered(Task):
+    """Targets from the source, moved as the image is; real and rendered images side by side.
+    https://arxiv.org/abs/1711.09082"""
+
+    needs = ("depth", "real")
+    size: int = 16
+
+    def heads(self, encoder, source):
+        return nn.ModuleDict({"depth": nn.Conv2d(width(encoder), 1, 1), "critic": nn.Linear(width(encoder), 1)})
+
+    def views(self, batch, generator):
+        matrix = random_crop(len(batch), generator, scale=(0.5, 1))
+        depth = batch.warp(matrix, 4, of="depth")
+        return {"images": batch.warp(matrix, self.size), "depth": depth, "real": batch.targets["real"]}
+
+    def loss(self, encoder, heads, views):
+        feature = encoder.features(encoder.look(views["images"]))["second"]
+        rendered = ~views["real"]
+        off = (heads["depth"](feature).float() - views["depth"])[rendered].square().mean()
+        judged = heads["critic"](feature.mean((2, 3))[rendered]).float()
+        return off + 0.05 * F.binary_cross_entropy_with_logits(judged, torch.ones_like(judged)), {"depth_off": off}
+
+    def critic_loss(self, encoder, heads, views):
+        judged = heads["critic"](encoder(views["images"])).float()[:, 0]
+        return F.binary_cross_entropy_with_logits(judged, views["real"].float()), {}
+
+    def show(self, encoder, heads, views):
+        return {"views": views["images"], "depth": views["depth"].expand(-1, 3, -1, -1)}
+
+
+TOYS = {task.__name__.lower(): task for task in (Instances, Game, Clusters, NextWord, Rendered)}
+
+
+def encoder_for(task: Task) -> Encoder:
+    return (Reader if task.wants.get("reads") == "tokens" else ToyEncoder)(size=task.size, **task.wants)

@@ -1,0 +1,68 @@
+"""Imports point down only; nothing of ours is imported against the direction that docs/design.md gives."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import selftaught
+
+ROOT = Path(selftaught.__file__).parent
+
+MAY = {
+    "errors": set(),
+    "contracts": {"errors"},
+    "heads": {"errors"},
+    "augment": {"errors"},
+    "encoders": {"contracts", "errors"},
+    "data": {"augment", "contracts", "errors"},
+    "pretext": {"augment", "contracts", "errors", "heads"},
+    "training": {"contracts", "errors"},
+    "downstream": {"augment", "contracts", "data", "encoders", "errors"},
+    "figures": {"errors"},
+    "report": {"errors", "figures"},
+    "settings": {"contracts", "data", "encoders", "errors", "pretext", "training"},
+    "build": {"contracts", "data", "encoders", "errors", "pretext", "settings", "training"},
+    "run": {"build", "contracts", "data", "downstream", "errors", "figures", "report", "settings", "training"},
+    "demo": {"data", "downstream", "errors", "run"},
+    "cli": {"data", "demo", "downstream", "encoders", "errors", "pretext", "report", "run", "settings", "training"},
+    "__init__": {"contracts", "data", "encoders", "errors", "pretext", "report", "run"},
+}
+
+
+def part(path: Path) -> str:
+    return path.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of ours that a file imports anywhere in it: "selftaught.data.crops"."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return {name for name in found if name.startswith("selftaught.")}
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.rglob("*.py")), ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_point_down(path):
+    here = part(path)
+    others = {name.split(".")[1] for name in imported(path)} - {here}
+    assert others <= MAY[here], f"{path.name} may not import {others - MAY[here]}"
+
+
+def test_no_task_imports_another():
+    tasks = [path for path in (ROOT / "pretext").glob("*.py") if path.stem != "__init__"]
+    for path in tasks:
+        assert not any(name.startswith("selftaught.pretext") for name in imported(path)), path.name
+
+
+def test_training_names_no_task_and_the_library_never_imports_pyplot():
+    from selftaught.pretext import TASKS
+
+    for path in ROOT.rglob("*.py"):
+        assert "pyplot" not in {n for name in imported(path) for n in name.split(".")}
+    for path in (ROOT / "training").glob("*.py"):
+        words = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+        assert not words & set(TASKS), path.name

@@ -1,0 +1,57 @@
+"""A source in memory and a small encoder, for tests of everything that takes either."""
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.augment.warp import resample
+from selftaught.contracts import Batch, Encoder, Layer, Source
+from selftaught.encoders.look import make_look
+
+
+class ToyBatch(Batch):
+    def __init__(self, pictures: dict[str, Tensor], index: Tensor, targets: dict[str, Tensor], population: int) -> None:
+        self.pictures, self.index, self.targets, self.population = pictures, index, targets, population
+
+    def warp(self, matrix: Tensor, size: int, of: str = "image") -> Tensor:
+        return resample(self.pictures[of], matrix, size)
+
+
+class ToySource(Source):
+    """Images that can be told apart and have an up: a bright blob in a corner of its own, on a vertical ramp."""
+
+    name, fingerprint, side = "toy", "toy", 16
+    classes = ("left", "right")
+
+    def __init__(self, count: int = 24, seed: int = 0) -> None:
+        generator = torch.Generator().manual_seed(seed)
+        ramp = torch.linspace(0, 0.5, self.side)[None, None, :, None]
+        self.images = ramp + 0.2 * torch.rand(count, 3, self.side, self.side, generator=generator)
+        self.labels = torch.arange(count) % 2
+        for image, label in zip(self.images, self.labels, strict=True):
+            image[int(torch.randint(3, (), generator=generator)), 2:6, 2 + 7 * label : 7 + 7 * label] += 0.1
+        self.images[::2, 2] += 0.2  # what is real is bluer
+        self.depth = self.images.mean(1, keepdim=True)
+        self.targets = frozenset({"label", "depth", "real"})
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def batch(self, indices: Tensor, device: torch.device) -> ToyBatch:
+        depth = self.depth[indices]
+        targets = {"label": self.labels[indices], "depth": depth, "real": indices % 2 == 0}
+        return ToyBatch({"image": self.images[indices], "depth": depth}, indices, targets, len(self))
+
+
+class ToyEncoder(Encoder):
+    """Two convolutions."""
+
+    def __init__(self, *, size: int = 16, reads: str = "color") -> None:
+        super().__init__()
+        self.reads, self.look = reads, make_look(reads)
+        self.first = nn.Conv2d(int(self.look.channels), 8, 3, stride=2, padding=1)
+        self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1)
+        self.layers = {"first": Layer(8, 2), "second": Layer(16, 4)}
+
+    def features(self, seen: Tensor) -> dict[str, Tensor]:
+        first = torch.relu(self.first(seen))
+        return {"first": first, "second": torch.relu(self.second(first))}

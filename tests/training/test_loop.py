@@ -1,0 +1,146 @@
+"""The loop, on the toy tasks: it resumes bit for bit whatever a task has, and refuses to go on with nonsense."""
+
+import io
+import json
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from selftaught.errors import UserError
+from selftaught.pretext.rotation import Rotation
+from selftaught.training.checkpoint import Checkpoints
+from selftaught.training.interruption import Stop
+from selftaught.training.log import Log
+from selftaught.training.loop import Pretraining, Trainer, train
+from selftaught.training.optimizer import Optimization
+from selftaught.training.plan import make_fabric
+from selftaught.training.randomness import ambient
+from toy_tasks import TOYS, encoder_for
+from toys import ToyEncoder, ToySource
+
+STEPS = 11  # two epochs of five steps, and one more
+
+
+def pretraining(kind, **optimization) -> Pretraining:
+    source = ToySource(40)
+    with ambient(3, "weights"):
+        task = kind(size=8) if kind.__name__ == "NextWord" else kind(size=16)
+        encoder = encoder_for(task)
+        encoder.fit(source)
+        heads = task.heads(encoder, source)
+    optimization = Optimization(**{"learning_rate": 0.05, **optimization})
+    return Pretraining(task, encoder, heads, source, optimization, STEPS, 8, 3)
+
+
+def go(run: Pretraining, folder, stop_after: int | None = None, watch=None) -> int:
+    folder.mkdir(exist_ok=True)
+    stop = Stop()
+
+    def look(step, encoder, heads, views):
+        stop.asked = step == stop_after
+        if watch is not None:
+            watch(step, encoder, heads, views)
+
+    trainer = Trainer(make_fabric(torch.device("cpu"), "32"), run)
+    log = Log(folder / "log.jsonl", run.steps, 8, {}, 1, Console(file=io.StringIO()))
+    return train(run, trainer, Checkpoints(folder / "checkpoint"), log, watch=look, stop=stop)
+
+
+def final(folder):
+    return torch.load(folder / "checkpoint" / "last.pt", weights_only=True)
+
+
+def same(one, other) -> bool:
+    if isinstance(one, torch.Tensor):
+        return torch.equal(one, other)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    return one == other
+
+
+def logged(folder) -> list[dict[str, float]]:
+    """The log without the clock."""
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("seconds", "images_per_second")} for line in lines]
+
+
+class Forgetful(ToyEncoder):
+    """With dropout, whose randomness is ambient."""
+
+    def features(self, seen):
+        made = super().features(seen)
+        return {**made, "second": nn.functional.dropout(made["second"], 0.5, self.training)}
+
+
+@pytest.mark.parametrize("kind", [Rotation, *TOYS.values()], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("stops", [(1,), (5,), (3, 7)], ids=str)
+def test_an_interrupted_run_ends_as_if_nothing_had_happened(kind, stops, tmp_path):
+    assert go(pretraining(kind), tmp_path / "whole") == STEPS
+    for stop in stops:
+        # the watch sees a step after it is done, so the stop takes effect one step later
+        assert go(pretraining(kind), tmp_path / "parts", stop_after=stop) == stop + 1
+    assert go(pretraining(kind), tmp_path / "parts") == STEPS
+    assert same(final(tmp_path / "whole"), final(tmp_path / "parts"))
+    assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
+
+
+def test_dropout_resumes_too(tmp_path):
+    def run():
+        made = pretraining(Rotation)
+        with ambient(3, "other"):
+            return Pretraining(**{**vars(made), "encoder": Forgetful()})
+
+    go(run(), tmp_path / "whole")
+    go(run(), tmp_path / "parts", stop_after=4)
+    go(run(), tmp_path / "parts")
+    assert same(final(tmp_path / "whole"), final(tmp_path / "parts"))
+
+
+def test_the_ambient_generator_is_given_back(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    go(pretraining(Rotation), tmp_path / "run")
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path):
+    go(pretraining(Rotation), tmp_path / "run", stop_after=3)
+    good = final(tmp_path / "run")
+    run = pretraining(Rotation, learning_rate=1e30)
+    with pytest.raises(UserError, match="must stay finite, found (nan|inf) at step"):
+        go(run, tmp_path / "run")
+    assert same(final(tmp_path / "run"), good)
+
+
+def test_players_train_their_own_weights_only():
+    run = pretraining(TOYS["game"])
+    trainer = Trainer(make_fabric(torch.device("cpu"), "32"), run)
+    views = run.task.views(run.source.batch(torch.arange(8), torch.device("cpu")), torch.Generator())
+    before = {name: weight.clone() for name, weight in trainer.module.named_parameters()}
+    critic_before = run.heads["critic"][1].weight.clone()
+    logged = trainer.step(views, 0.5)
+    assert {"loss", "critic_loss", "realness"} <= logged.keys()
+    changed = {n for n, w in trainer.module.named_parameters() if not torch.equal(w, before[n])}
+    assert any("critic" in name for name in changed)
+    assert any("encoder" in name for name in changed)
+    # one step of each by hand: the critic first, against what the others were before
+    again = pretraining(TOYS["game"])
+    optimizer = run.optimization.build(again.heads["critic"])
+    for group in optimizer.param_groups:
+        group["lr"] = run.optimization.rate(0.5)
+    again.task.critic_loss(again.encoder, again.heads, views)[0].backward()
+    optimizer.step()
+    assert not torch.equal(critic_before, again.heads["critic"][1].weight)
+    torch.testing.assert_close(run.heads["critic"][1].weight, again.heads["critic"][1].weight)
+
+
+def test_relabelling_resets_the_head_and_its_momentum(tmp_path):
+    seen = []
+    go(pretraining(TOYS["clusters"]), tmp_path / "run", watch=lambda s, e, h, v: seen.append(h["top"].weight.detach().clone()))
+    moved = [float((b - a).abs().max()) for a, b in zip(seen, seen[1:], strict=False)]
+    assert moved[4] > 3 * max(moved[:4])  # steps 1 to 5 are an epoch; between 5 and 6 the head starts anew

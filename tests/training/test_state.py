@@ -1,0 +1,143 @@
+"""Checkpoints, randomness, optimizer, log, folder: the small parts the loop stands on."""
+
+import io
+import json
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from selftaught.errors import UserError
+from selftaught.training.checkpoint import Checkpoints
+from selftaught.training.folder import RunFolder, write_text
+from selftaught.training.log import Log
+from selftaught.training.optimizer import Optimization, forget
+from selftaught.training.randomness import derived, order
+
+
+def test_a_checkpoint_cut_short_falls_back_on_the_one_before(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.load() is None
+    checkpoints.save({"step": 1, "weight": torch.arange(1000)})
+    checkpoints.save({"step": 2, "weight": torch.arange(1000)})
+    assert checkpoints.load()["step"] == 2
+    whole = checkpoints.last.read_bytes()
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        checkpoints.last.write_bytes(whole[:length])
+        assert checkpoints.load()["step"] == 1
+    checkpoints.previous.write_bytes(b"nonsense")
+    with pytest.raises(UserError, match="2 damaged"):
+        checkpoints.load()
+
+
+def test_a_checkpoint_cannot_run_code(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (print, ("boom",))
+
+    checkpoints = Checkpoints(tmp_path)
+    torch.save({"step": Bomb()}, checkpoints.last)
+    with pytest.raises(UserError, match="damaged"):
+        checkpoints.load()
+
+
+def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save({"step": 1})
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(UserError, match="No space left"):
+        checkpoints.save({"step": 2})
+    monkeypatch.undo()
+    assert checkpoints.load() == {"step": 1}
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_an_epoch_shows_every_image_once_and_another_order_next_time():
+    first, again, second = order(0, 0, 100), order(0, 0, 100), order(0, 1, 100)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+    assert first.sort().values.tolist() == list(range(100))
+
+
+def test_weights_decide_how_often_an_image_is_drawn():
+    drawn = order(0, 0, 40_000, torch.tensor([1.0, 0.0, 3.0]).repeat(40_000 // 3 + 1)[:40_000]) % 3
+    counts = drawn.bincount(minlength=3).float() / 40_000
+    assert counts[1] == 0
+    assert abs(counts[2] - 0.75) < 4 * (0.75 * 0.25 / 40_000) ** 0.5
+
+
+def test_derived_seeds_differ_by_purpose_and_number():
+    seeds = {derived(s, what, n) for s in range(5) for what in ("views", "step", "order") for n in range(50)}
+    assert len(seeds) == 5 * 3 * 50
+    assert all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_schedules_by_their_formulas():
+    cosine = Optimization(learning_rate=2.0, warmup=0.1)
+    assert cosine.rate(0.05) == pytest.approx(1.0)
+    assert cosine.rate(0.1) == pytest.approx(2.0)
+    assert cosine.rate(0.55) == pytest.approx(1.0)
+    assert cosine.rate(1.0) == pytest.approx(0.0)
+    step = Optimization(learning_rate=1.0, warmup=0, schedule="step", drops=(0.3, 0.6), drop=0.2)
+    assert [step.rate(t) for t in (0, 0.29, 0.3, 0.59, 0.6)] == pytest.approx([1, 1, 0.2, 0.2, 0.04])
+    assert Optimization(schedule="linear", warmup=0.0, learning_rate=1.0).rate(0.25) == pytest.approx(0.75)
+
+
+def test_norms_and_biases_do_not_decay():
+    layer = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
+    optimizer = Optimization(learning_rate=0.1, weight_decay=0.5, momentum=0.0).build(layer)
+    for weight in layer.parameters():
+        weight.grad = torch.zeros_like(weight)
+        nn.init.ones_(weight)
+    optimizer.step()
+    assert torch.allclose(layer[0].weight, torch.full((3, 3), 0.95))
+    assert all(torch.equal(w, torch.ones(3)) for w in (layer[0].bias, layer[1].weight, layer[1].bias))
+
+
+def test_forgetting_drops_the_momentum_of_one_module():
+    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+    optimizer = Optimization().build(one, other)
+    (one(torch.ones(1, 2)) + other(torch.ones(1, 2))).sum().backward()
+    optimizer.step()
+    forget(optimizer, one)
+    assert one.weight not in optimizer.state
+    assert "momentum_buffer" in optimizer.state[other.weight]
+
+
+def test_a_log_forgets_what_came_after_the_checkpoint(tmp_path):
+    path = tmp_path / "log.jsonl"
+    path.write_text("".join(json.dumps({"step": s, "seconds": 10.0 * s}) + "\n" for s in (1, 2, 3)) + '{"step": 4, "se')
+    log = Log(path, 5, 8, {}, 1, Console(file=io.StringIO()))
+    log.begin(2)
+    log.write(3, {"loss": torch.tensor(0.5)}, 0.1)
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [line["step"] for line in lines] == [1, 2, 3]
+    assert lines[2]["loss"] == 0.5
+    assert 20 <= lines[2]["seconds"] < 21
+
+
+def test_a_run_folder_is_never_taken_from_another_run(tmp_path):
+    folder = RunFolder(tmp_path / "run")
+    folder.claim()
+    folder.claim()  # still empty
+    folder.write_config({"task": "rotation"})
+    with pytest.raises(UserError, match="found another run"):
+        folder.claim()
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="found something else"):
+        RunFolder(tmp_path / "mine").claim()
+    write_text(tmp_path / "file", "x")
+    with pytest.raises(UserError, match="must be"):
+        RunFolder(tmp_path / "file" / "run").claim()
+
+
+def test_one_process_at_a_time(tmp_path):
+    folder = RunFolder(tmp_path)
+    with folder.locked(), pytest.raises(UserError, match="found another at work"), RunFolder(tmp_path).locked():
+        pass
