@@ -137,8 +137,10 @@ def pretrain(
         spec, labels, chosen = _resumed(folder, spec, settings)
     else:
         chosen = Settings.of(**settings)
-        _ = chosen.general.budget  # refuse it before any image is decoded
         folder = RunFolder(Path(out)) if out is not None else _new_folder(spec, chosen)
+        # What can be refused is refused before any image is decoded.
+        _ = chosen.general.budget, choose_device(chosen.general.device)
+        folder.must_be_free()
     keep_freed_memory()
     console = Console(file=sys.stderr)
     built = build(spec, chosen, labels)

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from selftaught.contracts import Encoder, Source
 from selftaught.downstream.baselines import Pixels, calibrate
-from selftaught.downstream.fast import Reading, fast
+from selftaught.downstream.fast import FAST_DIMENSIONS, Reading, fast
 from selftaught.downstream.features import DIMENSIONS, Kind, Viewing, require_labels
 from selftaught.downstream.paper import Recipe, paper
 from selftaught.downstream.table import ProbeTable, Row, mean_and_spread
@@ -30,7 +30,7 @@ def probe_layers(
     seeds: int = 1,
     protocol: Protocol = "fast",
     device: torch.device | None = None,
-    dimensions: int = DIMENSIONS,
+    dimensions: int | None = None,
     kind: Kind = "average",
     recipe: Recipe | None = None,
     progress: bool = True,
@@ -47,7 +47,7 @@ def probe_layers(
             other random weights. The trained encoder is the same in all of them.
         protocol: "fast" (see `fast`) or "paper" (see `paper`).
         device: where to compute; the CPU where None.
-        dimensions: see `pool`.
+        dimensions: see `pool`; where None `FAST_DIMENSIONS` for fast, `DIMENSIONS` for paper.
         kind: see `pool`.
         recipe: of the paper protocol.
         progress: show a bar on standard error.
@@ -56,6 +56,7 @@ def probe_layers(
         UserError: labels are missing, too few, or not those of the other source.
     """
     _check(train, test, seeds, protocol)
+    dimensions = dimensions or (FAST_DIMENSIONS if protocol == "fast" else DIMENSIONS)
     viewing = Viewing(size, device or torch.device("cpu"), dimensions, kind)
     epochs = (recipe or Recipe()).epochs if protocol == "paper" else 1
     total = (2 * seeds + 1) * (epochs * len(train) + len(test))

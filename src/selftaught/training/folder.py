@@ -33,6 +33,13 @@ class RunFolder:
             path / "skipped.txt",
         )
 
+    def must_be_free(self) -> None:
+        """Refuse a folder that holds something, or that cannot be made or written; leave no trace of having asked."""
+        here = self.path.exists()
+        self.claim()
+        if not here:
+            self.path.rmdir()
+
     def claim(self) -> None:
         """Make the folder, which must not hold anything yet.
 

@@ -1,0 +1,193 @@
+"""The command line as a person meets it: one sentence for a mistake, exit code 2, and nothing overwritten."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from selftaught.cli import main
+
+TINY = ("--size", "16", "--batch-size", "8", "--width", "8")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two classes of 24 pictures: stripes this way and that way."""
+    root = tmp_path_factory.mktemp("images")
+    rng = np.random.default_rng(0)
+    for name, axis in (("across", 0), ("down", 1)):
+        (root / name).mkdir()
+        for number in range(24):
+            stripes = (np.arange(24) // 3 % 2 * 180 + rng.integers(0, 60, 24)).astype(np.uint8)
+            picture = np.repeat(np.expand_dims(stripes, axis), 24, axis)
+            Image.fromarray(np.stack([picture] * 3, -1)).save(root / name / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="module")
+def run(folder, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    assert main(["pretrain", str(folder), "--steps", "6", "--out", str(out), *TINY]) == 0
+    return out
+
+
+def mistake(capsys, *arguments) -> str:
+    """What is said of a mistake: one line, on standard error alone."""
+    capsys.readouterr()
+    assert main([str(argument) for argument in arguments]) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    lines = said.err.strip().splitlines()
+    assert len(lines) == 1, lines
+    assert "Traceback" not in lines[0]
+    return lines[0]
+
+
+def test_a_run_holds_what_the_design_says(run):
+    for name in ("config.yaml", "run.json", "log.jsonl", "encoder.safetensors", "encoder.json", "shown/views.png"):
+        assert (run / name).is_file(), name
+    assert json.loads((run / "run.json").read_text())["status"] == "finished"
+    assert len((run / "log.jsonl").read_text().splitlines()) == 6
+
+
+def test_probe_prints_one_object_and_nothing_else(run, folder, capsys):
+    capsys.readouterr()
+    assert main(["probe", str(run), "--data", str(folder), "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert table["metric"] == "accuracy"
+    assert table["chance"] == 0.5
+    layers = json.loads((run / "encoder.json").read_text())["layers"]
+    assert [row["layer"] for row in table["layers"]] == list(layers)
+    assert all(0 <= row["accuracy"] <= 1 and 0 <= row["random"] <= 1 for row in table["layers"])
+
+
+def test_compare_and_report_name_the_run(run, tmp_path, capsys):
+    assert main(["compare", str(run), "--out", str(tmp_path / "page.html")]) == 0
+    assert run.name in capsys.readouterr().out
+    assert "<html" in (tmp_path / "page.html").read_text()
+    assert main(["report", str(run), "--out", str(tmp_path / "one.html")]) == 0
+
+
+@pytest.mark.parametrize("what", ["tasks", "encoders", "sources"])
+def test_lists(what, capsys):
+    assert main(["list", what, "--json"]) == 0
+    names = [row["name"] for row in json.loads(capsys.readouterr().out)[what]]
+    assert main(["list", what]) == 0
+    said = capsys.readouterr().out
+    assert names
+    assert all(name in said for name in names)
+
+
+def test_a_config_repeats_the_run(run, tmp_path):
+    assert main(["pretrain", "--config", str(run / "config.yaml"), "--out", str(tmp_path / "again")]) == 0
+    for name in ("encoder.safetensors", "config.yaml"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
+
+
+def test_what_is_given_beside_a_config_wins(run, tmp_path):
+    arguments = ["pretrain", "--config", str(run / "config.yaml"), "--steps", "2", "--angles", "0", "180"]
+    assert main([*arguments, "--out", str(tmp_path / "other")]) == 0
+    status = json.loads((tmp_path / "other" / "run.json").read_text())
+    assert status["steps"] == 2
+    assert status["chance"] == {"accuracy": 0.5}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_resume_ends_the_run(run, tmp_path, number):
+    """Stopped by a real signal and resumed, a run has the weights of the one that was not."""
+    out = tmp_path / "stopped"
+    code = "import sys; from selftaught.cli import main; sys.exit(main())"
+    arguments = ["pretrain", "--config", str(run / "config.yaml"), "--steps", "120", "--out", str(out)]
+    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ)
+    while not (out / "log.jsonl").exists() or not (out / "log.jsonl").read_text():
+        assert process.poll() is None
+        time.sleep(0.02)
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert f"--resume --out {out}" in said
+    status = json.loads((out / "run.json").read_text())
+    assert status["status"] == "interrupted"
+    assert 0 < status["step"] < 120
+    assert main(["pretrain", "--resume", "--out", str(out)]) == 0
+    assert main(["pretrain", *arguments[1:-1], str(tmp_path / "whole")]) == 0
+    weights = [(tmp_path / name / "encoder.safetensors").read_bytes() for name in ("stopped", "whole")]
+    assert weights[0] == weights[1]
+
+
+class TestMistakes:
+    def test_names_that_do_not_exist_have_near_ones(self, folder, capsys, tmp_path):
+        out = ("--steps", 1, "--out", tmp_path / "run")
+        assert "did you mean rotation?" in mistake(capsys, "pretrain", folder, "--task", "rotatoin", *out)
+        assert "did you mean convnet?" in mistake(capsys, "pretrain", folder, "--encoder", "covnet", *out)
+        assert "--angles" in mistake(capsys, "pretrain", folder, "--anlges", 0, *out)
+        assert "resnet18" in mistake(capsys, "pretrain", folder, "--encoder", "timm:resnet81", *out)
+        assert "cifar10" in mistake(capsys, "pretrain", "cifra10", *out)
+        assert "pretrain" in mistake(capsys, "pretrian")
+        assert not (tmp_path / "run").exists()
+
+    def test_paths(self, run, folder, capsys, tmp_path):
+        assert "missing" in mistake(capsys, "pretrain", tmp_path / "missing", "--steps", 1)
+        assert "found no SOURCE" in mistake(capsys, "pretrain", "--steps", 1)
+        assert "found nothing" in mistake(capsys, "probe", tmp_path / "missing", "--data", folder)
+        (tmp_path / "empty").mkdir()
+        assert "found none" in mistake(capsys, "pretrain", tmp_path / "empty", "--steps", 1, "--out", tmp_path / "o")
+
+    def test_a_run_is_never_overwritten(self, run, folder, capsys):
+        before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+        assert "another run" in mistake(capsys, "pretrain", folder, "--steps", 1, "--out", run, *TINY)
+        assert "keeps its settings" in mistake(capsys, "pretrain", "--resume", "--out", run, "--steps", 9)
+        assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+    def test_no_permission_to_write(self, folder, capsys, tmp_path):
+        (tmp_path / "file").write_text("")
+        assert "--out" in mistake(capsys, "pretrain", folder, "--steps", 1, "--out", tmp_path / "file" / "run", *TINY)
+        if os.geteuid() == 0:
+            pytest.skip("root may write everywhere")
+        (tmp_path / "locked").mkdir(mode=0o500)
+        assert "writable" in mistake(capsys, "pretrain", folder, "--steps", 1, "--out", tmp_path / "locked" / "run")
+
+    @pytest.mark.parametrize(
+        ("wrong", "words"),
+        [
+            (("--size", 0), "--size must be at least 1, found 0"),
+            (("--batch-size", -1), "--batch-size must be at least 1"),
+            (("--minutes", 0), "--minutes must be above 0"),
+            (("--minutes", "soon"), "--minutes"),
+            (("--epochs", 1), "exactly one of"),
+            (("--angles", 0), "at least two different angles, found 0"),
+            (("--angles", 0, 360), "at least two different angles"),
+            (("--head", "big"), "--head"),
+            (("--learning-rate", -1), "above 0, found -1"),
+            (("--device", "tpu9"), "--device must name a device"),
+            (("--crops", 10), "--crops cuts photos"),
+            (("--limit", 0), "--limit must be at least 1"),
+            (("--labels", "nothing.csv"), "nothing.csv"),
+        ],
+    )
+    def test_values_that_cannot_be(self, folder, capsys, tmp_path, wrong, words):
+        budget = () if "--minutes" in wrong else ("--steps", 1)
+        assert words in mistake(capsys, "pretrain", folder, *budget, "--out", tmp_path / "run", *wrong)
+        assert not (tmp_path / "run").exists()
+
+    def test_a_probe_needs_labels(self, run, capsys, tmp_path):
+        Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+        Image.new("RGB", (20, 20), "red").save(tmp_path / "b.png")
+        assert "label" in mistake(capsys, "probe", run, "--data", tmp_path)
+        assert "--data" in mistake(capsys, "probe", run)
+        assert "--seeds" in mistake(capsys, "probe", run, "--data", tmp_path, "--seeds", "many")
+
+    def test_a_config_that_is_none(self, capsys, tmp_path):
+        (tmp_path / "a.yaml").write_text("- 1\n- 2\n")
+        assert "name: value" in mistake(capsys, "pretrain", "--config", tmp_path / "a.yaml")
+        (tmp_path / "b.yaml").write_text("{{{")
+        assert "YAML" in mistake(capsys, "pretrain", "--config", tmp_path / "b.yaml")
+        (tmp_path / "c.yaml").write_text("task: rotation\nangels: [0, 90]\n")
+        assert "did you mean angles" in mistake(capsys, "pretrain", "--config", tmp_path / "c.yaml")
