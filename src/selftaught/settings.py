@@ -38,7 +38,7 @@ class General:
     """Train for this many optimizer steps."""
     size: int | None = None
     """Side of the views in pixels; by default the images' own, at most 128."""
-    batch_size: int = 128
+    batch_size: int = 64
     """Images per step; a task may show each several times."""
     seed: int = 0
     """Of everything random."""

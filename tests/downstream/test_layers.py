@@ -95,6 +95,7 @@ def test_calibration_sets_the_statistics_of_whole_images_and_nothing_else():
     encoder, source = Small(), half_red(64, seed=0)
     weights = [weight.clone() for weight in encoder.parameters()]
     encoder.norm.momentum = 0.3
+    calibrate(encoder, noise(64, seed=1), 4, CPU)  # must be forgotten
     calibrate(encoder, source, 4, CPU)
     seen = encoder.convolution(source.images)
     torch.testing.assert_close(encoder.norm.running_mean, seen.mean((0, 2, 3)))

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from probe_toys import Plain, Small, half_red, noise
+from probe_toys import Given, Plain, Small, half_red, noise
 
 from selftaught.downstream.features import Viewing
 from selftaught.downstream.paper import Recipe, paper, random_crop
@@ -21,6 +21,14 @@ def test_learns_what_a_hyperplane_parts_and_nothing_from_noise():
     assert readings["image"].accuracy > 0.98
     accuracy = paper(Plain(), noise(300, seed=0), noise(1000, seed=1), VIEWING, 0, quiet, recipe)["mean"].accuracy
     assert abs(accuracy - 0.5) < 4 * math.sqrt(0.25 / 1000)
+
+
+def test_test_images_are_normalised_by_the_training_images():
+    """All of one class: their own mean would hide what tells them from the other."""
+    test = half_red(300, seed=1)
+    test = Given(test.images[test.labels == 1], test.labels[test.labels == 1])
+    recipe = Recipe(epochs=4, learning_rate=0.5)
+    assert paper(Plain(), half_red(300, seed=0), test, VIEWING, 0, quiet, recipe)["mean"].accuracy == 1.0
 
 
 def test_same_seed_same_reading_and_the_encoder_stays_as_it_was():

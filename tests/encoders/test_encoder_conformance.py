@@ -10,10 +10,14 @@ from torch import Tensor, nn
 from selftaught.contracts import Encoder, pooled
 from selftaught.encoders.alexnet import AlexNet
 from selftaught.encoders.look import looks
+from selftaught.encoders.convnet import ConvNet
 from selftaught.encoders.nin import NIN
 from selftaught.encoders.timm import Timm
 
 ENCODERS: dict[str, tuple[Callable[..., Encoder], int]] = {
+    "convnet": (ConvNet, 32),
+    "convnet-64": (ConvNet, 64),
+    "convnet-128": (ConvNet, 128),
     "nin": (NIN, 32),
     "alexnet-small": (AlexNet, 64),
     "alexnet-large": (AlexNet, 128),

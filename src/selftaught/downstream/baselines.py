@@ -2,7 +2,9 @@
 
 Random weights are shown the images as the trained ones are, and their batch statistics are set on the training images
 first: in eval mode an untrained batch normalisation would otherwise pass its input through, which is another network
-than the one that training starts from, and a weaker one.
+than the one that training starts from. It is mostly the stronger baseline: on 5,000 images of CIFAR-10 our convnet's
+three layers gained 0.4, 1.7 and 1.2 points by it (mean of three seeds, 8 of 9 up); a net of six convolutions 0.6, -0.3
+and -1.3 (one seed).
 """
 
 import torch

@@ -1,6 +1,9 @@
-"""ConvNet: the fast default, made for the best probe per minute on a CPU at 32 to 128 pixels.
+"""ConvNet: the default, made for the best probe per minute on a CPU at 32 to 128 pixels.
 
-Placeholder text.
+What is unusual: the pool stands between convolution and batch norm. The maximum commutes with ReLU and with a norm of
+positive gain, and the two then work on a quarter of the positions: on two cores a training step is a quarter faster,
+because what is left is nearly all arithmetic. Views past 48 pixels are shrunk by the first convolution's stride, so the
+cost grows slowly with their size. Chosen among ten plain nets at one minute of rotation on CIFAR-10 each.
 """
 
 from torch import Tensor, nn
@@ -10,27 +13,36 @@ from selftaught.encoders.look import make_look
 
 
 class ConvNet(Encoder):
-    """Four layers of 3 x 3 convolutions with batch norm and ReLU."""
+    """Three 3 x 3 convolutions with pools and batch norm: the fast default.
+
+    Args:
+        size: side of the views in pixels; the first convolution steps by 1 up to 48, by 2 up to 96, by 4 above.
+        reads: what it reads of colour, see `look.py`.
+        width: channels of the first layer; the others have twice and four times as many.
+    """
 
     def __init__(self, *, size: int = 32, reads: str = "color", width: int = 64) -> None:
         super().__init__()
-        self.reads, self.look = reads, make_look(reads)
-        channels = int(self.look.channels)
-        plan = {"layer1": (width, 2), "layer2": (2 * width, 2), "layer3": (2 * width, 1)}
-        self.blocks = nn.ModuleDict()
-        self.layers, stride = {}, 1
-        for name, (wide, pool) in plan.items():
-            ops: list[nn.Module] = [nn.Conv2d(channels, wide, 3, padding=1, bias=False), nn.BatchNorm2d(wide), nn.ReLU(inplace=True)]
-            if pool > 1:
-                ops.append(nn.MaxPool2d(pool))
-            self.blocks[name] = nn.Sequential(*ops)
-            channels, stride = wide, stride * pool
-            self.layers[name] = Layer(channels, stride)
+        self.reads, self.look = reads, (look := make_look(reads))
+        step = 1 if size <= 48 else 2 if size <= 96 else 4
+        self.blocks = nn.ModuleDict(
+            {
+                "layer1": _block(look.channels, width, kernel=2 * step + 1, stride=step),
+                "layer2": _block(width, 2 * width),
+                "layer3": _block(2 * width, 4 * width),
+            }
+        )
+        self.layers = {f"layer{n}": Layer(2 ** (n - 1) * width, 2**n * step) for n in (1, 2, 3)}
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
-        """`layer1` ... -> (B, C, H, W) each."""
-        made: dict[str, Tensor] = {}
+        """(B, look.channels, H, W) -> `layer1` to `layer3`, (B, C, H / stride, W / stride) each."""
+        features = {}
         for name, block in self.blocks.items():
             seen = block(seen)
-            made[name] = seen
-        return made
+            features[name] = seen
+        return features
+
+
+def _block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:
+    convolution = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False)
+    return nn.Sequential(convolution, nn.MaxPool2d(2), nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))

@@ -14,16 +14,16 @@ from selftaught.errors import UserError
 class Optimization:
     """How weights move."""
 
-    optimizer: Literal["sgd", "adamw"] = "sgd"
-    """SGD with Nesterov momentum, or AdamW."""
-    learning_rate: float = 0.1
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    """AdamW, which suits every encoder here, or SGD with Nesterov momentum, as the older papers do (at a rate of 0.1)."""
+    learning_rate: float = 3e-3
     """At the peak of the schedule."""
     momentum: float = 0.9
     """Of SGD; the first beta of AdamW."""
     beta2: float = 0.95
     """The second beta of AdamW; 0.95 forgives short runs more than 0.999."""
-    weight_decay: float = 5e-4
-    """On matrices and filters; norms and biases are left alone."""
+    weight_decay: float = 0.05
+    """On matrices and filters; norms and biases are left alone. Papers with SGD: 0.0005."""
     warmup: float = 0.05
     """Fraction of the run in which the rate climbs."""
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
@@ -36,7 +36,7 @@ class Optimization:
     def __post_init__(self) -> None:
         """Refuse rates and fractions that mean nothing."""
         if not self.learning_rate > 0:
-            raise UserError(f"the learning rate must be above 0, found {self.learning_rate}: try 0.1.")
+            raise UserError(f"the learning rate must be above 0, found {self.learning_rate}: try 0.003.")
         if not 0 <= self.warmup < 1:
             raise UserError(f"the warm-up must be a fraction of the run in [0, 1), found {self.warmup}: try 0.05.")
 
