@@ -92,7 +92,7 @@ def test_a_config_repeats_the_run(run, tmp_path):
 
 
 def test_what_is_given_beside_a_config_wins(run, tmp_path):
-    arguments = ["pretrain", "--config", str(run / "config.yaml"), "--steps", "2", "--angles", "0", "180"]
+    arguments = ["pretrain", "--config", str(run / "config.yaml"), "--epochs", "0.4", "--angles", "0", "180"]
     assert main([*arguments, "--out", str(tmp_path / "other")]) == 0
     status = json.loads((tmp_path / "other" / "run.json").read_text())
     assert status["steps"] == 2
@@ -105,7 +105,9 @@ def test_a_signal_saves_and_resume_ends_the_run(run, tmp_path, number):
     out = tmp_path / "stopped"
     code = "import sys; from selftaught.cli import main; sys.exit(main())"
     arguments = ["pretrain", "--config", str(run / "config.yaml"), "--steps", "120", "--out", str(out)]
-    process = subprocess.Popen([sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ)
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ
+    )
     while not (out / "log.jsonl").exists() or not (out / "log.jsonl").read_text():
         assert process.poll() is None
         time.sleep(0.02)
@@ -183,6 +185,11 @@ class TestMistakes:
         assert "label" in mistake(capsys, "probe", run, "--data", tmp_path)
         assert "--data" in mistake(capsys, "probe", run)
         assert "--seeds" in mistake(capsys, "probe", run, "--data", tmp_path, "--seeds", "many")
+
+    def test_a_config_is_read_as_strictly_as_flags(self, folder, capsys, tmp_path):
+        for text, words in (("head: big", "head"), ("scale: [1, 2, 3]", "scale"), ("steps: many", "steps")):
+            (tmp_path / "a.yaml").write_text(f"data: [{folder}]\n{text}\n")
+            assert words in mistake(capsys, "pretrain", "--config", tmp_path / "a.yaml", "--out", tmp_path / "run")
 
     def test_a_config_that_is_none(self, capsys, tmp_path):
         (tmp_path / "a.yaml").write_text("- 1\n- 2\n")

@@ -25,7 +25,8 @@ MAY = {
     "build": {"contracts", "data", "encoders", "errors", "pretext", "settings", "training"},
     "run": {"build", "contracts", "data", "downstream", "errors", "figures", "report", "settings", "training"},
     "demo": {"data", "downstream", "errors", "run"},
-    "cli": {"data", "demo", "downstream", "encoders", "errors", "pretext", "report", "run", "settings", "training"},
+    "flags": {"errors", "settings", "training"},
+    "cli": {"data", "demo", "downstream", "encoders", "errors", "flags", "pretext", "report", "run"},
     "__init__": {"contracts", "data", "encoders", "errors", "pretext", "report", "run"},
 }
 

@@ -78,6 +78,8 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
             )
         store = None if general.size is None else round(STORE * general.size)
         return open_source(data[0], side=store, limit=general.limit, seed=general.seed, labels=labels)
+    if general.limit is not None:
+        raise UserError(f"--limit takes a part of many images, found photos: give --crops {general.limit} instead.")
     found = photos(spec)
     name = found[0].name if len(found) == 1 else f"{len(found)} photos"
     pixels = [photo.image for photo in found]

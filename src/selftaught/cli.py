@@ -1,13 +1,12 @@
 """The command line: one short function per command, and user mistakes as one sentence with exit code 2."""
 
-import inspect
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from cyclopts import App, Group, Parameter
+from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 import selftaught
@@ -47,7 +46,15 @@ def application(given: Sequence[str]) -> App:
         version_flags=["--version"],
         default_parameter=Parameter(negative_iterable=()),
     )
-    app.command(_pretrain_for(given[1:]) if given[:1] == ["pretrain"] else pretrain, name="pretrain")
+    if given[:1] == ["pretrain"]:
+        from selftaught.flags import pretrain_command
+        from selftaught.run import pretrain as run
+
+        command, config = pretrain_command(given[1:], run, pretrain.__doc__ or "")
+        app.command(command)
+        app.config = () if config is None else (config,)
+    else:
+        app.command(pretrain)  # its settings take two seconds to import, and nobody asked for them
     for command in (probe, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")
@@ -56,71 +63,6 @@ def application(given: Sequence[str]) -> App:
 
 def pretrain(*source: str) -> None:
     """Train an encoder on images without labels, and write a run."""
-
-
-def _pretrain_for(given: Sequence[str]) -> Callable[..., None]:
-    """`pretrain` with the settings of the task and encoder that are given: on the command line or in a config."""
-    from selftaught.settings import offered
-    from selftaught.training.folder import RunFolder, read_yaml
-
-    config: dict[str, Any] = {}
-    if (path := _given("--config", given)) is not None:
-        config = read_yaml(Path(path))
-    elif "--resume" in given and (out := _given("--out", given)) is not None:
-        config = RunFolder(Path(out)).read_config()
-    named = {name: _given(f"--{name}", given) or config.get(name) for name in ("task", "encoder")}
-    settings = offered(named["task"] or "rotation", named["encoder"] or "convnet")
-
-    def run(*source: str, **options: Any) -> None:
-        from selftaught.run import pretrain
-
-        stored = (options.pop("config", None) and {name: _tuples(value) for name, value in config.items()}) or {}
-        data = source or stored.pop("data", ())
-        pretrain(data, **{**stored, **options})
-
-    headings = {
-        owner: Group(owner, sort_key=place) for place, owner in enumerate(dict.fromkeys(s.owner for s in settings))
-    }
-    kind = inspect.Parameter
-    parameters = [kind("source", kind.VAR_POSITIONAL, annotation=Annotated[str, Parameter(help=SOURCE)])]
-    for name, type_, default, said in FILES:
-        shown = Parameter(help=said, group=Group("Files", sort_key=-1), negative="")
-        parameters.append(kind(name, kind.KEYWORD_ONLY, default=default, annotation=Annotated[type_, shown]))
-    for setting in settings:
-        many = getattr(setting.annotation, "__args__", ())[-1:] == (Ellipsis,)
-        shown = Parameter(help=" ".join(setting.help.split()), group=headings[setting.owner], consume_multiple=many)
-        type_ = Annotated[setting.annotation, shown]
-        parameters.append(kind(setting.name, kind.KEYWORD_ONLY, default=setting.default, annotation=type_))
-    run.__name__, run.__doc__ = "pretrain", pretrain.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
-
-
-SOURCE = "Where images come from: a folder, photos, parquet, or a known name (selftaught list sources)."
-
-FILES: tuple[tuple[str, Any, Any, str], ...] = (
-    ("out", Path | None, None, "The run folder, new or empty; by default a new one under runs/."),
-    ("resume", bool, False, "Go on with the run in --out, with the settings it has."),
-    ("config", Path | None, None, "A config.yaml of another run; what is given beside it wins."),
-    ("labels", Path | None, None, "CSV file with the columns path and label."),
-)
-"""What `pretrain` offers beside settings: name, type, default, help."""
-
-
-def _tuples(value: Any) -> Any:
-    """YAML has lists where settings are tuples."""
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _given(flag: str, arguments: Sequence[str]) -> str | None:
-    """The value of a flag that must be known before the others can be read."""
-    for place, argument in enumerate(arguments):
-        if argument == flag and place + 1 < len(arguments):
-            return arguments[place + 1]
-        if argument.startswith(f"{flag}="):
-            return argument.partition("=")[2]
-    return None
 
 
 def probe(

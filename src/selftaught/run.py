@@ -1,6 +1,7 @@
 """Pretraining as one call, and the run it leaves behind: what Python users and the command line both use."""
 
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +17,7 @@ import selftaught
 from selftaught.build import Built, build, describe_encoder, fresh_encoder, load_encoder
 from selftaught.contracts import Encoder, Source, Views
 from selftaught.data import open_splits
+from selftaught.data.crops import Crops
 from selftaught.data.photos import words
 from selftaught.downstream.layers import Protocol, probe_layers
 from selftaught.downstream.table import ProbeTable
@@ -85,7 +87,7 @@ class Run:
         keep_freed_memory()
         encoder, description = self.encoder, json.loads(self.folder.encoder.read_text())
         size = size or description["size"]
-        parts = open_splits(data, side=size, limit=limit, labels=labels) if not isinstance(data, tuple) else data
+        parts = data if isinstance(data, tuple) else open_splits(data, side=size, limit=limit, labels=labels)
         train_part, test_part = parts
         table = probe_layers(
             encoder,
@@ -98,8 +100,8 @@ class Run:
             device=choose_device(device),
         )
         self.folder.probes.mkdir(exist_ok=True)
-        name = Path(train_part.name).stem.replace(" ", "-") or "images"
-        write_text(self.folder.probes / f"{name}-{protocol}.json", json.dumps(table.to_json(), indent=1))
+        name = re.sub(r"\W+", "-", Path(train_part.name).name.removesuffix("(train)")).strip("-")
+        write_text(self.folder.probes / f"{name or 'images'}-{protocol}.json", json.dumps(table.to_json(), indent=1))
         return table
 
     def report(self, out: Path | None = None) -> Path:
@@ -157,7 +159,7 @@ def pretrain(
 
 def _resumed(folder: RunFolder, spec: list[str], given: Mapping[str, Any]) -> tuple[list[str], Path | None, Settings]:
     """What a run was begun with; what is given again must be the same."""
-    config = {key: tuple(v) if isinstance(v, list) else v for key, v in folder.read_config().items()}
+    config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in folder.read_config().items()}
     data, labels = list(config.pop("data")), config.pop("labels", None)
     differing = [name for name, value in given.items() if plain(value) != plain(config.get(name))]
     if (spec and spec != data) or differing:
@@ -198,7 +200,7 @@ def _begin(folder: RunFolder, spec: list[str], labels: Path | None, settings: Se
             size=pretraining.task.size,
             precision=plan.precision,
             compile="on" if plan.compiled else "off",
-            crops=len(source) if general.crops else None,
+            crops=len(source) if isinstance(source, Crops) else None,
         ),
     )
     config = {"data": spec, **({"labels": str(labels)} if labels else {}), **resolved.flat()}

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, pooled
 from selftaught.encoders.alexnet import AlexNet
-from selftaught.encoders.look import looks
 from selftaught.encoders.convnet import ConvNet
+from selftaught.encoders.look import looks
 from selftaught.encoders.nin import NIN
 from selftaught.encoders.timm import Timm
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 import yaml
 from torch import Tensor
+from toy_tasks import TOYS, encoder_for
 
 from selftaught.contracts import Task
 from selftaught.errors import UserError
 from selftaught.pretext import TASKS, task_class
-from toy_tasks import TOYS, encoder_for
 from toys import ToySource
 
 CPU = torch.device("cpu")

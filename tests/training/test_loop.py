@@ -2,11 +2,13 @@
 
 import io
 import json
+from itertools import pairwise
 
 import pytest
 import torch
 from rich.console import Console
 from torch import nn
+from toy_tasks import TOYS, encoder_for
 
 from selftaught.errors import UserError
 from selftaught.pretext.rotation import Rotation
@@ -17,7 +19,6 @@ from selftaught.training.loop import Pretraining, Trainer, train
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import make_fabric
 from selftaught.training.randomness import ambient
-from toy_tasks import TOYS, encoder_for
 from toys import ToyEncoder, ToySource
 
 STEPS = 11  # two epochs of five steps, and one more
@@ -112,7 +113,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path)
     go(pretraining(Rotation), tmp_path / "run", stop_after=3)
     good = final(tmp_path / "run")
     run = pretraining(Rotation, learning_rate=1e30)
-    with pytest.raises(UserError, match="must stay finite, found (nan|inf) at step"):
+    with pytest.raises(UserError, match=r"must stay finite, found (nan|inf) at step"):
         go(run, tmp_path / "run")
     assert same(final(tmp_path / "run"), good)
 
@@ -141,6 +142,10 @@ def test_players_train_their_own_weights_only():
 
 def test_relabelling_resets_the_head_and_its_momentum(tmp_path):
     seen = []
-    go(pretraining(TOYS["clusters"]), tmp_path / "run", watch=lambda s, e, h, v: seen.append(h["top"].weight.detach().clone()))
-    moved = [float((b - a).abs().max()) for a, b in zip(seen, seen[1:], strict=False)]
+    go(
+        pretraining(TOYS["clusters"]),
+        tmp_path / "run",
+        watch=lambda s, e, h, v: seen.append(h["top"].weight.detach().clone()),
+    )
+    moved = [float((b - a).abs().max()) for a, b in pairwise(seen)]
     assert moved[4] > 3 * max(moved[:4])  # steps 1 to 5 are an epoch; between 5 and 6 the head starts anew

@@ -15,7 +15,7 @@ class Optimization:
     """How weights move."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW, which suits every encoder here, or SGD with Nesterov momentum, as the older papers do (at a rate of 0.1)."""
+    """AdamW, which suits every encoder here, or SGD with Nesterov momentum, as the older papers (rate: 0.1)."""
     learning_rate: float = 3e-3
     """At the peak of the schedule."""
     momentum: float = 0.9

@@ -1,0 +1,68 @@
+import pytest
+import torch
+
+from selftaught.errors import UserError
+from selftaught.pretext.rotation import Rotation
+from selftaught.training import plan
+from selftaught.training.loop import Pretraining
+from selftaught.training.optimizer import Optimization
+from selftaught.training.plan import Budget, choose_device, choose_precision, make_plan
+from toys import ToyEncoder, ToySource
+
+
+def pretraining() -> Pretraining:
+    source, encoder = ToySource(40), ToyEncoder()
+    task = Rotation(size=16)
+    return Pretraining(task, encoder, task.heads(encoder, source), source, Optimization(), 1, 8, 0)
+
+
+@pytest.mark.parametrize("given", [{}, {"minutes": 1, "steps": 3}])
+def test_a_budget_is_exactly_one(given):
+    with pytest.raises(UserError, match="exactly one of --minutes, --epochs and --steps, found"):
+        Budget(**given)
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+def test_a_budget_is_not_empty_nor_endless(value):
+    with pytest.raises(UserError, match="--epochs must be above 0, found"):
+        Budget(epochs=value)
+
+
+def test_minutes_become_the_steps_that_were_measured(monkeypatch):
+    clock = iter(range(100_000))
+    monkeypatch.setattr(plan, "monotonic", lambda: next(clock) * 0.25)  # a quarter of a second between two looks
+    found = make_plan(pretraining(), Budget(minutes=2), precision="32")
+    assert found.seconds_per_step == 0.25
+    assert found.steps == 480
+
+
+def test_epochs_are_whole_batches_and_steps_are_steps():
+    assert make_plan(pretraining(), Budget(epochs=3), precision="32").steps == 15
+    assert make_plan(pretraining(), Budget(steps=7), precision="32").steps == 7
+
+
+def test_measuring_leaves_no_trace():
+    run = pretraining()
+    before = {name: weight.clone() for name, weight in run.encoder.state_dict().items()}
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    make_plan(run, Budget(minutes=0.001), precision="32")
+    assert torch.equal(torch.rand(2), expected)
+    assert all(torch.equal(weight, before[name]) for name, weight in run.encoder.state_dict().items())
+    assert all(weight.grad is None for weight in run.encoder.parameters())
+
+
+def test_precision_is_the_faster_one(monkeypatch):
+    seconds = iter([1.0, 2.0, 2.0, 1.0])
+    monkeypatch.setattr(plan, "_fastest", lambda work: next(seconds))
+    assert choose_precision("auto", torch.device("cpu")) == "bf16"
+    assert choose_precision("auto", torch.device("cpu")) == "32"
+    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+
+
+def test_a_device_that_is_not_there_is_one_sentence():
+    assert choose_device("cpu") == torch.device("cpu")
+    for name in ("tpu9", "cuda:99", ""):
+        with pytest.raises(UserError, match="--device must name a device of this machine"):
+            choose_device(name)
