@@ -15,6 +15,7 @@ import statistics
 from pathlib import Path
 
 import selftaught
+from selftaught.errors import UserError
 from selftaught.run import Run
 
 BASE = "four angles, all in the batch, linear head"
@@ -28,7 +29,9 @@ VARIANTS = {
 }
 VIEWS = 256
 """Views per step, the same for all: what is compared is the question, not the batch."""
-T95 = {2: 4.303, 3: 3.182, 4: 2.776}
+LAYER = "layer2"
+"""The layer that is compared. Named beforehand: the best of several on the test images would be chosen on them."""
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Two-sided 95 % quantiles of Student's t by degrees of freedom."""
 
 
@@ -40,6 +43,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=Path("runs/rotation"))
     given = parser.parse_args()
+    if given.seeds - 1 not in T95:
+        raise UserError(f"an interval needs two to five seeds, found {given.seeds}: give --seeds 3.")
     steps, best = None, {}
     for seed in range(given.seeds):
         for name, options in VARIANTS.items():
@@ -54,25 +59,32 @@ def trained(given: argparse.Namespace, name: str, options: dict, seed: int, step
     folder = given.out / f"{name.replace(' ', '-').replace(',', '')}-{seed}"
     if (folder / "config.yaml").exists():
         run = Run(folder)
-        finished = run.folder.read_status()["status"] == "finished"
-        return run if finished else selftaught.pretrain(out=folder, resume=True)
+        return run if run.finished else whole(selftaught.pretrain(out=folder, resume=True))
     copies = 1 if options.get("copies") == "one" else len(options.get("angles", (0, 90, 180, 270)))
     budget = {"minutes": given.minutes} if steps is None else {"steps": steps}
-    return selftaught.pretrain(given.data, out=folder, seed=seed, batch_size=VIEWS // copies, **budget, **options)
+    batch = VIEWS // copies
+    return whole(selftaught.pretrain(given.data, out=folder, seed=seed, batch_size=batch, **budget, **options))
+
+
+def whole(run: Run) -> Run:
+    """The run, if it was carried out to its end; a half-trained encoder must not be probed."""
+    if not run.finished:
+        raise SystemExit("stopped; the same command goes on")
+    return run
 
 
 def probed(run: Run, data: str) -> float:
-    """The best layer's accuracy, asked once."""
+    """The accuracy of the layer that is compared, asked once."""
     kept = list(run.folder.probes.glob("*-fast.json"))
     found = json.loads(kept[0].read_text()) if kept else run.probe(data).to_json()
-    return max(layer["accuracy"] for layer in found["layers"])
+    return next(layer["accuracy"] for layer in found["layers"] if layer["layer"] == LAYER)
 
 
 def table(best: dict[tuple[str, int], float], seeds: int, steps: int) -> str:
     """Accuracies, and differences to the base over the same seeds with a 95 % interval."""
     lines = [
-        f"{steps} steps of {VIEWS} views; best layer, mean over {seeds} seeds of pretraining; difference to the first "
-        "row, paired by seed, with a 95 % t interval",
+        f"{steps} steps of {VIEWS} views; accuracy of {LAYER}, mean over {seeds} seeds of pretraining; "
+        "difference to the first row, paired by seed, with a 95 % t interval",
         "",
         "| | accuracy | difference |",
         "|---|---|---|",

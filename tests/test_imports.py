@@ -23,11 +23,12 @@ MAY = {
     "report": {"errors", "figures"},
     "settings": {"contracts", "data", "encoders", "errors", "pretext", "training"},
     "build": {"contracts", "data", "encoders", "errors", "pretext", "settings", "training"},
-    "run": {"build", "contracts", "data", "downstream", "errors", "figures", "report", "settings", "training"},
-    "demo": {"data", "downstream", "errors", "run"},
+    "run": {"build", "contracts", "data", "downstream", "errors", "report", "training"},
+    "pretraining": {"build", "contracts", "data", "errors", "figures", "run", "settings", "training"},
+    "demo": {"build", "data", "downstream", "errors", "pretraining"},
     "flags": {"errors", "settings", "training"},
-    "cli": {"data", "demo", "downstream", "encoders", "errors", "flags", "pretext", "report", "run"},
-    "__init__": {"contracts", "data", "encoders", "errors", "pretext", "report", "run"},
+    "cli": {"data", "demo", "downstream", "encoders", "errors", "flags", "pretext", "pretraining", "report", "run"},
+    "__init__": {"contracts", "data", "encoders", "errors", "pretext", "pretraining", "report", "run"},
 }
 
 

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     from selftaught.encoders import ENCODERS, make_encoder
     from selftaught.errors import UserError
     from selftaught.pretext import TASKS
+    from selftaught.pretraining import pretrain
     from selftaught.report import write_report
-    from selftaught.run import Run, pretrain
+    from selftaught.run import Run
 
 _HOMES = {
     "selftaught.contracts": ("Batch", "Encoder", "Layer", "Relabelling", "Source", "Task"),
@@ -28,7 +29,8 @@ _HOMES = {
     "selftaught.errors": ("UserError",),
     "selftaught.pretext": ("TASKS",),
     "selftaught.report": ("write_report",),
-    "selftaught.run": ("Run", "pretrain"),
+    "selftaught.pretraining": ("pretrain",),
+    "selftaught.run": ("Run",),
 }
 
 __all__ = [

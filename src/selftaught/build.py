@@ -14,7 +14,7 @@ from selftaught.data.photos import words
 from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
 from selftaught.pretext import task_class
-from selftaught.settings import Settings, plain
+from selftaught.settings import Settings, plain, tupled
 from selftaught.training.folder import RunFolder
 from selftaught.training.loop import Pretraining
 from selftaught.training.randomness import ambient
@@ -42,10 +42,10 @@ class Built:
 def build(data: Sequence[str], settings: Settings, labels: Path | None = None) -> Built:
     """Make the objects of a run. Heads and encoder have fresh weights, a function of the seed."""
     general = settings.general
-    task_kind = task_class(general.task)
+    _try_out(settings)
     source = build_source(data, settings, labels)
     size = general.size or min(source.side, LARGEST_VIEW)
-    task = task_kind(**settings.task, size=size)
+    task = task_class(general.task)(**settings.task, size=size)
     _check_needs(general.task, task, source)
     options = {**settings.encoder, **task.wants, "size": size}
     with ambient(general.seed, "weights"):
@@ -65,6 +65,14 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None) -
     return Built(pretraining, options, source.skipped if isinstance(source, Stored) else ())
 
 
+def _try_out(settings: Settings) -> None:
+    """Make task and encoder once for nothing: what they refuse is refused before a million images are decoded."""
+    size = settings.general.size or LARGEST_VIEW
+    task = task_class(settings.general.task)(**settings.task, size=size)
+    with ambient(0, "weights"):
+        make_encoder(settings.general.encoder, **{**settings.encoder, **task.wants, "size": size})
+
+
 def build_source(data: Sequence[str], settings: Settings, labels: Path | None = None) -> Source:
     """The images of a run: crops where the source is photos, else every image as one."""
     if not data:
@@ -78,6 +86,8 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
             )
         store = None if general.size is None else round(STORE * general.size)
         return open_source(data[0], side=store, limit=general.limit, seed=general.seed, labels=labels)
+    if labels is not None:
+        raise UserError("--labels names the classes of many images, found photos: leave it out.")
     if general.limit is not None:
         raise UserError(f"--limit takes a part of many images, found photos: give --crops {general.limit} instead.")
     found = photos(spec)
@@ -110,8 +120,8 @@ def describe_encoder(name: str, encoder: Encoder, options: dict[str, Any], size:
 
 
 def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
-    """The encoder that `encoder.json` describes, with random weights."""
-    options = {key: tuple(v) if isinstance(v, list) else v for key, v in description["options"].items()}
+    """The encoder that `encoder.json` describes, with random weights; its `look` has learned nothing yet."""
+    options = {key: tupled(value) for key, value in description["options"].items()}
     if "pretrained" in options:
         options["pretrained"] = False  # random means random, and nothing is downloaded to be overwritten
     with ambient(seed, "weights"):

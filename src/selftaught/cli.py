@@ -26,7 +26,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         application(given)(given, exit_on_error=False, print_error=False, result_action="return_value")
     except (UserError, CycloptsError) as error:
         said = " ".join(str(error).split())
-        print(f"selftaught: {said}", file=sys.stderr)
+        argument = getattr(error, "argument", None)
+        about = f"{argument.name}: " if argument is not None and argument.name not in said else ""
+        print(f"selftaught: {about}{said}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("selftaught: stopped", file=sys.stderr)
@@ -48,7 +50,7 @@ def application(given: Sequence[str]) -> App:
     )
     if given[:1] == ["pretrain"]:
         from selftaught.flags import pretrain_command
-        from selftaught.run import pretrain as run
+        from selftaught.pretraining import pretrain as run
 
         command, config = pretrain_command(given[1:], run, pretrain.__doc__ or "")
         app.command(command)
@@ -142,7 +144,7 @@ def list_(
 def demo(
     *,
     minutes: Annotated[float, Parameter(help="How long to pretrain.")] = 3.0,
-    out: Annotated[Path, Parameter(help="The run folder, new or empty.")] = Path("runs/demo"),
+    out: Annotated[Path | None, Parameter(help="The run folder, new or empty; by default a new runs/demo.")] = None,
     data: Annotated[
         str | None, Parameter(help="Probe on these labelled images, too (CIFAR-10 where it is at hand).")
     ] = None,

@@ -169,7 +169,7 @@ class Task(ABC):
     def before_epoch(
         self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
     ) -> Relabelling:
-        """Called before each pass over the source: relabel, reweigh, restart."""
+        """Called before each pass over the source, in eval mode: relabel, reweigh, restart."""
         return Relabelling()
 
     def after_step(self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome) -> None:  # noqa: B027

@@ -1,4 +1,4 @@
-"""The demo: one bundled photo teaches an encoder, and a problem made of all bundled photos asks what it learned.
+"""The demo: one bundled photo teaches an encoder, and a problem made of all the other ones asks what it learned.
 
 The problem: which photo is this crop from? Classes are photos; the left half of each teaches the probe, the right half
 judges it, so no pixel is seen twice. Nothing is downloaded and no label comes from outside.
@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from selftaught.build import PHOTO_VIEW
 from selftaught.data import photos
 from selftaught.data.crops import Cropping, Crops
 from selftaught.data.known import PHOTOS
 from selftaught.downstream.table import render
-from selftaught.errors import UserError
-from selftaught.run import pretrain
+from selftaught.pretraining import numbered, pretrain
 
 TEACHER = "china"
 """The photo to learn from: a temple among trees, 640 x 427, carried by scikit-learn."""
@@ -22,18 +22,20 @@ TRAIN, TEST = 8_000, 4_000
 """Crops that teach the probe, crops that judge it."""
 
 
-def demonstrate(minutes: float, out: Path, data: str | None, tell: Callable[[Any], None]) -> None:
+def demonstrate(minutes: float, out: Path | None, data: str | None, tell: Callable[[Any], None]) -> None:
     """Pretrain, probe, report.
 
     Args:
         minutes: of pretraining.
-        out: the run folder.
+        out: the run folder; None for the first of runs/demo, runs/demo-2 ... that is free.
         data: labelled images to probe on as well; None for CIFAR-10 where $SELFTAUGHT_DATA has it.
         tell: shows a table or a line to people.
     """
-    run = pretrain(TEACHER, task="rotation", minutes=minutes, out=out)
-    side = run.folder.read_config()["size"]
-    tell(render(run.probe(which_photo(side))))
+    problem = which_photo(PHOTO_VIEW)
+    run = pretrain(TEACHER, task="rotation", minutes=minutes, size=PHOTO_VIEW, out=out or numbered(Path("runs/demo")))
+    if not run.finished:
+        return
+    tell(render(run.probe(problem)))
     data = data or _cifar_at_hand()
     if data is not None:
         tell(render(run.probe(data)))
@@ -51,8 +53,6 @@ def which_photo(side: int, seed: int = 0) -> tuple[Crops, Crops]:
         UserError: the packages that carry the photos are missing.
     """
     names = [name for name in PHOTOS if name != TEACHER]
-    if not names:
-        raise UserError("the demo needs bundled photos, found none: install selftaught[photos].")
     loaded = [photo.image for photo in photos(names)]
     left = [image[..., : image.shape[2] // 2] for image in loaded]
     right = [image[..., image.shape[2] // 2 :] for image in loaded]

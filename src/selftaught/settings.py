@@ -9,7 +9,8 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple, get_type_hints
+from types import UnionType
+from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse, parse_from_object
 
@@ -31,7 +32,7 @@ class General:
     encoder: str = "convnet"
     """What is trained: see `selftaught list encoders`; `timm:NAME` for any of timm's."""
     minutes: float | None = None
-    """Train for about this long: the first steps are measured and minutes become steps."""
+    """Train for about this long: the first steps are measured and minutes become steps. Without any budget: 10."""
     epochs: float | None = None
     """Train for this many passes over the images."""
     steps: int | None = None
@@ -47,11 +48,11 @@ class General:
     crops: int | None = None
     """Treat the source as photos and cut this many virtual crops from them (100000 where the source is a photo)."""
     device: str = "auto"
-    """auto, cpu, cuda, cuda:1, mps."""
+    """auto (CUDA where there is one), cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
     """bf16 where it is faster, else 32."""
     compile: Compile = "auto"
-    """torch.compile: auto only on GPUs, for long runs, if it agrees with eager and pays."""
+    """torch.compile: auto only on GPUs, for many --minutes, if it agrees with eager and pays."""
 
     def __post_init__(self) -> None:
         """Refuse numbers of nothing."""
@@ -63,6 +64,8 @@ class General:
     @property
     def budget(self) -> Budget:
         """How long to train."""
+        if self.minutes is self.epochs is self.steps is None:
+            return Budget(minutes=10)
         return Budget(self.minutes, self.epochs, self.steps)
 
 
@@ -99,9 +102,13 @@ class Settings:
         task, encoder = flat.get("task", General.task), flat.get("encoder", General.encoder)
         offers = offered(task, encoder)
         known = {setting.name: setting for setting in offers}
-        for name in flat:
+        for name, value in flat.items():
             if name not in known:
                 raise unknown(f"setting of {task} on {encoder}", name, known)
+            flat[name] = tupled(value)
+            if not _fits(flat[name], known[name].annotation):
+                wanted = str(known[name].annotation).replace("typing.", "")
+                raise UserError(f"{name} must be {wanted}, found {value!r}: give one.")
 
         def given(owner: str) -> dict[str, Any]:
             return {name: value for name, value in flat.items() if known[name].owner == owner}
@@ -152,6 +159,28 @@ def _arguments(owner: type[Encoder], heading: str) -> list[Setting]:
         for name, parameter in inspect.signature(owner).parameters.items()
         if name not in ("name", "size", "reads")  # of the encoder's name, of the run, of the task
     ]
+
+
+def _fits(value: Any, annotation: Any) -> bool:
+    """Whether a value is of a type that a setting may have: numbers, text, choices, tuples of these, or None."""
+    kind, parts = get_origin(annotation), get_args(annotation)
+    if kind is Literal:
+        return value in parts
+    if kind in (Union, UnionType):
+        return any(_fits(value, part) for part in parts)
+    if kind is tuple:
+        parts = (parts[0],) * len(value) if isinstance(value, tuple) and parts[-1] is Ellipsis else parts
+        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
+    if annotation is float:
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if annotation is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, annotation)
+
+
+def tupled(value: Any) -> Any:
+    """A value as settings have it: YAML and JSON have lists where settings are tuples."""
+    return tuple(tupled(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def plain(value: Any) -> Any:

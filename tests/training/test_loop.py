@@ -82,6 +82,7 @@ class Forgetful(ToyEncoder):
 def test_an_interrupted_run_ends_as_if_nothing_had_happened(kind, stops, tmp_path):
     assert go(pretraining(kind), tmp_path / "whole") == STEPS
     for stop in stops:
+        torch.manual_seed(stop)  # another process has another ambient state
         # the watch sees a step after it is done, so the stop takes effect one step later
         assert go(pretraining(kind), tmp_path / "parts", stop_after=stop) == stop + 1
     assert go(pretraining(kind), tmp_path / "parts") == STEPS
@@ -113,7 +114,7 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path)
     go(pretraining(Rotation), tmp_path / "run", stop_after=3)
     good = final(tmp_path / "run")
     run = pretraining(Rotation, learning_rate=1e30)
-    with pytest.raises(UserError, match=r"must stay finite, found (nan|inf) at step"):
+    with pytest.raises(UserError, match=r"must stay finite, found otherwise in .* at step"):
         go(run, tmp_path / "run")
     assert same(final(tmp_path / "run"), good)
 

@@ -90,7 +90,7 @@ def test_schedules_by_their_formulas():
 
 def test_norms_and_biases_do_not_decay():
     layer = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    optimizer = Optimization(learning_rate=0.1, weight_decay=0.5, momentum=0.0).build(layer)
+    optimizer = Optimization("sgd", learning_rate=0.1, weight_decay=0.5, momentum=0.0).build(layer)
     for weight in layer.parameters():
         weight.grad = torch.zeros_like(weight)
         nn.init.ones_(weight)
@@ -101,7 +101,7 @@ def test_norms_and_biases_do_not_decay():
 
 def test_forgetting_drops_the_momentum_of_one_module():
     one, other = nn.Linear(2, 2), nn.Linear(2, 2)
-    optimizer = Optimization().build(one, other)
+    optimizer = Optimization(optimizer="sgd").build(one, other)
     (one(torch.ones(1, 2)) + other(torch.ones(1, 2))).sum().backward()
     optimizer.step()
     forget(optimizer, one)

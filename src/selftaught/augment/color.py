@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from selftaught.augment.warp import coin, uniform
+from selftaught.augment.warp import coin, moved, uniform
 
 LUMA = torch.tensor([0.2989, 0.587, 0.114])
 """Weights of red, green and blue in grey (ITU-R BT.601, to the digits that torchvision uses)."""
@@ -31,7 +31,7 @@ def recolor(images: Tensor, linear: Tensor, of_mean: Tensor) -> Tensor:
     """
     count, _, height, width = images.shape
     pixels = images.reshape(count, 3, -1)
-    linear, of_mean = (m.to(images.device, images.dtype, non_blocking=True) for m in (linear, of_mean))
+    linear, of_mean = (moved(m.to(images.dtype), images.device) for m in (linear, of_mean))
     pivot = of_mean @ pixels.mean(2, keepdim=True)
     return torch.baddbmm(pivot, linear, pixels).clamp_(0, 1).reshape(count, 3, height, width)
 

@@ -102,7 +102,7 @@ def _take(images: Tensor, owner: Tensor, views: int) -> Tensor:
 
 def _bilinear(images: Tensor, matrix: Tensor, size: int) -> Tensor:
     """(n, C, H, W) seen through (n, 3, 3) -> (n, C, size, size)."""
-    theta = matrix[:, :2].to(images.device, images.dtype, non_blocking=True)
+    theta = moved(matrix[:, :2].to(images.dtype), images.device)
     grid = F.affine_grid(theta, [len(theta), images.shape[1], size, size], align_corners=False)
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="reflection", align_corners=False)
 
@@ -163,6 +163,20 @@ def uniform(low: float, high: float, count: int, generator: torch.Generator) -> 
 def coin(probability: float, count: int, generator: torch.Generator) -> Tensor:
     """(count,) of 0.0 and 1.0, 1 with `probability`."""
     return (torch.rand(count, generator=generator) < probability).float()
+
+
+def require_shares(flag: str, shares: tuple[float, float]) -> None:
+    """Refuse a range of areas that is none."""
+    if not 0 < shares[0] <= shares[1] <= 1:
+        raise UserError(
+            f"{flag} must be two shares of the area with 0 < low <= high <= 1, found {shares[0]} {shares[1]}: "
+            "try 0.5 1."
+        )
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device, without waiting for it where that is safe (elsewhere than on CUDA it is not)."""
+    return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def random_window(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from selftaught.augment.color import color_matrices, recolor
-from selftaught.augment.warp import Pyramid, affine
+from selftaught.augment.warp import Pyramid, affine, moved, require_shares
 from selftaught.contracts import Batch, Source
 from selftaught.data.stored import free_memory
 from selftaught.errors import UserError
@@ -46,15 +46,15 @@ class Cropping:
 
     def __post_init__(self) -> None:
         """Refuse windows that do not exist."""
-        low, high = self.crop_area
-        if not 0 < low <= high <= 1:
-            raise UserError(f"--crop-area must be two shares with 0 < low <= high <= 1, found {low} {high}.")
+        require_shares("--crop-area", self.crop_area)
         if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
-            raise UserError(f"--crop-ratio must be two ratios with 0 < low <= high, found {self.crop_ratio}.")
+            raise UserError(
+                f"--crop-ratio must be two ratios with 0 < low <= high, found {self.crop_ratio}: try 0.75 1.33."
+            )
         if not 0 <= self.crop_jitter <= 1:
-            raise UserError(f"--crop-jitter must lie in [0, 1], found {self.crop_jitter}.")
+            raise UserError(f"--crop-jitter must lie in [0, 1], found {self.crop_jitter}: try 0.4.")
         if abs(self.crop_shear) >= 80:
-            raise UserError(f"--crop-shear must be below 80 degrees, found {self.crop_shear}.")
+            raise UserError(f"--crop-shear must be below 80 degrees, found {self.crop_shear}: try 30.")
 
 
 class Crops(Source):
@@ -154,7 +154,7 @@ class CropBatch(Batch):
     """Some crops, as windows on photos."""
 
     def __init__(self, source: Crops, indices: Tensor, device: torch.device) -> None:
-        self.index, self.population = indices.to(device, non_blocking=True), len(source)
+        self.index, self.population = moved(indices, device), len(source)
         self.targets = {"label": self.index % len(source.photos)} if source.classes else {}
         self._source, self._cpu_index, self._device = source, indices, device
         self._windows = source.windows(indices)

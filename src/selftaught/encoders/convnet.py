@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
 from selftaught.encoders.look import make_look
+from selftaught.errors import UserError
 
 
 class ConvNet(Encoder):
@@ -23,6 +24,8 @@ class ConvNet(Encoder):
 
     def __init__(self, *, size: int = 32, reads: str = "color", width: int = 64) -> None:
         super().__init__()
+        if size < 8:
+            raise UserError(f"convnet needs views of at least 8 pixels, found {size}: give a larger --size.")
         self.reads, self.look = reads, (look := make_look(reads))
         step = 1 if size <= 48 else 2 if size <= 96 else 4
         self.blocks = nn.ModuleDict(

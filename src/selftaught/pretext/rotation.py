@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.warp import affine, random_crop
+from selftaught.augment.warp import affine, moved, random_crop, require_shares
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.heads import HeadKind, classifier
@@ -25,7 +25,7 @@ class Rotation(Task):
     """Classify the angle by which an image was turned."""
 
     angles: tuple[int, ...] = (0, 90, 180, 270)
-    """Degrees, counter-clockwise. Multiples of 90 are exact; others show the inscribed square, resampled alike."""
+    """Degrees, counter-clockwise. Multiples of 90 are exact; others make all resample the inscribed square."""
     copies: Literal["all", "one"] = "all"
     """All angles of each image in the batch ("significantly better", section 3.1 of the paper), or one at random."""
     head: HeadKind = "linear"
@@ -37,6 +37,7 @@ class Rotation(Task):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
+        require_shares("--scale", self.scale)
         turns = {angle % 360 for angle in self.angles}
         if len(turns) < 2 or len(turns) < len(self.angles):
             raise UserError(
@@ -61,18 +62,18 @@ class Rotation(Task):
             turned = self._quarter_turns(batch.warp(crop, self.size), asked)
         else:
             degrees = torch.tensor(self.angles)[asked].flatten()
-            # The square inscribed in every turn of the unit square; quarter turns are resampled like all others, or
-            # empty corners and traces of interpolation would be the answer.
+            # The square inscribed in every turn of the unit square: empty corners would be the answer. Quarter turns
+            # are resampled like all others; what the lattice leaves in the others still tells angles modulo 90 apart.
             side = math.sqrt(0.5)
             turn = affine(degrees=degrees, width=side, height=side, count=len(degrees)).reshape(count, -1, 3, 3)
             turned = batch.warp(crop[:, None] @ turn, self.size)
-        return {"images": turned.flatten(0, 1), "angle": asked.flatten().to(turned.device, non_blocking=True)}
+        return {"images": turned.flatten(0, 1), "angle": moved(asked.flatten(), turned.device)}
 
     def _quarter_turns(self, images: Tensor, asked: Tensor) -> Tensor:
         """Exact turns by moving pixels: (B, 3, S, S) and (B, k) indices on the CPU -> (B, k, 3, S, S)."""
         turned = images[:, None].expand(-1, asked.shape[1], -1, -1, -1).contiguous()
         for way, angle in enumerate(self.angles):
-            image, copy = (asked == way).nonzero().to(images.device, non_blocking=True).unbind(1)
+            image, copy = moved((asked == way).nonzero(), images.device).unbind(1)
             if angle % 360:
                 turned[image, copy] = torch.rot90(images[image], angle // 90, (2, 3))
         return turned

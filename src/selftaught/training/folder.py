@@ -35,10 +35,10 @@ class RunFolder:
 
     def must_be_free(self) -> None:
         """Refuse a folder that holds something, or that cannot be made or written; leave no trace of having asked."""
-        here = self.path.exists()
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
         self.claim()
-        if not here:
-            self.path.rmdir()
+        for path in made:
+            path.rmdir()
 
     def claim(self) -> None:
         """Make the folder, which must not hold anything yet.
@@ -47,7 +47,7 @@ class RunFolder:
             UserError: there is something in it, or it cannot be made or written.
         """
         try:
-            if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
+            if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - {self.path / ".lock"}):
                 what = "another run" if self.config.exists() else "something else"
                 way = (
                     "give another --out, or --resume to go on with it" if self.config.exists() else "give another --out"

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from selftaught.training.folder import write_text
+
 
 class Log:
     """Lines of `log.jsonl` and what stands on the screen meanwhile.
@@ -64,7 +66,7 @@ class Log:
     def begin(self, step: int) -> None:
         """Training starts after `step`: lines of later steps, which a kill made forget, are dropped."""
         kept = [line for line in read_lines(self.path) if line["step"] <= step]
-        self.path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.before = self.seconds = kept[-1]["seconds"] if kept else 0.0
         self.started = self.noted = monotonic()
         self.noted_step = step

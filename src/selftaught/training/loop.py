@@ -6,8 +6,7 @@ Nothing in it waits for the device between two log lines, and nothing in it depe
 interrupted and resumed run is the run that was never interrupted, bit for bit on a CPU.
 """
 
-import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
@@ -40,7 +39,7 @@ class Pretraining:
     optimization: Optimization
     steps: int
     batch_size: int
-    """Images of the source per step; a task may show each of them several times."""
+    """Images of the source per step, at most all of them; a task may show each several times."""
     seed: int
 
     @property
@@ -146,30 +145,36 @@ def train(
             trainer.encoder.train(), trainer.heads.train()
             logged = trainer.step(views, step / run.steps)
             done = step + 1
-            stopped = stop is not None and stop.asked
-            if log.due(done) or stopped or done == run.steps:
-                line = log.write(done, logged, run.optimization.rate(step / run.steps))
-                if not math.isfinite(line["loss"]):
-                    raise UserError(
-                        f"the loss must stay finite, found {line['loss']} at step {done}: the checkpoint before it is "
-                        "kept; try a smaller --learning-rate or --precision 32."
-                    )
+            stopped, last = stop is not None and stop.asked, done == run.steps
+            if log.due(done) or last:
+                _must_be_finite(done, logged)
+                log.write(done, logged, run.optimization.rate(step / run.steps))
                 if watch is not None:
                     watch(done, trainer.encoder, trainer.heads, views)
-                if stopped or done == run.steps or monotonic() - last_save > save_seconds:
-                    checkpoints.save({**trainer.state(), "step": done, "weights": weights})
-                    last_save = monotonic()
+            if stopped or last or (log.due(done) and monotonic() - last_save > save_seconds):
+                _must_be_finite(done, {**logged, **dict(trainer.module.named_parameters())})
+                checkpoints.save({**trainer.state(), "step": done, "weights": weights})
+                last_save = monotonic()
             if stopped:
                 return done
     return run.steps
+
+
+def _must_be_finite(step: int, found: Mapping[str, Tensor]) -> None:
+    """Nothing is logged as a result, and nothing becomes the last good checkpoint, that is not finite throughout."""
+    for name, value in found.items():
+        if not value.isfinite().all():
+            raise UserError(
+                f"the loss and the weights must stay finite, found otherwise in {name} at step {step}: the checkpoint "
+                "before it is kept; begin a new run with a smaller --learning-rate or --precision 32."
+            )
 
 
 def _batches(
     run: Pretraining, trainer: Trainer, start: int, weights: Tensor | None
 ) -> Iterator[tuple[int, Batch, Tensor | None]]:
     """The batches of the steps from `start` on, the next one fetched while this one trains, and the epoch's weights."""
-    size, device = min(run.batch_size, len(run.source)), trainer.fabric.device
-    step = start
+    size, device, step = run.batch_size, trainer.fabric.device, start
     with ThreadPoolExecutor(max_workers=1) as fetcher:
         while step < run.steps:
             epoch, place = divmod(step, run.steps_per_epoch)
@@ -188,6 +193,8 @@ def _batches(
 
 
 def _begin_epoch(run: Pretraining, trainer: Trainer, epoch: int) -> Relabelling:
+    torch.manual_seed(derived(run.seed, "relabel", epoch))
+    trainer.encoder.eval(), trainer.heads.eval()
     with torch.no_grad():
         relabelling = run.task.before_epoch(
             trainer.encoder, trainer.heads, run.source, generator_for(run.seed, "epoch", epoch)

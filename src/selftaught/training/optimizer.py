@@ -37,11 +37,16 @@ class Optimization:
         """Refuse rates and fractions that mean nothing."""
         if not self.learning_rate > 0:
             raise UserError(f"the learning rate must be above 0, found {self.learning_rate}: try 0.003.")
+        for name, low in (("momentum", 0.0), ("beta2", 0.0), ("weight_decay", 0.0), ("drop", 0.0)):
+            if not low <= (value := getattr(self, name)) < 1:
+                raise UserError(f"--{name.replace('_', '-')} must lie in [0, 1), found {value}: leave it out.")
+        if not all(0 <= at <= 1 for at in self.drops):
+            raise UserError(f"--drops must be fractions of the run, found {self.drops}: try 0.3 0.6 0.8.")
         if not 0 <= self.warmup < 1:
             raise UserError(f"the warm-up must be a fraction of the run in [0, 1), found {self.warmup}: try 0.05.")
 
     def rate(self, spent: float) -> float:
-        """The learning rate when the fraction `spent` (0 to 1) of the run is behind us."""
+        """The learning rate when the fraction `spent` (0 to 1) of the run is behind us; 0 only at its very end."""
         if spent < self.warmup:
             return self.learning_rate * spent / self.warmup
         after = (spent - self.warmup) / (1 - self.warmup)

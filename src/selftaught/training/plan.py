@@ -42,6 +42,11 @@ class Budget:
         if not value > 0 or not math.isfinite(value):
             raise UserError(f"--{name} must be above 0, found {value}: give a larger one.")
 
+    def steps_at(self, seconds_per_step: float) -> int:
+        """The steps that fit into the minutes."""
+        assert self.minutes is not None
+        return max(1, round(60 * self.minutes / seconds_per_step))
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -56,11 +61,9 @@ class Plan:
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is CUDA, else Apple's MPS, else the CPU."""
+    """`auto` is CUDA, else the CPU. Apple's MPS only when asked for: we have none to test on."""
     if device == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda", 0)
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
         chosen = torch.device(device)
         torch.empty(1, device=chosen)
@@ -120,7 +123,7 @@ def make_plan(
     measured: float | None = None
     if budget.minutes is not None:
         measured = _seconds_per_step(pretraining, make_fabric(where, how), False)
-        steps = max(1, round(60 * budget.minutes / measured))
+        steps = budget.steps_at(measured)
     elif budget.epochs is not None:
         steps = max(1, round(budget.epochs * pretraining.steps_per_epoch))
     else:
@@ -129,11 +132,11 @@ def make_plan(
     compiled = compiling == "on"
     if compiling == "auto" and where.type == "cuda" and measured is not None and steps * measured > 600:
         compiled = _compiles_soundly(pretraining, make_fabric(where, how))
-    if compiled and measured is not None and budget.minutes is not None:
+    if compiled and measured is not None:
         faster = _seconds_per_step(pretraining, make_fabric(where, how), True)
         compiled = compiling == "on" or faster < 0.95 * measured
         if compiled:
-            measured, steps = faster, max(1, round(60 * budget.minutes / faster))
+            measured, steps = faster, budget.steps_at(faster)
     return Plan(steps=steps, device=str(where), precision=how, compiled=compiled, seconds_per_step=measured)
 
 
@@ -141,12 +144,13 @@ def _trial(pretraining: Pretraining, fabric: Fabric, compiled: bool) -> Callable
     """A function that trains copies of everything by one step and says what was logged."""
     run = replace(pretraining, encoder=deepcopy(pretraining.encoder), heads=deepcopy(pretraining.heads), steps=1)
     trainer = Trainer(fabric, run, compiled)
-    size = min(run.batch_size, len(run.source))
+    run.encoder.eval(), run.heads.eval()
     with torch.no_grad():
         run.task.before_epoch(run.encoder, run.heads, run.source, torch.Generator().manual_seed(0))
 
     def step(number: int) -> dict[str, Tensor]:
-        indices = (torch.arange(size) + number * size) % len(run.source)
+        run.encoder.train(), run.heads.train()
+        indices = (torch.arange(run.batch_size) + number * run.batch_size) % len(run.source)
         batch = run.source.batch(indices, fabric.device)
         views = run.task.views(batch, torch.Generator().manual_seed(derived(run.seed, "trial", number)))
         return trainer.step(views, run.optimization.warmup)

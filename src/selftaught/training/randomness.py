@@ -37,6 +37,6 @@ def order(seed: int, epoch: int, population: int, weights: Tensor | None = None)
     if weights is None:
         return torch.randperm(population, generator=generator)
     # torch.multinomial stops at 2 ** 24 categories; inverting the cumulated weights has no such end.
-    total = weights.double().cumsum(0)
+    total = weights.cpu().double().cumsum(0)
     draws = torch.rand(population, generator=generator, dtype=torch.float64) * total[-1]
     return torch.searchsorted(total, draws, right=True).clamp(max=population - 1)
