@@ -87,7 +87,7 @@ class Run:
             device=choose_device(device),
         )
         self.folder.probes.mkdir(exist_ok=True)
-        name = re.sub(r"\W+", "-", Path(train_part.name).name.removesuffix("(train)")).strip("-")
+        name = re.sub(r"\W+", "-", Path(table.data).name).strip("-")
         found = {**table.to_json(), "step": self.folder.read_status()["step"]}
         write_text(self.folder.probes / f"{name or 'images'}-{protocol}.json", json.dumps(found, indent=1))
         return table

@@ -103,3 +103,13 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     (run / "config.yaml").write_text("!!python/object/apply:os.system ['true']")
     with pytest.raises(UserError, match="must be YAML"):
         read_records([run])
+
+
+def test_probes_of_an_encoder_that_was_trained_further_do_not_count(tmp_path):
+    run = fake_run(tmp_path / "run")
+    path = next((run / "probes").glob("*.json"))
+    step = json.loads((run / "run.json").read_text())["step"]
+    probe = json.loads(path.read_text())
+    for at, count in ((step, 1), (step - 1, 0)):
+        path.write_text(json.dumps({**probe, "step": at}))
+        assert len(read_records([run])[0].probes) == count

@@ -84,7 +84,7 @@ def probe_layers(
 
     counts = [_class_counts(source, viewing.device) for source in (train, test)]
     return ProbeTable(
-        data=train.name,
+        data=train.name.removesuffix(" (train)"),
         chance=int(counts[1].max()) / int(counts[1].sum()),
         pixels=pixels,
         layers=tuple(_row(layer, trained, untrained) for layer in trained[0]),

@@ -34,7 +34,7 @@ class Record:
     encoder: Mapping[str, Any]
     """`encoder.json`; empty where there is none."""
     probes: Sequence[Mapping[str, Any]]
-    """`probes/*.json` that name at least one layer, by file name."""
+    """`probes/*.json` that name at least one layer, by file name; none of an encoder that was trained further since."""
     shown: Mapping[str, Path]
     """Images that the task shows for people: name -> PNG; the final ones, else the last from during training."""
     skipped: Sequence[str]
@@ -103,6 +103,11 @@ def read_records(runs: Sequence[Path]) -> list[Record]:
     ]
 
 
+def _is_current(probe: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
+    """Whether a probe asked the encoder as it is now: one of an interrupted run that went on since says nothing of it."""
+    return "step" not in probe or "step" not in state or bool(probe["step"] == state["step"])
+
+
 def read_record(run: Path, name: str) -> Record:
     """Read one run folder.
 
@@ -110,14 +115,16 @@ def read_record(run: Path, name: str) -> Record:
         run: the folder that `selftaught pretrain` wrote.
         name: what to call it.
     """
+    config, state = read_config(run), read_json(run / "run.json")
+    probes = [read_json(path) for path in sorted(run.glob("probes/*.json"))]
     return Record(
         path=run,
         name=name,
-        config=read_config(run),
-        state=read_json(run / "run.json"),
+        config=config,
+        state=state,
         log=read_log(run / "log.jsonl"),
         encoder=read_json(run / "encoder.json"),
-        probes=[probe for path in sorted(run.glob("probes/*.json")) if (probe := read_json(path)).get("layers")],
+        probes=[probe for probe in probes if probe.get("layers") and _is_current(probe, state)],
         shown={path.stem: path for path in find_shown(run / "shown")},
         skipped=read_lines(run / "skipped.txt"),
     )
