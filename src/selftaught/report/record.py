@@ -104,7 +104,7 @@ def read_records(runs: Sequence[Path]) -> list[Record]:
 
 
 def _is_current(probe: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
-    """Whether a probe asked the encoder as it is now: one of an interrupted run that went on since says nothing of it."""
+    """Whether a probe asked the encoder as it is now: once an interrupted run is resumed it does not hold."""
     return "step" not in probe or "step" not in state or bool(probe["step"] == state["step"])
 
 
