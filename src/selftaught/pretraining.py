@@ -26,7 +26,7 @@ from selftaught.training.folder import RunFolder, write_text
 from selftaught.training.interruption import stop_on_signals
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train
-from selftaught.training.machine import hardware, keep_freed_memory
+from selftaught.training.machine import hardware, keep_freed_memory, use_threads
 from selftaught.training.plan import choose_device, make_fabric, make_plan
 
 LINES = 400
@@ -75,7 +75,7 @@ def pretrain(
         folder.claim()
     if built.skipped:
         console.print(f"{len(built.skipped):,} images skipped, listed with reasons in {folder.skipped}")
-    with folder.locked():
+    with folder.locked(), use_threads(chosen.general.threads):
         if not resume:
             _begin(folder, where, listed, chosen, built)
         _carry_out(folder, built, chosen.general.device if resume else None, console)
@@ -141,6 +141,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
         size=built.pretraining.task.size,
         device=plan.device,
         precision=plan.precision,
+        threads=torch.get_num_threads(),
         compile="on" if plan.compiled else "off",
         crops=len(source) if isinstance(source, Crops) else None,
     )

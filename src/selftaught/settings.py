@@ -51,12 +51,14 @@ class General:
     """auto (CUDA where there is one), cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
     """bf16 where it is faster, else 32."""
+    threads: int | None = None
+    """CPU threads; by default those that torch takes. Stored, because sums in another order are other sums."""
     compile: Compile = "auto"
     """torch.compile: auto only on GPUs, for many --minutes, if it agrees with eager and pays."""
 
     def __post_init__(self) -> None:
         """Refuse numbers of nothing."""
-        for name in ("size", "batch_size", "limit", "crops"):
+        for name in ("size", "batch_size", "limit", "crops", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, found {value}: give a larger one.")
