@@ -82,9 +82,7 @@ def probe(
     limit: Annotated[int | None, Parameter(help="Take only this many images of each part.")] = None,
     labels: Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    json_: Annotated[
-        bool, Parameter(name="--json", help="Print one JSON object and nothing else.", negative="")
-    ] = False,
+    json_: Json = False,
 ) -> None:
     """Ask every layer of a run what it learned, beside random weights, raw pixels and chance."""
     from selftaught.downstream.table import render
@@ -122,9 +120,7 @@ def list_(
     what: Annotated[Literal["tasks", "encoders", "sources"], Parameter(help="What to list.")],
     /,
     *,
-    json_: Annotated[
-        bool, Parameter(name="--json", help="Print one JSON object and nothing else.", negative="")
-    ] = False,
+    json_: Json = False,
 ) -> None:
     """List what there is to choose from."""
     rows = _rows(what)
