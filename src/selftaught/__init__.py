@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from selftaught.errors import UserError
     from selftaught.pretext import TASKS
     from selftaught.pretraining import pretrain
+    from selftaught.profiling import profile
     from selftaught.report import write_report
     from selftaught.run import Run
 
@@ -30,6 +31,7 @@ _HOMES = {
     "selftaught.pretext": ("TASKS",),
     "selftaught.report": ("write_report",),
     "selftaught.pretraining": ("pretrain",),
+    "selftaught.profiling": ("profile",),
     "selftaught.run": ("Run",),
 }
 
@@ -49,6 +51,7 @@ __all__ = [
     "open_source",
     "open_splits",
     "pretrain",
+    "profile",
     "write_report",
 ]
 

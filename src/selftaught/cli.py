@@ -50,9 +50,8 @@ def application(given: Sequence[str]) -> App:
     )
     if given[:1] == ["pretrain"]:
         from selftaught.flags import pretrain_command
-        from selftaught.pretraining import pretrain as run
 
-        command, config = pretrain_command(given[1:], run, pretrain.__doc__ or "")
+        command, config = pretrain_command(given[1:], _pretrain, pretrain.__doc__ or "")
         app.command(command)
         app.config = () if config is None else (config,)
     else:
@@ -149,6 +148,21 @@ def demo(
     from selftaught.demo import demonstrate
 
     demonstrate(minutes, out, data, tell=_print)
+
+
+def _pretrain(data: Sequence[str], profile: bool = False, **options: Any) -> None:
+    if not profile:
+        from selftaught.pretraining import pretrain
+
+        pretrain(data, **options)
+        return
+    from selftaught.profiling import profile as measure
+    from selftaught.profiling import render
+
+    for name in ("out", "resume"):
+        if options.pop(name, None):
+            raise UserError(f"--profile writes nothing, found --{name}: leave one of the two out.")
+    _print(render(measure(data, **options)))
 
 
 def _rows(what: str) -> list[dict[str, Any]]:

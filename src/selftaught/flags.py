@@ -22,6 +22,7 @@ FILES: tuple[tuple[str, Any, Any, str], ...] = (
     ("resume", bool, False, "Go on with the run in --out, with the settings it has."),
     ("config", Path | None, None, "A config.yaml of another run; what is given beside it wins."),
     ("labels", Path | None, None, "CSV file with the columns path and label."),
+    ("profile", bool, False, "Measure where the time of a step goes, and stop: nothing is written."),
 )
 """What `pretrain` offers beside settings: name, type, default, help."""
 BUDGETS = ("minutes", "epochs", "steps")

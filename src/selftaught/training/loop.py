@@ -24,6 +24,9 @@ from selftaught.training.log import Log
 from selftaught.training.optimizer import Optimization, forget, set_rate
 from selftaught.training.randomness import derived, generator_for, order
 
+Mark = Callable[[str], None]
+"""Called when a part of a step is over, with its name; a profile takes the time there."""
+
 Watch = Callable[[int, Encoder, nn.ModuleDict, Views], None]
 """Called at every log line with what was last shown; it may look and write files, and must not train."""
 
@@ -43,9 +46,14 @@ class Pretraining:
     seed: int
 
     @property
-    def steps_per_epoch(self) -> int:
-        """Whole batches in one pass over the source, at least one."""
+    def steps_per_pass(self) -> int:
+        """Whole batches in the source, at least one."""
         return max(1, len(self.source) // self.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Steps from one `before_epoch` to the next, at least one: a pass, unless the task says otherwise."""
+        return max(1, self.task.epoch(self.source) // self.batch_size)
 
 
 class Losses(nn.Module):
@@ -78,8 +86,9 @@ class Trainer:
             losses.compile()
         self.module, *self.optimizers = fabric.setup(losses, *optimizers)
 
-    def step(self, views: Views, spent: float) -> Outcome:
+    def step(self, views: Views, spent: float, mark: Mark | None = None) -> Outcome:
         """Let the critic, if there is one, and then the others learn from the same views."""
+        mark = mark or (lambda part: None)
         logged: Outcome = {}
         for player in reversed(range(len(self.optimizers))):
             for other, weights in enumerate(self.weights):
@@ -88,13 +97,17 @@ class Trainer:
             optimizer = self.optimizers[player]
             set_rate(optimizer, self.optimization.rate(spent))
             loss, outcome = self.module(views, player == 1)
+            mark("forward")
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
+            mark("backward")
             optimizer.step()
+            mark("optimizer")
             logged |= {"critic_loss" if player == 1 else "loss": loss.detach()}
             logged |= {name: value.detach() for name, value in outcome.items()}
         with torch.no_grad():
             self.task.after_step(self.encoder, self.heads, views, logged)
+        mark("after step")
         return logged
 
     def state(self) -> dict[str, Any]:
@@ -111,6 +124,10 @@ class Trainer:
         self.heads.load_state_dict(state["heads"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+            for weight, memories in optimizer.state.items():
+                tensors = [memory for memory in memories.values() if isinstance(memory, Tensor)]
+                if any(memory.ndim and memory.shape != weight.shape for memory in tensors):
+                    raise ValueError("an optimizer remembers weights of other shapes")
 
 
 def train(
@@ -134,8 +151,14 @@ def train(
     run, generator = pretraining, torch.Generator()
     start, weights = 0, None
     if (saved := checkpoints.load()) is not None:
-        trainer.load(saved)
-        start, weights = saved["step"], saved["weights"]
+        try:
+            trainer.load(saved)
+            start, weights = saved["step"], saved["weights"]
+        except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"a checkpoint must fit the run that goes on from it, found another in {checkpoints.last.parent}: put "
+                "that of the run back, or start it anew in another folder with --out."
+            ) from error
     log.begin(start)
     last_save = monotonic()
     with torch.random.fork_rng():
@@ -180,7 +203,7 @@ def _batches(
             epoch, place = divmod(step, run.steps_per_epoch)
             if place == 0:
                 weights = _begin_epoch(run, trainer, epoch).weights
-            indices = order(run.seed, epoch, len(run.source), weights)
+            indices = order(run.seed, epoch, len(run.source), weights, run.steps_per_epoch * size)
             end = min(run.steps_per_epoch, place + run.steps - step)
             parts = [indices[i * size : (i + 1) * size] for i in range(place, end)]
             fetched = fetcher.submit(run.source.batch, parts[0], device)

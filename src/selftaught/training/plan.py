@@ -6,8 +6,7 @@ is the same run. What is tried out here is tried on copies and leaves no trace i
 
 import math
 from collections.abc import Callable
-from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from statistics import median
 from time import monotonic
 from typing import Literal
@@ -17,8 +16,9 @@ from lightning_fabric import Fabric
 from torch import Tensor
 
 from selftaught.errors import UserError
-from selftaught.training.loop import Pretraining, Trainer
-from selftaught.training.randomness import ambient, derived
+from selftaught.training.loop import Pretraining
+from selftaught.training.randomness import ambient
+from selftaught.training.trial import Trial
 
 Precision = Literal["auto", "32", "bf16"]
 Compile = Literal["auto", "on", "off"]
@@ -125,7 +125,7 @@ def make_plan(
         measured = _seconds_per_step(pretraining, make_fabric(where, how), False)
         steps = budget.steps_at(measured)
     elif budget.epochs is not None:
-        steps = max(1, round(budget.epochs * pretraining.steps_per_epoch))
+        steps = max(1, round(budget.epochs * pretraining.steps_per_pass))
     else:
         assert budget.steps is not None
         steps = budget.steps
@@ -140,33 +140,15 @@ def make_plan(
     return Plan(steps=steps, device=str(where), precision=how, compiled=compiled, seconds_per_step=measured)
 
 
-def _trial(pretraining: Pretraining, fabric: Fabric, compiled: bool) -> Callable[[int], dict[str, Tensor]]:
-    """A function that trains copies of everything by one step and says what was logged."""
-    run = replace(pretraining, encoder=deepcopy(pretraining.encoder), heads=deepcopy(pretraining.heads), steps=1)
-    trainer = Trainer(fabric, run, compiled)
-    run.encoder.eval(), run.heads.eval()
-    with torch.no_grad():
-        run.task.before_epoch(run.encoder, run.heads, run.source, torch.Generator().manual_seed(0))
-
-    def step(number: int) -> dict[str, Tensor]:
-        run.encoder.train(), run.heads.train()
-        indices = (torch.arange(run.batch_size) + number * run.batch_size) % len(run.source)
-        batch = run.source.batch(indices, fabric.device)
-        views = run.task.views(batch, torch.Generator().manual_seed(derived(run.seed, "trial", number)))
-        return trainer.step(views, run.optimization.warmup)
-
-    return step
-
-
 def _seconds_per_step(pretraining: Pretraining, fabric: Fabric, compiled: bool, spend: float = 4.0) -> float:
     """The median of a few seconds of steps, the first (allocations, compilation) left out."""
     seconds: list[float] = []
     with ambient(pretraining.seed, "trial"):
-        step = _trial(pretraining, fabric, compiled)
-        step(0)["loss"].item()
+        trial = Trial(pretraining, fabric, compiled)
+        trial.step(0)["loss"].item()
         while len(seconds) < 2 or (sum(seconds) < spend and len(seconds) < 200):
             begun = monotonic()
-            step(len(seconds) + 1)["loss"].item()
+            trial.step(len(seconds) + 1)["loss"].item()
             seconds.append(monotonic() - begun)
     return median(seconds)
 
@@ -177,8 +159,8 @@ def _compiles_soundly(pretraining: Pretraining, fabric: Fabric, steps: int = 3) 
     try:
         for compiled in (False, True):
             with ambient(pretraining.seed, "trial"):
-                step = _trial(pretraining, fabric, compiled)
-                trails.append(torch.stack([step(number)["loss"].float() for number in range(steps)]).cpu())
+                trial = Trial(pretraining, fabric, compiled)
+                trails.append(torch.stack([trial.step(number)["loss"].float() for number in range(steps)]).cpu())
     except Exception:  # whatever a compiler raises, eager works
         return False
     # After the first step the losses depend on the gradients of those before.

@@ -1,0 +1,121 @@
+"""Where the time of a training step goes, and how much of what the machine can do it uses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import monotonic
+
+import torch
+from lightning_fabric import Fabric
+from rich.console import Console
+from torch.utils.flop_counter import FlopCounterMode
+
+from selftaught.training.log import Log
+from selftaught.training.loop import Pretraining
+from selftaught.training.machine import hardware
+from selftaught.training.randomness import ambient
+from selftaught.training.trial import Trial
+
+SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
+"""Of the square matrices whose product is taken for what a device can do at most: large enough to be nothing else."""
+
+
+@dataclass(frozen=True)
+class Profile:
+    """One training step by part; seconds are medians over steps."""
+
+    hardware: str
+    precision: str
+    batch_size: int
+    parts: dict[str, float]
+    """Seconds of images (which the loop fetches while the step before trains), views, forward, backward, optimizer."""
+    line: float
+    """Seconds that one log line costs."""
+    operations: int
+    """Floating-point operations of a step's products and convolutions; a multiplication and an addition are two."""
+    peak: float
+    """Operations per second of a large matrix product in the same precision."""
+
+    @property
+    def seconds(self) -> float:
+        """Of a step, its parts one after the other."""
+        return sum(self.parts.values())
+
+    @property
+    def images_per_second(self) -> float:
+        """Images of the source per second; a task may show each several times."""
+        return self.batch_size / self.seconds
+
+    @property
+    def share(self) -> float:
+        """How much of the machine's peak a step uses, 0 to 1."""
+        return self.operations / self.seconds / self.peak
+
+
+def profile_step(pretraining: Pretraining, fabric: Fabric, precision: str, spend: float = 6.0) -> Profile:
+    """Measure some seconds of steps on a copy, part by part.
+
+    Between the parts it waits for the device, which the loop does not: on a GPU the parts show where the time goes, and
+    their sum is more than what a step costs.
+    """
+    device = fabric.device
+    laps: list[dict[str, float]] = []
+    with ambient(pretraining.seed, "trial"):
+        trial = Trial(pretraining, fabric, False)
+        with FlopCounterMode(display=False) as counted:
+            trial.step(0)
+        begun = monotonic()
+        while len(laps) < 5 or monotonic() - begun < spend:
+            lap = _Lap(device)
+            logged = trial.step(len(laps) + 1, lap.mark)
+            laps.append(lap.parts)
+        with TemporaryDirectory() as folder:
+            log = Log(Path(folder) / "log.jsonl", 1, 1, {}, 1, Console(file=StringIO()))
+            line = _seconds(lambda: log.write(1, logged, 0.0), device)
+    return Profile(
+        hardware=hardware(device),
+        precision=precision,
+        batch_size=pretraining.batch_size,
+        parts={part: median(lap[part] for lap in laps[1:]) for part in laps[0]},
+        line=line,
+        operations=counted.get_total_flops(),
+        peak=_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32),
+    )
+
+
+class _Lap:
+    """Takes the time between marks."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.parts = device, dict[str, float]()
+        _wait(device)
+        self.last = monotonic()
+
+    def mark(self, part: str) -> None:
+        """What happened since the last mark belongs to this part; a critic's parts and the others' add up."""
+        _wait(self.device)
+        now = monotonic()
+        self.parts[part] = self.parts.get(part, 0.0) + now - self.last
+        self.last = now
+
+
+def _peak(device: torch.device, dtype: torch.dtype) -> float:
+    side = SIDE[device.type]
+    factor = torch.ones(side, side, device=device, dtype=dtype)
+    return 2 * side**3 / min(_seconds(lambda: factor @ factor, device) for _ in range(6))
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    _wait(device)
+    begun = monotonic()
+    work()
+    _wait(device)
+    return monotonic() - begun
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
