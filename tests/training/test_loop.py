@@ -119,6 +119,17 @@ def test_a_loss_that_is_not_finite_stops_with_the_last_good_checkpoint(tmp_path)
     assert same(final(tmp_path / "run"), good)
 
 
+def test_batch_norm_of_one_view_is_one_sentence():
+    run = pretraining(Rotation)
+    run.heads["angle"] = nn.Sequential(nn.BatchNorm1d(16), nn.Linear(16, 4))
+    trainer = Trainer(make_fabric(torch.device("cpu"), "32"), run)
+    views = Rotation(size=16, copies="one").views(
+        run.source.batch(torch.tensor([0]), torch.device("cpu")), torch.Generator()
+    )
+    with pytest.raises(UserError, match=r"more than one view in a step.*--batch-size"):
+        trainer.step(views, 0.5)
+
+
 def test_players_train_their_own_weights_only():
     run = pretraining(TOYS["game"])
     trainer = Trainer(make_fabric(torch.device("cpu"), "32"), run)

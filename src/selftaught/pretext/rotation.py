@@ -34,6 +34,8 @@ class Rotation(Task):
     """Share of the image's area that is shown, smallest and largest. Before the turn, so that it says nothing of it."""
     flip: bool = True
     """Mirror half of the images, before the turn."""
+    inscribed: bool = False
+    """Turn by resampling the inscribed square even where no angle asks for it: for comparisons with angles that do."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
@@ -58,7 +60,7 @@ class Rotation(Task):
             asked = torch.arange(ways).repeat(count, 1)
         else:
             asked = torch.randint(ways, (count, 1), generator=generator)
-        if all(angle % 90 == 0 for angle in self.angles):
+        if all(angle % 90 == 0 for angle in self.angles) and not self.inscribed:
             turned = self._quarter_turns(batch.warp(crop, self.size), asked)
         else:
             degrees = torch.tensor(self.angles)[asked].flatten()

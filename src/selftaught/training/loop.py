@@ -96,7 +96,7 @@ class Trainer:
                     weight.requires_grad_(other == player)
             optimizer = self.optimizers[player]
             set_rate(optimizer, self.optimization.rate(spent))
-            loss, outcome = self.module(views, player == 1)
+            loss, outcome = self._asked(views, of_critic=player == 1)
             mark("forward")
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
@@ -109,6 +109,17 @@ class Trainer:
             self.task.after_step(self.encoder, self.heads, views, logged)
         mark("after step")
         return logged
+
+    def _asked(self, views: Views, of_critic: bool) -> tuple[Tensor, Outcome]:
+        try:
+            loss, outcome = self.module(views, of_critic)
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                "batch norm needs more than one view in a step, found one: give a larger --batch-size."
+            ) from error
+        return loss, outcome
 
     def state(self) -> dict[str, Any]:
         """Weights, memories and optimizers."""
