@@ -127,7 +127,7 @@ def test_a_signal_saves_and_resume_ends_the_run(run, tmp_path, number):
 class TestMistakes:
     def test_names_that_do_not_exist_have_near_ones(self, folder, capsys, tmp_path):
         out = ("--steps", 1, "--out", tmp_path / "run")
-        assert "did you mean rotation?" in mistake(capsys, "pretrain", folder, "--task", "rotatoin", *out)
+        assert "did you mean rotation" in mistake(capsys, "pretrain", folder, "--task", "rotatoin", *out)
         assert "did you mean convnet?" in mistake(capsys, "pretrain", folder, "--encoder", "covnet", *out)
         assert "--angles" in mistake(capsys, "pretrain", folder, "--anlges", 0, *out)
         assert "resnet18" in mistake(capsys, "pretrain", folder, "--encoder", "timm:resnet81", *out)

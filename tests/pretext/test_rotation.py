@@ -8,7 +8,7 @@ from selftaught.pretext.rotation import Rotation
 from toys import ToyBatch, ToySource
 
 CPU = torch.device("cpu")
-STILL = {"size": 16, "scale": (1.0, 1.0), "flip": False}
+STILL = {"size": 16, "crop": 1.0, "scale": (1.0, 1.0), "flip": False}
 """Nothing but the turn."""
 
 
@@ -46,7 +46,7 @@ def test_other_angles_turn_counter_clockwise_within_the_inscribed_square():
     y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
     smooth = torch.stack([x, y, (x + y) / 2])[None]
     batch = ToyBatch({"image": smooth}, torch.tensor([0]), {}, 1)
-    shown = views(Rotation(angles=(0, 45, 90), size=45, scale=(1.0, 1.0), flip=False), batch)
+    shown = views(Rotation(angles=(0, 45, 90), size=45, crop=1.0, scale=(1.0, 1.0), flip=False), batch)
     for angle, image in zip((0, 45, 90), shown["images"], strict=True):
         expected = rotate(smooth, angle, InterpolationMode.BILINEAR)[0, :, 9:54, 9:54]  # its corners touch the filling
         assert (image - expected)[:, 2:-2, 2:-2].abs().max() < 0.02
@@ -82,3 +82,20 @@ def test_the_loss_is_the_mean_over_images_and_angles_of_the_negative_log_probabi
 def test_less_than_two_angles_are_no_question(angles):
     with pytest.raises(UserError, match="two different angles"):
         Rotation(angles=angles)
+
+
+def test_crops_are_shown_at_the_zoom_of_the_whole_image():
+    """From pixel to pixel a ramp climbs in a part of it as it does in the whole, but for the aspect, which is random."""
+    y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
+    batch = ToyBatch({"image": torch.stack([x, y, x])[None]}, torch.tensor([0]), {}, 1)
+    part = views(Rotation(size=64, crop=0.5, scale=(0.25, 0.25), flip=False), batch)["images"][0]
+    assert part.shape == (3, 32, 32)
+    along_x, along_y = part[0].diff(dim=1)[1:-1, 1:-1], part[1].diff(dim=0)[1:-1, 1:-1]
+    assert torch.allclose(along_x * along_y, torch.tensor(1 / 63**2), rtol=1e-3)
+
+
+def test_an_encoder_that_cannot_read_the_crop_is_one_sentence():
+    encoder = make_encoder("timm:vit_tiny_patch16_224", size=32)
+    with pytest.raises(UserError, match=r"crops of 24 pixels are too small for it.*--crop"):
+        Rotation(size=32).heads(encoder, ToySource())
+    Rotation(size=32, crop=1.0).heads(encoder, ToySource())

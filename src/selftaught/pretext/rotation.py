@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from selftaught.augment.warp import affine, moved, random_crop, require_shares
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.heads import HeadKind, classifier
+from selftaught.heads import HeadKind, classifier, require_readable
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,12 @@ class Rotation(Task):
     """All angles of each image in the batch ("significantly better", section 3.1 of the paper), or one at random."""
     head: HeadKind = "linear"
     """Linear, as in the paper, or mlp."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the image's area that is shown, smallest and largest. Before the turn, so that it says nothing of it."""
+    crop: float = 0.75
+    """Side of the views as a share of --size: parts of an image at the zoom of the whole. They cost half as much, and
+    an encoder that learned from parts can be asked about wholes; 1 for one that reads a single size."""
+    scale: tuple[float, float] = (0.4, 0.8)
+    """Share of the image's area that a view shows, smallest and largest; the zoom is that of the whole image where it
+    is the square of `crop`. Drawn before the turn, so that it says nothing of it."""
     flip: bool = True
     """Mirror half of the images, before the turn."""
     inscribed: bool = False
@@ -40,6 +44,7 @@ class Rotation(Task):
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
         require_shares("--scale", self.scale)
+        require_shares("--crop", (self.crop, 1.0))
         turns = {angle % 360 for angle in self.angles}
         if len(turns) < 2 or len(turns) < len(self.angles):
             raise UserError(
@@ -49,26 +54,27 @@ class Rotation(Task):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """One classifier on the pooled last layer."""
+        require_readable(encoder, round(self.crop * self.size), "crop")
         channels = list(encoder.layers.values())[-1].channels
         return nn.ModuleDict({"angle": classifier(channels, len(self.angles), self.head)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (n, 3, S, S) and `angle` (n,), an index; n is K * B with the angles of one image in a row, or B."""
+        """`images` (n, 3, s, s) and `angle` (n,), an index; n is K * B with the angles of one image in a row, or B."""
         count, ways = len(batch), len(self.angles)
-        crop = random_crop(count, generator, scale=self.scale, flip=0.5 * self.flip)
+        crop, side = random_crop(count, generator, scale=self.scale, flip=0.5 * self.flip), round(self.crop * self.size)
         if self.copies == "all":
             asked = torch.arange(ways).repeat(count, 1)
         else:
             asked = torch.randint(ways, (count, 1), generator=generator)
         if all(angle % 90 == 0 for angle in self.angles) and not self.inscribed:
-            turned = self._quarter_turns(batch.warp(crop, self.size), asked)
+            turned = self._quarter_turns(batch.warp(crop, side), asked)
         else:
             degrees = torch.tensor(self.angles)[asked].flatten()
             # The square inscribed in every turn of the unit square: empty corners would be the answer. Quarter turns
             # are resampled like all others; what the lattice leaves in the others still tells angles modulo 90 apart.
-            side = math.sqrt(0.5)
-            turn = affine(degrees=degrees, width=side, height=side, count=len(degrees)).reshape(count, -1, 3, 3)
-            turned = batch.warp(crop[:, None] @ turn, self.size)
+            half = math.sqrt(0.5)
+            turn = affine(degrees=degrees, width=half, height=half, count=len(degrees)).reshape(count, -1, 3, 3)
+            turned = batch.warp(crop[:, None] @ turn, side)
         return {"images": turned.flatten(0, 1), "angle": moved(asked.flatten(), turned.device)}
 
     def _quarter_turns(self, images: Tensor, asked: Tensor) -> Tensor:
