@@ -2,7 +2,10 @@
 
 from typing import Literal
 
+import torch
 from torch import nn
+
+from selftaught.errors import UserError
 
 HeadKind = Literal["linear", "mlp"]
 
@@ -22,3 +25,40 @@ def classifier(features: int, classes: int, kind: HeadKind = "linear", hidden: i
     return nn.Sequential(
         nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, classes)
     )
+
+
+def dense(features: int, outputs: int, affine: bool = True) -> nn.Module:
+    """A fully connected layer with batch norm and ReLU: (B, features) -> (B, outputs).
+
+    Args:
+        features: what comes in.
+        outputs: what goes out.
+        affine: whether the norm has a scale and a shift of its own to learn. Without, no unit can fall silent: Doersch
+            et al. 2015 found that theirs did, and all patches looked alike to the head.
+    """
+    return nn.Sequential(nn.Linear(features, outputs, bias=False), nn.BatchNorm1d(outputs, affine=affine), nn.ReLU())
+
+
+def require_readable(encoder: nn.Module, side: int, what: str = "tile") -> None:
+    """Refuse an encoder that cannot read images of `side` pixels: its strides leave nothing, or its patches do not fit.
+
+    Args:
+        encoder: what is asked.
+        side: pixels along what it will be shown.
+        what: the word for that, which is also the name of the flag that says how large it is.
+
+    Raises:
+        UserError: it cannot.
+    """
+    training = encoder.training
+    device = next((weight.device for weight in encoder.parameters()), torch.device("cpu"))
+    try:
+        with torch.no_grad():
+            encoder.eval()(torch.zeros(1, 3, side, side, device=device))
+    except (AssertionError, RuntimeError, ValueError) as error:  # encoders refuse in many ways
+        raise UserError(
+            f"the encoder must be able to read a {what} alone, found that {what}s of {side} pixels are too small for "
+            f"it: give a larger --size or --{what}, or another --encoder."
+        ) from error
+    finally:
+        encoder.train(training)
