@@ -31,11 +31,12 @@ class Rotation(Task):
     head: HeadKind = "linear"
     """Linear, as in the paper, or mlp."""
     crop: float = 0.75
-    """Side of the views as a share of --size: parts of an image at the zoom of the whole. They cost half as much, and
-    an encoder that learned from parts can be asked about wholes; 1 for one that reads a single size."""
-    scale: tuple[float, float] = (0.4, 0.8)
-    """Share of the image's area that a view shows, smallest and largest; the zoom is that of the whole image where it
-    is the square of `crop`. Drawn before the turn, so that it says nothing of it."""
+    """Side of the views as a share of --size: they cost half as much, and an encoder that learned from small crops can
+    be asked about whole images, and is the better for seeing things larger there than in training (Touvron et al.
+    2019, "Fixing the train-test resolution discrepancy"); 1 for an encoder that reads a single size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Share of the image's area that is shown, smallest and largest; the zoom is that of the whole image where it is
+    the square of `crop`. Before the turn, so that it says nothing of it."""
     flip: bool = True
     """Mirror half of the images, before the turn."""
     inscribed: bool = False
