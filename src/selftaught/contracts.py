@@ -23,7 +23,7 @@ import torch
 from torch import Tensor, nn
 
 Views = dict[str, Tensor]
-"""What a task shows and asks: tensors by name, first axis B or K * B."""
+"""What a task shows and asks: tensors by name, first axis B or K * B, unless all of the batch share it."""
 
 Outcome = dict[str, Tensor]
 """What a loss found, detached: scalars are logged by name, larger tensors only reach `after_step`."""
@@ -146,9 +146,12 @@ class Task(ABC):
     """Options the encoder must be built with, e.g. {"reads": "lightness"}."""
     needs: ClassVar[tuple[str, ...]] = ()
     """Targets the source must carry, e.g. ("label",)."""
+    tiled: ClassVar[bool] = False
+    """Whether it shows tiles of images: the encoder's batch statistics are set on whole ones before it is asked."""
 
     size: int = 32
-    """Side, in pixels, of what the encoder is shown."""
+    """Side, in pixels, of a whole view: what the encoder is built for and is probed at. Where a task cuts a view into
+    tiles, the encoder sees these alone, at the zoom of the whole."""
 
     @abstractmethod
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
@@ -169,8 +172,12 @@ class Task(ABC):
     def before_epoch(
         self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
     ) -> Relabelling:
-        """Called before each pass over the source, in eval mode: relabel, reweigh, restart."""
+        """Called before each epoch, in eval mode: relabel, reweigh, restart."""
         return Relabelling()
+
+    def epoch(self, source: Source) -> int:
+        """Images shown from one `before_epoch` to the next: by default every image of the source once."""
+        return len(source)
 
     def after_step(self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome) -> None:  # noqa: B027
         """Called after each optimizer step, without gradients: bank entries, moving averages."""

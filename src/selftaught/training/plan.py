@@ -66,6 +66,8 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
         chosen = torch.device(device)
+        if chosen.type not in ("cpu", "cuda", "mps"):
+            raise RuntimeError("known are cpu, cuda and mps")
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
@@ -141,7 +143,7 @@ def make_plan(
 
 
 def _seconds_per_step(pretraining: Pretraining, fabric: Fabric, compiled: bool, spend: float = 4.0) -> float:
-    """The median of a few seconds of steps, the first (allocations, compilation) left out."""
+    """The median of a few seconds of steps, but not of the first, and a step's share of what comes before an epoch."""
     seconds: list[float] = []
     with ambient(pretraining.seed, "trial"):
         trial = Trial(pretraining, fabric, compiled)
@@ -150,7 +152,7 @@ def _seconds_per_step(pretraining: Pretraining, fabric: Fabric, compiled: bool, 
             begun = monotonic()
             trial.step(len(seconds) + 1)["loss"].item()
             seconds.append(monotonic() - begun)
-    return median(seconds)
+    return median(seconds) + trial.before_epoch_seconds / pretraining.steps_per_epoch
 
 
 def _compiles_soundly(pretraining: Pretraining, fabric: Fabric, steps: int = 3) -> bool:

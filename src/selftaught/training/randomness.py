@@ -31,12 +31,16 @@ def ambient(seed: int, what: str, number: int = 0) -> Iterator[None]:
         yield
 
 
-def order(seed: int, epoch: int, population: int, weights: Tensor | None = None) -> Tensor:
-    """Which images an epoch sees: (N,) indices, every image once, or N draws in proportion to `weights` (N,)."""
-    generator = generator_for(seed, "order", epoch)
+def order(seed: int, epoch: int, population: int, weights: Tensor | None = None, draws: int | None = None) -> Tensor:
+    """Which images an epoch sees: (draws,) indices, every image once and again, or in proportion to `weights` (N,).
+
+    Without `draws` as many as there are.
+    """
+    generator, draws = generator_for(seed, "order", epoch), population if draws is None else draws
     if weights is None:
-        return torch.randperm(population, generator=generator)
+        passes = [torch.randperm(population, generator=generator) for _ in range(-(-draws // population))]
+        return torch.cat(passes)[:draws]
     # torch.multinomial stops at 2 ** 24 categories; inverting the cumulated weights has no such end.
     total = weights.cpu().double().cumsum(0)
-    draws = torch.rand(population, generator=generator, dtype=torch.float64) * total[-1]
-    return torch.searchsorted(total, draws, right=True).clamp(max=population - 1)
+    places = torch.rand(draws, generator=generator, dtype=torch.float64) * total[-1]
+    return torch.searchsorted(total, places, right=True).clamp(max=population - 1)
