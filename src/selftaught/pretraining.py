@@ -1,8 +1,10 @@
 """Pretraining as one call: settings and images in, a run folder out."""
 
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -17,17 +19,19 @@ from selftaught.build import Built, build, describe_encoder
 from selftaught.contracts import Encoder, Views
 from selftaught.data.crops import Crops
 from selftaught.data.photos import words
+from selftaught.data.reader import readable
 from selftaught.errors import UserError
 from selftaught.figures.grid import save_png
 from selftaught.run import Run
 from selftaught.settings import Settings, plain, tupled
 from selftaught.training.checkpoint import Checkpoints
-from selftaught.training.folder import RunFolder, write_text
+from selftaught.training.folder import RunFolder
 from selftaught.training.interruption import stop_on_signals
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train
 from selftaught.training.machine import hardware, keep_freed_memory, use_threads
 from selftaught.training.plan import choose_device, make_fabric, make_plan
+from selftaught.training.whole import write_error, write_text
 
 LINES = 400
 """About how many lines a log has, whatever the length of the run."""
@@ -61,7 +65,7 @@ def pretrain(
         UserError: something was asked for that cannot be.
     """
     keep_freed_memory()
-    console = Console(file=sys.stderr, highlight=False, soft_wrap=True)
+    console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
     where = [_absolute(word) for word in words(data)] if data else []
     listed = None if labels is None else _absolute(str(labels))
     if resume:
@@ -74,7 +78,8 @@ def pretrain(
         built = build(where, chosen, None if listed is None else Path(listed))
         folder.claim()
     if built.skipped:
-        console.print(f"{len(built.skipped):,} images skipped, listed with reasons in {folder.skipped}")
+        where_said = readable(str(folder.skipped))
+        console.print(f"{len(built.skipped):,} images skipped, listed with reasons in {where_said}")
     with folder.locked(), use_threads(chosen.general.threads):
         if not resume:
             _begin(folder, where, listed, chosen, built)
@@ -173,52 +178,63 @@ def _carry_out(folder: RunFolder, built: Built, device: str | None, console: Con
     """Carry a run out from where it stands, and leave it in a state that says so whatever happens."""
     config, status = folder.read_config(), folder.read_status()
     run = replace(built.pretraining, steps=config["steps"])
-    if status["fingerprint"] != run.source.fingerprint:
+    if status.get("fingerprint") != run.source.fingerprint:
         raise UserError(
             f"a resumed run needs the images it began with, found others in {run.source.name}: restore them, or begin "
             "a new run."
         )
     where = choose_device(device or config["device"])
-    checkpoints = Checkpoints(folder.checkpoints)
-    log = Log(folder.log, run.steps, run.batch_size, status["chance"], max(1, run.steps // LINES), console)
+    checkpoints = Checkpoints(folder.checkpoints, folder.identity())
+    every = max(1, run.steps // LINES)
+    log = Log(folder.log, run.steps, run.batch_size, run.task.chance(run.source), every, console)
     console.print(
         f"{config['task']} on {config['encoder']}, {len(run.source):,} images from {run.source.name}, "
         f"{run.steps:,} steps of {run.batch_size}, {config['size']} px, precision {config['precision']}, "
         f"{hardware(where)}"
     )
     folder.update_status(status="running")
-    stands, done = "failed", 0
     try:
         trainer = Trainer(make_fabric(where, config["precision"]), run, config["compile"] == "on")
         with stop_on_signals() as stop, log:
-            done = train(run, trainer, checkpoints, log, watch=_watch(folder, run), stop=stop)
+            done = train(run, trainer, checkpoints, log, watch=_watch(folder, run, every), stop=stop)
         stands = "finished" if done == run.steps else "interrupted"
-    except KeyboardInterrupt:
-        stands = "interrupted"
+        _leave(folder, stands, built, checkpoints, log)
+    except BaseException as error:
+        stands = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        with suppress(UserError):  # the first mistake is the one to tell of; on a full disk the next is not far
+            _leave(folder, stands, built, checkpoints, log)
+        with suppress(UserError):
+            folder.update_status(status=stands)
         raise
-    finally:
-        # The encoder of the last good checkpoint, which after a failure is all there is.
-        if (saved := checkpoints.load()) is not None:
-            done = saved["step"]
-            description = describe_encoder(config["encoder"], run.encoder, built.encoder_options, config["size"])
-            folder.write_encoder(saved["encoder"], description)
-        folder.update_status(status=stands, step=done, seconds=log.seconds)
     if stands == "finished":
-        console.print(f"{folder.path}: {done:,} steps in {log.seconds / 60:.1f} minutes")
+        console.print(f"{readable(str(folder.path))}: {done:,} steps in {log.seconds / 60:.1f} minutes")
     else:
-        again = f"selftaught pretrain --resume --out {folder.path}"
+        again = f"selftaught pretrain --resume --out {readable(str(folder.path))}"
         console.print(f"stopped after step {done:,} of {run.steps:,}; to go on: {again}")
 
 
-def _watch(folder: RunFolder, run: Pretraining) -> Any:
-    """Keeps grids of what the task shows, a few times in the course of a run and at its end."""
-    kept = {round(run.steps * part / GRIDS) for part in range(1, GRIDS)}
+def _leave(folder: RunFolder, stands: str, built: Built, checkpoints: Checkpoints, log: Log) -> None:
+    """Write the encoder of the last good checkpoint, which after a failure is all there is, and how the run stands."""
+    saved, config = checkpoints.load(), folder.read_config()
+    if saved is not None:
+        description = describe_encoder(
+            config["encoder"], built.pretraining.encoder, built.encoder_options, config["size"]
+        )
+        folder.write_encoder(saved["encoder"], {**description, "tiled": built.pretraining.task.tiled})
+    folder.update_status(status=stands, step=0 if saved is None else saved["step"], seconds=log.seconds)
+
+
+def _watch(folder: RunFolder, run: Pretraining, every: int) -> Any:
+    """Keeps grids of what the task shows, a few times in the course of a run and at its end.
+
+    At which steps is a function of the run alone: one that was interrupted keeps the same grids.
+    """
+    parts = [run.steps * part / GRIDS for part in range(1, GRIDS)]
+    kept = {math.ceil(part / every) * every for part in parts} | {run.steps}
 
     def watch(step: int, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> None:
-        due = {at for at in kept if at <= step}
-        if not due and step != run.steps:
+        if step not in kept:
             return
-        kept.difference_update(due)
         encoder.eval(), heads.eval()
         with torch.no_grad():
             shown = run.task.show(encoder, heads, views)
@@ -230,5 +246,10 @@ def _watch(folder: RunFolder, run: Pretraining) -> Any:
 
 
 def _keep_grid(path: Path, pictures: Tensor) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_png(pictures[:SHOWN].float().cpu(), path)
+    part = path.with_name(f"{path.name}.part")
+    try:
+        save_png(pictures[:SHOWN].float().cpu(), part)
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise write_error(path.parent, error) from error

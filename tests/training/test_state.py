@@ -64,6 +64,15 @@ def test_an_epoch_shows_every_image_once_and_another_order_next_time():
     assert first.sort().values.tolist() == list(range(100))
 
 
+def test_an_epoch_of_another_length_is_a_part_of_a_pass_or_passes_one_after_another():
+    assert torch.equal(order(0, 0, 100, draws=30), order(0, 0, 100)[:30])
+    passes = order(0, 0, 100, draws=250)
+    assert torch.equal(passes[:100], order(0, 0, 100))
+    assert passes[100:200].sort().values.tolist() == list(range(100))
+    assert len(passes[200:].unique()) == 50
+    assert len(order(0, 0, 3, torch.tensor([1.0, 2.0, 3.0]), draws=7)) == 7
+
+
 def test_weights_decide_how_often_an_image_is_drawn():
     drawn = order(0, 0, 40_000, torch.tensor([1.0, 0.0, 3.0]).repeat(40_000 // 3 + 1)[:40_000]) % 3
     counts = drawn.bincount(minlength=3).float() / 40_000

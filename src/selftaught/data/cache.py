@@ -4,15 +4,19 @@ A cache is a folder `<key>` with `images.npy` (N, 3, S, S) and `meta.json`. Its 
 changed file is a new key. It is written into a `<key>.part-*` folder, under a lock, and renamed when it is whole: a
 process that dies leaves a part that nobody reads and the next builder removes; of two processes the second waits.
 Bytes are appended rather than written through a map, so that a full disk is an error and not a crash (SIGBUS).
+A damaged cache is built anew: the list of what is in it carries a checksum, and so do the pixels, which is looked at
+while reading them all is quick; of larger ones only header and length are.
 
-Not here: removing old caches. Deleting the folder is always safe.
+Not here: removing old caches, which is always safe, and protection from a file that is cut short while it is read.
 """
 
 import errno
 import hashlib
+import io
 import json
 import os
 import shutil
+import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -30,8 +34,10 @@ from selftaught.data.progress import Meter
 from selftaught.data.reader import Indices, Raw, Reader
 from selftaught.errors import UserError
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key: raise it when decoding changes what comes out."""
+CHECKED = 2**30
+"""Bytes of pixels up to which their checksum is looked at: a second at most, and what is read is wanted anyway."""
 BLOCK = 16
 """Images a thread decodes at a time: enough that handing over costs nothing beside 32-pixel images."""
 
@@ -59,24 +65,25 @@ def decoded(reader: Reader, side: int, chosen: Indices | None = None, folder: Pa
         folder: where caches are; None for `cache_folder()`.
 
     Raises:
-        UserError: the folder cannot be written or the disk is full.
+        UserError: the folder cannot be written, the disk is full, or the images change meanwhile.
     """
     indices = np.arange(len(reader)) if chosen is None else chosen
-    digest = hashlib.blake2b(f"{FORMAT} {side} {reader.fingerprint()} {chosen is None}".encode(), digest_size=16)
+    content = reader.fingerprint()
+    digest = hashlib.blake2b(f"{FORMAT} {side} {content} {chosen is None}".encode(), digest_size=16)
     digest.update(indices.astype(np.int64).tobytes())
     key = digest.hexdigest()
     folder = folder or cache_folder()
     try:
-        if found := _read(folder / key):
+        if found := _read(folder / key, side):
             return found
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):
-            if found := _read(folder / key):  # another process was faster
+            if found := _read(folder / key, side):  # another process was faster
                 return found
-            _build(reader, side, indices, folder / key)
+            _build(reader, side, indices, folder / key, content)
     except OSError as error:
         raise _storage_error(error, folder, len(indices) * 3 * side**2) from error
-    found = _read(folder / key)
+    found = _read(folder / key, side)
     assert found, "what was just written can be read"
     return found
 
@@ -88,19 +95,39 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selftaught"
 
 
-def _read(target: Path) -> Decoded | None:
+def _read(target: Path, side: int) -> Decoded | None:
     """A whole cache, or None where there is none or it was damaged since."""
     try:
         meta = json.loads((target / "meta.json").read_text(encoding="utf-8"))
+        kept, skipped = meta["kept"], meta["skipped"]
+        if meta["listed"] != _listed(kept, skipped):
+            return None
+        with (target / "images.npy").open("rb") as file:
+            _header(header := io.BytesIO(), len(kept), side)
+            whole = file.read(header.tell()) == header.getvalue()
+            size = os.fstat(file.fileno()).st_size - file.tell()
+            if not whole or size != len(kept) * 3 * side**2 or (size <= CHECKED and _checksum(file) != meta["pixels"]):
+                return None
         images = np.load(target / "images.npy", mmap_mode="r")
-        kept = np.array(meta["kept"], dtype=np.int64)
-        skipped = tuple((index, reason) for index, reason in meta["skipped"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    return Decoded(target.name, images, kept, skipped) if len(images) == len(kept) else None
+    return Decoded(target.name, images, np.array(kept, dtype=np.int64), tuple((at, why) for at, why in skipped))
 
 
-def _build(reader: Reader, side: int, indices: Indices, target: Path) -> None:
+def _listed(kept: list[int], skipped: list[tuple[int, str]]) -> int:
+    """A checksum of what is in a cache and what is not."""
+    return zlib.crc32(json.dumps([kept, skipped]).encode())
+
+
+def _checksum(file: BinaryIO) -> int:
+    """Of the rest of a file."""
+    found = 0
+    while piece := file.read(2**20):
+        found = zlib.crc32(piece, found)
+    return found
+
+
+def _build(reader: Reader, side: int, indices: Indices, target: Path, content: str) -> None:
     """Write a cache beside its place and move it there whole."""
     for dead in target.parent.glob(f"{target.name}.part-*"):  # we hold the lock, so whoever wrote it is gone
         shutil.rmtree(dead, ignore_errors=True)
@@ -109,26 +136,40 @@ def _build(reader: Reader, side: int, indices: Indices, target: Path) -> None:
     part = target.with_name(f"{target.name}.part-{os.getpid()}")
     part.mkdir()
     try:
-        kept, skipped = [], []
-        with (part / "images.npy").open("wb") as file, Meter(f"decoding {reader.name}", len(indices)) as meter:
-            _header(file, len(indices), side)
-            for index, found in zip(indices.tolist(), _decode_all(reader, side, indices), strict=True):
-                if isinstance(found, str):
-                    skipped.append((index, found))
-                else:
-                    kept.append(index)
-                    file.write(found.data)
-                meter.advance()
-            file.seek(0)
-            _header(file, len(kept), side)
-            file.flush()
-            os.fsync(file.fileno())
-        (part / "meta.json").write_text(json.dumps({"kept": kept, "skipped": skipped}), encoding="utf-8")
+        _write(reader, side, indices, part)
+        if reader.fingerprint() != content:  # under the key of the old ones it would be wrong for ever
+            raise UserError(
+                f"images must stay as they are while they are decoded, found others now in {reader.name}: repeat the "
+                "command once nobody writes there."
+            )
         shutil.rmtree(target, ignore_errors=True)  # a damaged one
         part.rename(target)
     except BaseException:  # Ctrl-C too
         shutil.rmtree(part, ignore_errors=True)
         raise
+
+
+def _write(reader: Reader, side: int, indices: Indices, part: Path) -> None:
+    """Decode into a folder: the images, the list of them, and checksums of both."""
+    kept: list[int] = []
+    skipped: list[tuple[int, str]] = []
+    pixels = 0
+    with (part / "images.npy").open("wb") as file, Meter(f"decoding {reader.name}", len(indices)) as meter:
+        _header(file, len(indices), side)
+        for index, found in zip(indices.tolist(), _decode_all(reader, side, indices), strict=True):
+            if isinstance(found, str):
+                skipped.append((index, found))
+            else:
+                kept.append(index)
+                file.write(found.data)
+                pixels = zlib.crc32(found.data, pixels)
+            meter.advance()
+        file.seek(0)
+        _header(file, len(kept), side)
+        file.flush()
+        os.fsync(file.fileno())
+    meta = {"kept": kept, "skipped": skipped, "listed": _listed(kept, skipped), "pixels": pixels}
+    (part / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
 def _header(file: BinaryIO, count: int, side: int) -> None:

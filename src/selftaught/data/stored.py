@@ -76,9 +76,12 @@ class Pixels:
                 self._resident[device] = self._loaded(device) if fits else None
             return self._resident[device]
 
-    def _loaded(self, device: torch.device) -> Tensor:
+    def _loaded(self, device: torch.device) -> Tensor | None:
         """All images on `device`, by way of a piece at a time: the host may have less memory than the device."""
-        whole = torch.empty(self.stored.shape, dtype=torch.uint8, device=device)
+        try:
+            whole = torch.empty(self.stored.shape, dtype=torch.uint8, device=device)
+        except RuntimeError:  # free, but not for this process (ulimit): torch knows no better kind for the CPU
+            return None
         for start in range(0, len(self.stored), PIECE):
             piece = slice(start, start + PIECE)
             whole[piece] = torch.from_numpy(np.array(self.stored[piece]))

@@ -5,19 +5,24 @@ skipped.txt  report.html
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import yaml
 from filelock import FileLock, Timeout
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from selftaught.errors import UserError
+from selftaught.training.weights import read_weights, weights_bytes
+from selftaught.training.whole import write_bytes, write_error, write_text
+
+PROBED = {".lock", ".writable", ".writable.part"}
+"""What asking for a folder leaves when it is killed."""
+UNBEGUN = PROBED | {"skipped.txt", "skipped.txt.part", "run.json", "run.json.part", "config.yaml.part"}
+"""What a run leaves that is killed before it has a config, beside its lock."""
 
 
 class RunFolder:
@@ -47,7 +52,7 @@ class RunFolder:
             UserError: there is something in it, or it cannot be made or written.
         """
         try:
-            if self.path.exists() and (not self.path.is_dir() or set(self.path.iterdir()) - {self.path / ".lock"}):
+            if self.path.exists() and not (self.path.is_dir() and self._is_unused()):
                 what = "another run" if self.config.exists() else "something else"
                 way = (
                     "give another --out, or --resume to go on with it" if self.config.exists() else "give another --out"
@@ -57,7 +62,12 @@ class RunFolder:
             write_text(self.path / ".writable", "")
             (self.path / ".writable").unlink()
         except OSError as error:
-            raise _cannot_write(self.path, error) from error
+            raise write_error(self.path, error) from error
+
+    def _is_unused(self) -> bool:
+        """Whether nothing is in the folder but what a run leaves that was killed before it began."""
+        names = {path.name for path in self.path.iterdir()}
+        return names <= (UNBEGUN if ".lock" in names else PROBED)
 
     def must_be_run(self) -> None:
         """Refuse a folder that no pretraining wrote."""
@@ -86,7 +96,10 @@ class RunFolder:
     def read_config(self) -> dict[str, Any]:
         """The settings of the run, flat, and its `data`."""
         self.must_be_run()
-        return read_yaml(self.config)
+        config = read_yaml(self.config)
+        if not isinstance(config.get("data"), list):
+            raise UserError(f"the config of a run must list its data, found none in {self.config}: restore the file.")
+        return config
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the settings of the run."""
@@ -94,18 +107,26 @@ class RunFolder:
 
     def read_status(self) -> dict[str, Any]:
         """How the run stands; empty where it never began."""
-        return json.loads(self.status.read_text()) if self.status.exists() else {}
+        return _read_json(self.status) if self.status.exists() else {}
 
     def update_status(self, **facts: Any) -> None:
         """Change some facts of how the run stands."""
         write_text(self.status, json.dumps({**self.read_status(), **facts}, indent=1))
 
+    def identity(self) -> str:
+        """A digest of settings and images, but not of where they are: runs that agree in it are the same run."""
+        config, status = self.read_config(), self.read_status()
+        settings = {name: config[name] for name in config if name not in ("data", "labels", "device")}
+        said = json.dumps([settings, status.get("fingerprint")], sort_keys=True, default=str)
+        return blake2b(said.encode(), digest_size=16).hexdigest()
+
     def write_encoder(self, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-        """Write the encoder, which from then on needs nothing else of the run."""
-        part = self.weights.with_suffix(".part")
-        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}, part)
-        part.replace(self.weights)
+        """Write the encoder, which from then on needs nothing else of the run.
+
+        The description first: it is the same all through a run, so whenever there are weights, theirs is beside them.
+        """
         write_text(self.encoder, json.dumps(description, indent=1))
+        write_bytes(self.weights, weights_bytes(weights))
 
     def read_encoder(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Weights and description of the encoder."""
@@ -115,39 +136,35 @@ class RunFolder:
                 f"a run must have trained an encoder, found none yet in {self.path}: go on with "
                 f"`selftaught pretrain --resume --out {self.path}`."
             )
-        try:
-            return load_file(self.weights), json.loads(self.encoder.read_text())
-        except (SafetensorError, OSError, ValueError) as error:
-            raise UserError(
-                f"the encoder of a run must be readable, found {error} in {self.path}: restore the file or train again."
-            ) from error
+        description = _read_json(self.encoder)
+        for name, kind in (("name", str), ("options", dict), ("size", int), ("layers", dict)):
+            if not isinstance(description.get(name), kind):
+                raise UserError(
+                    f"the description of an encoder must have its {name}, found none in {self.encoder}: restore the "
+                    "file or train again."
+                )
+        return read_weights(self.weights), description
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """A file of the run that holds one object."""
+    try:
+        found = json.loads(path.read_text())
+        reason = "" if isinstance(found, dict) else f"{type(found).__name__} instead of an object"
+    except (OSError, ValueError, RecursionError) as error:
+        reason = str(error)
+    if reason:
+        raise UserError(f"a file of a run must be readable, found {reason} in {path}: restore it or train again.")
+    return dict(found)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file that holds one mapping."""
     try:
         found = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
         raise UserError(f"a config must be a YAML file that can be read, found {reason}: check {path}.") from error
     if not isinstance(found, dict):
         raise UserError(f"a config must hold `name: value` lines, found {type(found).__name__} in {path}: check it.")
     return found
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file whole or not at all."""
-    part = path.with_name(f"{path.name}.part")
-    try:
-        with part.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        raise _cannot_write(path.parent, error) from error
-
-
-def _cannot_write(path: Path, error: OSError) -> UserError:
-    reason = (error.strerror or str(error)).lower()
-    return UserError(f"a run folder must be writable, found {reason} at {path}: give another --out.")

@@ -1,6 +1,7 @@
 """The log: one JSON line per logging step for programs, a progress bar with an estimate for people."""
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from selftaught.training.folder import write_text
+from selftaught.training.whole import write_error, write_text
 
 
 class Log:
@@ -90,11 +91,20 @@ class Log:
             "learning_rate": rate,
             **dict(zip(scalars, numbers, strict=True)),
         }
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        self._append(json.dumps(line) + "\n")
         self.noted, self.noted_step = now, step
         self._tell(line)
         return line
+
+    def _append(self, text: str) -> None:
+        """On the disk before a checkpoint can be: else a power cut could leave a state whose log ends before it."""
+        try:
+            with self.path.open("a") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise write_error(self.path.parent, error) from error
 
     def _tell(self, line: Mapping[str, Any]) -> None:
         step = line["step"]
@@ -110,12 +120,14 @@ class Log:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one cut short by a kill ends it."""
+    """The lines of a log; one cut short by a kill, or damaged, ends it."""
     lines: list[dict[str, Any]] = []
     if path.exists():
-        for text in path.read_text().splitlines():
+        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
-                lines.append(json.loads(text))
-            except json.JSONDecodeError:
+                line = json.loads(text)
+                line["step"] + line["seconds"]
+            except (ValueError, TypeError, KeyError, RecursionError):
                 break
+            lines.append(line)
     return lines

@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from time import monotonic
 
 import torch
 from lightning_fabric import Fabric
@@ -21,9 +22,11 @@ class Trial:
         )
         self.trainer = Trainer(fabric, self.run, compiled)
         self.run.encoder.eval(), self.run.heads.eval()
+        begun = monotonic()
         with torch.no_grad():
             generator = torch.Generator().manual_seed(0)
             self.run.task.before_epoch(self.run.encoder, self.run.heads, self.run.source, generator)
+        self.before_epoch_seconds = monotonic() - begun
 
     def step(self, number: int, mark: Mark | None = None) -> Outcome:
         """Fetch a batch, make views, train on them: what the loop does, each part after the other."""

@@ -1,0 +1,50 @@
+"""Weights of an encoder as bytes: safetensors, which cannot run code, with a digest, because it has none of its own."""
+
+import json
+from collections.abc import Mapping
+from hashlib import blake2b
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, uint8
+
+from selftaught.errors import UserError
+
+MARK = "blake2b"
+"""The one entry of the file's metadata. With a second, their order, and so the bytes, would differ by process."""
+
+
+def weights_bytes(weights: Mapping[str, Tensor]) -> bytes:
+    """A safetensors file of the weights; the same bytes for the same weights."""
+    plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
+    return bytes(save(plain, metadata={MARK: _digest(plain)}))
+
+
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """The weights in a file; of one without our digest (another program's) nothing but its header is checked.
+
+    Raises:
+        UserError: it is missing, cut short or changed.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            noted = (file.metadata() or {}).get(MARK)
+        reason = "" if noted in (None, _digest(weights)) else "bytes that were changed"
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        reason = str(error)
+    if reason:
+        raise UserError(
+            f"the encoder of a run must be readable, found {reason} in {path}: restore the file or train again."
+        )
+    return weights
+
+
+def _digest(weights: Mapping[str, Tensor]) -> str:
+    digest = blake2b(digest_size=16)
+    for name in sorted(weights):
+        tensor = weights[name]
+        digest.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        digest.update(tensor.flatten().view(uint8).numpy().data)
+    return digest.hexdigest()
