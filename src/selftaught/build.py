@@ -131,10 +131,10 @@ def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
 def load_encoder(folder: RunFolder) -> Encoder:
     """The trained encoder of a run, ready to be asked (eval mode, CPU)."""
     weights, description = folder.read_encoder()
-    encoder = fresh_encoder(description, 0)
     try:
+        encoder = fresh_encoder(description, 0)
         encoder.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise UserError(
             f"the weights of a run must fit its encoder, found others in {folder.weights}: restore encoder.json and "
             "encoder.safetensors from one and the same run."

@@ -23,6 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        if odd := [word for word in given if "\0" in word]:  # no shell passes one, but a script may
+            raise UserError(f"an argument must be without null characters, found {odd[0][:80]!r}: leave them out.")
         application(given)(given, exit_on_error=False, print_error=False, result_action="return_value")
     except (UserError, CycloptsError) as error:
         said = " ".join(str(error).split())
@@ -30,13 +32,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         about = f"{argument.name}: " if argument is not None and argument.name not in said else ""
         print(f"selftaught: {about}{said}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # `selftaught list tasks | head -1`
+            sys.stderr.close()
+            return 0
+        where = f" at {error.filename}" if error.filename else ""
+        print(f"selftaught: files must be usable, found {_line(error)}{where}: check the path.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("selftaught: stopped", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `selftaught list tasks | head -1`
-        sys.stderr.close()
-        return 0
     return 0
+
+
+def _line(error: OSError) -> str:
+    return " ".join((error.strerror or str(error)).lower().split())
 
 
 def application(given: Sequence[str]) -> App:
@@ -56,7 +66,7 @@ def application(given: Sequence[str]) -> App:
         app.config = () if config is None else (config,)
     else:
         app.command(pretrain)  # its settings take two seconds to import, and nobody asked for them
-    for command in (probe, compare, report, demo):
+    for command in (probe, invariance, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")
     return app
@@ -91,16 +101,36 @@ def probe(
     _print(table.to_json() if json_ else render(table))
 
 
+def invariance(
+    run: Annotated[Path, Parameter(help="A run folder.")],
+    /,
+    *,
+    data: Annotated[str, Parameter(help="Images, labelled or not; the test part where there is one.")],
+    images: Annotated[int, Parameter(help="How many are asked.")] = 1000,
+    seeds: Annotated[int, Parameter(help="Each draws other changes and other random weights.")] = 1,
+    size: Annotated[int | None, Parameter(help="Side of the views in pixels; by default that of pretraining.")] = None,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    json_: Json = False,
+) -> None:
+    """See past which changes of an image every layer of a run sees: turns, puzzles, crops, colours, moves."""
+    from selftaught.downstream.invariance import render
+    from selftaught.run import Run
+
+    table = Run(run).invariance(data, images=images, seeds=seeds, size=size, device=device)
+    _print(table.to_json() if json_ else render(table))
+
+
 def compare(
     *runs: Annotated[Path, Parameter(help="Run folders.")],
     out: Annotated[Path | None, Parameter(help="Write a page that compares them, too.")] = None,
 ) -> None:
     """Show runs side by side."""
+    from selftaught.data.reader import readable
     from selftaught.report import compare, write_report
 
     _print(compare(runs))
     if out is not None:
-        print(write_report(runs, out))
+        print(readable(str(write_report(runs, out))))
 
 
 def report(
@@ -110,9 +140,10 @@ def report(
     out: Annotated[Path | None, Parameter(help="The page; by default report.html in the run.")] = None,
 ) -> None:
     """Write what a run learned as one self-contained page."""
+    from selftaught.data.reader import readable
     from selftaught.run import Run
 
-    print(Run(run).report(out))
+    print(readable(str(Run(run).report(out))))
 
 
 def list_(

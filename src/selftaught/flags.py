@@ -5,6 +5,7 @@ the same reader as those of the command line: same names, same types, same mista
 """
 
 import inspect
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +13,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 from cyclopts.config import Dict
 
-from selftaught.errors import unknown
+from selftaught.errors import UserError, unknown
 from selftaught.settings import General, Setting, offered
 from selftaught.training.folder import RunFolder, read_yaml
 
@@ -45,6 +46,7 @@ def pretrain_command(
         config = read_yaml(Path(path))
     elif "--resume" in given and out is not None:
         config = RunFolder(Path(out)).read_config()
+    _must_end(config, path or out)
     task = _given("--task", given) or config.get("task") or General.task
     encoder = _given("--encoder", given) or config.get("encoder") or General.encoder
     settings = offered(str(task), str(encoder))
@@ -79,7 +81,7 @@ def _parameters(settings: Sequence[Setting]) -> list[inspect.Parameter]:
 def _reader(config: Mapping[str, Any], known: Sequence[str], given: Sequence[str], path: str) -> Dict:
     for name in config:
         if name != "data" and name not in known:
-            raise unknown(f"setting (in {path})", name, known)
+            raise unknown(f"setting (in {path})", str(name), known)
     budget = any(_given(f"--{name}", given) for name in BUDGETS)
     kept = {
         name: value
@@ -87,6 +89,14 @@ def _reader(config: Mapping[str, Any], known: Sequence[str], given: Sequence[str
         if name != "data" and value is not None and not (budget and name in BUDGETS)
     }
     return Dict(kept, use_commands_as_keys=False, source=path)
+
+
+def _must_end(config: Mapping[str, Any], path: str | None) -> None:
+    """Refuse a value that holds itself (YAML's anchors can say so) or is nested without end."""
+    try:
+        json.dumps(config, default=str, skipkeys=True)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"a config must hold plain values, found one that holds itself in {path}: check it.") from error
 
 
 def _given(flag: str, arguments: Sequence[str]) -> str | None:

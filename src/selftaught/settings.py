@@ -22,6 +22,12 @@ from selftaught.pretext import task_class
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import Budget, Compile, Precision
 
+MOST = {
+    "minutes": 10**7, "epochs": 10**6, "steps": 10**12, "size": 4096, "batch_size": 2**20, "seed": 2**32 - 1,
+    "crops": 10**8, "threads": 1024,
+}  # fmt: skip
+"""Above these a number is a slip of the hand; what memory there is ends sooner, but only after a while."""
+
 
 @dataclass(frozen=True)
 class General:
@@ -62,6 +68,14 @@ class General:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, found {value}: give a larger one.")
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if value is not None and value > most:
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be at most {most:,}, found {value:,}: give a smaller one."
+                )
+        if self.seed < 0:
+            raise UserError(f"--seed must be at least 0, found {self.seed}: give a larger one.")
 
     @property
     def budget(self) -> Budget:
@@ -101,7 +115,7 @@ class Settings:
         Raises:
             UserError: a name that the chosen task and encoder do not have, or a value that cannot be.
         """
-        task, encoder = flat.get("task", General.task), flat.get("encoder", General.encoder)
+        task, encoder = str(flat.get("task", General.task)), str(flat.get("encoder", General.encoder))
         offers = offered(task, encoder)
         known = {setting.name: setting for setting in offers}
         for name, value in flat.items():
@@ -109,8 +123,11 @@ class Settings:
                 raise unknown(f"setting of {task} on {encoder}", name, known)
             flat[name] = tupled(value)
             if not _fits(flat[name], known[name].annotation):
-                wanted = str(known[name].annotation).replace("typing.", "")
-                raise UserError(f"{name} must be {wanted}, found {value!r}: give one.")
+                found = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]} ..."
+                wanted = _wanted(known[name].annotation)
+                raise UserError(
+                    f"--{name.replace('_', '-')} must be {wanted}, found {found}: give one, or leave it out."
+                )
 
         def given(owner: str) -> dict[str, Any]:
             return {name: value for name, value in flat.items() if known[name].owner == owner}
@@ -159,8 +176,12 @@ def _arguments(owner: type[Encoder], heading: str) -> list[Setting]:
     return [
         Setting(name, hints[name], parameter.default, said.get(name, ""), heading)
         for name, parameter in inspect.signature(owner).parameters.items()
-        if name not in ("name", "size", "reads")  # of the encoder's name, of the run, of the task
+        if name not in ("name", "size", "reads", "causal")  # of the encoder's name, of the run, the rest of the task
     ]
+
+
+HUGE = 10**18
+"""Larger numbers, infinities and what is no number (NaN) are no settings: torch could not hold them."""
 
 
 def _fits(value: Any, annotation: Any) -> bool:
@@ -174,10 +195,25 @@ def _fits(value: Any, annotation: Any) -> bool:
         parts = (parts[0],) * len(value) if isinstance(value, tuple) and parts[-1] is Ellipsis else parts
         return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
     if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool)
+        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < HUGE
     if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < HUGE
     return isinstance(value, annotation)
+
+
+def _wanted(annotation: Any) -> str:
+    """What a value must be, for people."""
+    kind, parts = get_origin(annotation), get_args(annotation)
+    if kind is Literal:
+        return " or ".join(map(str, parts))
+    if kind in (Union, UnionType):
+        return " or ".join(_wanted(part) for part in parts if part is not type(None))
+    if kind is tuple:
+        return (
+            f"a list, each {_wanted(parts[0])}" if parts[-1] is Ellipsis else f"{len(parts)}, each {_wanted(parts[0])}"
+        )
+    names = {int: "a whole number of at most 18 digits", float: "a finite number", bool: "true or false", str: "text"}
+    return names.get(annotation, str(annotation))
 
 
 def tupled(value: Any) -> Any:

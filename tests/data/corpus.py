@@ -66,7 +66,7 @@ def write_broken(folder: Path) -> dict[str, str]:
     (folder / "itself.png").symlink_to(folder / "itself.png")
     return {name: words for name, (_, words) in broken_files().items()} | {
         "dangling.png": "no file",
-        "itself.png": "no file",
+        "itself.png": "in a circle",
     }
 
 

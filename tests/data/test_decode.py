@@ -171,7 +171,7 @@ def test_broken_files_give_a_reason(tmp_path: Path) -> None:
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
-    assert decode(tmp_path / "pipe.png", 16) == "leads to no file"
+    assert decode(tmp_path / "pipe.png", 16) == "is a folder, a pipe, a socket or a device, not a file"
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:

@@ -173,7 +173,7 @@ def test_labels_from_a_file(tmp_path: Path) -> None:
         ("path,label\n0.png,cat\n0.png,dog\n", "one label, found 'cat' and 'dog'"),
         ("path,label\n0.png,cat\n1.png,cat\n", "two or more different"),
         ("path,label\n0.png,cat\na.png,dog\nb.png,dog\n", "2 of 3 that are not, such as 'a.png'"),
-        ("path,label\n\udcff,cat\n", "readable CSV in UTF-8"),
+        ("path,label\n\udcff,cat\n", "save it as UTF-8"),
         (None, "No such file"),
     ],
 )

@@ -47,13 +47,15 @@ class Cropping:
     def __post_init__(self) -> None:
         """Refuse windows that do not exist."""
         require_shares("--crop-area", self.crop_area)
-        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1]:
+        if not 0 < self.crop_ratio[0] <= self.crop_ratio[1] < float("inf"):
             raise UserError(
                 f"--crop-ratio must be two ratios with 0 < low <= high, found {self.crop_ratio}: try 0.75 1.33."
             )
         if not 0 <= self.crop_jitter <= 1:
             raise UserError(f"--crop-jitter must lie in [0, 1], found {self.crop_jitter}: try 0.4.")
-        if abs(self.crop_shear) >= 80:
+        if not 0 <= self.crop_flip <= 1:
+            raise UserError(f"--crop-flip must be a probability in [0, 1], found {self.crop_flip}: try 0.5.")
+        if not abs(self.crop_shear) < 80:
             raise UserError(f"--crop-shear must be below 80 degrees, found {self.crop_shear}: try 30.")
 
 

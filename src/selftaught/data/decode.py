@@ -8,9 +8,13 @@ Not here: colour profiles (an image is taken to be sRGB), raw camera formats, HE
 """
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from errno import ELOOP
+from pathlib import Path
+from stat import S_ISREG
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +30,21 @@ FORMATS = tuple(
     for name in ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000", "ICO", "AVIF")
     if name in Image.OPEN
 )
-CLAIMED = (".heic", ".heif")
+CLAIMED = (".heic", ".heif", ".jxl", ".svg")
 """Not read, but images to their owner: better counted as broken than silently left out."""
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm"]
 ) | {".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".avif", *CLAIMED}
+SIGNATURES = {
+    b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"RIFF": "WebP", b"II*\0": "TIFF",
+    b"MM\0*": "TIFF",
+}  # fmt: skip
+"""How files begin, to tell a damaged image from what never was one."""
 PIXEL_LIMIT = 178_956_970
 """Pixels above which an image is not decoded: Pillow's own bound against decompression bombs."""
+LARGE = 2**25
+"""Pixels above which images are decoded one at a time: a megabyte of file may ask for a gigabyte, in every thread."""
+_ONE_LARGE = threading.Lock()
 
 
 def decode(raw: Raw, side: int) -> Pixels | str:
@@ -46,11 +58,8 @@ def decode(raw: Raw, side: int) -> Pixels | str:
     try:
         with _opened(raw) as image:
             image.draft(None, (2 * side, 2 * side))  # JPEG decodes at a power of two less; half the rest by resizing
-            rgb = _rgb(_upright(image))
-        edge = min(rgb.size)
-        left, top = (rgb.width - edge) / 2, (rgb.height - edge) / 2
-        square = rgb.resize((side, side), Image.Resampling.BICUBIC, (left, top, left + edge, top + edge), 3.0)
-        return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
+            with _turn(image):
+                return _square(_rgb(_upright(image)), side)
     except Exception as error:  # Pillow's decoders raise nearly every kind there is on damaged data
         return _reason(error)
 
@@ -58,7 +67,7 @@ def decode(raw: Raw, side: int) -> Pixels | str:
 def decode_whole(raw: Raw) -> Pixels | str:
     """Decode one image at full resolution: (3, H, W) uint8, or the reason why there is none."""
     try:
-        with _opened(raw) as image:
+        with _opened(raw) as image, _turn(image):
             return np.ascontiguousarray(np.asarray(_rgb(_upright(image))).transpose(2, 0, 1))
     except Exception as error:
         return _reason(error)
@@ -97,17 +106,46 @@ def _opened(raw: Raw) -> Image.Image:
     if isinstance(raw, bytes):
         if not raw:
             raise _Unreadable("is empty")
-        image = Image.open(io.BytesIO(raw), formats=FORMATS)
     else:
-        if not raw.is_file():  # opening a pipe would wait for ever
-            raise _Unreadable("leads to no file")
-        if not raw.stat().st_size:
+        found = raw.stat()
+        if not S_ISREG(found.st_mode):  # opening a pipe would wait for ever
+            raise _Unreadable("is a folder, a pipe, a socket or a device, not a file")
+        if not found.st_size:
             raise _Unreadable("is empty")
-        image = Image.open(raw, formats=FORMATS)
+    try:
+        image = Image.open(io.BytesIO(raw) if isinstance(raw, bytes) else raw, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        raise _Unreadable(_unidentified(raw)) from error
     if image.width * image.height > PIXEL_LIMIT:
         image.close()
         raise _Unreadable(f"has {image.width} x {image.height} pixels, more than {PIXEL_LIMIT / 1e6:.0f} million")
     return image
+
+
+def _unidentified(raw: bytes | Path) -> str:
+    """What can be said of a file that Pillow does not know."""
+    if isinstance(raw, Path):
+        with raw.open("rb") as file:
+            raw = file.read(32)
+    if kind := next((kind for signature, kind in SIGNATURES.items() if raw.startswith(signature)), None):
+        return f"begins as {kind} does, but its header is damaged"
+    if raw[4:8] == b"ftyp":
+        return "is in no image format that can be read (HEIC, AVIF or a film: save it as JPEG)"
+    text = raw[:32].isascii() and not any(byte < 9 for byte in raw[:32])
+    return f"is in no image format that can be read{' (it is text)' if text else ''}"
+
+
+def _turn(image: Image.Image) -> AbstractContextManager[object]:
+    """Wait for other large images to be done, if this is one."""
+    return _ONE_LARGE if image.width * image.height > LARGE else nullcontext()
+
+
+def _square(rgb: Image.Image, side: int) -> Pixels:
+    """The middle of an image: (3, side, side)."""
+    edge = min(rgb.size)
+    left, top = (rgb.width - edge) / 2, (rgb.height - edge) / 2
+    square = rgb.resize((side, side), Image.Resampling.BICUBIC, (left, top, left + edge, top + edge), 3.0)
+    return np.ascontiguousarray(np.asarray(square).transpose(2, 0, 1))
 
 
 def _upright(image: Image.Image) -> Image.Image:
@@ -141,6 +179,8 @@ def _eight_bits(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Bring numbers without a fixed range to 0..255: by the range they seem to use, else from least to most."""
     values = np.nan_to_num(values, posinf=0, neginf=0)
     low, high = values.min(), values.max()
+    if low == high and not 0 <= low <= 65535:
+        return np.zeros_like(values)
     for top in (1.0, 255.0, 65535.0):
         if low >= 0 and high <= top:
             return np.rint(values * (255 / top))
@@ -148,10 +188,25 @@ def _eight_bits(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _reason(error: Exception) -> str:
+    """What is wrong, for people: Pillow's own words only where they were written to be read."""
     if isinstance(error, _Unreadable):
         return str(error)
-    if isinstance(error, UnidentifiedImageError):
-        return "is in no image format that can be read"
+    if isinstance(error, FileNotFoundError):
+        return "leads to no file"
+    if isinstance(error, OSError) and error.errno == ELOOP:
+        return "is a link that leads in a circle"
     if isinstance(error, Image.DecompressionBombError):
         return f"has more than {PIXEL_LIMIT / 1e6:.0f} million pixels"
-    return f"cannot be decoded ({readable(str(error)) or type(error).__name__})"
+    if isinstance(error, MemoryError):
+        return "needs more memory than there is"
+    if isinstance(error, OSError) and error.strerror:
+        return f"cannot be opened ({error.strerror.lower()})"
+    said = readable(str(error)).rstrip(".")
+    if isinstance(error, EOFError) or "truncated" in said.lower():
+        return "cannot be decoded (the file is cut short)"
+    if "text chunk" in said.lower() or "MAX_TEXT" in said:
+        return "cannot be decoded (it carries more text than an image should)"
+    spoken = isinstance(error, OSError | SyntaxError | ValueError) and said
+    if any(word in said for word in ("decoder", "literal", "b'", 'b"')):  # of its own code, or bytes of the file
+        spoken = False
+    return f"cannot be decoded (the file is damaged{f': {said}' if spoken else ''})"

@@ -28,8 +28,8 @@ def folder_splits(root: Path) -> dict[str, Reader]:
     titles = sorted((path.relative_to(root).as_posix() for path in _images(root)), key=natural)
     if not titles:
         raise UserError(
-            f"a folder must hold images (.jpg, .png, ...) or .parquet files, found none in {root}: look for a "
-            f"misspelt path."
+            f"a folder must hold images (.jpg, .png, ...) or .parquet files, found none in {readable(str(root))}: "
+            f"look for a misspelt path."
         )
     parts = [title.split("/") for title in titles]
     depth = _shared(parts)
@@ -85,4 +85,4 @@ def _labels(parts: list[list[str]], depth: int) -> tuple[Indices | None, tuple[s
     if len(classes) < 2:
         return None, None
     place = {name: position for position, name in enumerate(classes)}
-    return np.array([place[name] for name in names], dtype=np.int64), classes
+    return np.array([place[name] for name in names], dtype=np.int64), tuple(map(readable, classes))

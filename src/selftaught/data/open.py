@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -118,15 +119,20 @@ def _found(spec: Spec, cache: Path | None) -> dict[str, Reader]:
             f"several paths must all be photos, found {readable(' '.join(given[:3]))!r}: name one folder instead."
         )
     word, path = given[0], Path(given[0])
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112 (Path's methods raise where a name is too long or a folder is locked)
         files = parquet_files(path)
         return parquet_splits(path, files) if files else folder_splits(path)
-    if path.suffix == ".parquet" and path.is_file():
+    if path.suffix.lower() == ".parquet" and os.path.isfile(path):  # noqa: PTH113
         return parquet_splits(path, [path])
-    if path.exists():
-        raise UserError(f"a source must be a folder or .parquet, found {readable(word)!r}: unpack it into a folder.")
+    if os.path.exists(path):  # noqa: PTH110
+        raise UserError(
+            f"a source must be a folder or a .parquet file, found {readable(word)!r}, which is neither: unpack it into "
+            f"a folder."
+        )
     if word.startswith("hf:"):
-        raise UserError(f"images must be on this machine, found {word!r}: download its files and name their folder.")
+        raise UserError(
+            f"images must be on this machine, found {readable(word)!r}: download its files and name their folder."
+        )
     if word == "digits" or word in KNOWN:
         return known_splits(word, cache and cache / "downloads")
     if path.suffix in (".parquet", ".tar", ".zip") or os.sep in word or "/" in word:
@@ -136,7 +142,9 @@ def _found(spec: Spec, cache: Path | None) -> dict[str, Reader]:
 
 def _nothing_at(path: Path, word: str) -> UserError:
     """The error for a path that leads nowhere, with the near one beside it."""
-    neighbours = [file.name for file in path.parent.iterdir()] if path.parent.is_dir() else []
+    neighbours: list[str] = []
+    with suppress(OSError):  # no folder, or none that may be read
+        neighbours = os.listdir(path.parent)  # noqa: PTH208
     near = get_close_matches(path.name, neighbours, n=1)
     hint = f"did you mean {readable(str(path.with_name(near[0])))!r}?" if near else "look for a misspelling."
     return UserError(f"a path must lead to images, found nothing at {readable(word)!r}: {hint}")
@@ -162,6 +170,12 @@ def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
     reader, wanted, note = _part(splits, split)
     if wish.labels and reader.labels is not None:  # what a file of labels does not name is left out without a word
         wanted = wanted[reader.labels[wanted] != UNLABELLED]
+    if not len(wanted):
+        named = f" that {readable(str(wish.labels))} names" if wish.labels else ""
+        raise UserError(
+            f"a source must have at least one image{named}, found none in the {split} part of {reader.name}: see what "
+            f"belongs to it."
+        )
     if wish.limit is not None:
         wanted = _limited(wanted, wish.limit, wish.seed)
     # the two parts of a split by label are cut out of one cache; a limited part is decoded alone
@@ -230,5 +244,6 @@ def _limited(indices: Indices, limit: int, seed: int) -> Indices:
     """A random part, in the same order; all where there are not so many."""
     if limit < 1:
         raise UserError(f"--limit must be at least 1 image, found {limit}: leave it out to take all.")
+    limit = min(limit, len(indices))
     drawn = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:limit]
     return indices[drawn.sort().values.numpy()]

@@ -1,10 +1,9 @@
 """Images in parquet files, in the layout of Hugging Face: a column of struct{bytes, path}, and perhaps labels.
 
-Which column holds what is read from the schema's `huggingface` metadata, and where that is missing or does not agree
-with the columns themselves, from their types and names. Row groups are read as they are needed.
+Which column holds what, `columns.py` says. Row groups are read as they are needed.
 """
 
-import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from selftaught.data.columns import declared_as, image_column, image_columns, label_column, label_columns, shown
 from selftaught.data.reader import UNLABELLED, Indices, Raw, Reader, files_digest, natural, readable, split_of
 from selftaught.errors import UserError
 
-IMAGE_NAMES = ("image", "img", "picture", "photo")
-LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category")
 ROWS = 64
 """Rows read at a time."""
+DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
+"""What pyarrow raises on damaged files, text that is no UTF-8 among them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,9 +63,12 @@ class Parquet(Reader):
                         for batch in file.iter_batches(ROWS, [group], [self.column], use_threads=False):
                             here = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
                             start += len(batch)
-                            yield from (_raw(cell, path.parent) for cell in batch.column(0).take(here).to_pylist())
+                            cells = batch.column(self.column).take(here).to_pylist()
+                            yield from (_raw(cell, path.parent) for cell in cells)
+                        if start != stop:
+                            raise ValueError("its rows are not as many as it says")
                     start = stop
-        except (pa.ArrowException, OSError) as error:
+        except DAMAGE as error:
             raise _damaged(path, error) from error
 
     def fingerprint(self) -> str:
@@ -78,7 +80,7 @@ def parquet_files(path: Path) -> list[Path]:
     """The file itself, or all parquet files in a folder and below it but the hidden ones, in natural order."""
     if path.is_file():
         return [path]
-    found = [file.relative_to(path) for file in path.rglob("*.parquet") if file.is_file()]
+    found = [file.relative_to(path) for file in path.rglob("*.[pP][aA][rR][qQ][uU][eE][tT]") if file.is_file()]
     shown = [file for file in found if not any(part.startswith(".") for part in file.parts)]
     return [path / file for file in sorted(shown, key=lambda file: natural(file.as_posix()))]
 
@@ -99,16 +101,15 @@ def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
     Raises:
         UserError: a file cannot be read or holds no images.
     """
-    schemas = [_schema(file) for file in files]
-    column = _image_column(schemas[0], files[0])
+    schemas, lengths = zip(*(_schema(file) for file in files), strict=True)
+    column = image_column(schemas[0], files[0])
     for file, schema in zip(files, schemas, strict=True):
-        if column not in schema.names:
+        if column not in image_columns(schema):
             raise UserError(
-                f"all parquet files of a source must have the column {column!r}, found {schema.names} in {file}: "
-                f"hand in the files that belong together."
+                f"all parquet files of a source must have images in the column {column!r}, found {shown(schema)} in "
+                f"{readable(str(file))}: hand in the files that belong together."
             )
-    lengths = [pq.read_metadata(file).num_rows for file in files]
-    labels, classes = _labels(files, schemas)
+    labels, classes = _labels(files, schemas, lengths)
 
     def reader(chosen: Sequence[int]) -> Parquet:
         parts = [np.full(lengths[i], UNLABELLED) if (part := labels[i]) is None else part for i in chosen]
@@ -130,95 +131,66 @@ def _by_split(path: Path, files: list[Path]) -> dict[str, list[int]]:
     return groups if len(groups) > 1 else {}
 
 
-def _schema(path: Path) -> pa.Schema:
+def _schema(path: Path) -> tuple[pa.Schema, int]:
+    """What columns a file has, and how many rows."""
     try:
-        return pq.read_schema(path)
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(path) as file:
+            return file.schema_arrow, file.metadata.num_rows
+    except DAMAGE as error:
         raise _damaged(path, error) from error
 
 
-def _column(path: Path, name: str) -> pa.ChunkedArray:
+def _column(path: Path, name: str, length: int) -> list[Any]:
+    """The values of a column."""
     try:
-        return pq.read_table(path, columns=[name], use_threads=False).column(0)
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(path) as file:
+            found: list[Any] = file.read(columns=[name], use_threads=False).column(name).to_pylist()
+        if len(found) != length:
+            raise ValueError("its rows are not as many as it says")
+    except DAMAGE as error:
         raise _damaged(path, error) from error
+    return found
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
-    why = str(error).splitlines()[0].rstrip(".")
-    return UserError(f"{path} must be a whole parquet file, found one that cannot be read ({why}): fetch it again.")
-
-
-def _declared(schema: pa.Schema, kind: str) -> dict[str, Any]:
-    """Columns that the `huggingface` metadata says are of a kind ("Image", "ClassLabel"), with what it says of them."""
-    try:
-        features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
-        return {name: entry for name, entry in features.items() if entry.get("_type") == kind}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}  # no metadata, or none that makes sense: go by types and names
-
-
-def _image_column(schema: pa.Schema, path: Path) -> str:
-    def holds_bytes(kind: pa.DataType) -> bool:
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
-
-    def holds_images(kind: pa.DataType) -> bool:
-        if pa.types.is_struct(kind):
-            return kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
-        return holds_bytes(kind)
-
-    able = [field.name for field in schema if holds_images(field.type)]
-    preferred = [*_declared(schema, "Image"), *IMAGE_NAMES, *able]
-    if chosen := next((name for name in preferred if name in able), None):
-        return chosen
-    raise UserError(
-        f"a parquet file must have a column of images (bytes, or a struct with bytes), found the columns "
-        f"{schema.names} in {path}: write it with the `datasets` library's Image feature."
+def _damaged(path: Path, error: BaseException) -> UserError:
+    why = readable(next(iter(str(error).splitlines()), "") or type(error).__name__).rstrip(".")
+    return UserError(
+        f"{readable(str(path))} must be a whole parquet file, found one that cannot be read ({why}): fetch it again."
     )
 
 
-def _label_column(schema: pa.Schema) -> str | None:
-    def holds_labels(kind: pa.DataType) -> bool:
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-    able = [field.name for field in schema if holds_labels(field.type)]
-    declared = list(_declared(schema, "ClassLabel"))
-    preferred = [name for name in LABEL_NAMES if name in declared] + declared + list(LABEL_NAMES)
-    return next((name for name in preferred if name in able), None)
-
-
-def _labels(files: list[Path], schemas: list[pa.Schema]) -> tuple[list[Indices | None], tuple[str, ...]]:
+def _labels(
+    files: Sequence[Path], schemas: Sequence[pa.Schema], lengths: Sequence[int]
+) -> tuple[list[Indices | None], tuple[str, ...]]:
     """The labels of each file, None for a file in which nothing has one (often the test part), and their names.
 
     The declared names count where the column holds their numbers; else the values themselves, in natural order over
     all files, are the names.
     """
     column, declared = next(
-        ((name, _declared(schema, "ClassLabel").get(name)) for schema in schemas if (name := _label_column(schema))),
+        ((name, declared_as(schema, "ClassLabel").get(name)) for schema in schemas if (name := label_column(schema))),
         (None, None),
     )
     if column is None:
         return [None] * len(files), ()
-    has = [column in schema.names for schema in schemas]
     tables = [
-        _column(file, column) if there else pa.chunked_array([], pa.int64())
-        for file, there in zip(files, has, strict=True)
+        _column(file, column, length) if column in label_columns(schema) else []
+        for file, schema, length in zip(files, schemas, lengths, strict=True)
     ]
-    values = [set(pc.unique(table).to_pylist()) - {None, UNLABELLED} for table in tables]
+    values = [set(table) - {None, UNLABELLED} for table in tables]
     names = declared.get("names") if isinstance(declared, dict) else None
-    everything = sorted(set().union(*values), key=lambda value: natural(str(value)))
-    if isinstance(names, list) and all(isinstance(value, int) for value in everything):
+    everything: list[Any] = sorted(set().union(*values), key=lambda value: natural(str(value)))
+    if isinstance(names, list) and names and all(isinstance(value, int) for value in everything):
         places = {number: number for number in range(len(names))}
     else:
         names, places = everything, {value: position for position, value in enumerate(everything)}
     labels = [_positions(table, places) if found else None for table, found in zip(tables, values, strict=True)]
-    return labels, tuple(str(name) for name in names)
+    return labels, tuple(readable(str(name)) for name in names)
 
 
-def _positions(table: pa.ChunkedArray, places: dict[Any, int]) -> Indices:
+def _positions(table: list[Any], places: dict[Any, int]) -> Indices:
     """Labels as positions among the classes; what is null or no class becomes `UNLABELLED`."""
-    return np.array([places.get(value, UNLABELLED) for value in table.to_pylist()], dtype=np.int64)
+    return np.array([places.get(value, UNLABELLED) for value in table], dtype=np.int64)
 
 
 def _raw(cell: Any, folder: Path) -> Raw:
@@ -226,7 +198,8 @@ def _raw(cell: Any, folder: Path) -> Raw:
     if not isinstance(cell, dict):
         return cell or b""
     name = cell.get("path")
-    if cell.get("bytes") or not name or "\0" in name:
+    if cell.get("bytes") or not isinstance(name, str) or not name or "\0" in name:
         return cell.get("bytes") or b""
-    inside = (folder / name).resolve().is_relative_to(folder.resolve())
+    # not Path.resolve, which raises where a link leads in a circle
+    inside = Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
     return folder / name if inside else b""

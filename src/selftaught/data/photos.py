@@ -1,8 +1,9 @@
 """Photos at full resolution, for sources that are made of crops."""
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -25,11 +26,20 @@ class Photo(NamedTuple):
 
 
 def words(spec: Spec) -> list[str]:
-    """A spec as a list, `~` expanded."""
-    items = [spec] if isinstance(spec, str | Path) else list(spec)
+    """A spec as a list, `~` expanded.
+
+    Raises:
+        UserError: nothing is named, or what is no path.
+    """
+    items: list[Any] = [spec]
+    if isinstance(spec, list | tuple):
+        items = list(spec)
     if not items:
         raise UserError("a source must be a name, a path or several photos, found nothing: name one.")
-    return [str(Path(item).expanduser()) if str(item).startswith("~") else str(item) for item in items]
+    for item in items:
+        if not isinstance(item, str | Path) or not str(item) or "\0" in str(item):  # a config may hold anything
+            raise UserError(f"a source must be a name or a path, found {item!r}: name one.")
+    return [os.path.expanduser(str(item)) for item in items]  # noqa: PTH111 (Path's raises for an unknown user)
 
 
 def is_photos(spec: Spec) -> bool:
@@ -49,6 +59,11 @@ def photos(spec: Spec) -> list[Photo]:
     loaded = []
     for word in words(spec):
         if not _is_photo(word):
+            if _exists(word) and len(words(spec)) > 1:
+                raise UserError(
+                    f"several sources must all be image files, found {readable(word)!r} among "
+                    f"{readable(' '.join(words(spec)[:4]))!r}: name one source, or image files only."
+                )
             if _exists(word):
                 raise UserError(f"crops must come from image files, found {readable(word)!r}: name the files.")
             raise unknown("photo", readable(word), PHOTOS)
@@ -64,12 +79,11 @@ def photos(spec: Spec) -> list[Photo]:
 
 
 def _exists(word: str) -> bool:
-    return Path(word).exists()
+    return os.path.exists(word)  # noqa: PTH110 (Path's raises where a name is too long or a folder is locked)
 
 
 def _is_photo(word: str) -> bool:
     """A name of a bundled photo, or a path with the suffix of an image, there or not."""
-    path = Path(word)
-    if path.is_dir():
+    if os.path.isdir(word):  # noqa: PTH112 (as above)
         return False
-    return path.suffix.lower() in SUFFIXES or (word in PHOTOS and not path.exists())
+    return Path(word).suffix.lower() in SUFFIXES or (word in PHOTOS and not _exists(word))

@@ -21,7 +21,8 @@ class Meter:
 
     def __init__(self, text: str, total: int) -> None:
         self._console = Console(stderr=True)
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        said = TextColumn("{task.description}", markup=False)  # the name of a folder may look like markup
+        columns = said, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
         self._progress = Progress(*columns, console=self._console, transient=True)
         self._task = self._progress.add_task(text, total=total)
         self._start = time.monotonic()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
 from selftaught.encoders.look import make_look
-from selftaught.errors import unknown
+from selftaught.errors import UserError, unknown
 
 WIDTHS = (96, 256, 384, 384, 256)
 _KERNELS = {"large": (11, 5, 3, 3, 3), "small": (5, 5, 3, 3, 3)}
@@ -32,7 +32,7 @@ class AlexNet(Encoder):
             2); None takes "small" up to 96 pixels.
 
     Raises:
-        UserError: there is no such form.
+        UserError: there is no such form, or views are too small for it.
     """
 
     def __init__(self, *, size: int = 224, reads: str = "color", form: str | None = None) -> None:
@@ -40,6 +40,8 @@ class AlexNet(Encoder):
         form = form or ("small" if size <= 96 else "large")
         if form not in _KERNELS:
             raise unknown("form of AlexNet", form, _KERNELS)
+        if form == "large" and size < 31:  # of less, its strides and pools leave nothing
+            raise UserError(f"the large form of AlexNet needs views of 31 pixels, found {size}: give a larger --size.")
         self.reads, self.look = reads, (look := make_look(reads))
         stride = 4 if form == "large" else 1 if size <= 48 else 2
         # DeepCluster pads conv1 by 2 and its pools by nothing (224 -> 55 -> 27 -> 13); small maps can spare no border.

@@ -26,6 +26,8 @@ class ConvNet(Encoder):
         super().__init__()
         if size < 8:
             raise UserError(f"convnet needs views of at least 8 pixels, found {size}: give a larger --size.")
+        if not 1 <= width <= 1024:
+            raise UserError(f"convnet needs a width from 1 to 1,024 channels, found {width:,}: try 64.")
         self.reads, self.look = reads, (look := make_look(reads))
         step = 1 if size <= 48 else 2 if size <= 96 else 4
         self.blocks = nn.ModuleDict(

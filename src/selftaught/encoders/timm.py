@@ -118,7 +118,7 @@ def _create(name: str, channels: int, size: int, patch: int | None, pretrained: 
             f"the pretrained weights of {name} must be downloaded once, which failed ({_line(error)}): "
             "connect to the network, or set pretrained to false."
         ) from error
-    except (AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
+    except (ArithmeticError, AssertionError, AttributeError, RuntimeError, TypeError, ValueError) as error:
         raise _refusal(name, size, error) from error
     if not hasattr(model, "forward_intermediates"):
         raise UserError(f"timm must be able to tap the layers of a model, which it cannot for {name}: choose another.")

@@ -1,0 +1,219 @@
+"""Parquet and CSV that are missing, broken or lying: what can be used is used, all else is one sentence."""
+
+import json
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from corpus import encoded, noise, write_images
+
+from selftaught.data import open_source
+from selftaught.errors import UserError
+
+IMAGES = [{"bytes": encoded(noise(8, 8, number)), "path": None} for number in range(6)]
+
+
+def write(path: Path, features: object = None, **columns: object) -> Path:
+    """A parquet file with `image` unless other columns are given, and Hugging Face's metadata, raw or as features."""
+    table = pa.table(columns if "image" in columns else {"image": IMAGES, **columns})
+    if features is not None:
+        said = features if isinstance(features, str) else json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": said})
+    pq.write_table(table, path)
+    return path
+
+
+def refused(spec: object, **options: object) -> str:
+    """The one sentence that opening ends in."""
+    with pytest.raises(UserError) as caught:
+        open_source(spec, **options)  # type: ignore[arg-type]
+    said = str(caught.value)
+    assert said.isprintable()
+    assert ", found " in said
+    assert said.endswith((".", "?"))
+    return said
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pa.array([0.0, 1.0, float("nan"), None, 2.5, 1.0]),
+        pa.array([True, False, None, True, True, False]),
+        pa.array([[0], [1], [0], None, [1], []]),
+        pa.array([{"is": 1}] * 6),
+        pa.array([None] * 6),
+    ],
+)
+def test_what_is_no_label_is_no_hindrance(tmp_path: Path, labels: pa.Array) -> None:
+    declared = {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}
+    source = open_source(write(tmp_path / "a.parquet", declared, label=labels))
+    assert (len(source), source.classes, source.skipped) == (6, None, ())
+
+
+@pytest.mark.parametrize(
+    "metadata",
+    ["", "no JSON", "[]", "null", '{"info": 5}', '{"info": {"features": 7}}', '{"info": {"features": {"label": 1}}}',
+     "[" * 50_000, '{"info": {"features": {"label": {"_type": "ClassLabel", "names": []}}}}',
+     '{"info": {"features": {"label": {"_type": "ClassLabel", "names": {"a": 1}}}}}',
+     '{"info": {"features": {"label": {"_type": "Image"}, "image": {"_type": "ClassLabel", "names": ["x"]}}}}'],
+)  # fmt: skip
+def test_metadata_that_lies(tmp_path: Path, metadata: str) -> None:
+    source = open_source(write(tmp_path / "a.parquet", metadata, label=[-7, 3, -7, 3, 3, 10]), split="all")
+    assert source.classes == ("3", "10", "-7")
+    assert source.labels is not None
+    assert source.labels.tolist() == [2, 0, 2, 0, 0, 1]
+
+
+def test_negative_and_too_large_labels_are_listed(tmp_path: Path) -> None:
+    declared = {"label": {"_type": "ClassLabel", "names": ["a\x1b[2J", "b"]}}
+    source = open_source(write(tmp_path / "a.parquet", declared, label=[0, 1, -5, 2**40, 1, 0]), split="all")
+    assert source.classes == ("a\\x1b[2J", "b")
+    assert [title for title, _ in source.skipped] == ["a.parquet:2", "a.parquet:3"]
+
+
+def test_cells_that_are_no_images_are_listed(tmp_path: Path) -> None:
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "beside.png").write_bytes(encoded(noise(8, 8)))
+    cells = [*IMAGES, None, {"bytes": b"", "path": "loop.png"}, {"bytes": None, "path": "n" * 5000}]
+    cells += [{"bytes": None, "path": "beside.png"}, {"bytes": b"text", "path": None}]
+    source = open_source(write(tmp_path / "a.parquet", image=cells))
+    assert len(source) == 7
+    assert [title for title, _ in source.skipped] == [f"a.parquet:{row}" for row in (6, 7, 8, 10)]
+    numbers = pa.array([{"bytes": image["bytes"], "path": 7} for image in IMAGES])
+    assert len(open_source(write(tmp_path / "a.parquet", image=numbers))) == 6
+
+
+@pytest.mark.parametrize(
+    ("column", "shown"),
+    [
+        (["a.png"] * 6, "image (string)"),
+        ([{"path": "a.png"}] * 6, "image (struct<path: string>)"),
+        ([[image["bytes"]] for image in IMAGES], "image (list<element: binary>)"),
+        ([1.5] * 6, "image (double)"),
+    ],
+)
+def test_no_column_of_images(tmp_path: Path, column: list[object], shown: str) -> None:
+    assert shown in refused(write(tmp_path / "a.parquet", image=column))
+
+
+def test_columns_with_odd_names(tmp_path: Path) -> None:
+    bytes_ = [image["bytes"] for image in IMAGES]
+    table = pa.table({"my.image": bytes_, "image.x": [1] * 6, "": [2] * 6, "label": list("ababab")})
+    pq.write_table(table, tmp_path / "a.PARQUET")
+    assert len(open_source(tmp_path / "a.PARQUET", split="all")) == 6
+    twice = pa.Table.from_arrays([pa.array(bytes_), pa.array(bytes_)], names=["image", "image"])
+    pq.write_table(twice, tmp_path / "a.PARQUET")
+    assert "image (binary), image (binary)" in refused(tmp_path)
+
+
+def test_files_that_disagree(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", label=[0, 1] * 3)
+    write(tmp_path / "val.parquet", image=[5] * 6, label=[0, 1] * 3)
+    assert "images in the column 'image', found image (int64)" in refused(tmp_path)
+    write(tmp_path / "val.parquet", label=[["a"]] * 6)
+    assert open_source(tmp_path, split="test").classes is None
+    write(tmp_path / "val.parquet", label=list("ababab"))
+    assert open_source(tmp_path, split="train").classes == ("0", "1", "a", "b")
+    write(tmp_path / "val.parquet", image=pa.array([], pa.binary()))
+    assert "at least one image, found none in the test part" in refused(tmp_path, split="test")
+
+
+@pytest.mark.parametrize("content", [b"", b"I am a text\n" * 9, b"PAR1PAR1", None])
+def test_no_parquet_at_all(tmp_path: Path, content: bytes | None) -> None:
+    path = tmp_path / "bad\n.parquet"
+    whole = write(path).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2] if content is None else content)
+    assert "must be a whole parquet file" in refused(path)
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.parquet", image=pa.array([], pa.binary()))
+    assert "at least one image, found none" in refused(path)
+
+
+def test_text_that_is_no_text(tmp_path: Path) -> None:
+    words = pa.Array.from_buffers(pa.string(), 6, [None, pa.py_buffer(b"".join(n.to_bytes(4, "little") for n in range(7))), pa.py_buffer(b"ab\xff\xfeab")])  # fmt: skip  # noqa: E501
+    assert "must be a whole parquet file" in refused(write(tmp_path / "a.parquet", label=words))
+
+
+CHILD = """
+import sys
+from pathlib import Path
+from selftaught.data import open_source
+from selftaught.errors import UserError
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    try:
+        source = open_source(path, split="all", cache=Path(sys.argv[2]))
+        assert len(source) + len(source.skipped) > 0
+    except UserError as error:
+        assert str(error).isprintable(), str(error)
+        print(error)
+"""
+
+
+@pytest.mark.parametrize("count", [40, pytest.param(400, marks=pytest.mark.slow)])
+def test_damaged_parquet_files(tmp_path: Path, count: int) -> None:
+    """In a process of their own, as pyarrow may crash; of a damaged file all, some or no image is found."""
+    whole, draw = write(tmp_path / "whole.parquet", label=list("ababab")).read_bytes(), random.Random(0)
+    (tmp_path / "files").mkdir()
+    for number in range(count):
+        content = bytearray(whole)
+        for _ in range(draw.randint(1, 4)):
+            tail = draw.random() < 0.7  # where the footer is, which says where all else is
+            content[draw.randrange(len(content) - 900 if tail else 0, len(content) - 8)] ^= 1 << draw.randrange(8)
+        (tmp_path / "files" / f"{number}.parquet").write_bytes(content)
+    command = [sys.executable, "-W", "error", "-c", CHILD, str(tmp_path / "files"), str(tmp_path / "cache")]
+    child = subprocess.run(command, capture_output=True, text=True, timeout=180)
+    assert child.returncode == 0, child.stderr[-3000:]
+    assert 0 < len(child.stdout.splitlines()) < count
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"path;label\n0.png;a\n", "with a comma between them, found path;label"),
+        (b"image,label\n0.png,a\n", "found image,label"),
+        (b"path\n0.png\n", "found path in"),
+        (b"path,label\n", "found 0 in"),
+        ("path,label\n0.png,é\n".encode("latin-1"), "save it as UTF-8"),
+        ("path,label\n0.png,a\n".encode("utf-16"), "save it as UTF-8"),
+        (b"path,label\n0.png,a\nset/0.png,b\n", "one label, found 'a' and 'b'"),
+        (b"path,label\nx.png,a\ny.png,b\n", "2 of 2 that are not, such as 'x.png'"),
+        (b'path,label\n0.png,"' + b"a" * 200_000 + b'"\n', "field larger than"),
+        (b"\x00\x01\x02", "found "),
+    ],
+)
+def test_labels_that_cannot_be_meant(tmp_path: Path, content: bytes, words: str) -> None:
+    write_images(tmp_path / "set", 4)
+    (tmp_path / "a.csv").write_bytes(content)
+    assert words in refused(tmp_path / "set", labels=tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfpath,label\r\n0.png,a\r\n1.png,b\r\n2.png,\r\n",
+        b'"path","label","more"\n"0.png","a","x,y"\n"1.png","b"\n\n',
+        b"path, label\n./0.png, a \n0.png,a\n1.png,b\ngone.png,b\n",
+        b"label,path\na,0.png\nb,1.png,surplus\n",
+    ],
+)
+def test_labels_for_some(tmp_path: Path, content: bytes) -> None:
+    write_images(tmp_path / "set", 4)
+    (tmp_path / "a.csv").write_bytes(content)
+    source = open_source(tmp_path / "set", labels=tmp_path / "a.csv", split="all")
+    assert source.classes == ("a", "b")
+    assert source.labels is not None
+    assert source.labels.tolist() == [0, 1]
+
+
+def test_labels_of_the_other_part_only(tmp_path: Path) -> None:
+    write_images(tmp_path / "set" / "train", 4)
+    write_images(tmp_path / "set" / "test", 4)
+    (tmp_path / "a.csv").write_text("path,label\ntest/0.png,a\ntest/1.png,b\n")
+    assert "at least one image that" in refused(tmp_path / "set", labels=tmp_path / "a.csv")
+    assert "a folder or a pipe" in refused(tmp_path / "set", labels=tmp_path)
