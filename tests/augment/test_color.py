@@ -4,7 +4,7 @@ import pytest
 import torch
 import torchvision.transforms.v2.functional as TF
 
-from selftaught.augment.color import LUMA, color_matrices, random_color, recolor
+from selftaught.augment.color import LUMA, color_matrices, drop_channels, projection, random_color, recolor
 
 
 @pytest.fixture
@@ -54,3 +54,26 @@ def test_random_factors_have_the_spread_asked_for_and_can_be_switched_off(images
     assert 0.6 - 1e-5 <= factor.min() < 0.62  # ... and the others as far as 0.4 to either side
     assert 1.38 < factor.max() <= 1.4 + 1e-5
     assert not of_mean.any()
+
+
+def test_projection_takes_green_against_magenta_and_nothing_else(images):
+    axis = torch.tensor([-1.0, 2.0, -1.0])
+    projected = recolor(images, *projection(torch.ones(4)))
+    along = torch.einsum("c,bchw->bhw", axis, projected)
+    torch.testing.assert_close(along, torch.zeros_like(along), atol=1e-5, rtol=0)
+    taken = images - projected  # lies along the axis: red and blue alike, green twice and opposite
+    torch.testing.assert_close(taken[:, 0], taken[:, 2], atol=1e-5, rtol=0)
+    torch.testing.assert_close(taken[:, 1], -2 * taken[:, 0], atol=1e-5, rtol=0)
+    torch.testing.assert_close(recolor(projected, *projection(torch.ones(4))), projected, atol=1e-5, rtol=0)
+    grey = images.mean(1, keepdim=True).expand(-1, 3, -1, -1)
+    torch.testing.assert_close(recolor(grey, *projection(torch.ones(4))), grey, atol=1e-5, rtol=0)
+    assert torch.equal(recolor(images, *projection(torch.zeros(4))), images)
+
+
+def test_a_dropped_channel_is_noise_and_the_kept_one_untouched(images):
+    kept, noise = torch.tensor([0, 2, 1, 2]), torch.rand(4, 3, 8, 8)
+    dropped = drop_channels(images, kept, noise)
+    for image in range(4):
+        for channel in range(3):
+            expected = images if channel == kept[image] else noise
+            assert torch.equal(dropped[image, channel], expected[image, channel])

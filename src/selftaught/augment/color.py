@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from selftaught.augment.warp import coin, moved, uniform
+from selftaught.errors import UserError
 
 LUMA = torch.tensor([0.2989, 0.587, 0.114])
 """Weights of red, green and blue in grey (ITU-R BT.601, to the digits that torchvision uses)."""
@@ -64,6 +65,36 @@ def color_matrices(
     return after * (b * c), after @ to_grey.expand(len(b), 3, 3) * (b * (1 - c))
 
 
+APART = torch.tensor([-1.0, 2.0, -1.0])
+"""From magenta to green, the direction in which a lens pulls colours apart (Doersch et al. 2015, section 3.1)."""
+
+
+def projection(on: Tensor) -> tuple[Tensor, Tensor]:
+    """Matrices of `recolor` that leave no green nor magenta: B = I - a^T a / (a a^T) with a = [-1, 2, -1].
+
+    Args:
+        on: (B,) 1 to project, 0 to leave as it is.
+
+    Returns:
+        linear and of_mean, both (B, 3, 3). Grey stays as it is.
+    """
+    taken = torch.outer(APART, APART) / APART.square().sum()
+    linear = torch.eye(3) - on[:, None, None] * taken
+    return linear, torch.zeros_like(linear)
+
+
+def drop_channels(images: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
+    """Leave each image one of its channels; noise stands in for the others.
+
+    Args:
+        images: (n, C, H, W).
+        kept: (n,) int64, which channel each image keeps.
+        noise: (n, C, H, W), or what broadcasts to it.
+    """
+    here = moved(kept, images.device)[:, None] == torch.arange(images.shape[1], device=images.device)
+    return torch.where(here[..., None, None], images, moved(noise, images.device))
+
+
 def random_color(
     count: int,
     generator: torch.Generator,
@@ -95,3 +126,13 @@ def random_color(
     factors = factor(brightness), factor(contrast), factor(saturation)
     turn = on * uniform(-hue, hue, count, generator)
     return color_matrices(*factors, turn, coin(grey, count, generator))
+
+
+def require_jitter(jitter: tuple[float, float, float, float], grey: float) -> None:
+    """Refuse changes of colour that mean nothing: brightness, contrast, saturation, hue, and a share of grey images."""
+    *factors, hue = jitter
+    if not (all(0 <= factor <= 1 for factor in factors) and 0 <= hue <= 0.5 and 0 <= grey <= 1):
+        raise UserError(
+            "--jitter must be three factors in [0, 1] and a hue in [0, 0.5], and --grey a share in [0, 1], found "
+            f"{' '.join(map(str, jitter))} and {grey}: try 0.4 0.4 0.4 0.1 and 0.2."
+        )

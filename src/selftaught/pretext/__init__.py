@@ -6,6 +6,14 @@ from selftaught.contracts import Task
 from selftaught.errors import unknown
 
 TASKS = {
+    "autoencoder": "selftaught.pretext.autoencoder:Autoencoder",
+    "colorization": "selftaught.pretext.colorization:Colorization",
+    "context": "selftaught.pretext.context:Context",
+    "jigsaw": "selftaught.pretext.jigsaw:Jigsaw",
+    "deepcluster": "selftaught.pretext.deepcluster:DeepCluster",
+    "npid": "selftaught.pretext.npid:NPID",
+    "igpt": "selftaught.pretext.igpt:IGPT",
+    "pirl": "selftaught.pretext.pirl:PIRL",
     "rotation": "selftaught.pretext.rotation:Rotation",
 }
 """Name on the command line -> where the class is; imported when it is asked for, so that start-up stays quick."""

@@ -1,0 +1,141 @@
+"""Context prediction: where does this tile lie, seen from that one? To know, one must know what they are parts of.
+
+Doersch, Gupta, Efros, "Unsupervised Visual Representation Learning by Context Prediction", ICCV 2015.
+https://arxiv.org/abs/1505.05192
+
+Every tile is encoded alone, once, and meets each of its neighbours in the head (section 3.1: "each sampled patch can
+participate in as many as 8 separate pairings"). Positions can also be told without looking at what is shown: by lines
+that go on across the border (hence `gap` and `jitter`) and by where in the lens a colour fringe arises (hence `color`).
+
+Letters: B images, K tiles, P ordered pairs of neighbours among them.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.augment.color import drop_channels, projection, recolor
+from selftaught.augment.tiles import (
+    DEVIATION,
+    MEAN,
+    grid_tiles,
+    mosaic,
+    normalize_tiles,
+    pixelate,
+    require_fit,
+    tile_pixels,
+)
+from selftaught.augment.warp import coin, random_crop, require_shares
+from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.errors import UserError
+from selftaught.heads import dense, require_readable
+
+STEPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
+"""The eight answers: rows down and columns to the right, from the first tile to the second."""
+
+UNITS = 512
+"""Of every layer of the head; 4096 in the paper, for a larger encoder."""
+
+
+@dataclass(frozen=True)
+class Context(Task):
+    """Classify in which of eight directions one tile lies from another."""
+
+    tiled = True
+
+    grid: int = 3
+    """Tiles along a side of the grid from which all neighbours are paired, in both orders."""
+    tile: float = 0.23
+    """Side of a tile as a share of the view's: 96 pixels in a span of 398 in the paper."""
+    gap: float = 0.115
+    """Distance between neighbouring tiles as a share of the view's side: half a tile, 48 pixels, in the paper."""
+    jitter: float = 0.0167
+    """How far each tile strays to every side, as a share of the view's side: 7 pixels in the paper."""
+    normalize: bool = True
+    """Give every tile the same mean and deviation, colour by colour; the released code evens out one root mean
+    square."""
+    color: Literal["drop", "project", "keep"] = "drop"
+    """Against the fringes of lenses: drop all but one colour of each tile for noise, project colours so that green and
+    magenta go (the paper finds the two alike), or keep colours, fringes and all."""
+    pixelate: float = 1 / 3
+    """Share of the tiles that are shrunk, to as little as a tenth of their side, and magnified again, so that nothing
+    hangs on the grain of pixels. The share is the released code's; the paper says "some"."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Share of the image's area that the tiles are cut from, smallest and largest."""
+    flip: bool = True
+    """Mirror half of the images; the paper does not."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be cut."""
+        require_shares("--scale", self.scale)
+        require_fit(self.grid, self.tile, self.gap, self.jitter)
+        if not 0 <= self.pixelate <= 1:
+            raise UserError(f"--pixelate must be a share from 0 to 1, found {self.pixelate:g}: try 0.33.")
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """A layer for each tile alone (fc6 of the paper), then two for a pair and the eight answers (fc7 to fc9)."""
+        require_readable(encoder, tile_pixels(self.size, self.tile))
+        channels = list(encoder.layers.values())[-1].channels
+        pair = nn.Sequential(
+            dense(2 * UNITS, UNITS, affine=False), dense(UNITS, UNITS, affine=False), nn.Linear(UNITS, len(STEPS))
+        )
+        neighbours = nn.Module()
+        neighbours.register_buffer("pairs", pairs(self.grid))
+        return nn.ModuleDict({"tile": dense(channels, UNITS, affine=False), "pair": pair, "neighbours": neighbours})
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B * K, 3, t, t), tiles of an image in a row; what is asked of them is the same for all images."""
+        count, side = len(batch), tile_pixels(self.size, self.tile)
+        crop = random_crop(count, generator, scale=self.scale, flip=0.5 * self.flip)
+        cut = grid_tiles(count, generator, grid=self.grid, tile=side / self.size, gap=self.gap, jitter=self.jitter)
+        tiles = batch.warp(crop[:, None] @ cut, side).flatten(0, 1)
+        if self.color == "project":
+            tiles = recolor(tiles, *projection(torch.ones(len(tiles))))
+        # One size a step for all tiles that are shrunk: each at its own would be a batch for each.
+        coarse = int(torch.randint(math.ceil(side / 10), side, (), generator=generator))
+        chosen = coin(self.pixelate, len(tiles), generator)
+        tiles = pixelate(tiles, chosen, coarse) if chosen.any() else tiles
+        tiles = normalize_tiles(tiles) if self.normalize else tiles
+        return {"images": self._dropped(tiles, generator) if self.color == "drop" else tiles}
+
+    def _dropped(self, tiles: Tensor, generator: torch.Generator) -> Tensor:
+        """Keep one colour of each tile; noise "about 1/100 of the standard deviation" of it stands in for the rest."""
+        kept = torch.randint(3, (len(tiles),), generator=generator)
+        noise = MEAN + DEVIATION / 100 * torch.randn(tiles.shape, generator=generator)
+        return drop_channels(tiles, kept, noise)
+
+    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """Cross-entropy, every direction with the same weight: a grid has fewer neighbours across corners."""
+        first, second, direction = heads["neighbours"].get_buffer("pairs").unbind(1)  # (P,) each
+        tiles = heads["tile"](encoder(views["images"])).reshape(-1, self.grid**2, UNITS)  # (B, K, UNITS)
+        met = torch.cat([tiles[:, first], tiles[:, second]], 2)  # (B, P, 2 * UNITS)
+        answers, asked = heads["pair"](met.flatten(0, 1)).float(), direction.repeat(len(tiles))
+        often = F.one_hot(direction, len(STEPS)).sum(0)[asked] * len(tiles)  # each answer's own direction is asked
+        weight = 1 / (len(STEPS) * often)  # (B * P,), sums to 1
+        right = (answers.argmax(1) == asked).float()
+        return F.cross_entropy(answers, asked, reduction="none") @ weight, {"accuracy": right @ weight}
+
+    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """The tiles, each at its place."""
+        return {"tiles": mosaic(views["images"].reshape(-1, self.grid**2, *views["images"].shape[1:]))}
+
+    def chance(self, source: Source) -> dict[str, float]:
+        """One in eight."""
+        return {"accuracy": 1 / len(STEPS)}
+
+
+def pairs(grid: int) -> Tensor:
+    """All ordered pairs of neighbours in a grid: (P, 3), first tile, second tile, direction from the first."""
+    places = [(row, column) for row in range(grid) for column in range(grid)]
+    return torch.tensor(
+        [
+            (first, second, STEPS.index(step))
+            for first, (row, column) in enumerate(places)
+            for second, (other_row, other_column) in enumerate(places)
+            if (step := (other_row - row, other_column - column)) in STEPS
+        ]
+    )
