@@ -1,0 +1,28 @@
+"""Losses that more than one task uses. Exponentials are computed in float32 whatever the precision of the run."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def nce(own: Tensor, others: Tensor, noise: Tensor | None = None) -> Tensor:
+    """Noise contrastive estimation: is this pair the same image? Asked once of the own entry, m times of negatives.
+
+    With e the exponential of a score and C the noise, a pair is held to be the same image with h = e / (e + C), and
+    the loss is -log h(own) - sum over negatives of log(1 - h(negative)). C is all that sets the papers apart:
+
+    - Misra & van der Maaten 2020 (PIRL): the sum of e over the negatives. Then the loss is softmax
+      cross-entropy plus a second term that lies between log 2 and 1 whatever the scores.
+    - Wu et al. 2018 (NPID, section 3.2): m / n * Z, from P = e / Z and noise 1 / n, with Z = n * mean of e a constant.
+
+    Args:
+        own: (B,) score of each anchor with its own entry: cosine / temperature.
+        others: (B, m) its scores with negatives; -inf for one that does not count.
+        noise: log C, () or (B,); None for the sum over the anchor's own negatives.
+
+    Returns:
+        (B,), at least 0.
+    """
+    own, others = own.float(), others.float()
+    log_c = others.logsumexp(1) if noise is None else noise.float().expand(len(own))
+    # -log h(own) = log(1 + C / e) and -log(1 - h(negative)) = log(1 + e / C), which softplus computes without overflow.
+    return F.softplus(log_c - own) + F.softplus(others - log_c[:, None]).sum(1)
