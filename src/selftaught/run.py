@@ -2,16 +2,21 @@
 
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from selftaught.build import fresh_encoder, load_encoder
 from selftaught.contracts import Encoder, Source
-from selftaught.data import open_splits
+from selftaught.data import open_source, open_splits
+from selftaught.downstream.invariance import InvarianceTable, invariance
 from selftaught.downstream.layers import Protocol, probe_layers
 from selftaught.downstream.table import ProbeTable
-from selftaught.training.folder import RunFolder, write_text
+from selftaught.errors import UserError
+from selftaught.training.folder import RunFolder
 from selftaught.training.machine import keep_freed_memory
 from selftaught.training.plan import choose_device
+from selftaught.training.whole import write_text
 
 
 class Run:
@@ -65,35 +70,100 @@ class Run:
         Returns:
             The table, which is also written to `probes/` in the run.
         """
-        keep_freed_memory()
-        encoder, description = self.encoder, json.loads(self.folder.encoder.read_text())
+        encoder, description = self._ready()
         size = size or description["size"]
         parts = data if isinstance(data, tuple) else open_splits(data, side=size, limit=limit, labels=labels)
         train_part, test_part = parts
-
-        def fresh(seed: int) -> Encoder:
-            made = fresh_encoder(description, seed)
-            made.look.load_state_dict(encoder.look.state_dict())  # a palette is what it reads, not what it learned
-            return made
-
         table = probe_layers(
             encoder,
-            fresh,
+            _fresh(encoder, description),
             train_part,
             test_part,
             size=size,
             seeds=seeds,
             protocol=protocol,
             device=choose_device(device),
+            recalibrate=bool(description.get("tiled")),
         )
-        self.folder.probes.mkdir(exist_ok=True)
-        name = re.sub(r"\W+", "-", Path(table.data).name).strip("-")
-        found = {**table.to_json(), "step": self.folder.read_status()["step"]}
-        write_text(self.folder.probes / f"{name or 'images'}-{protocol}.json", json.dumps(found, indent=1))
+        self._keep(self.folder.probes / f"{_stem(table.data)}-{protocol}.json", table.to_json())
         return table
+
+    def invariance(
+        self,
+        data: str | Path | Source,
+        *,
+        images: int = 1000,
+        seeds: int = 1,
+        size: int | None = None,
+        device: str = "auto",
+    ) -> InvarianceTable:
+        """Ask every layer which changes of an image it sees past, beside random weights.
+
+        Args:
+            data: images, labelled or not: a name or path (the test part is taken, where there is one), or a source.
+            images: how many are asked.
+            seeds: each draws other changes and other random weights.
+            size: side of the views in pixels; by default that of pretraining.
+            device: auto, cpu, cuda ...
+
+        Returns:
+            The table, which is also written to `invariance/` in the run, with its figure.
+        """
+        from selftaught.figures import invariance as drawn
+        from selftaught.figures import svg
+
+        encoder, description = self._ready()
+        size = size or description["size"]
+        table = invariance(
+            encoder,
+            _fresh(encoder, description),
+            data if isinstance(data, Source) else _unseen(data, size, images),
+            size=size,
+            images=images,
+            seeds=seeds,
+            device=choose_device(device),
+            recalibrate=bool(description.get("tiled")),
+        )
+        path = self.folder.path / "invariance" / f"{_stem(table.data)}.json"
+        self._keep(path, table.to_json())
+        write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())))
+        return table
+
+    def _ready(self) -> tuple[Encoder, dict[str, Any]]:
+        keep_freed_memory()
+        return self.encoder, json.loads(self.folder.encoder.read_text())
+
+    def _keep(self, path: Path, found: dict[str, object]) -> None:
+        """Write what was found, with the step at which the encoder stood."""
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, json.dumps({**found, "step": self.folder.read_status()["step"]}, indent=1))
 
     def report(self, out: Path | None = None) -> Path:
         """Write the run as one self-contained page; returns where it is."""
         from selftaught.report import write_report
 
         return write_report([self.path], out or self.path / "report.html")
+
+
+def _fresh(encoder: Encoder, description: dict[str, Any]) -> Callable[[int], Encoder]:
+    """Seed -> the same encoder with random weights."""
+
+    def fresh(seed: int) -> Encoder:
+        made = fresh_encoder(description, seed)
+        made.look.load_state_dict(encoder.look.state_dict())  # a palette is what it reads, not what it learned
+        return made
+
+    return fresh
+
+
+def _unseen(data: str | Path, size: int, images: int) -> Source:
+    """The test part, which no pretraining saw; all where there is none."""
+    try:
+        return open_source(data, side=size, split="test", limit=images)
+    except UserError:
+        return open_source(data, side=size, split="all", limit=images)
+
+
+def _stem(data: str) -> str:
+    """What files about some images are called."""
+    return re.sub(r"\W+", "-", Path(data).name).strip("-") or "images"

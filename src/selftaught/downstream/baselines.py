@@ -35,7 +35,7 @@ class Pixels(Encoder):
         return {"pixels": F.adaptive_avg_pool2d(seen, grid(3, seen.shape[-1], self.dimensions))}
 
 
-def calibrate(encoder: Encoder, source: Source, size: int, device: torch.device, images: int = 2048) -> None:
+def calibrate(encoder: Encoder, source: Source, size: int, device: torch.device, images: int = 2048) -> bool:
     """Set every batch normalisation's statistics to those of whole images; all else is left as it is.
 
     Args:
@@ -44,10 +44,13 @@ def calibrate(encoder: Encoder, source: Source, size: int, device: torch.device,
         size: side of the views in pixels.
         device: where to compute.
         images: how many.
+
+    Returns:
+        Whether there was anything to set.
     """
     norms = [m for m in encoder.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     if not norms:
-        return
+        return False
     momenta = [norm.momentum for norm in norms]
     encoder.eval()
     for norm in norms:
@@ -62,3 +65,4 @@ def calibrate(encoder: Encoder, source: Source, size: int, device: torch.device,
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()
+    return True

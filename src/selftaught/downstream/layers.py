@@ -33,6 +33,7 @@ def probe_layers(
     dimensions: int | None = None,
     kind: Kind = "average",
     recipe: Recipe | None = None,
+    recalibrate: bool = False,
     progress: bool = True,
 ) -> ProbeTable:
     """Probe every layer of an encoder and of its random self.
@@ -50,6 +51,8 @@ def probe_layers(
         dimensions: see `pool`; where None `FAST_DIMENSIONS` for fast, `DIMENSIONS` for paper.
         kind: see `pool`.
         recipe: of the paper protocol.
+        recalibrate: set the trained encoder's batch statistics on whole training images first: for one that was shown
+            tiles, whose statistics are not those of whole images.
         progress: show a bar on standard error.
 
     Raises:
@@ -79,6 +82,7 @@ def probe_layers(
             return untrained
 
         pixels = probe(Pixels(dimensions), 0, "pixels")["pixels"].accuracy
+        renewed = recalibrate and calibrate(encoder.to(viewing.device), train, size, viewing.device)
         trained = [probe(encoder, seed, "trained") for seed in range(seeds)]
         untrained = [probe(random(seed), seed, "random") for seed in range(seeds)]
 
@@ -94,6 +98,7 @@ def probe_layers(
         protocol=protocol,
         dimensions=dimensions,
         seeds=seeds,
+        recalibrated=renewed,
     )
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+RECALIBRATED = "Pretraining showed tiles, so batch statistics were set anew on whole training images."
+
 
 @dataclass(frozen=True)
 class Row:
@@ -38,6 +40,8 @@ class ProbeTable:
     dimensions: int
     """The most numbers that a layer was pooled to."""
     seeds: int
+    recalibrated: bool = False
+    """Whether the trained encoder's batch statistics were set anew on whole images, since pretraining showed tiles."""
 
     @property
     def best(self) -> Row:
@@ -69,6 +73,7 @@ class ProbeTable:
             "protocol": self.protocol,
             "dimensions": self.dimensions,
             "seeds": self.seeds,
+            "recalibrated": self.recalibrated,
         }
 
 
@@ -81,7 +86,7 @@ def render(table: ProbeTable) -> Table:
     """The table as rich prints it: layers first, then what they must be held against."""
     out = Table(
         title=f"{table.protocol} probe of {table.data}: share of {table.test:,} test images read rightly",
-        caption=table.spread,
+        caption=f"{table.spread} {RECALIBRATED}" if table.recalibrated else table.spread,
         caption_justify="left",
     )
     out.add_column("layer")

@@ -1,0 +1,61 @@
+"""The changes of an image that layers are asked about. Geometry and colour alone: no task is imported."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor
+
+from selftaught.augment.color import random_color, recolor
+from selftaught.augment.warp import affine, identity, random_crop, uniform
+from selftaught.contracts import Batch
+
+Change = Callable[[Batch, int, torch.Generator], Tensor]
+"""The copies of some images, at a size: (B, 3, S, S) in [0, 1]."""
+
+
+def _turn(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
+    """By 90, 180 or 270 degrees."""
+    degrees = 90.0 * torch.randint(1, 4, (len(batch),), generator=generator)
+    return batch.warp(affine(degrees=degrees, count=len(batch)), size)
+
+
+def _jigsaw(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
+    """Nine tiles in another order; where nine do not fill the size exactly they are a pixel larger, and cut off."""
+    side = -(-size // 3)
+    tiles = batch.warp(identity(len(batch)), 3 * side).unfold(2, side, side).unfold(3, side, side)
+    tiles = tiles.flatten(2, 3)  # (B, 3, 9, side, side)
+    order = torch.rand(len(batch), 9, generator=generator).argsort(1).to(tiles.device)
+    shuffled = tiles.gather(2, order[:, None, :, None, None].expand_as(tiles))
+    # (B, 3, tile's row, tile's column, row, column)
+    rows = shuffled.reshape(len(batch), 3, 3, 3, side, side).permute(0, 1, 2, 4, 3, 5)
+    return rows.reshape(len(batch), 3, 3 * side, 3 * side)[..., :size, :size]
+
+
+def _crop(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
+    """Of 0.3 to 0.7 of the area, half of them mirrored."""
+    return batch.warp(random_crop(len(batch), generator, scale=(0.3, 0.7), flip=0.5), size)
+
+
+def _color(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
+    """Brightness, contrast and saturation by up to 0.4, hue by up to 0.1."""
+    return recolor(batch.warp(identity(len(batch)), size), *random_color(len(batch), generator))
+
+
+def _affine(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
+    """Moved, squeezed, turned and sheared, all slightly, and within the image: no mirrored border tells of it."""
+    count = len(batch)
+    places = (uniform(-0.15, 0.15, count, generator) for _ in "xy")
+    sides = (uniform(0.7, 0.85, count, generator) for _ in "wh")
+    x, y, width, height = *places, *sides
+    degrees, shear = uniform(-10, 10, count, generator), uniform(-10, 10, count, generator)
+    return batch.warp(affine(x=x, y=y, width=width, height=height, degrees=degrees, shear=shear, count=count), size)
+
+
+CHANGES: Mapping[str, Change] = {
+    "turn": _turn,
+    "jigsaw": _jigsaw,
+    "crop": _crop,
+    "color": _color,
+    "affine": _affine,
+}
+"""Name on the table -> how a copy is made."""

@@ -1,0 +1,86 @@
+"""Invariant or covariant at a glance: how far copies are from their images, and how far images from each other."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from selftaught.figures.style import CHARACTER, FONT, INK, MUTED, RULE, SERIES, shown_name
+
+SMALL = FONT - 1.5
+"""Points, of what stands inside a small chart."""
+
+
+def invariance(found: Mapping[str, Any]) -> Figure:
+    """Draw one small chart for every layer (row) and every change (column).
+
+    Filled: distances of images to their own copies. Outlined: distances of images to other images. Where the filled
+    hill stands left of the outlined one, the layer sees past the change; the number says how many of the other images
+    are nearer than the own copy, with that of random weights in brackets.
+
+    Args:
+        found: what `invariance/*.json` holds: `rows`, each with `layer`, `change`, `nearer`, `random`, `own`, `others`.
+
+    Returns:
+        A figure whose axes are in reading order.
+    """
+    rows = {(row["layer"], row["change"]): row for row in found["rows"]}
+    layers = list(dict.fromkeys(layer for layer, _ in rows))
+    changes = list(dict.fromkeys(change for _, change in rows))
+    left, wide, high = 0.25 + CHARACTER * max(len(shown_name(layer, 14)) for layer in layers), 1.45, 0.85
+    width, height = left + wide * len(changes) + 0.1, 0.65 + high * len(layers) + 0.3
+    figure = Figure(figsize=(width, height), facecolor="none")
+    last = _last([row[of] for row in rows.values() for of in ("own", "others")])
+    for down, layer in enumerate(layers):
+        for across, change in enumerate(changes):
+            corner = left + across * wide, height - 0.3 - (down + 1) * high
+            box = (corner[0] / width, corner[1] / height, (wide - 0.12) / width, (high - 0.14) / height)
+            axes = figure.add_axes(box, facecolor="none")
+            _hills(axes, rows[layer, change], last, named=down == len(layers) - 1)
+            if down == 0:
+                axes.set_title(change, fontsize=FONT, color=INK, pad=4, parse_math=False)
+            if across == 0:
+                axes.set_ylabel(shown_name(layer, 14), rotation=0, ha="right", va="center", fontsize=FONT, color=INK)
+                axes.yaxis.label.set_parse_math(False)
+    figure.text(
+        left / width,
+        0.03 / height,
+        "distance of unit features, filled to the own copy, outlined to other images; share of others nearer (random)",
+        fontsize=SMALL,
+        color=MUTED,
+        va="bottom",
+    )
+    return figure
+
+
+def _hills(axes: Axes, row: Mapping[str, Any], last: int, named: bool) -> None:
+    """One small chart, distances from 0 to the last that occurs anywhere."""
+    bins = len(row["own"])
+    edges = np.linspace(0, 2, bins + 1)[: last + 1]
+    axes.stairs(_shares(row["own"])[:last], edges, fill=True, color=SERIES[0], alpha=0.75)
+    axes.stairs(_shares(row["others"])[:last], edges, color=MUTED, linewidth=1.2)
+    axes.text(
+        0.98, 0.95, f"{row['nearer']:.2f} ({row['random']:.2f})",
+        fontsize=SMALL, color=INK, ha="right", va="top", transform=axes.transAxes,
+    )  # fmt: skip
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(RULE)
+    axes.set_yticks([])
+    axes.set_xlim(0, edges[-1])
+    axes.tick_params(length=0, pad=2, labelsize=SMALL, labelcolor=MUTED, labelbottom=named)
+
+
+def _shares(counts: Sequence[int]) -> np.ndarray:
+    """Counts as parts of one: there are far more pairs of images than copies."""
+    values = np.asarray(counts, dtype=float)
+    shares: np.ndarray = values / max(values.sum(), 1)
+    return shares
+
+
+def _last(histograms: Sequence[Sequence[int]]) -> int:
+    """One past the last bin that is used in any of them."""
+    used = np.flatnonzero(np.asarray(histograms).sum(0))
+    return int(used[-1]) + 1 if len(used) else 1

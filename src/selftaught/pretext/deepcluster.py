@@ -1,0 +1,228 @@
+"""DeepCluster: to which of the groups that images fall into does this one belong? Groups and features teach each other.
+
+Even random features put like by like a little better than chance. Clusters of them are labels; who learns to tell these
+from other crops must drop what the clusters do not share, and the next clusters are made of better features.
+
+Caron, Bojanowski, Joulin, Douze, "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018.
+https://arxiv.org/abs/1807.05520
+
+An epoch here is not a pass over the source, but what lies between two clusterings: at most `clustered` images take part
+in it, and `shown` are drawn from them. So a folder of two hundred is not clustered anew every third step, and a million
+need not be read before the first one. For the paper's own schedule set both to the number of images.
+
+Letters: B images, N of the source, n of them clustered, D features, k clusters.
+"""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.augment.color import random_color, recolor
+from selftaught.augment.warp import identity, moved, random_crop, require_shares
+from selftaught.clusters import kmeans, nmi, require_faiss, whitened
+from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Task, Views
+from selftaught.errors import UserError
+from selftaught.heads import HeadKind
+
+READ = 256
+"""Images that the encoder sees at a time while they are clustered."""
+
+
+@dataclass(frozen=True)
+class DeepCluster(Task):
+    """Predict the cluster of an image, found by k-means in what the encoder says of all of them."""
+
+    clusters: int = 500
+    """k, at most. Many more than there are kinds of things: 10,000 served the paper best on ImageNet's 1,000."""
+    per_cluster: int = 10
+    """Images that a cluster must have on average: fewer images make fewer clusters (the paper: 128)."""
+    clustered: int = 20_000
+    """Images that are clustered at a time: a random part, another one each time, where the source has more."""
+    shown: int = 20_000
+    """Images shown between two clusterings (the paper: every image once)."""
+    components: int = 256
+    """Dimensions kept by the PCA before k-means, at most (section 3.3 of the paper: 256)."""
+    iterations: int = 20
+    """Of k-means (released code)."""
+    reads: Literal["sobel", "color"] = "sobel"
+    """Slopes of the grey image, or colour: on colour, clusters form by colour alone (section 3.3)."""
+    head: HeadKind = "mlp"
+    """mlp, as the paper's fc6 and fc7: a hidden layer that stays when the top begins anew; or linear, the top alone."""
+    scale: tuple[float, float] = (0.3, 1.0)
+    """Share of the image's area that is shown in training, smallest and largest."""
+    flip: bool = True
+    """Mirror half of the images in training."""
+    jitter: float = 0.0
+    """Brightness, contrast and saturation vary by this in training, hue by a quarter of it, and a fifth of the images
+    turn grey. The paper has none, as slopes know no colour; with --reads color 0.4 is worth points."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be clustered."""
+        require_shares("--scale", self.scale)
+        for name, least in (("clusters", 2), ("per_cluster", 1), ("shown", 1), ("components", 1), ("iterations", 1)):
+            if (value := getattr(self, name)) < least:
+                flag = name.replace("_", "-")
+                raise UserError(f"--{flag} must be at least {least}, found {value}: give a larger one.")
+        if not 0 <= self.jitter <= 1:
+            raise UserError(f"--jitter must lie in [0, 1], found {self.jitter}: try 0.4.")
+        if self.clustered < 2 * self.per_cluster:
+            raise UserError(
+                f"--clustered must hold two clusters of --per-cluster {self.per_cluster} images, found "
+                f"{self.clustered}: give a larger one."
+            )
+
+    @property
+    def wants(self) -> Mapping[str, object]:  # type: ignore[override]
+        """What the encoder is to read of colour."""
+        return {"reads": self.reads}
+
+    def epoch(self, source: Source) -> int:
+        """Images shown between two clusterings."""
+        return self.shown
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The part that lasts ("body"), the part that begins anew ("top"), and what was found ("clusters")."""
+        require_faiss()
+        if (count := self._count(source)) < self.clusters:
+            logging.getLogger(__name__).warning(
+                "deepcluster takes %d clusters and not %d, so that each has %d images on average",
+                count, self.clusters, self.per_cluster,
+            )  # fmt: skip
+        channels = list(encoder.layers.values())[-1].channels
+        top = nn.Linear(512 if self.head == "mlp" else channels, count)
+        _begin_anew(top, torch.Generator().manual_seed(torch.initial_seed()))
+        body: nn.Module = nn.Identity()
+        if self.head == "mlp":
+            body = nn.Sequential(nn.Linear(channels, 512, bias=False), nn.BatchNorm1d(512))
+        return nn.ModuleDict({"body": body, "top": top, "clusters": Clusters(source, count)})
+
+    def _count(self, source: Source) -> int:
+        images = min(len(source), self.clustered)
+        if images < 2 * self.per_cluster:
+            raise UserError(
+                f"deepcluster needs two clusters of {self.per_cluster} images, found {len(source)} images in "
+                f"{source.name}: give more images, or a smaller --per-cluster."
+            )
+        return min(self.clusters, images // self.per_cluster)
+
+    def before_epoch(
+        self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
+    ) -> Relabelling:
+        """Cluster a part of the images, and begin the top layer anew: its old answers mean nothing now."""
+        part = torch.arange(len(source))
+        if len(source) > self.clustered:
+            part = torch.randperm(len(source), generator=generator)[: self.clustered].sort().values
+        features, labels = self._read(encoder, heads, source, part)
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        clusters, top = cast(Clusters, heads["clusters"]), cast(nn.Linear, heads["top"])
+        found = kmeans(whitened(features, self.components), clusters.count, self.iterations, seed)
+        clusters.learn(part, found, labels)
+        _begin_anew(top, generator)
+        # Uniform over the clusters that are not empty (section 3.2): the more images in one, the less each counts.
+        weights = torch.zeros(len(source), dtype=torch.float64)
+        weights[part] = 1 / found.bincount(minlength=clusters.count)[found].double()
+        return Relabelling(weights=weights, reset=[top])
+
+    def _read(self, encoder: Encoder, heads: nn.ModuleDict, source: Source, part: Tensor) -> tuple[Tensor, Tensor]:
+        """Features (n, D) of whole images and labels (n,), -1 where there is none, both on the CPU.
+
+        The paper clusters what its last hidden layer says before the ReLU (released code; section 3.3 says no more than
+        "features"), from central crops; with a linear head that is the encoder itself.
+        """
+        device = cast(Clusters, heads["clusters"]).of.device
+        features, labels = [], []
+        for indices in torch.split(part, READ):
+            batch = source.batch(indices, device)
+            features.append(heads["body"](encoder(batch.warp(identity(len(batch)), self.size))).float().cpu())
+            labels.append(batch.targets["label"].cpu() if "label" in source.targets else -torch.ones_like(indices))
+        return torch.cat(features), torch.cat(labels)
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B, 3, S, S), one crop of each, and `index` (B,), which images these are."""
+        if self.head == "mlp" and len(batch) < 2:
+            raise UserError(
+                "deepcluster with --head mlp needs two images in a batch, found 1: give a larger --batch-size."
+            )
+        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
+        images = batch.warp(crop, self.size)
+        if self.jitter:
+            spread = dict.fromkeys(("brightness", "contrast", "saturation"), self.jitter)
+            images = recolor(images, *random_color(len(batch), generator, **spread, hue=self.jitter / 4, grey=0.2))
+        return {"images": images, "index": batch.index}
+
+    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """Cross-entropy with the clusters (equation 1)."""
+        features = heads["body"](encoder(views["images"]))
+        logits = heads["top"](features.relu() if self.head == "mlp" else features).float()
+        clusters = cast(Clusters, heads["clusters"])
+        labels = clusters.of[views["index"]]
+        accuracy = (logits.argmax(1) == labels).float().mean()
+        return F.cross_entropy(logits, labels, ignore_index=-1), {"accuracy": accuracy, **clusters.agreement}
+
+    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """The crops, ordered by cluster."""
+        clusters = cast(Clusters, heads["clusters"])
+        return {"views": views["images"][clusters.of[views["index"]].argsort(stable=True)]}
+
+    def chance(self, source: Source) -> dict[str, float]:
+        """One in k."""
+        return {"accuracy": 1 / self._count(source)}
+
+
+class Clusters(nn.Module):
+    """What k-means found last: buffers, so that a checkpoint holds it.
+
+    Args:
+        source: the images.
+        count: k.
+    """
+
+    of: Tensor
+    """(N,) int64: the cluster of each image, -1 where it took no part. Before the first clustering any."""
+    times: Tensor
+    """() int64: clusterings so far."""
+
+    def __init__(self, source: Source, count: int) -> None:
+        super().__init__()
+        self.count = count
+        self.register_buffer("of", torch.randint(count, (len(source),)))
+        self.register_buffer("times", torch.tensor(0))
+        self.register_buffer("nmi_before", torch.tensor(0.0))
+        if "label" in source.targets:
+            self.register_buffer("nmi_labels", torch.tensor(0.0))
+
+    @property
+    def agreement(self) -> dict[str, Tensor]:
+        """Normalised mutual information with the clusters before (figure 2b) and with labels, if any (figure 2a)."""
+        return {name: value for name, value in self.named_buffers() if name.startswith("nmi_")}
+
+    def learn(self, part: Tensor, found: Tensor, labels: Tensor) -> None:
+        """Take up a clustering.
+
+        Args:
+            part: (n,) which images.
+            found: (n,) the cluster of each.
+            labels: (n,) what they show, -1 where that is unknown.
+        """
+        before = self.of.cpu()[part]
+        agreement = {"nmi_before": (before, found)} if self.times else {}
+        if "nmi_labels" in self.agreement:
+            agreement["nmi_labels"] = (labels, found)
+        for name, (first, second) in agreement.items():
+            known = first >= 0
+            getattr(self, name).fill_(nmi(first[known], second[known]))
+        self.of.fill_(-1)
+        self.of[moved(part, self.of.device)] = moved(found, self.of.device)
+        self.times += 1
+
+
+def _begin_anew(top: nn.Linear, generator: torch.Generator) -> None:
+    """Weights from N(0, 0.01), bias 0 (released code)."""
+    with torch.no_grad():
+        top.weight.copy_(0.01 * torch.randn(top.weight.shape, generator=generator))
+        top.bias.zero_()
