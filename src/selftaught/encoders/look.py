@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from selftaught.augment.lab import rgb_to_lightness
 from selftaught.errors import unknown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -96,26 +97,10 @@ class Lightness(Look):
     """L of CIE L*a*b* for sRGB under D65, moved from [0, 100] to [-1, 1]: what Zhang, Isola and Efros (2016) colour."""
 
     channels = 1
-    luminance_weights: Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        # IEC 61966-2-1: the middle row of the matrix from linear sRGB to XYZ; Y of white is 1, so nothing to divide by.
-        weights = torch.tensor([0.212671, 0.715160, 0.072169]).view(3, 1, 1)
-        self.register_buffer("luminance_weights", weights, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 1, H, W)."""
-        # IEC 61966-2-1: sRGB's values to linear light.
-        linear = torch.where(images <= 0.04045, images / 12.92, ((images + 0.055) / 1.055).clamp(min=0) ** 2.4)
-        luminance = (linear * self.luminance_weights).sum(1, keepdim=True)
-        # CIE 15: L = 116 Y^(1/3) - 16, and a straight line in the deep dark. The clamp changes no value: it keeps the
-        # infinite slope of the root at black out of the gradient.
-        knee = (6 / 29) ** 3
-        lightness = torch.where(
-            luminance > knee, 116 * luminance.clamp(min=knee) ** (1 / 3) - 16, (29 / 3) ** 3 * luminance
-        )
-        return lightness / 50 - 1
+        return rgb_to_lightness(images) / 50 - 1
 
 
 looks: dict[str, Callable[[], Look]] = {"color": Color, "lightness": Lightness, "grey": Grey, "sobel": Sobel}

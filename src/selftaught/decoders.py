@@ -1,0 +1,71 @@
+"""Decoders: from the map of an encoder's last layer back to a picture.
+
+No connections skip the middle: all that a decoder knows of the image has passed the layer it reads, as in the nets of
+Zhang et al. 2016 (colorization) and Pathak et al. 2016 (inpainting), so that layer has to learn it.
+"""
+
+import math
+from itertools import pairwise
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.contracts import Layer
+from selftaught.errors import UserError
+
+
+class Decoder(nn.Module):
+    """(B, C, h, w), a map -> (B, channels, side, side), by up-convolutions that double it and halve its channels.
+
+    A 3 x 3 convolution to `width` channels, then 4 x 4 up-convolutions of stride 2 (as in Zhang et al. and DCGAN), each
+    with batch norm and ReLU; how many, the layer's stride decides. Where doubling does not meet `side`, because the
+    view is no multiple of the stride or `side` no power of two of it, the last map is resized bilinearly. A 1 x 1
+    convolution reads the answer off; it ends there, so the range is all numbers.
+
+    Args:
+        layer: the map that is read.
+        channels: of the picture.
+        size: pixels along the view that the encoder was shown.
+        side: pixels along the picture; None means `size`.
+        width: channels of the smallest map.
+
+    Raises:
+        UserError: the layer has no positions, or the view is smaller than one of its steps.
+    """
+
+    def __init__(self, layer: Layer, channels: int, size: int, side: int | None = None, width: int = 128) -> None:
+        super().__init__()
+        if layer.stride == 0:
+            raise UserError(
+                "a decoder needs an encoder whose last layer is a map, found one without positions: choose another "
+                "--encoder."
+            )
+        if size < layer.stride:
+            raise UserError(
+                f"the views must span a step of the encoder's last layer, {layer.stride} pixels, found {size}: "
+                "give a larger --size."
+            )
+        self.side = size if side is None else side
+        doublings = max(0, round(math.log2(self.side * layer.stride / size)))
+        widths = [max(16, width // 2**n) for n in range(doublings + 1)]
+        self.blocks = nn.Sequential(_normed(nn.Conv2d(layer.channels, width, 3, padding=1, bias=False)))
+        for inputs, outputs in pairwise(widths):
+            self.blocks.append(_normed(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)))
+        self.read = nn.Conv2d(widths[-1], channels, 1)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, channels, side, side)."""
+        if seen.ndim != 4:
+            raise UserError(
+                f"a decoder needs an encoder whose last layer is a map (B, C, H, W), found {tuple(seen.shape)}: "
+                "choose another --encoder."
+            )
+        seen = self.blocks(seen)
+        if seen.shape[-1] != self.side:
+            seen = F.interpolate(seen, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True)
+        read: Tensor = self.read(seen)
+        return read
+
+
+def _normed(convolution: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:
+    return nn.Sequential(convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU(inplace=True))

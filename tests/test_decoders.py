@@ -1,0 +1,53 @@
+import pytest
+import torch
+
+from selftaught.contracts import Layer
+from selftaught.decoders import Decoder
+from selftaught.errors import UserError
+
+
+@pytest.mark.parametrize(
+    ("stride", "size", "side"),
+    [(8, 32, 32), (8, 32, 8), (16, 64, 16), (4, 30, 30), (4, 32, 12), (2, 32, 8), (1, 16, 4), (16, 16, 16)],
+)
+def test_it_meets_the_side_and_reads_every_position(stride, size, side):
+    seen = torch.randn(2, 6, -(-size // stride), -(-size // stride), requires_grad=True)
+    picture = Decoder(Layer(6, stride), 5, size, side, width=16)(seen)
+    assert picture.shape == (2, 5, side, side)
+    picture.square().sum().backward()
+    assert (seen.grad.abs().sum((0, 1)) > 0).all()
+
+
+def test_a_step_in_the_map_is_a_stride_in_the_picture():
+    torch.manual_seed(0)
+    decoder = Decoder(Layer(3, 4), 3, 64, width=16).eval()
+    seen = torch.randn(1, 3, 16, 16)
+    with torch.no_grad():
+        here, there = decoder(seen), decoder(seen.roll((1, 2), (2, 3)))
+    inside = slice(20, 44)  # away from the border, which is padded
+    torch.testing.assert_close(there.roll((-4, -8), (2, 3))[..., inside, inside], here[..., inside, inside])
+    assert here[..., inside, inside].std() > 1e-3
+
+
+def test_what_it_answers_is_local():
+    torch.manual_seed(0)
+    decoder = Decoder(Layer(3, 8), 3, 64, width=16).eval()
+    seen = torch.randn(1, 3, 8, 8)
+    changed = seen.clone()
+    changed[..., :2, :2] += 1
+    with torch.no_grad():
+        moved = (decoder(changed) - decoder(seen)).abs().sum((0, 1))
+    assert (moved[:16, :16] > 0).any()
+    assert (moved[48:, 48:] == 0).all()
+
+
+def test_a_layer_without_positions_is_refused():
+    with pytest.raises(UserError, match="without positions"):
+        Decoder(Layer(16, 0), 3, 32)
+    with pytest.raises(UserError, match=r"found \(2, 16, 8\)"):
+        Decoder(Layer(8, 2), 3, 8)(torch.zeros(2, 16, 8))
+
+
+def test_a_view_smaller_than_a_step_is_refused():
+    with pytest.raises(UserError, match="8 pixels, found 6"):
+        Decoder(Layer(16, 8), 3, 6)
