@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from selftaught.contracts import Encoder, pooled
 from selftaught.encoders.alexnet import AlexNet
 from selftaught.encoders.convnet import ConvNet
+from selftaught.encoders.gpt import GPT
 from selftaught.encoders.look import looks
 from selftaught.encoders.nin import NIN
 from selftaught.encoders.timm import Timm
@@ -21,6 +22,8 @@ ENCODERS: dict[str, tuple[Callable[..., Encoder], int]] = {
     "nin": (NIN, 32),
     "alexnet-small": (AlexNet, 64),
     "alexnet-large": (AlexNet, 128),
+    "gpt-causal": (lambda **o: GPT(width=64, **o), 16),
+    "gpt-all-around": (lambda **o: GPT(width=64, causal=False, norm="rms", **o), 16),
     "timm-resnet": (lambda **o: Timm(name="test_resnet", **o), 64),
     "timm-resnet18-small": (lambda **o: Timm(name="resnet18", **o), 32),
     "timm-convnext": (lambda **o: Timm(name="test_convnext", **o), 64),
@@ -51,6 +54,10 @@ def test_layers_tell_names_channels_and_strides(case):
     larger = features(encoder, torch.rand(4, 3, size + more, size + more))
     assert list(here) == list(larger) == list(encoder.layers)
     for name, layer in encoder.layers.items():
+        if layer.stride == 0:  # (B, L, D) or (B, D): no map that could grow
+            assert here[name].shape == larger[name].shape
+            assert (here[name].shape[0], here[name].shape[-1]) == (4, layer.channels)
+            continue
         assert here[name].shape[:2] == larger[name].shape[:2] == (4, layer.channels)
         # a stride more of pixels is exactly a position more, whatever the borders do
         for axis in (2, 3):
@@ -106,7 +113,8 @@ def test_channels_last_says_the_same(case):
 def test_forward_averages_the_last_layer_over_positions(case):
     encoder, images = case
     *_, last = features(encoder.eval(), images).values()
-    torch.testing.assert_close(encoder(images), last.flatten(2).sum(2) / last[0, 0].numel())
+    positions = last.flatten(2) if last.ndim == 4 else last.transpose(1, 2)
+    torch.testing.assert_close(encoder(images), positions.sum(2) / positions.shape[2])
     assert torch.equal(encoder(images), pooled(last))
 
 

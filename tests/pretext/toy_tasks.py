@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from selftaught.augment.warp import identity, random_crop
 from selftaught.contracts import Encoder, Layer, Relabelling, Task
+from selftaught.encoders.gpt import GPT
 from toys import ToyEncoder
 
 
@@ -206,4 +207,6 @@ TOYS = {task.__name__.lower(): task for task in (Instances, Game, Clusters, Next
 
 
 def encoder_for(task: Task) -> Encoder:
+    if "causal" in task.wants:
+        return GPT(size=task.size, context=8, depth=2, width=32, heads=2, colors=16, **task.wants)
     return (Reader if task.wants.get("reads") == "tokens" else ToyEncoder)(size=task.size, **task.wants)
