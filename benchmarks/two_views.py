@@ -1,0 +1,57 @@
+"""A two-view task as small as it can be: which other view in the batch is of the same image?
+
+Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020.
+https://arxiv.org/abs/2002.05709
+
+For timing steps of this kind; the library's own invariant tasks have memories and puzzles that no usual recipe has.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from benchmarks.views import two_views
+from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.heads import classifier
+
+TEMPERATURE = 0.5
+"""Chen et al. 2020, appendix B.9, on CIFAR."""
+PROJECTED = 128
+"""Dimensions that are compared (their section 2.1)."""
+
+
+@dataclass(frozen=True)
+class TwoViews(Task):
+    """Tell the other view of each image from the views of all other images."""
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The projection."""
+        return nn.ModuleDict({"projection": projection(encoder)})
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (2 * B, 3, S, S), the two views of an image in a row."""
+        return {"images": two_views(batch, self.size, generator)}
+
+    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """See `contrastive`."""
+        return contrastive(heads["projection"](encoder(views["images"])).float()), {}
+
+    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """The views, pair after pair."""
+        return {"views": views["images"]}
+
+
+def projection(encoder: Encoder) -> nn.Module:
+    """A head with one hidden layer on the pooled last layer (section 2.1)."""
+    return classifier(list(encoder.layers.values())[-1].channels, PROJECTED, "mlp")
+
+
+def contrastive(projected: Tensor) -> Tensor:
+    """Cross-entropy of finding one's pair among all others by cosine (equation 1): (2 * B, D), pairs in a row."""
+    unit = F.normalize(projected, dim=1)
+    alike = unit @ unit.T / TEMPERATURE
+    alike = alike.masked_fill(torch.eye(len(unit), dtype=torch.bool, device=unit.device), float("-inf"))
+    pair = torch.arange(len(unit), device=unit.device) ^ 1
+    return F.cross_entropy(alike, pair)
