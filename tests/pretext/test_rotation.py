@@ -85,7 +85,7 @@ def test_less_than_two_angles_are_no_question(angles):
 
 
 def test_crops_are_shown_at_the_zoom_of_the_whole_image():
-    """From pixel to pixel a ramp climbs in a part of it as it does in the whole, but for the aspect, which is random."""
+    """From pixel to pixel a ramp climbs in a part as it does in the whole, but for the aspect, which is random."""
     y, x = torch.meshgrid(torch.linspace(0, 1, 64), torch.linspace(0, 1, 64), indexing="ij")
     batch = ToyBatch({"image": torch.stack([x, y, x])[None]}, torch.tensor([0]), {}, 1)
     part = views(Rotation(size=64, crop=0.5, scale=(0.25, 0.25), flip=False), batch)["images"][0]
