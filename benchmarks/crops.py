@@ -62,8 +62,17 @@ def write(photo: Image.Image, size: int, folder: Path, seed: int, many: int) -> 
     return written
 
 
-def written_by_us() -> int | None:
-    """Bytes that this process has written so far, anywhere; None where the system does not count them."""
+def written_while(step: Callable[[], int], times: int = 3) -> str:
+    """How many bytes this process writes, anywhere, in some steps."""
+    before = _written()
+    for _ in range(times):
+        step()
+    after = _written()
+    return "not counted on this system" if before is None or after is None else f"{after - before} bytes"
+
+
+def _written() -> int | None:
+    """Bytes written since this process began; None where the system does not count them."""
     try:
         lines = Path("/proc/self/io").read_text().splitlines()
     except OSError:
@@ -129,18 +138,13 @@ def main(words: Sequence[str] | None = None) -> None:
     tables, remarks = [], [f"The photo is {given.photo}, {photo.width} x {photo.height}."]
     with writing(given.workers) as pool:
         for size in given.sizes:
-            source = Crops(given.photo, [pixels], 10**6, size, 0, CROPPING)
+            ours = fresh(Crops(given.photo, [pixels], 10**6, size, 0, CROPPING), given.batch_size)
+            wrote = written_while(ours)
             with TemporaryDirectory() as folder:
                 other = Written(photo, size, Path(folder), given.workers, given.crops)
-                before = written_by_us()
-                ours = fresh(source, given.batch_size)
-                for _ in range(3):
-                    ours()
-                after = written_by_us()
                 sides = compared(ours, other, pool, given.batch_size, given.seconds)
                 tables.append(Table(f"crops of {size} px", "crops/s", interleaved(sides, given.rounds)))
-                ours_wrote = "not counted on this system" if None in (before, after) else f"{after - before} bytes"
-                remarks.append(f"{size} px: written by ours {ours_wrote}; by the other {other.bytes:,} bytes per crop.")
+            remarks.append(f"{size} px: written by ours {wrote}; by the other {other.bytes:,} bytes per crop.")
     remarks.append("Written once and read once is a first epoch; later epochs read only.")
     publish("crops", "One photo into crops", tables, remarks, given)
 

@@ -29,7 +29,7 @@ def stored(pixels: np.ndarray) -> Stored:
     return Stored("noise", Pixels(pixels), torch.arange(len(pixels)), None, None, "noise")
 
 
-class Pictures(Dataset):
+class Pictures(Dataset[Any]):
     """The same images for the usual recipes: PIL images through a transform, one at a time, as torchvision's CIFAR10.
 
     Args:
@@ -62,7 +62,7 @@ class Loaded:
     FULL = 4
     """Batches taken before anything is timed: as many as two workers prefetch, so that no batch is had for nothing."""
 
-    def __init__(self, pictures: Pictures, batch_size: int, workers: int) -> None:
+    def __init__(self, pictures: Dataset[Any], batch_size: int, workers: int) -> None:
         sampler = RandomSampler(pictures, replacement=True, num_samples=10**9)
         with warnings.catch_warnings():  # how many there are stands in the table, even if the machine has fewer cores
             warnings.filterwarnings("ignore", message="This DataLoader will create")

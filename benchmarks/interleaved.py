@@ -58,7 +58,7 @@ def interleaved(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[s
     """
     found: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-1, rounds):
-        for name in list(sides) if number % 2 == 0 else reversed(sides):
+        for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
             value = sides[name]()
             if number >= 0:
                 found[name].append(value)

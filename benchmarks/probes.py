@@ -4,8 +4,7 @@
     python -m benchmarks.probes --data cifar10 --limit 10000
 
 Features are those of an encoder with random weights, the same for both sides; every round draws other weights and
-holds out other images, so the spread is over both. One run per layer is given the shorter way through the encoder: it
-stops at its layer.
+holds out other images: the spread is over both. One run per layer is given the shorter way: it stops at its layer.
 
 Against scikit-learn, on the last layer: both choose their penalty on the same held-out images, and both times include
 that choice. The row "stopped at equal accuracy" is the kindest to it: the chosen penalty alone, and as few iterations

@@ -172,7 +172,7 @@ class Usual(Side):
         else:
             loss = contrastive(answers)
         self.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
         return loss.item()
 

@@ -10,7 +10,7 @@ round that does not count), settings decided, one step, all files of the run wri
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.util import find_spec
 from itertools import count
@@ -45,7 +45,9 @@ def main(words: Sequence[str] | None = None) -> None:
         def first_step() -> float:
             return run(COMMAND, [*FIRST_STEP, "--out", str(Path(folder) / f"run-{next(runs)}")], environment)
 
-        sides = {name: partial(run, code, [], environment) for name, code in imports.items()}
+        sides: dict[str, Callable[[], float]] = {
+            name: partial(run, code, [], environment) for name, code in imports.items()
+        }
         sides["selftaught --help"] = partial(run, COMMAND, ["--help"], environment)
         sides["selftaught list tasks"] = partial(run, COMMAND, ["list", "tasks"], environment)
         sides["selftaught pretrain --help"] = partial(run, COMMAND, ["pretrain", "--help"], environment)

@@ -9,7 +9,7 @@ it is its turn; while one side works the other waits, loader workers included.
 """
 
 import multiprocessing
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
 from typing import Literal
@@ -19,7 +19,7 @@ import torch
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish
 from benchmarks.recipes import Job, Ours, Side, Usual
 
-SIDES: dict[str, type[Side]] = {"ours": Ours, "usual recipe": Usual}
+SIDES: dict[str, Callable[[Job], Side]] = {"ours": Ours, "usual recipe": Usual}
 PARTS: dict[Literal["whole", "alone"], str] = {"whole": "end to end", "alone": "step alone"}
 VIEWS = {"timm:resnet18": 32}
 """Views per step where nobody says, 256 for all others: a step of a second, so that a round has several."""

@@ -1,7 +1,7 @@
 """Images into views: one warp and one colour matrix per batch, against transforms per image in loader workers.
 
-    python -m benchmarks.views                     two SimCLR views at CIFAR size: images of 32 px, views of 32 px
-    python -m benchmarks.views --size 96           larger ones: images a quarter larger than the views, as runs store them
+    python -m benchmarks.views                two SimCLR views at CIFAR size, images and views of 32 px
+    python -m benchmarks.views --size 96      larger ones, from images a quarter larger, as runs store them
 
 Two SimCLR views of every image (Chen et al. 2020, appendix A and B.9: crop of 0.08 to 1 of the area, mirror, jitter of
 strength 0.5 with probability 0.8, grey with probability 0.2, no blur at this size), from decoded uint8 squares to float
@@ -64,7 +64,7 @@ class TorchvisionViews:
 
 def lightly_views(size: int) -> View:
     """The `lightly` package's own pipeline, its switches set to the same."""
-    from lightly.transforms import SimCLRTransform
+    from lightly.transforms.simclr_transform import SimCLRTransform
 
     return SimCLRTransform(size, cj_strength=0.5, min_scale=SCALE[0], gaussian_blur=0.0, normalize=None)
 
@@ -85,9 +85,7 @@ def main(words: Sequence[str] | None = None) -> None:
     """Measure and print."""
     parser = options(__doc__, rounds=9)
     parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
-    parser.add_argument(
-        "--side", type=int, help="of the images; by default 32 for views up to that, else a quarter more"
-    )
+    parser.add_argument("--side", type=int, help="of the images; by default 32, or a quarter more than larger views")
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--workers", type=int, default=2, help="processes that load for the usual recipes")
     parser.add_argument("--seconds", type=float, default=1.0, help="per side and round")

@@ -202,7 +202,8 @@ def _carry_out(folder: RunFolder, built: Built, device: str | None, console: Con
     except BaseException as error:
         stands = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with suppress(UserError):  # the first mistake is the one to tell of; on a full disk the next is not far
-            _leave(folder, stands, built, checkpoints, log)
+            if log.begun:  # before that nothing was changed: a checkpoint that does not fit becomes no encoder
+                _leave(folder, stands, built, checkpoints, log)
         with suppress(UserError):
             folder.update_status(status=stands)
         raise

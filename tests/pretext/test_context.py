@@ -125,17 +125,17 @@ def test_each_guard_can_be_switched_off(places):
 
 def test_directions_are_learned_from_what_tiles_show(places):
     """Ramps say where a tile lies; tiles of one colour say nothing. Fresh views each step."""
+    task = Context(size=48, **BARE)
+    encoder, heads = made(task)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *heads.parameters()], lr=1e-3)
+    for step in range(60):
+        loss, _ = task.loss(encoder, heads, task.views(batch_of(places), generator(step)))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    encoder.eval(), heads.eval()
 
     def accuracy(images):
-        task = Context(size=48, **BARE)
-        encoder, heads = made(task)
-        optimizer = torch.optim.Adam([*encoder.parameters(), *heads.parameters()], lr=1e-3)
-        for step in range(60):
-            loss, _ = task.loss(encoder, heads, task.views(batch_of(images), generator(step)))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        encoder.eval(), heads.eval()
         return float(task.loss(encoder, heads, task.views(batch_of(images), generator(1000)))[1]["accuracy"])
 
     assert accuracy(places) > 0.9

@@ -18,7 +18,7 @@ from toys import ToyBatch, ToyEncoder, ToySource
 CPU = torch.device("cpu")
 PLAIN = {"scale": (1.0, 1.0), "flip": False, "jitter": (0.0, 0.0, 0.0, 0.0), "grey": 0.0}
 TASKS = {
-    "npid": NPID(size=16, negatives=7),
+    "npid": NPID(size=16, negatives=7, normalizer="constant"),
     "neither": PIRL(size=16, negatives=7, weight=0),
     "rotation": PIRL(size=16, negatives=7, transform="rotation"),
     "jigsaw": PIRL(size=16, negatives=7, transform="jigsaw"),
@@ -100,7 +100,7 @@ def test_the_loss_is_that_of_the_paper(transform, weight):
 
 
 def test_npid_holds_against_a_constant_of_the_first_batch():
-    case = Case(NPID(size=16, negatives=7))
+    case = Case(NPID(size=16, negatives=7, normalizer="constant"))
     entries, (f, _) = case.heads["bank"].entries.clone(), case.anchors()
     exponentials = [
         math.exp(cosine(anchor, entries[j]) / 0.07)
@@ -115,7 +115,7 @@ def test_npid_holds_against_a_constant_of_the_first_batch():
 
 
 def test_pirl_without_its_transformation_is_npid():
-    npid = Case(NPID(size=16, negatives=7, normalizer="sum"))
+    npid = Case(NPID(size=16, negatives=7))
     pirl = Case(PIRL(size=16, negatives=7, weight=0, jitter=npid.task.jitter))
     assert npid.views.keys() == pirl.views.keys()
     assert all(torch.equal(npid.views[name], pirl.views[name]) for name in npid.views)

@@ -5,13 +5,13 @@ import json
 import os
 import shutil
 from pathlib import Path
+from pickle import PicklingError, dumps
 
 import pytest
 import torch
 from crash import files, in_child, limit_files
 from PIL import Image
 from safetensors.torch import load_file, save_file
-from torch import nn
 
 from selftaught import cli, pretraining
 from selftaught.errors import UserError
@@ -21,7 +21,7 @@ from selftaught.training.folder import RunFolder
 from selftaught.training.log import read_lines
 from selftaught.training.weights import read_weights, weights_bytes
 
-TINY = ["--size", "16", "--batch-size", "8", "--width", "8", "--precision", "32", "--steps", "6"]
+TINY = ["--size", "16", "--batch-size", "8", "--precision", "32", "--steps", "6"]
 PAYLOAD = """!!python/object/apply:os.system ["touch {bomb}"]"""
 
 
@@ -129,34 +129,31 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(run, runs, damag
     weights.unlink()
     assert resume(run) == 0
     assert weights.read_bytes() == expected
-    shutil.copytree(last, previous, dirs_exist_ok=True) if last.is_dir() else previous.write_bytes(b"")
-    if damage not in ("folder", "dangling"):
-        before = files(run)
-        assert "1 damaged or of another run" in mistake(capsys, remove(run, previous))
-        kept = {name for name in before if name.startswith(("checkpoint/last", "encoder", "log"))}
-        assert {name: files(run)[name] for name in kept} == {name: before[name] for name in kept}
-
-
-def remove(run: Path, file: Path) -> Path:
-    file.unlink()
-    return run
+    previous.unlink()
+    before = files(run)
+    assert "1 damaged or of another run" in mistake(capsys, run)
+    after = files(run)
+    assert json.loads(after.pop("run.json"))["status"] == "failed"
+    assert after == {name: before[name] for name in after}  # nothing else was touched
 
 
 def test_a_checkpoint_with_code_is_refused_and_nothing_runs(run, tmp_path, capsys):
     bomb = tmp_path / "bomb"
     (run / "checkpoint" / "previous.pt").unlink(missing_ok=True)
-    for save in (lambda what, to: torch.save(what, to), lambda what, to: pickled(what, to)):
-        save({"step": 3, "weights": Bomb(bomb)}, run / "checkpoint" / "last.pt")
+    last, bad = run / "checkpoint" / "last.pt", {"step": 3, "weights": Bomb(bomb)}
+    ways = {
+        "ours, digest and all": lambda: Checkpoints(last.parent, RunFolder(run).identity()).save(bad),
+        "torch's": lambda: torch.save(bad, last),
+        "a bare pickle": lambda: last.write_bytes(dumps(bad)),
+    }
+    for way in ways.values():
+        last.unlink()
+        way()
         assert "1 damaged" in mistake(capsys, run)
         assert not bomb.exists()
-    os.system(f"touch {bomb}")  # what would have happened
+    torch.save(bad, last)
+    torch.load(last, weights_only=False)  # what another loader would have done
     assert bomb.exists()
-
-
-def pickled(what: object, path: Path) -> None:
-    import pickle
-
-    path.write_bytes(pickle.dumps(what))
 
 
 @pytest.mark.parametrize("wrong", ["shape", "missing", "optimizer", "memory", "kind"])
@@ -177,7 +174,9 @@ def test_a_checkpoint_that_does_not_fit_is_one_sentence(run, wrong, capsys):
         state["encoder"] = 5
     checkpoints.save(state)
     checkpoints.previous.unlink()
+    before = files(run)["encoder.safetensors"]
     assert "must fit the run" in mistake(capsys, run)
+    assert files(run)["encoder.safetensors"] == before
 
 
 # Weights
@@ -205,7 +204,7 @@ def test_no_flipped_byte_of_the_weights_goes_unnoticed(tmp_path):
 def test_damaged_weights_are_one_sentence(run, images, damage, capsys):
     path = run / "encoder.safetensors"
     weights = load_file(path)
-    name = next(iter(weights))
+    name = next(name for name, weight in weights.items() if weight.ndim == 4)
     if damage == "cut":
         os.truncate(path, path.stat().st_size - 3)
     elif damage == "flipped":
@@ -234,7 +233,7 @@ def test_weights_of_other_programs_are_read(tmp_path):
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"name": "convnet"}', "\0" * 40, '{"name": 3, "options": {}, "size": 1, "layers": {}}'],
+    ["", "{", "[]", "{}", '{"name": "convnet"}', "\0", '{"name": 3, "options": {}, "size": 1, "layers": {}}'],
 )
 def test_a_damaged_description_is_one_sentence(run, text):
     (run / "encoder.json").write_text(text)
@@ -253,16 +252,14 @@ def test_a_description_that_describes_no_encoder_is_one_sentence(run, change):
 # The rest of the folder
 
 
-@pytest.mark.parametrize(
-    "text", ["", "- 1", "task: rotation\n", "data: 5\n", "\0\1\2", PAYLOAD, "data: []\nsteps: many"]
-)
+@pytest.mark.parametrize("text", ["", "- 1", "task: rotation\n", "data: 5\n", "\0\1\2", PAYLOAD, "data: []\nsteps: x"])
 def test_a_damaged_config_is_one_sentence_and_nothing_runs(run, text, tmp_path, capsys):
     (run / "config.yaml").write_text(text.format(bomb=tmp_path / "bomb"))
     mistake(capsys, run)
     assert not (tmp_path / "bomb").exists()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "\0" * 40])
+@pytest.mark.parametrize("text", ["", "{", "[]", "\0"])
 def test_a_damaged_status_is_one_sentence(run, text, capsys):
     (run / "run.json").write_text(text)
     assert "run.json" in mistake(capsys, run)
@@ -286,14 +283,14 @@ def test_images_that_moved_are_still_the_same(run, images, tmp_path):
 
 def test_changed_images_end_a_resumed_run_with_one_sentence(images, tmp_path, capsys):
     mine = Path(shutil.copytree(images, tmp_path / "images"))
-    assert cli.main(["pretrain", str(mine), "--out", str(tmp_path / "run"), *TINY]) == 0
+    assert cli.main(["pretrain", str(mine), "--out", str(tmp_path / "run"), "--width", "8", *TINY]) == 0
     before = files(tmp_path / "run")
     Image.new("RGB", (20, 20), "red").save(mine / "3.png")
     assert "a resumed run needs the images it began with, found others" in mistake(capsys, tmp_path / "run")
     assert files(tmp_path / "run") == before
 
 
-@pytest.mark.parametrize("tail", [b'{"step": 7, "lo', b"\0" * 100, b"\xff\xfe\n", b"[]\n", b"3\n", b'{"step": "x"}\n'])
+@pytest.mark.parametrize("tail", [b'{"step": 7, "lo', b"\0\0", b"\xff\xfe\n", b"[]\n", b"3\n", b'{"step": "x"}\n'])
 def test_a_log_with_rubbish_at_its_end_is_the_log_before_it(run, tail):
     path = run / "log.jsonl"
     sound = read_lines(path)
@@ -340,17 +337,14 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
             raise FULL
         return opened(path, mode, *rest, **more)
 
-    def unsaved(pictures, path, *_):
-        with path.open("wb"):
-            pass
+    def save_png(pictures, path):
+        path.parent.mkdir(parents=True)
+        path.open("wb").close()
 
     monkeypatch.setattr(Path, "open", limited)
     if victim == "views.png":
-        run.mkdir()
-        monkeypatch.setattr(
-            pretraining, "save_png", lambda p, path: (path.parent.mkdir(parents=True), unsaved(p, path))
-        )
-    assert cli.main(["pretrain", str(images), "--out", str(run), "--seed", "0", *TINY]) == 2
+        monkeypatch.setattr(pretraining, "save_png", save_png)  # Pillow opens files in its own way
+    assert cli.main(["pretrain", str(images), "--out", str(run), "--seed", "0", "--width", "8", *TINY]) == 2
     assert full
     said = sentence(capsys)
     assert "no space left on device" in said.lower()
@@ -363,8 +357,6 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
 
 
 def test_a_bug_while_saving_is_not_called_a_full_disk(tmp_path):
-    with pytest.raises(AttributeError):  # no lambda can be pickled
-        Checkpoints(tmp_path).save(
-            {"step": 1, "bad": nn.Linear(1, 1).register_forward_hook(lambda *_: None), "f": lambda: 0}
-        )
+    with pytest.raises((AttributeError, PicklingError)):
+        Checkpoints(tmp_path).save({"step": 1, "function": lambda: 0})  # which no pickle can hold
     assert files(tmp_path) == {}

@@ -4,8 +4,8 @@ Chen, Radford, Child, Wu, Jun, Luan, Sutskever, "Generative Pretraining from Pix
 http://proceedings.mlr.press/v119/chen20s.html (sections are given by name), and its release, openai/image-gpt.
 
 What is unusual: its layers are the *inputs* of the next block, behind that block's norm, as the paper probes them
-("Linear Probing": the average over positions of n^l = norm(h^l)), so a tap costs nothing; `embed` is n^0, from which only
-the histogram of colours can be read. What it reads is the palette in `look`, learned by `fit`.
+("Linear Probing": the average over positions of n^l = norm(h^l)), so a tap costs nothing; `embed` is n^0, from which
+only the histogram of colours can be read. What it reads is the palette in `look`, learned by `fit`.
 
 What it does not cover: continuous colours, and sparse attention (its cost grows with the fourth power of the side).
 

@@ -1,7 +1,7 @@
 """Colours as tokens: each pixel becomes the nearest of a few hundred colours that k-means found in the images.
 
-Chen et al. 2020 (iGPT), section "Context Reduction": k-means of (R, G, B) with k = 512, so 9 bits, which makes sequences
-three times shorter than those of red, green and blue in turn.
+Chen et al. 2020 (iGPT), section "Context Reduction": k-means of (R, G, B) with k = 512, so 9 bits, which makes
+sequences three times shorter than those of red, green and blue in turn.
 
 The palette is a buffer: it travels with weights and checkpoints. It depends on the images alone and on no seed.
 """

@@ -3,9 +3,9 @@
 Doersch, Gupta, Efros, "Unsupervised Visual Representation Learning by Context Prediction", ICCV 2015.
 https://arxiv.org/abs/1505.05192
 
-Every tile is encoded alone, once, and meets each of its neighbours in the head (section 3.1: "each sampled patch can
-participate in as many as 8 separate pairings"). Positions can also be told without looking at what is shown: by lines
-that go on across the border (hence `gap` and `jitter`) and by where in the lens a colour fringe arises (hence `color`).
+Every tile is encoded alone, once, and meets each of its neighbours in the head: a tile belongs to up to eight pairs,
+as in the paper. Positions can also be told without looking at what is shown: by lines that go on across the border
+(hence `gap` and `jitter`) and by where in the lens a colour fringe arises (hence `color`).
 
 Letters: B images, K tiles, P ordered pairs of neighbours among them.
 """
@@ -63,7 +63,7 @@ class Context(Task):
     magenta go (the paper finds the two alike), or keep colours, fringes and all."""
     pixelate: float = 1 / 3
     """Share of the tiles that are shrunk, to as little as a tenth of their side, and magnified again, so that nothing
-    hangs on the grain of pixels. The share is the released code's; the paper says "some"."""
+    hangs on the grain of pixels. The share is the released code's; the paper gives none."""
     scale: tuple[float, float] = (0.6, 1.0)
     """Share of the image's area that the tiles are cut from, smallest and largest."""
     flip: bool = True
@@ -103,7 +103,7 @@ class Context(Task):
         return {"images": self._dropped(tiles, generator) if self.color == "drop" else tiles}
 
     def _dropped(self, tiles: Tensor, generator: torch.Generator) -> Tensor:
-        """Keep one colour of each tile; noise "about 1/100 of the standard deviation" of it stands in for the rest."""
+        """Keep one colour of each tile; noise of a hundredth of its spread, as in the paper, is the rest."""
         kept = torch.randint(3, (len(tiles),), generator=generator)
         noise = MEAN + DEVIATION / 100 * torch.randn(tiles.shape, generator=generator)
         return drop_channels(tiles, kept, noise)
@@ -114,7 +114,7 @@ class Context(Task):
         tiles = heads["tile"](encoder(views["images"])).reshape(-1, self.grid**2, UNITS)  # (B, K, UNITS)
         met = torch.cat([tiles[:, first], tiles[:, second]], 2)  # (B, P, 2 * UNITS)
         answers, asked = heads["pair"](met.flatten(0, 1)).float(), direction.repeat(len(tiles))
-        often = F.one_hot(direction, len(STEPS)).sum(0)[asked] * len(tiles)  # each answer's own direction is asked
+        often = F.one_hot(direction, len(STEPS)).sum(0)[asked] * len(tiles)  # pairs of the batch that lie alike
         weight = 1 / (len(STEPS) * often)  # (B * P,), sums to 1
         right = (answers.argmax(1) == asked).float()
         return F.cross_entropy(answers, asked, reduction="none") @ weight, {"accuracy": right @ weight}

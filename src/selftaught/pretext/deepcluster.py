@@ -37,16 +37,16 @@ READ = 256
 class DeepCluster(Task):
     """Predict the cluster of an image, found by k-means in what the encoder says of all of them."""
 
-    clusters: int = 500
-    """k, at most. Many more than there are kinds of things: 10,000 served the paper best on ImageNet's 1,000."""
+    clusters: int = 100
+    """k, at most. Ten times as many as there are kinds of things: 10,000 served the paper best on ImageNet's 1,000."""
     per_cluster: int = 10
     """Images that a cluster must have on average: fewer images make fewer clusters (the paper: 128)."""
     clustered: int = 20_000
     """Images that are clustered at a time: a random part, another one each time, where the source has more."""
-    shown: int = 20_000
+    shown: int = 10_000
     """Images shown between two clusterings (the paper: every image once)."""
-    components: int = 256
-    """Dimensions kept by the PCA before k-means, at most (section 3.3 of the paper: 256)."""
+    components: int = 64
+    """Dimensions kept by the PCA before k-means, at most. The paper: 256 of 4,096, where there are 512 here."""
     iterations: int = 20
     """Of k-means (released code)."""
     reads: Literal["sobel", "color"] = "sobel"

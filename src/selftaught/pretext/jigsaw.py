@@ -37,8 +37,8 @@ class Jigsaw(Task):
     tiled = True
 
     permutations: int = 1000
-    """How many orders there are to tell apart, chosen to differ in as many places as can be. The paper's table 4 has
-    the best transfer at 1000; with 10 or 35 the puzzle is easy and teaches less."""
+    """How many orders there are to tell apart, chosen to differ in as many places as can be. 1000 transfers best in the
+    paper (as we recall its ablation); with 10 or 35 the puzzle is easy and teaches less."""
     puzzles: int = 4
     """Orders in which each image's tiles are asked for in one step; 1 in the paper (69 over all its training). Tiles
     are encoded alone, so more orders of the same tiles cost only the head."""

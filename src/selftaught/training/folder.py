@@ -21,6 +21,9 @@ from selftaught.training.whole import write_bytes, write_error, write_text
 
 PROBED = {".lock", ".writable", ".writable.part"}
 """What asking for a folder leaves when it is killed."""
+DECIDED = dict.fromkeys(("task", "encoder", "device", "precision", "compile"), str) | {"steps": int, "size": int}
+DECIDED |= {"data": list}
+"""What the config of a run always has, because it was decided when it began."""
 UNBEGUN = PROBED | {"skipped.txt", "skipped.txt.part", "run.json", "run.json.part", "config.yaml.part"}
 """What a run leaves that is killed before it has a config, beside its lock."""
 
@@ -97,8 +100,11 @@ class RunFolder:
         """The settings of the run, flat, and its `data`."""
         self.must_be_run()
         config = read_yaml(self.config)
-        if not isinstance(config.get("data"), list):
-            raise UserError(f"the config of a run must list its data, found none in {self.config}: restore the file.")
+        for name, kind in DECIDED.items():
+            if not isinstance(found := config.get(name), kind):
+                raise UserError(
+                    f"the config of a run must have its {name}, found {found!r} in {self.config}: restore the file."
+                )
         return config
 
     def write_config(self, config: Mapping[str, Any]) -> None:

@@ -41,6 +41,7 @@ class Log:
         self.path, self.steps, self.chance, self.every = path, steps, chance, every
         self.images_per_step = images_per_step
         self.console = console or Console(file=sys.stderr)
+        self.begun = False
         self.before = 0.0  # seconds of training before this process
         self.seconds = 0.0  # of training up to the last line
         self.started = self.noted = monotonic()
@@ -72,6 +73,7 @@ class Log:
         self.started = self.noted = monotonic()
         self.noted_step = step
         self.progress.update(self.bar, completed=step)
+        self.begun = True
 
     def due(self, step: int) -> bool:
         """Whether this step has a line."""
