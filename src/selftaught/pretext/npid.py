@@ -32,8 +32,8 @@ class NPID(Task):
     temperature: float = 0.07
     """What cosines are divided by (paper: 0.07); lower minds only the most similar images."""
     # Not the paper's: with its constant 600 steps of 64 on 30,000 images of CIFAR-10 raised the loss from 10 to 157 and
-    # left every layer below random. Untrained features all lie in one direction, so once entries are features every e is
-    # far above the Z that random entries gave, and to flee that direction is all that is learned.
+    # left every layer below random. Untrained features all lie in one direction, so once entries are features every e
+    # is far above the Z that random entries gave, and to flee that direction is all that is learned.
     normalizer: Literal["sum", "constant"] = "sum"
     """What an exponential is held against: each image's own sum at each step, as in PIRL, or m / n * Z with a constant
     Z from the first batch, as in the paper, with which our short runs learned nothing."""

@@ -21,8 +21,11 @@ from selftaught.training.whole import write_bytes, write_error, write_text
 
 PROBED = {".lock", ".writable", ".writable.part"}
 """What asking for a folder leaves when it is killed."""
-DECIDED = dict.fromkeys(("task", "encoder", "device", "precision", "compile"), str) | {"steps": int, "size": int}
-DECIDED |= {"data": list}
+DECIDED: dict[str, type] = {
+    **dict.fromkeys(("task", "encoder", "device", "precision", "compile"), str),
+    **dict.fromkeys(("steps", "size"), int),
+    "data": list,
+}
 """What the config of a run always has, because it was decided when it began."""
 UNBEGUN = PROBED | {"skipped.txt", "skipped.txt.part", "run.json", "run.json.part", "config.yaml.part"}
 """What a run leaves that is killed before it has a config, beside its lock."""
