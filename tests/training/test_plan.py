@@ -3,7 +3,7 @@ import torch
 
 from selftaught.errors import UserError
 from selftaught.pretext.rotation import Rotation
-from selftaught.training import plan
+from selftaught.training import plan, trial
 from selftaught.training.loop import Pretraining
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import Budget, choose_device, choose_precision, make_plan
@@ -31,9 +31,18 @@ def test_a_budget_is_not_empty_nor_endless(value):
 def test_minutes_become_the_steps_that_were_measured(monkeypatch):
     clock = iter(range(100_000))
     monkeypatch.setattr(plan, "monotonic", lambda: next(clock) * 0.25)  # a quarter of a second between two looks
+    monkeypatch.setattr(trial, "monotonic", lambda: 0.0)
     found = make_plan(pretraining(), Budget(minutes=2), precision="32")
     assert found.seconds_per_step == pytest.approx(0.25, rel=1e-3)  # and its share of what comes before an epoch
     assert found.steps == 480
+
+
+def test_minutes_pay_for_what_comes_before_each_epoch(monkeypatch):
+    clock, before = iter(range(100_000)), iter((3.0, 13.0))
+    monkeypatch.setattr(plan, "monotonic", lambda: next(clock) * 0.25)
+    monkeypatch.setattr(trial, "monotonic", lambda: next(before))
+    found = make_plan(pretraining(), Budget(minutes=2), precision="32")
+    assert found.seconds_per_step == 0.25 + 10 / 5  # forty images are five steps of eight
 
 
 def test_epochs_are_whole_batches_and_steps_are_steps():

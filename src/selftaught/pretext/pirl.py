@@ -43,7 +43,7 @@ class PIRL(Task):
     32000, its analysis 4096, which costs an eighth."""
     temperature: float = 0.07
     """What cosines are divided by (paper: 0.07); lower minds only the most similar images."""
-    normalizer: Literal["constant", "sum"] = "sum"
+    normalizer: Literal["sum", "constant"] = "sum"
     """What an exponential is held against: each image's own sum at each step, as in the paper, or a constant from the
     first batch, as in the released code."""
     memory: float = 0.5

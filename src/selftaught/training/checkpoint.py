@@ -10,7 +10,7 @@ Not here: protection against somebody who means harm and computes the digest ane
 import hashlib
 import os
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import torch
 
@@ -42,7 +42,7 @@ class Checkpoints:
             self.last.parent.mkdir(parents=True, exist_ok=True)
             with whole(self.last, before=self.previous) as file:
                 digested = _Digested(file)
-                torch.save({**state, "run": self.run}, digested)
+                torch.save({**state, "run": self.run}, cast(BinaryIO, digested))  # it asks for no more than `write`
                 file.write(digested.digest.digest())
         except (OSError, RuntimeError) as error:
             reason = _storage_error(error)
