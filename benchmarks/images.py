@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
+from torchvision.datasets import ImageFolder
 
 from selftaught.data.stored import Pixels, Stored
 
@@ -62,8 +63,8 @@ class Loaded:
     FULL = 4
     """Batches taken before anything is timed: as many as two workers prefetch, so that no batch is had for nothing."""
 
-    def __init__(self, pictures: Dataset[Any], batch_size: int, workers: int) -> None:
-        sampler = RandomSampler(pictures, replacement=True, num_samples=10**9)
+    def __init__(self, pictures: Pictures | ImageFolder, batch_size: int, workers: int) -> None:
+        sampler = RandomSampler(range(len(pictures)), replacement=True, num_samples=10**9)
         with warnings.catch_warnings():  # how many there are stands in the table, even if the machine has fewer cores
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             self._loader = DataLoader(pictures, batch_size, sampler=sampler, num_workers=workers)

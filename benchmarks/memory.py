@@ -30,7 +30,7 @@ from PIL import Image
 from benchmarks.images import noise
 from benchmarks.interleaved import Table, options, parsed, publish
 from selftaught.data import open_source, stored
-from selftaught.figures.style import INK, chart, series
+from selftaught.figures.style import FONT, INK, chart, series
 from selftaught.pretext.rotation import Rotation
 from selftaught.training.randomness import order
 
@@ -182,7 +182,7 @@ def table(title: str, found: dict[int, list[dict[str, float]]]) -> Table:
 
 def draw(found: dict[str, dict[int, list[dict[str, float]]]], path: Path) -> None:
     """Own memory over the number of images, one line per part, time per image written at its ends."""
-    figure, axes = chart("images in the source", "own memory (MB)", ["x" * 42])
+    figure, axes = chart("images in the source", "own memory (MB)", below=0.9)
     for number, (part, by_count) in enumerate(found.items()):
         counts = sorted(by_count)
         own = [max(one["own"] for one in by_count[count]) for count in counts]
@@ -191,8 +191,10 @@ def draw(found: dict[str, dict[int, list[dict[str, float]]]], path: Path) -> Non
         text = f"{PARTS[part]}: {times[0]:,.0f} to {times[-1]:,.0f} µs/image"
         axes.plot(counts, own, color=color, marker=marker, label=text)
     axes.set_xscale("log")
-    axes.set_ylim(bottom=0)
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, fontsize=7, labelcolor=INK)
+    axes.set_xticks(counts, [f"{count:,}" for count in counts], minor=False)
+    axes.minorticks_off()
+    axes.set_ylim(bottom=0, top=1.1 * axes.get_ylim()[1])
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.25), frameon=False, fontsize=FONT, labelcolor=INK)
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150, facecolor="white")
 

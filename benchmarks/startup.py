@@ -8,6 +8,7 @@ round that does not count), settings decided, one step, all files of the run wri
 """
 
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -21,14 +22,20 @@ from benchmarks.interleaved import Table, interleaved, options, parsed, publish,
 
 COMMAND = "import sys; from selftaught.cli import main; sys.exit(main(sys.argv[1:]))"
 """What the installed `selftaught` does."""
-FIRST_STEP = ["pretrain", "digits", "--steps", "1", "--batch-size", "16"]
+FIRST_STEP = ["pretrain", "digits", "--task", "rotation", "--steps", "1", "--batch-size", "16"]
 IMPORTS = {"python": "pass", "import torch": "import torch", "import selftaught": "import selftaught"}
 
 
 def run(code: str, words: Sequence[str], environment: Mapping[str, str]) -> float:
     """Seconds that a fresh Python takes for some code."""
     command = [sys.executable, "-c", code, *words]
-    return seconds_of(lambda: subprocess.run(command, check=True, capture_output=True, env=environment))
+
+    def wait() -> None:
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if done.returncode:
+            raise RuntimeError(f"{shlex.join(words) or code} ended with {done.returncode}: {done.stderr}")
+
+    return seconds_of(wait)
 
 
 def main(words: Sequence[str] | None = None) -> None:

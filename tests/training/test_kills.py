@@ -26,6 +26,9 @@ from selftaught.training.log import Log, read_lines
 from selftaught.training.weights import read_weights
 from selftaught.training.whole import write_text
 
+# The forks below happen while torch's threads sleep; see `in_child`.
+pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
 STATES = [{"step": step, "weight": torch.full((1000,), float(step))} for step in (1, 2, 3)]
 
 
@@ -34,7 +37,7 @@ def every_moment(folder: Path, work: Callable[[Path], object], check: Callable[[
     for number in range(1000):
         place = folder / str(number)
         place.mkdir()
-        end = in_child(lambda number=number, place=place: (die_before(number), work(place)))
+        end, _ = in_child(lambda number=number, place=place: (die_before(number), work(place)))
         assert end in (0, -9), end
         check(place)
         if end == 0:
@@ -111,7 +114,7 @@ def test_weights_are_old_or_new_and_never_without_their_description(tmp_path):
         place = tmp_path / "second" / str(number)
         place.mkdir()
         begun(place).write_encoder(old, described)
-        end = in_child(lambda number=number, place=place: (die_before(number), second(place)))
+        end, _ = in_child(lambda number=number, place=place: (die_before(number), second(place)))
         check(place, (0.0, 1.0))
         if end == 0:
             break
@@ -122,7 +125,7 @@ def test_a_small_file_is_old_or_new(tmp_path):
     status = tmp_path / "run.json"
     for number in range(100):
         write_text(status, "old")
-        end = in_child(lambda number=number: (die_before(number), write_text(status, "new")))
+        end, _ = in_child(lambda number=number: (die_before(number), write_text(status, "new")))
         assert status.read_text() in ("old", "new")
         if end == 0:
             break

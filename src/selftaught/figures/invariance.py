@@ -30,7 +30,7 @@ def invariance(found: Mapping[str, Any]) -> Figure:
     layers = list(dict.fromkeys(layer for layer, _ in rows))
     changes = list(dict.fromkeys(change for _, change in rows))
     left, wide, high = 0.25 + CHARACTER * max(len(shown_name(layer, 14)) for layer in layers), 1.45, 0.85
-    width, height = left + wide * len(changes) + 0.1, 0.65 + high * len(layers) + 0.3
+    width, height = left + wide * len(changes) + 0.1, 0.5 + high * len(layers) + 0.3
     figure = Figure(figsize=(width, height), facecolor="none")
     last = _last([row[of] for row in rows.values() for of in ("own", "others")])
     for down, layer in enumerate(layers):
@@ -69,6 +69,7 @@ def _hills(axes: Axes, row: Mapping[str, Any], last: int, named: bool) -> None:
         spine.set_visible(side == "bottom")
         spine.set_color(RULE)
     axes.set_yticks([])
+    axes.set_ylim(0, 1.35 * axes.dataLim.ymax)  # room for the number
     axes.set_xlim(0, edges[-1])
     axes.tick_params(length=0, pad=2, labelsize=SMALL, labelcolor=MUTED, labelbottom=named)
 

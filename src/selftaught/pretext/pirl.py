@@ -51,7 +51,8 @@ class PIRL(Task):
     dimensions: int = 128
     """Length of what is remembered of an image (paper: 128)."""
     bank: BankKind = "device"
-    """Where it is kept: on the device; half: there in half precision; host: in the host's memory in half precision."""
+    """Where the memory bank is kept: on the device; half: there in half precision; host: in half precision in
+    the memory of the host."""
     scale: tuple[float, float] = (0.2, 1.0)
     """Share of the image's area that is shown, smallest and largest, untransformed or turned."""
     puzzle_scale: tuple[float, float] = (0.6, 1.0)

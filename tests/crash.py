@@ -1,4 +1,4 @@
-"""Dying at a chosen moment: between two operations on files, half-way through a write, or with a disk that is full."""
+"""Dying at a chosen moment: between two operations on files, or with a disk that is full."""
 
 import os
 import resource
@@ -7,30 +7,40 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-CALLS = ("open", "fsync", "replace", "unlink", "mkdir")
+import torch
 
 
-def in_child(work: Callable[[], object]) -> int:
-    """Do something in a fork; what `os.waitpid` says of its end (0, an exit code, or minus a signal)."""
+def in_child(work: Callable[[], object]) -> tuple[int, str]:
+    """Do something in a fork.
+
+    Returns:
+        how it ended (0; 2 where a user's mistake was refused; 1 after another error; minus the signal that killed it),
+        and what came of it or was said.
+    """
+    reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
-        code = 1
+        said, code = "", 1
         try:
-            work()
-            code = 0
-        except SystemExit as end:
-            code = int(end.code or 0)
+            torch.set_num_threads(1)  # the threads of the parent are not there, and OpenMP would wait for them
+            said, code = str(work()), 0
+        except ValueError as error:
+            said, code = str(error), 2
         except BaseException as error:
-            print(repr(error), file=sys.stderr)
+            said = repr(error)
         finally:
+            os.write(writing, said.encode())
             os._exit(code)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    os.close(writing)
+    with os.fdopen(reading) as pipe:
+        said = pipe.read()
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said
 
 
 def die_before(number: int) -> None:
     """Kill this process with SIGKILL before its `number`-th operation on files: what was buffered by then is lost.
 
-    Operations are seen by an audit hook (opens, renames, removals) and by `os.fsync`, which has no audit event.
+    Operations are seen by an audit hook (opens, renames, removals), and around `os.fsync`, which has no audit event.
     """
     seen = 0
 
