@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 from corpus import encoded, listed, noise, write_images
-from crash import in_child, limit_files
 
+from crash import in_child, limit_files
 from selftaught.data import cache, stored
 from selftaught.data.cache import Decoded, decoded
 from selftaught.data.folder import folder_splits

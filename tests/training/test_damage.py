@@ -9,10 +9,10 @@ from pickle import PicklingError, dumps
 
 import pytest
 import torch
-from crash import files, in_child, limit_files
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from crash import files, in_child, limit_files
 from selftaught import cli, pretraining
 from selftaught.errors import UserError
 from selftaught.run import Run

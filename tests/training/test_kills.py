@@ -15,11 +15,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from crash import die_before, files, in_child
 from PIL import Image
 from rich.console import Console
 from test_loop import same
 
+from crash import die_before, files, in_child
 from selftaught.training.checkpoint import Checkpoints
 from selftaught.training.folder import RunFolder
 from selftaught.training.log import Log, read_lines
