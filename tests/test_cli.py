@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -66,6 +67,27 @@ def test_probe_prints_one_object_and_nothing_else(run, folder, capsys):
     layers = json.loads((run / "encoder.json").read_text())["layers"]
     assert [row["layer"] for row in table["layers"]] == list(layers)
     assert all(0 <= row["accuracy"] <= 1 and 0 <= row["random"] <= 1 for row in table["layers"])
+
+
+def test_invariance_asks_every_layer_without_labels_and_keeps_its_figure(run, folder, capsys):
+    capsys.readouterr()
+    assert main(["invariance", str(run), "--data", str(folder / "across"), "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    layers = json.loads((run / "encoder.json").read_text())["layers"]
+    assert list(dict.fromkeys(row["layer"] for row in table["rows"])) == list(layers)
+    assert all(0 <= row["nearer"] <= 1 and 0 <= row["random"] <= 1 for row in table["rows"])
+    assert [path.suffix for path in sorted((run / "invariance").iterdir())] == [".json", ".svg"]
+
+
+def test_a_run_that_was_shown_tiles_is_recalibrated_and_the_probe_says_so(run, folder, tmp_path, capsys):
+    described = json.loads((run / "encoder.json").read_text())
+    assert described["tiled"] is False
+    tiled = shutil.copytree(run, tmp_path / "tiled")
+    (tiled / "encoder.json").write_text(json.dumps({**described, "tiled": True}))
+    for which, found in ((run, False), (tiled, True)):
+        capsys.readouterr()
+        assert main(["probe", str(which), "--data", str(folder), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["recalibrated"] is found
 
 
 def test_compare_and_report_name_the_run(run, tmp_path, capsys):

@@ -130,3 +130,18 @@ def test_neighbours_vote_by_similarity():
     assert knn(Mean(), train, test, size=4, device=CPU, neighbors=9) == pytest.approx(right / 40)
     assert right / 40 > 0.9
     assert knn(Mean(), noise(60, seed=0), noise(2000, seed=1), size=4, device=CPU) == pytest.approx(0.5, abs=0.05)
+
+
+def test_an_encoder_is_recalibrated_on_whole_training_images_only_where_asked():
+    train, test = half_red(60, seed=0), half_red(40, seed=1)
+    encoder, tables = Small(), []
+    for recalibrate in (False, True):
+        tables.append(probe_layers(encoder, Small, train, test, size=4, recalibrate=recalibrate, progress=False))
+        said = io.StringIO()
+        Console(file=said, width=200).print(render(tables[-1]))
+        assert ("set anew on whole training images" in said.getvalue()) is recalibrate
+        assert tables[-1].to_json()["recalibrated"] is recalibrate
+        seen = encoder.convolution(train.images).mean((0, 2, 3)) if recalibrate else torch.zeros(4)
+        torch.testing.assert_close(encoder.norm.running_mean, seen, rtol=1e-4, atol=1e-5)
+    plain = probe_layers(Plain(), lambda seed: Plain(), train, test, size=4, recalibrate=True, progress=False)
+    assert not plain.recalibrated  # it has nothing to set
