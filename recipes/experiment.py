@@ -1,0 +1,89 @@
+"""What the recipes share: runs that are trained once, whatever interrupts them, and tables of what they came to.
+
+A recipe is some variants by name, each a change of the settings of `selftaught pretrain`. Every variant is trained with
+every seed, in a folder of its own; a run that is there is read, one that was interrupted is gone on with. So the same
+command goes on where it stopped, several may share a folder if each is given variants of its own, and the table is made
+from whatever is finished.
+"""
+
+import argparse
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import selftaught
+from selftaught.run import Run
+
+T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
+"""Two-sided 95 % quantiles of Student's t by degrees of freedom."""
+
+Row = Mapping[str, Mapping[str, float]]
+"""Of one run: for each layer its `accuracy` and that of `random` weights."""
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Runs in one folder, on one source.
+
+    Args:
+        data: what they are trained and probed on.
+        out: the folder of all runs.
+        settings: of `pretrain`, the same for all.
+    """
+
+    data: str
+    out: Path
+    settings: Mapping[str, Any]
+
+    def run(self, name: str, seed: int, **options: Any) -> Run:
+        """The run of one variant: as it was left, gone on with, or begun."""
+        folder = self.out / f"{'-'.join(name.replace(',', '').split())}-{seed}"
+        if not (folder / "config.yaml").exists():
+            run = selftaught.pretrain(self.data, out=folder, seed=seed, **{**self.settings, **options})
+        elif not Run(folder).finished:
+            run = selftaught.pretrain(out=folder, resume=True)
+        else:
+            run = Run(folder)
+        if not run.finished:  # a half-trained encoder must not be probed
+            raise SystemExit("stopped; the same command goes on")
+        return run
+
+    def row(self, run: Run) -> Row:
+        """What the run's layers are worth, asked once."""
+        kept = list(run.folder.probes.glob("*-fast.json"))
+        found = json.loads(kept[0].read_text()) if kept else run.probe(self.data).to_json()
+        return {layer["layer"]: layer for layer in found["layers"]}
+
+
+def parser(doc: str, out: str, **defaults: Any) -> argparse.ArgumentParser:
+    """The options that every recipe has; `defaults` are of `data`, `minutes`, `seeds` and `threads`."""
+    made = argparse.ArgumentParser(description=doc.splitlines()[0])
+    made.add_argument("--data", default="cifar10")
+    made.add_argument(
+        "--minutes", type=float, default=3.0, help="of each run; the first measures how many steps they are"
+    )
+    made.add_argument("--steps", type=int, help="of each run, instead of minutes")
+    made.add_argument("--seeds", type=int, default=3)
+    made.add_argument("--threads", type=int, default=0, help="of each run; with 1 two recipes can run side by side")
+    made.add_argument("--only", nargs="+", help="of the variants, these")
+    made.add_argument("--out", type=Path, default=Path("runs") / out)
+    made.set_defaults(**defaults)
+    return made
+
+
+def interval(values: Sequence[float]) -> str:
+    """The mean of differences that are paired by seed, with the 95 % interval of Student's t."""
+    if len(values) - 1 not in T95:
+        return f"{statistics.fmean(values):+.3f} (no interval: {len(values)} seeds)"
+    half = T95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.fmean(values):+.3f} ± {half:.3f}"
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds."""
+    if len(values) < 2:
+        return f"{values[0]:.3f}"
+    return f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"
