@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help install demo test slow check format
+.PHONY: help install demo test slow check format docs
 
 help:
 	@echo "make demo     install what is needed, learn from one bundled photo, write runs/demo/report.html"
@@ -10,6 +10,7 @@ help:
 	@echo "make slow     run the longer checks"
 	@echo "make check    lint and types"
 	@echo "make format   format the code"
+	@echo "make docs     write the pages of the pretext tasks from their code"
 
 # Installed once, and again when the list of what is needed changes. uv is used where it is at hand: it is quicker.
 install: .venv/.installed
@@ -36,3 +37,6 @@ check: install
 format: install
 	$(BIN)/ruff check --fix --quiet src tests
 	$(BIN)/ruff format src tests
+
+docs: install
+	$(BIN)/python docs/make.py

@@ -58,6 +58,12 @@ def test_a_run_holds_what_the_design_says(run):
     assert len((run / "log.jsonl").read_text().splitlines()) == 6
 
 
+def test_pictures_of_a_run_are_of_the_same_images_throughout(run):
+    kept = [path.read_bytes() for path in run.glob("shown/**/views.png")]
+    assert len(kept) > 2
+    assert len(set(kept)) == 1  # views of rotation are the same whatever was learned
+
+
 def test_probe_prints_one_object_and_nothing_else(run, folder, capsys):
     capsys.readouterr()
     assert main(["probe", str(run), "--data", str(folder), "--json"]) == 0
@@ -77,6 +83,49 @@ def test_invariance_asks_every_layer_without_labels_and_keeps_its_figure(run, fo
     assert list(dict.fromkeys(row["layer"] for row in table["rows"])) == list(layers)
     assert all(0 <= row["nearer"] <= 1 and 0 <= row["random"] <= 1 for row in table["rows"])
     assert [path.suffix for path in sorted((run / "invariance").iterdir())] == [".json", ".svg"]
+
+
+def test_an_audit_asks_the_task_again_on_images_that_training_did_not_see(run, folder, capsys, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    capsys.readouterr()
+    assert main(["audit", str(run), "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert (table["metric"], table["chance"], table["seen"]) == ("accuracy", 0.25, False)
+    assert "test" in table["data"]
+    assert table["answers"][0]["change"] == "as trained"
+    assert [path.suffix for path in sorted((run / "audit").iterdir())] == [".json", ".svg"]
+    assert main(["audit", str(run), "--data", str(folder / "across"), "--images", "8"]) == 0
+    assert "as trained" in capsys.readouterr().out
+
+
+def test_an_audit_of_a_task_that_remembers_images_takes_those_and_no_others(folder, capsys, tmp_path):
+    out = tmp_path / "run"
+    task = ("--task", "npid", "--negatives", "4")
+    assert main(["pretrain", str(folder), "--steps", "2", "--out", str(out), *task, *TINY]) == 0
+    capsys.readouterr()
+    assert main(["audit", str(out), "--images", "16", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["seen"] is True
+    assert "no others" in mistake(capsys, "audit", out, "--data", folder)
+
+
+def test_an_audit_of_a_photo_takes_other_crops_of_it(capsys, tmp_path):
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
+    out = tmp_path / "run"
+    assert main(["pretrain", str(tmp_path / "photo.png"), "--steps", "2", "--out", str(out), *TINY]) == 0
+    capsys.readouterr()
+    assert main(["audit", str(out), "--images", "16", "--json"]) == 0
+    table = json.loads(capsys.readouterr().out)
+    assert (table["data"], table["images"], table["seen"]) == ("photo.png", 16, False)
+
+
+def test_an_audit_needs_a_checkpoint_and_a_task_with_a_chance_level(run, folder, capsys, tmp_path):
+    without = shutil.copytree(run, tmp_path / "without")
+    shutil.rmtree(without / "checkpoint")
+    assert "found none in" in mistake(capsys, "audit", without)
+    out = tmp_path / "plain"
+    assert main(["pretrain", str(folder), "--steps", "1", "--task", "autoencoder", "--out", str(out), *TINY]) == 0
+    assert "found none in Autoencoder" in mistake(capsys, "audit", out)
 
 
 def test_a_run_that_was_shown_tiles_is_recalibrated_and_the_probe_says_so(run, folder, tmp_path, capsys):

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from selftaught.contracts import Layer
-from selftaught.decoders import Decoder
+from selftaught.decoders import ChannelwiseDense, Decoder
 from selftaught.errors import UserError
 
 
@@ -51,3 +51,41 @@ def test_a_layer_without_positions_is_refused():
 def test_a_view_smaller_than_a_step_is_refused():
     with pytest.raises(UserError, match="8 pixels, found 6"):
         Decoder(Layer(16, 8), 3, 6)
+
+
+@pytest.mark.parametrize(("channels", "height", "width"), [(256, 6, 6), (5, 3, 4)])
+def test_a_channelwise_dense_layer_has_a_dense_map_per_channel_and_one_across_them(channels, height, width):
+    count = sum(weight.numel() for weight in ChannelwiseDense(channels, height, width).parameters())
+    assert count == channels * (height * width) ** 2 + channels**2 + 2 * channels  # the last for the norm
+    dense = channels**2 * (height * width) ** 2
+    assert count < dense / channels + channels**2 + 2 * channels + 1
+
+
+def test_a_channelwise_dense_layer_agrees_with_loops():
+    torch.manual_seed(0)
+    layer = ChannelwiseDense(3, 2, 4).eval()
+    seen = torch.randn(2, 3, 2, 4)
+    spread = torch.zeros(2, 3, 8)
+    for image in range(2):
+        for channel in range(3):
+            for here in range(8):
+                for there in range(8):
+                    weight = layer.weight[channel, here, there]
+                    spread[image, channel, there] += (weight * seen[image, channel, here // 4, here % 4]).detach()
+    convolution, norm, _ = layer.across
+    mixed = torch.einsum("oi,bip->bop", convolution.weight[..., 0, 0], spread)
+    expected = (mixed / (norm.running_var[0] + norm.eps) ** 0.5).relu().view(2, 3, 2, 4)
+    torch.testing.assert_close(layer(seen), expected)
+
+
+def test_behind_a_channelwise_dense_layer_every_position_answers_for_all():
+    torch.manual_seed(0)
+    seen = torch.randn(1, 4, 8, 8, requires_grad=True)
+    picture = Decoder(Layer(4, 8), 3, 64, width=16)(ChannelwiseDense(4, 8, 8)(seen))
+    picture[..., :8, :8].sum().backward()
+    assert (seen.grad.abs().sum((0, 1)) > 0).all()
+
+
+def test_a_channelwise_dense_layer_refuses_other_maps():
+    with pytest.raises(UserError, match=r"built for, \(4, 8, 8\), found \(4, 4, 4\)"):
+        ChannelwiseDense(4, 8, 8)(torch.zeros(1, 4, 4, 4))

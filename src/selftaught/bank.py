@@ -22,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftaught.contracts import Batch, Source
 from selftaught.errors import UserError
 
 BankKind = Literal["device", "half", "host"]
@@ -29,6 +30,10 @@ BankKind = Literal["device", "half", "host"]
 
 SHUFFLED = 1 << 17
 """Up to this many images a draw shuffles all of them (a millisecond); above, it draws and drops what came twice."""
+
+
+FILLED = 256
+"""Images whose first entries are made at a time."""
 
 
 class Recalled(NamedTuple):
@@ -68,6 +73,7 @@ class MemoryBank(nn.Module):
 
     entries: Tensor
     noise: Tensor
+    filled: Tensor
 
     def __init__(self, images: int, dimensions: int = 128, kind: BankKind = "device") -> None:
         super().__init__()
@@ -77,6 +83,7 @@ class MemoryBank(nn.Module):
             part.copy_(unit(torch.randn(part.shape)))
         self.register_buffer("entries", entries)
         self.register_buffer("noise", torch.tensor(torch.nan))
+        self.register_buffer("filled", torch.tensor(False))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move and convert as any module does, but leave the entries where they belong."""
@@ -93,6 +100,14 @@ class MemoryBank(nn.Module):
         dropped = drawn == index[:, None]
         dropped[:, -1] |= ~dropped.any(1)
         return Recalled(self.read(index), self.read(drawn), dropped)
+
+    def fill(self, source: Source, remember: Callable[[Batch], Tensor]) -> None:
+        """Begin with what an encoder says of every image, once: `remember` takes a batch to features (B, D)."""
+        if self.filled:
+            return
+        for batch in source.batches(FILLED, self.noise.device):
+            self.update(batch.index, unit(remember(batch)), memory=0.0)
+        self.filled.fill_(True)
 
     def update(self, index: Tensor, features: Tensor, memory: float) -> None:
         """Entries become unit(memory * entry + (1 - memory) * feature), for `index` (B,) and unit `features` (B, D)."""

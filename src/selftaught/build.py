@@ -1,7 +1,7 @@
 """The only place where a name becomes an object: settings in, source, task, encoder and heads out."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
 from selftaught.pretext import task_class
 from selftaught.settings import Settings, plain, tupled
+from selftaught.training.checkpoint import Checkpoints
 from selftaught.training.folder import RunFolder
 from selftaught.training.loop import Pretraining
 from selftaught.training.randomness import ambient
@@ -140,3 +141,49 @@ def load_encoder(folder: RunFolder) -> Encoder:
             "encoder.safetensors from one and the same run."
         ) from error
     return encoder.eval().to(memory_format=torch.channels_last)
+
+
+def load_pretraining(folder: RunFolder) -> Pretraining:
+    """A run as it stands: task, encoder and heads on the CPU, and the images it trained on."""
+    data, settings, labels = _begun(folder)
+    found = build(data, settings, labels).pretraining
+    saved = Checkpoints(folder.checkpoints, folder.identity()).load()
+    if saved is None:
+        raise UserError(
+            f"a run must have a checkpoint to be asked its task, found none in {folder.path}: go on with "
+            f"`selftaught pretrain --resume --out {folder.path}`."
+        )
+    try:
+        found.encoder.load_state_dict(saved["encoder"])
+        found.heads.load_state_dict(saved["heads"])
+    except (KeyError, RuntimeError) as error:
+        raise UserError(
+            f"a checkpoint must fit the run that it is of, found another in {folder.checkpoints}, or other images in "
+            f"{found.source.name}: put back those of the run."
+        ) from error
+    return found
+
+
+def unseen_source(folder: RunFolder) -> Source:
+    """Images like those of a run that it did not train on: their test part, or other crops of its photos.
+
+    Where there is no test part they are all images, and so those that it did train on.
+    """
+    data, settings, labels = _begun(folder)
+    if is_photos(words(data)):
+        others = replace(settings.general, seed=settings.general.seed + 1)
+        return build_source(data, replace(settings, general=others))
+    side = round(STORE * (settings.general.size or LARGEST_VIEW))
+    try:
+        return open_source(data[0], side=side, split="test", labels=labels)
+    except UserError:
+        return open_source(data[0], side=side, split="all", labels=labels)
+
+
+def _begun(folder: RunFolder) -> tuple[list[str], Settings, Path | None]:
+    """Data, settings and file of labels of a run."""
+    config = {name: tupled(value) for name, value in folder.read_config().items()}
+    data, labels = list(config.pop("data")), config.pop("labels", None)
+    if "pretrained" in config:
+        config["pretrained"] = False  # nothing is downloaded to be overwritten
+    return data, Settings.of(**config), None if labels is None else Path(labels)

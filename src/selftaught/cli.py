@@ -1,6 +1,7 @@
 """The command line: one short function per command, and user mistakes as one sentence with exit code 2."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +23,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 2 after a mistake of the user, or 130 after Ctrl-C.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    # Before torch is there, whose threads would else spin for 3 ms wherever one waits for another, and take the cores
+    # from whatever it waits for: beside other work on the same cores a step took up to three times as long.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         if odd := [word for word in given if "\0" in word]:  # no shell passes one, but a script may
             raise UserError(f"an argument must be without null characters, found {odd[0][:80]!r}: leave them out.")
@@ -66,7 +70,7 @@ def application(given: Sequence[str]) -> App:
         app.config = () if config is None else (config,)
     else:
         app.command(pretrain)  # its settings take two seconds to import, and nobody asked for them
-    for command in (probe, invariance, compare, report, demo):
+    for command in (probe, invariance, audit, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")
     return app
@@ -117,6 +121,26 @@ def invariance(
     from selftaught.run import Run
 
     table = Run(run).invariance(data, images=images, seeds=seeds, size=size, device=device)
+    _print(table.to_json() if json_ else render(table))
+
+
+def audit(
+    run: Annotated[Path, Parameter(help="A run folder.")],
+    /,
+    *,
+    data: Annotated[
+        str | None, Parameter(help="Images, labelled or not; by default the run's own that it did not train on.")
+    ] = None,
+    images: Annotated[int, Parameter(help="How many are asked.")] = 1000,
+    seeds: Annotated[int, Parameter(help="How often each is asked, every time in other views.")] = 1,
+    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    json_: Json = False,
+) -> None:
+    """See whether a run solves its task by shortcuts: what is left of its accuracy when cues are removed or planted."""
+    from selftaught.downstream.answers import render
+    from selftaught.run import Run
+
+    table = Run(run).audit(data, images=images, seeds=seeds, device=device)
     _print(table.to_json() if json_ else render(table))
 
 

@@ -148,6 +148,13 @@ class Task(ABC):
     """Targets the source must carry, e.g. ("label",)."""
     tiled: ClassVar[bool] = False
     """Whether it shows tiles of images: the encoder's batch statistics are set on whole ones before it is asked."""
+    remembers: ClassVar[bool] = False
+    """Whether its loss looks images up by their index: it can be asked about those of its pretraining alone."""
+    guards: ClassVar[Mapping[str, Mapping[str, object]]] = {}
+    """What keeps it from being solved without looking, switched off and on, for an audit: how views are then ("tiles
+    touch") -> fields that only `views` reads, and their values."""
+    optimization: ClassVar[Mapping[str, object]] = {}
+    """Defaults of the optimizer that suit it better than the general ones, e.g. {"momentum": 0.5} for a game."""
 
     size: int = 32
     """Side, in pixels, of a whole view: what the encoder is built for and is probed at. Where a task cuts a view into

@@ -7,6 +7,7 @@ Zhang et al. 2016 (colorization) and Pathak et al. 2016 (inpainting), so that la
 import math
 from itertools import pairwise
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -65,6 +66,39 @@ class Decoder(nn.Module):
             seen = F.interpolate(seen, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True)
         read: Tensor = self.read(seen)
         return read
+
+
+class ChannelwiseDense(nn.Module):
+    """(B, C, h, w) -> (B, C, h, w): what one position answers may come from all of them.
+
+    The channel-wise fully connected layer of Pathak et al. 2016, section 3.1: one dense map per channel from all
+    positions to all positions, without weights between channels, then a convolution of stride 1 that passes between
+    channels. C (h w)^2 weights, where a dense layer would have C^2 (h w)^2. Without it a decoder is local, and the
+    middle of a hole would be answered by what the encoder found in the middle of a hole.
+
+    Args:
+        channels: C.
+        height: h.
+        width: w.
+    """
+
+    def __init__(self, channels: int, height: int, width: int) -> None:
+        super().__init__()
+        self.shape = channels, height, width
+        bound = (height * width) ** -0.5  # as torch's own dense layers begin
+        self.weight = nn.Parameter(torch.empty(channels, height * width, height * width).uniform_(-bound, bound))
+        self.across = _normed(nn.Conv2d(channels, channels, 1, bias=False))
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, C, h, w)."""
+        if tuple(seen.shape[1:]) != self.shape:
+            raise UserError(
+                f"a channel-wise dense layer reads the map it was built for, {self.shape}, found "
+                f"{tuple(seen.shape[1:])}: show views of one --size."
+            )
+        spread = seen.flatten(2).transpose(0, 1) @ self.weight  # (C, B, h w)
+        mixed: Tensor = self.across(spread.transpose(0, 1).reshape(seen.shape))
+        return mixed
 
 
 def _normed(convolution: nn.Conv2d | nn.ConvTranspose2d) -> nn.Sequential:

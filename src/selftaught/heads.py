@@ -10,7 +10,9 @@ from selftaught.errors import UserError
 HeadKind = Literal["linear", "mlp"]
 
 
-def classifier(features: int, classes: int, kind: HeadKind = "linear", hidden: int = 512) -> nn.Module:
+def classifier(
+    features: int, classes: int, kind: HeadKind = "linear", hidden: int = 512, bias: bool = True
+) -> nn.Module:
     """(B, features) -> (B, classes).
 
     Args:
@@ -19,12 +21,25 @@ def classifier(features: int, classes: int, kind: HeadKind = "linear", hidden: i
         kind: "linear", or "mlp" for one hidden layer with batch norm, which keeps what only the pretext task needs
             out of the encoder.
         hidden: width of that layer.
+        bias: whether the answers have one.
     """
     if kind == "linear":
-        return nn.Linear(features, classes)
+        return nn.Linear(features, classes, bias=bias)
     return nn.Sequential(
-        nn.Linear(features, hidden, bias=False), nn.BatchNorm1d(hidden), nn.ReLU(), nn.Linear(hidden, classes)
+        nn.Linear(features, hidden, bias=False),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(),
+        nn.Linear(hidden, classes, bias=bias),
     )
+
+
+def embedding(features: int, outputs: int, kind: HeadKind = "linear") -> nn.Module:
+    """(B, features) -> (B, outputs), to be brought to length 1: a `classifier`, then batch norm without a gain.
+
+    Pooled features that passed a ReLU all point the same way, so an untrained encoder finds all images alike; about
+    their mean they do not.
+    """
+    return nn.Sequential(classifier(features, outputs, kind, bias=False), nn.BatchNorm1d(outputs, affine=False))
 
 
 def dense(features: int, outputs: int, affine: bool = True) -> nn.Module:

@@ -31,14 +31,15 @@ from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train
 from selftaught.training.machine import hardware, keep_freed_memory, use_threads
 from selftaught.training.plan import choose_device, make_fabric, make_plan
+from selftaught.training.randomness import generator_for
 from selftaught.training.whole import write_error, write_text
 
 LINES = 400
 """About how many lines a log has, whatever the length of the run."""
 SHOWN = 32
 """Pictures in a grid."""
-GRIDS = 4
-"""How often, in the course of a run, grids are kept."""
+KEPT = (0.05, 0.25, 0.5)
+"""When, as fractions of a run, grids are kept; also at its end."""
 
 
 def pretrain(
@@ -226,18 +227,20 @@ def _leave(folder: RunFolder, stands: str, built: Built, checkpoints: Checkpoint
 
 
 def _watch(folder: RunFolder, run: Pretraining, every: int) -> Any:
-    """Keeps grids of what the task shows, a few times in the course of a run and at its end.
+    """Keeps grids of what the task shows, a few times in the course of a run and at its end, always of the same images.
 
     At which steps is a function of the run alone: one that was interrupted keeps the same grids.
     """
-    parts = [run.steps * part / GRIDS for part in range(1, GRIDS)]
-    kept = {math.ceil(part / every) * every for part in parts} | {run.steps}
+    kept = {math.ceil(run.steps * part / every) * every for part in KEPT} | {run.steps}
+    spread = torch.linspace(0, len(run.source) - 1, min(SHOWN, len(run.source))).round().long()
 
     def watch(step: int, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> None:
         if step not in kept:
             return
         encoder.eval(), heads.eval()
         with torch.no_grad():
+            same = run.source.batch(spread, next(iter(views.values())).device)
+            views = run.task.views(same, generator_for(run.seed, "shown", 0))
             shown = run.task.show(encoder, heads, views)
         for name, pictures in shown.items():
             _keep_grid(folder.shown / f"step-{step:06d}" / f"{name}.png", pictures)

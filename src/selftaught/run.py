@@ -3,12 +3,15 @@
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selftaught.build import fresh_encoder, load_encoder
+from selftaught.build import fresh_encoder, load_encoder, load_pretraining, unseen_source
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_source, open_splits
+from selftaught.downstream.answers import AuditTable, best_layers
+from selftaught.downstream.audit import audit
 from selftaught.downstream.invariance import InvarianceTable, invariance
 from selftaught.downstream.layers import Protocol, probe_layers
 from selftaught.downstream.table import ProbeTable
@@ -128,6 +131,58 @@ class Run:
         self._keep(path, table.to_json())
         write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())))
         return table
+
+    def audit(
+        self,
+        data: str | Path | Source | None = None,
+        *,
+        images: int = 1000,
+        seeds: int = 1,
+        device: str = "auto",
+    ) -> AuditTable:
+        """Ask the pretext task again with cues removed, planted and guarded against: is it solved by shortcuts?
+
+        Args:
+            data: images, labelled or not: a name or path (the test part is taken, where there is one), or a source; by
+                default the test part of the run's own, or other crops of its photos.
+            images: how many are asked.
+            seeds: how often each is asked, every time in other views.
+            device: auto, cpu, cuda ...
+
+        Returns:
+            The table, which is also written to `audit/` in the run, with its figure.
+        """
+        from selftaught.figures import audit as drawn
+        from selftaught.figures import svg
+
+        keep_freed_memory()
+        run = load_pretraining(self.folder)
+        if run.task.remembers and data is not None:
+            raise UserError(
+                f"{type(run.task).__name__} knows the images of its pretraining and no others, found other --data: "
+                "leave it out."
+            )
+        if run.task.remembers:
+            source = run.source
+        elif data is None:
+            source = unseen_source(self.folder)
+        else:
+            source = data if isinstance(data, Source) else _unseen(data, run.source.side, images)
+        table = audit(
+            run.task, run.encoder, run.heads, source, images=images, seeds=seeds, device=choose_device(device)
+        )
+        seen = source.fingerprint == run.source.fingerprint
+        table = replace(table, seen=seen, probes=best_layers(self._probes()))
+        path = self.folder.path / "audit" / f"{_stem(table.data)}.json"
+        self._keep(path, table.to_json())
+        write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())))
+        return table
+
+    def _probes(self) -> list[dict[str, Any]]:
+        """The probes of the encoder as it stands."""
+        step = self.folder.read_status()["step"]
+        found = [json.loads(path.read_text()) for path in sorted(self.folder.probes.glob("*.json"))]
+        return [probe for probe in found if probe.get("step") == step]
 
     def _ready(self) -> tuple[Encoder, dict[str, Any]]:
         keep_freed_memory()

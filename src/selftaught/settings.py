@@ -9,7 +9,7 @@ import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from types import UnionType
+from types import MappingProxyType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse, parse_from_object
@@ -134,7 +134,7 @@ class Settings:
 
         return cls(
             General(**given("Run")),
-            Optimization(**given("Optimizer")),
+            Optimization(**{s.name: flat.get(s.name, s.default) for s in offers if s.owner == "Optimizer"}),
             Cropping(**given("Crops of photos")),
             {s.name: flat.get(s.name, s.default) for s in offers if s.owner.startswith("Task ")},
             {s.name: flat.get(s.name, s.default) for s in offers if s.owner.startswith("Encoder ")},
@@ -151,7 +151,7 @@ def offered(task: str, encoder: str) -> list[Setting]:
         *_fields(General, "Run"),
         *_fields(task_class(task), f"Task {task}"),
         *_arguments(encoder_class(encoder), f"Encoder {encoder}"),
-        *_fields(Optimization, "Optimizer"),
+        *_fields(Optimization, "Optimizer", task_class(task).optimization),
         *_fields(Cropping, "Crops of photos"),
     ]
     names = [setting.name for setting in found]
@@ -160,11 +160,12 @@ def offered(task: str, encoder: str) -> list[Setting]:
     return found
 
 
-def _fields(owner: type[Any], heading: str) -> list[Setting]:
-    said = {p.arg_name: p.description or "" for p in parse_from_object(owner).params}
+def _fields(owner: type[Any], heading: str, better: Mapping[str, Any] = MappingProxyType({})) -> list[Setting]:
+    """The fields of a dataclass; `better` holds defaults in the place of its own."""
+    said = {p.arg_name: p.description or "" for c in reversed(owner.__mro__[:-1]) for p in parse_from_object(c).params}
     hints = get_type_hints(owner)
     return [
-        Setting(f.name, hints[f.name], f.default, said.get(f.name, ""), heading)
+        Setting(f.name, hints[f.name], better.get(f.name, f.default), said.get(f.name, ""), heading)
         for f in fields(owner)
         if not (issubclass(owner, Task) and f.name == "size")  # the run has it
     ]

@@ -71,3 +71,12 @@ def test_refuses_what_is_no_stack_of_colour_images(shape: tuple[int, ...]) -> No
 def test_refuses_another_number_of_captions() -> None:
     with pytest.raises(UserError, match="got 1 for 2"):
         grid(images(2), captions=["only"])
+
+
+@pytest.mark.parametrize(("wide", "columns"), [(4, 8), (8, 4), (12, 3), (100, 1)])
+def test_a_row_holds_eight_squares_or_as_many_wider_images_as_take_the_room(
+    tmp_path: Path, wide: int, columns: int
+) -> None:
+    save_png(torch.zeros(10, 3, 4, wide), tmp_path / "views.png")
+    with Image.open(tmp_path / "views.png") as found:
+        assert found.width == columns * (wide + 2) - 2

@@ -144,6 +144,8 @@ def test_chance_is_what_an_untrained_encoder_scores(case):
         heads = case.task.heads(encoder, case.source)
         with torch.no_grad():
             _, outcome = case.task.loss(encoder, heads, case.views(seed))
+            if "critic" in heads:
+                outcome |= case.task.critic_loss(encoder, heads, case.views(seed))[1]
         for name in levels:
             scores[name].append(float(outcome[name]))
     for name, level in levels.items():

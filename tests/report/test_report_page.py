@@ -13,8 +13,11 @@ from fake_runs import GOOD, LAYERS, fake_run, probe
 from PIL import Image
 
 from selftaught.errors import UserError
+from selftaught.figures import save_png
 from selftaught.report import write_report
 from selftaught.report.embed import picture
+from selftaught.report.record import read_record
+from selftaught.report.section import make_section
 
 
 class Page(HTMLParser):
@@ -199,6 +202,27 @@ def test_pictures_are_embedded_as_they_are(tmp_path: Path) -> None:
     uri = next(place for place in page.references if place.startswith("data:image/png"))
     assert base64.b64decode(uri.split(",", 1)[1]) == (run / "shown" / "views.png").read_bytes()
     assert 'width="540" height="270"' in page.html  # 270 x 135, twice as large
+
+
+def test_pictures_from_during_training_stand_before_the_last_by_their_first_row(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot")
+    pictures = torch.zeros(20, 3, 32, 32)
+    for step, level in ((60, 0.2), (1200, 0.4), (2400, 0.6)):
+        save_png(pictures + level, run / "shown" / f"step-{step:06d}" / "filled.png")
+        save_png(pictures, run / "shown" / f"step-{step:06d}" / "views.png")  # what does not change is shown once
+    save_png(pictures + 0.6, run / "shown" / "filled.png")
+    save_png(pictures, run / "shown" / "views.png")
+    section = make_section(read_record(run, "rot"), 0, 100_000)
+    filled, views = section.shown
+    assert (filled.name, views.name, views.earlier) == ("filled", "views", [])
+    assert [when for when, _ in filled.earlier] == ["step 60", "step 1,200"]
+    for (_, image), level in zip(filled.earlier, (51, 102), strict=True):
+        content = Image.open(io.BytesIO(base64.b64decode(image.uri.split(",", 1)[1])))
+        assert content.size == (8 * 34 - 2, 32)
+        assert content.getpixel((5, 5)) == (level, level, level, 255)
+    page = report(tmp_path, run)
+    assert page.html.index("step 60") < page.html.index("step 1,200") < page.html.index("<figcaption>last")
+    assert page.tags.count("img") == 5
 
 
 def test_large_pictures_are_shrunk_so_that_the_page_can_be_mailed(tmp_path: Path) -> None:

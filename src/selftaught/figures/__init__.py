@@ -1,5 +1,6 @@
 """Figures, one in each file: functions from numbers to a matplotlib `Figure`, without any global state."""
 
+from selftaught.figures.audit import audit
 from selftaught.figures.curves import curves
 from selftaught.figures.filters import filters
 from selftaught.figures.grid import grid, save_png
@@ -7,4 +8,4 @@ from selftaught.figures.invariance import invariance
 from selftaught.figures.layers import layers
 from selftaught.figures.style import svg
 
-__all__ = ["curves", "filters", "grid", "invariance", "layers", "save_png", "svg"]
+__all__ = ["audit", "curves", "filters", "grid", "invariance", "layers", "save_png", "svg"]

@@ -53,14 +53,16 @@ def grid(images: Tensor, columns: int = 8, captions: Sequence[str] | None = None
     return figure
 
 
-def save_png(images: Tensor, path: Path, columns: int = 8) -> None:
+def save_png(images: Tensor, path: Path, columns: int | None = None) -> None:
     """Write the images as one PNG, pixel for pixel, with two transparent pixels between them.
 
     Args:
         images: (n, 3, H, W) in [0, 1]; values outside are clipped, NaN is black.
         path: where to; its folder is made.
-        columns: images in a row.
+        columns: images in a row; None means eight squares, and about as wide a row of wider images.
     """
+    if columns is None:
+        columns = max(1, round(8 * images.shape[-2] / images.shape[-1])) if images.ndim == 4 else 8
     tiles = mosaic(images, columns)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(tiles).save(path, format="PNG", optimize=True)

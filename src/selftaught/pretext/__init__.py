@@ -7,8 +7,11 @@ from selftaught.errors import unknown
 
 TASKS = {
     "autoencoder": "selftaught.pretext.autoencoder:Autoencoder",
+    "gan": "selftaught.pretext.gan:GAN",
     "colorization": "selftaught.pretext.colorization:Colorization",
     "context": "selftaught.pretext.context:Context",
+    "inpainting": "selftaught.pretext.inpainting:Inpainting",
+    "bigan": "selftaught.pretext.bigan:BiGAN",
     "jigsaw": "selftaught.pretext.jigsaw:Jigsaw",
     "deepcluster": "selftaught.pretext.deepcluster:DeepCluster",
     "npid": "selftaught.pretext.npid:NPID",

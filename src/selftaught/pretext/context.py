@@ -11,8 +11,9 @@ Letters: B images, K tiles, P ordered pairs of neighbours among them.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +47,15 @@ class Context(Task):
     """Classify in which of eight directions one tile lies from another."""
 
     tiled = True
+    guards: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "tiles touch": {"gap": 0.0, "jitter": 0.0},
+        "tiles stand apart": {"gap": 0.115, "jitter": 0.0167},
+        "colours are kept": {"color": "keep"},
+        "all but one colour is dropped": {"color": "drop"},
+        "tiles keep their light": {"normalize": False},
+        "tiles have the same light": {"normalize": True},
+        "no tile is pixelated": {"pixelate": 0.0},
+    }
 
     grid: int = 3
     """Tiles along a side of the grid from which all neighbours are paired, in both orders."""

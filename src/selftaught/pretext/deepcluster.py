@@ -37,6 +37,8 @@ READ = 256
 class DeepCluster(Task):
     """Predict the cluster of an image, found by k-means in what the encoder says of all of them."""
 
+    remembers = True
+
     clusters: int = 100
     """k, at most. Ten times as many as there are kinds of things: 10,000 served the paper best on ImageNet's 1,000."""
     per_cluster: int = 10

@@ -11,7 +11,9 @@ Letters: B images, K tiles, P puzzles of one image.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +37,15 @@ class Jigsaw(Task):
     """Find the permutation by which the tiles of an image were shuffled, among a set of distant ones."""
 
     tiled = True
+    guards: ClassVar[Mapping[str, Mapping[str, object]]] = {
+        "tiles touch": {"gap": 0.0},
+        "tiles stand apart": {"gap": 1 / 12},
+        "tiles keep their light": {"normalize": False},
+        "tiles have the same light": {"normalize": True},
+        "colours stay in place": {"shift": 0.0},
+        "colours are moved apart": {"shift": 1 / 32},
+        "no image is grey": {"grey": 0.0},
+    }
 
     permutations: int = 1000
     """How many orders there are to tell apart, chosen to differ in as many places as can be. 1000 transfers best in the

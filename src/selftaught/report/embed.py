@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
+import numpy as np
 from markupsafe import Markup
 from matplotlib.figure import Figure
 from PIL import Image
@@ -50,17 +51,22 @@ def png_of(figure: Figure) -> Picture:
         return Picture(data_uri(written.getvalue(), "png"), *image.size)
 
 
-def picture(path: Path, limit: int) -> Picture | None:
+def picture(path: Path, limit: int, first_row: bool = False) -> Picture | None:
     """A PNG file: as it is where it is small, else as WebP, shrunk until it fits. None where it cannot be read.
 
     Args:
         path: the file.
         limit: bytes that it may take.
+        first_row: leave out what stands below the first clear line of a grid.
     """
     try:
         with Image.open(path) as opened:
             image = opened.convert("RGBA")
         content, kind = path.read_bytes(), "png"
+        if first_row:
+            image = above_gutter(image)
+            image.save(written := io.BytesIO(), format="PNG", optimize=True)
+            content = written.getvalue()
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
     width, height = image.size
@@ -71,6 +77,12 @@ def picture(path: Path, limit: int) -> Picture | None:
         image = image.resize((max(1, image.width * 4 // 5), max(1, image.height * 4 // 5)), Image.Resampling.LANCZOS)
     times = max(1, NARROW // width)
     return Picture(data_uri(content, kind), width * times, height * times, times > 1)
+
+
+def above_gutter(image: Image.Image) -> Image.Image:
+    """What stands above the first line that is clear from left to right: all where none is."""
+    clear = np.asarray(image.getchannel("A")).max(1) == 0
+    return image.crop((0, 0, image.width, int(clear.argmax()))) if clear.any() and not clear[0] else image
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -54,7 +54,7 @@ def render(records: Sequence[Record]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    pictures = sum(len(record.shown) for record in records)
+    pictures = sum(len(record.shown) + sum(map(len, record.earlier.values())) for record in records)
     limit = min(LARGEST, PICTURES // max(pictures, 1))
     return environment.get_template("page.html").render(
         sections=[make_section(record, number, limit) for number, record in enumerate(records)],

@@ -37,6 +37,8 @@ class Record:
     """`probes/*.json` that name at least one layer, by file name; none of an encoder that was trained further since."""
     shown: Mapping[str, Path]
     """Images that the task shows for people: name -> PNG; the final ones, else the last from during training."""
+    earlier: Mapping[str, Sequence[tuple[int, Path]]]
+    """The same before them, where they were others then: name -> steps and PNGs, in order."""
     skipped: Sequence[str]
     """Images that were left out and why, one line each."""
 
@@ -117,6 +119,7 @@ def read_record(run: Path, name: str) -> Record:
     """
     config, state = read_config(run), read_json(run / "run.json")
     probes = [read_json(path) for path in sorted(run.glob("probes/*.json"))]
+    shown = {path.stem: path for path in find_shown(run / "shown")}
     return Record(
         path=run,
         name=name,
@@ -125,7 +128,8 @@ def read_record(run: Path, name: str) -> Record:
         log=read_log(run / "log.jsonl"),
         encoder=read_json(run / "encoder.json"),
         probes=[probe for probe in probes if probe.get("layers") and _is_current(probe, state)],
-        shown={path.stem: path for path in find_shown(run / "shown")},
+        shown=shown,
+        earlier={name: find_earlier(run / "shown", path) for name, path in shown.items()},
         skipped=read_lines(run / "skipped.txt"),
     )
 
@@ -181,9 +185,24 @@ def read_lines(path: Path) -> list[str]:
 
 def find_shown(folder: Path) -> list[Path]:
     """The final images; where a run did not get that far, the last ones from during training."""
-    final = sorted(folder.glob("*.png"))
-    earlier = sorted(folder.glob("step-*"), key=lambda step: (len(step.name), step.name))
+    final, earlier = sorted(folder.glob("*.png")), find_steps(folder)
     return final or (sorted(earlier[-1].glob("*.png")) if earlier else [])
+
+
+def find_earlier(folder: Path, shown: Path) -> list[tuple[int, Path]]:
+    """Images of the same name from during training, by step; those that never change are not worth a second look."""
+    found = [
+        (int(digits), step / shown.name)
+        for step in find_steps(folder)
+        if (digits := step.name.removeprefix("step-")).isdecimal() and (step / shown.name).is_file()
+    ]
+    last = shown.read_bytes()
+    return [(step, path) for step, path in found if path.read_bytes() != last]
+
+
+def find_steps(folder: Path) -> list[Path]:
+    """The folders of images from during training, in order."""
+    return sorted(folder.glob("step-*"), key=lambda step: (len(step.name), step.name))
 
 
 def is_number(value: object) -> TypeGuard[float]:

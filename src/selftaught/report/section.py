@@ -38,6 +38,16 @@ class ProbeTable:
 
 
 @dataclass(frozen=True)
+class Shown:
+    """Pictures of one name."""
+
+    name: str
+    picture: Picture
+    earlier: Sequence[tuple[str, Picture]]
+    """From during training, their first row each: when, and what it was."""
+
+
+@dataclass(frozen=True)
 class Section:
     """Everything the page shows of one run."""
 
@@ -53,7 +63,7 @@ class Section:
     more_curves: Sequence[Markup]
     broken: str
     """What must be said of a loss that was no number, or nothing."""
-    shown: Sequence[tuple[str, Picture]]
+    shown: Sequence[Shown]
     filters: Picture | None
     repeat: str
     probe_command: str
@@ -71,7 +81,6 @@ def make_section(record: Record, number: int, limit: int) -> Section:
     weight = record.filters
     charts = draw_curves(record, f"run{number}")
     early = len([name for name in charts if name == "loss" or name in chances(record)])
-    pictures = [(name, picture(path, limit)) for name, path in list(record.shown.items())[:MOST]]
     path = shlex.quote(str(record.path))
     return Section(
         record=record,
@@ -83,12 +92,22 @@ def make_section(record: Record, number: int, limit: int) -> Section:
         curves=list(charts.values())[: max(early, 2)],
         more_curves=list(charts.values())[max(early, 2) :],
         broken=broken_loss(record),
-        shown=[(name.replace("_", " "), image) for name, image in pictures if image],
+        shown=[shown for name in list(record.shown)[:MOST] if (shown := gather_shown(record, name, limit))],
         filters=png_of(figures.filters(weight)) if weight is not None else None,
         repeat=f"selftaught pretrain --config {shlex.quote(str(record.path / 'config.yaml'))} --out {path}-again",
         probe_command=f"selftaught probe {path} --data LABELLED_IMAGES",
         config=yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True),
     )
+
+
+def gather_shown(record: Record, name: str, limit: int) -> Shown | None:
+    """Pictures of one name, or None where they cannot be read."""
+    last = picture(record.shown[name], limit)
+    if last is None:
+        return None
+    before = [(step, picture(path, limit, first_row=True)) for step, path in record.earlier[name]]
+    earlier = [(f"step {count(step)}", image) for step, image in before if image]
+    return Shown(name.replace("_", " "), last, earlier)
 
 
 def unfinished(record: Record) -> str:

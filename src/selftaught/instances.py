@@ -1,0 +1,140 @@
+"""Instance discrimination: what NPID and PIRL share. Every image is a class of its own, known by its entry of a bank.
+
+Two things are not the papers'. The projection ends in a batch norm: pooled features that passed a ReLU all point one
+way, so that an untrained encoder finds all images alike, and for long learns nothing but to flee that direction. And
+the bank begins with what the untrained encoder says, not with noise: an entry is renewed once an epoch, and in the
+first few, which may be all there are, an image would be asked to match noise. Without either, 1,400 steps of 64 images
+left every layer below random weights.
+
+Letters: B images, N all images, m negatives, D dimensions, S pixels along a view.
+"""
+
+from abc import ABC
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.augment.color import random_color, recolor, require_jitter
+from selftaught.augment.warp import identity, moved, random_crop, require_shares
+from selftaught.bank import BankKind, MemoryBank, Recalled, draw, ranked_first, require_bank, require_others
+from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Task, Views
+from selftaught.heads import HeadKind, embedding, require_readable
+from selftaught.losses import nce
+
+
+@dataclass(frozen=True)
+class InstanceDiscrimination(Task, ABC):
+    """Tell each image from all others."""
+
+    remembers = True
+
+    negatives: int = 4096
+    """Other images that each image is compared with in a step (Wu et al.: 4096; Misra & van der Maaten: 32000 at their
+    best, 4096 in their analysis); at most all there are."""
+    temperature: float = 0.07
+    """What cosines are divided by (both papers: 0.07); lower minds only the most similar images."""
+    # Without the batch norm, and with a bank of noise, the constant of NPID's paper let the loss rise from 10 to 157:
+    # once entries were features, every e was far above the Z that noise had given.
+    normalizer: Literal["sum", "constant"] = "sum"
+    """What an exponential is held against: each image's own sum at each step, as in PIRL's paper, or m / n * Z with a
+    constant Z from the first batch, as in NPID's paper and PIRL's code."""
+    memory: float = 0.5
+    """Share of an entry that stays when it is renewed: 0.5 in PIRL's paper and NPID's released code, 0 in its paper."""
+    dimensions: int = 128
+    """Length of what is remembered of an image (both papers: 128)."""
+    head: HeadKind = "linear"
+    """Of the projection to what is remembered: linear, as in the papers, or mlp; a batch norm follows it."""
+    start: Literal["features", "random"] = "features"
+    """What entries are before their image was first shown: what the untrained encoder says, which costs a pass over the
+    images without training; or random, as in NPID's code, and the first epoch learns nothing that lasts."""
+    bank: BankKind = "device"
+    """Where the memory bank is kept: on the device; half: there in half precision; host: in half precision in
+    the memory of the host."""
+    crop: float = 0.75
+    """Side of the views as a share of --size: they cost half as much, and an encoder that learned from small crops can
+    be asked about whole images; 1 for an encoder that reads a single size."""
+    scale: tuple[float, float] = (0.2, 1.0)
+    """Share of the image's area that is shown, smallest and largest."""
+    flip: bool = True
+    """Mirror half of the images."""
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
+    """How far brightness, contrast, saturation (factors about 1) and hue (share of the circle) are changed (PIRL's code
+    as here; NPID's has 0.4 of each)."""
+    grey: float = 0.2
+    """Share of the views that lose all colour, without which colour alone would tell images apart."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked."""
+        require_bank(self.negatives, self.temperature, self.memory)
+        require_shares("--scale", self.scale)
+        require_shares("--crop", (self.crop, 1.0))
+        require_jitter(self.jitter, self.grey)
+
+    @property
+    def side(self) -> int:
+        """S, pixels along a view."""
+        return round(self.crop * self.size)
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The projection, f in the papers, and the bank."""
+        require_others(self.negatives, len(source))
+        require_readable(encoder, self.side, "crop")
+        channels = list(encoder.layers.values())[-1].channels
+        project = embedding(channels, self.dimensions, self.head)
+        return nn.ModuleDict({"project": project, "bank": MemoryBank(len(source), self.dimensions, self.bank)})
+
+    def before_epoch(
+        self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
+    ) -> Relabelling:
+        """Fill the bank before the first epoch."""
+        if self.start == "features":
+            encoder.train(), heads.train()  # an untrained batch norm knows nothing but the batch
+
+            def remember(batch: Batch) -> Tensor:
+                found: Tensor = heads["project"](encoder(batch.warp(identity(len(batch)), self.side)))
+                return found
+
+            memory(heads).fill(source, remember)
+        return Relabelling()
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B, 3, S, S), `index` (B,), and `drawn` (m + 1,), the negatives of all: see `bank`."""
+        images = self.seen(batch, generator)
+        drawn = draw(min(self.negatives + 1, batch.population), batch.population, generator)
+        return {"images": images, "index": batch.index, "drawn": moved(drawn, batch.index.device)}
+
+    def seen(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """A random crop of each image, in colours of its own: (B, 3, S, S)."""
+        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
+        return self.recolored(batch.warp(crop, self.side), generator)
+
+    def recolored(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Images in random colours, each in its own."""
+        factors = dict(zip(("brightness", "contrast", "saturation", "hue"), self.jitter, strict=True))
+        return recolor(images, *random_color(len(images), generator, **factors, grey=self.grey))
+
+    def compared(self, heads: nn.ModuleDict, anchors: Tensor, recalled: Recalled) -> tuple[Tensor, Outcome]:
+        """Unit vectors (B, D) against the bank: the loss of each, (B,), and what was found."""
+        own, others = recalled.scores(anchors, self.temperature)
+        found = {"accuracy": ranked_first(own, others)}
+        if self.normalizer == "sum":
+            return nce(own, others), found
+        noise = memory(heads).constant(others)
+        return nce(own, others, noise), {**found, "noise": noise}
+
+    def after_step(self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome) -> None:
+        """Renew the entries of these images by f of the images as they were seen."""
+        bank = memory(heads)
+        bank.update(views["index"], outcome["features"], self.memory)
+        bank.noise.copy_(outcome.get("noise", bank.noise))
+
+    def chance(self, source: Source) -> dict[str, float]:
+        """One in m + 1: a random entry is as likely to come first as any other."""
+        return {"accuracy": 1 / min(self.negatives + 1, len(source))}
+
+
+def memory(heads: nn.ModuleDict) -> MemoryBank:
+    """The bank among the heads."""
+    return cast(MemoryBank, heads["bank"])

@@ -1,0 +1,190 @@
+"""BiGAN: which numbers is this image made from? The inverse of a generator, learned in a game of pairs.
+
+Donahue, Krähenbühl, Darrell, "Adversarial Feature Learning", ICLR 2017. https://arxiv.org/abs/1605.09782
+On crops of one photo: Asano, Rupprecht, Vedaldi, "A critical analysis of self-supervision, or what we can learn from a
+single image", ICLR 2020 ("MonoGAN"). https://arxiv.org/abs/1904.13132
+
+A critic sees an image and a code, and tells pairs of an image and its encoding from pairs of what was generated and the
+noise it was generated from. The encoder and the generator, which never see each other's work, are both after the
+critic's mistakes, and there is none to be found only where they are inverses (theorem 2 of the paper). So the encoder
+learns to read off what images are made of, as the generator says it.
+
+The loop lets the critic step first and then the two together; the release is said to update all in one step.
+
+Letters: B images, S pixels along a view, Z numbers of a code.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.augment.warp import moved, random_crop, require_shares
+from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.errors import UserError
+from selftaught.generators import MOST, Generator, uniform_noise
+from selftaught.norms import untracked
+
+POSITIONS = 4
+"""Positions along the map that a code is read off: as many as along the one that a generator begins with."""
+
+
+@dataclass(frozen=True)
+class BiGAN(Task):
+    """Invert a generator: learn which numbers it would make an image from."""
+
+    optimization = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
+
+    latent: int = 100
+    """Numbers of a code, uniform from -1 to 1 where they are noise (the paper: 200, for views of 64 pixels)."""
+    generator_width: int = 64
+    """Channels of the generator's largest map; maps half as large have twice as many (64 in the paper)."""
+    critic_width: int = 64
+    """Channels of the critic's largest map; maps half as large have twice as many."""
+    crop: float = 0.75
+    """Side of the views, and of what is generated, as a share of --size: they cost half as much, and the encoder can be
+    asked about whole images; 1 for an encoder that reads a single size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Share of the image's area that is shown, smallest and largest."""
+    flip: bool = True
+    """Mirror half of the images."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked."""
+        require_shares("--scale", self.scale)
+        require_shares("--crop", (self.crop, 1.0))
+        if min(self.latent, self.generator_width, self.critic_width) < 1:
+            raise UserError(
+                "--latent, --generator-width and --critic-width must be at least 1, found "
+                f"{self.latent}, {self.generator_width} and {self.critic_width}: try 100, 64 and 64."
+            )
+
+    @property
+    def side(self) -> int:
+        """S, pixels along a view."""
+        return round(self.crop * self.size)
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """What reads the code off the encoder's last map, the generator, and the critic of pairs."""
+        return nn.ModuleDict(
+            {
+                "code": Code(list(encoder.layers.values())[-1].channels, self.latent),
+                "generator": Generator(self.latent, self.side, self.generator_width),
+                "critic": PairCritic(self.latent, self.side, self.critic_width),
+            }
+        )
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B, 3, S, S) and the `noise` (B, Z) that as many are generated from."""
+        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
+        noise = uniform_noise(len(batch), self.latent, generator)
+        images = batch.warp(crop, self.side)
+        return {"images": images, "noise": moved(noise, images.device)}
+
+    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """The critic's loss with the answers exchanged: as section 3.4, for the slope where the critic is sure.
+
+        Logged: `reconstruction_error`, the mean square of G(E(x)) - x, which nobody minimises.
+        """
+        images, noise = views["images"], views["noise"]
+        codes = self._codes(encoder, heads, images)
+        encoded = heads["critic"](images, codes).float()
+        generated = heads["critic"](heads["generator"](noise), noise).float()
+        with torch.no_grad(), untracked(heads["generator"]):
+            error = F.mse_loss(heads["generator"](codes).float(), images)
+        return _told(generated, encoded), {"reconstruction_error": error}
+
+    def critic_loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """Which pair is it? The mean of two cross-entropies, log 2 for a critic that cannot tell (equation 3).
+
+        Logged: `right_on_encoded` and `right_on_generated`, which share of either it tells.
+        """
+        images, noise = views["images"], views["noise"]
+        with torch.no_grad():
+            codes, made = self._codes(encoder, heads, images), heads["generator"](noise)
+        encoded, generated = heads["critic"](images, codes).float(), heads["critic"](made, noise).float()
+        return _told(encoded, generated), {
+            "right_on_encoded": (encoded > 0).float().mean(),
+            "right_on_generated": (generated < 0).float().mean(),
+        }
+
+    def _codes(self, encoder: Encoder, heads: nn.ModuleDict, images: Tensor) -> Tensor:
+        """E(x): (B, 3, S, S) -> (B, Z)."""
+        codes: Tensor = heads["code"](list(encoder.features(encoder.look(images)).values())[-1])
+        return codes
+
+    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """`generated` (B, 3, S, S), and images beside what is made of their codes: `reconstructed` (B, 3, S, 2 S)."""
+        images = views["images"]
+        again = heads["generator"](self._codes(encoder, heads, images))
+        return {
+            "generated": heads["generator"](views["noise"]),
+            "reconstructed": torch.cat([images, again.to(images.dtype)], 3),
+        }
+
+    def chance(self, source: Source) -> dict[str, float]:
+        """A critic that guesses."""
+        return {"right_on_encoded": 0.5, "right_on_generated": 0.5}
+
+
+def _told(encoded: Tensor, generated: Tensor) -> Tensor:
+    """The mean cross-entropy of taking `encoded` (B, 1) for encoded, above 0, and `generated` for generated."""
+    return (F.softplus(-encoded).mean() + F.softplus(generated).mean()) / 2
+
+
+class Code(nn.Module):
+    """(B, C, h, w), a map -> (B, latent), by a dense layer that sees where things are; all numbers, as the paper's.
+
+    Args:
+        channels: C.
+        latent: numbers of a code.
+    """
+
+    def __init__(self, channels: int, latent: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(channels * POSITIONS**2, latent)
+
+    def forward(self, seen: Tensor) -> Tensor:
+        """(B, C, h, w) -> (B, latent)."""
+        if seen.ndim != 4:
+            raise UserError(
+                f"bigan needs an encoder whose last layer is a map (B, C, H, W), found {tuple(seen.shape)}: choose "
+                "another --encoder."
+            )
+        codes: Tensor = self.dense(F.adaptive_avg_pool2d(seen, POSITIONS).flatten(1))
+        return codes
+
+
+class PairCritic(nn.Module):
+    """Images (B, 3, size, size) in [0, 1] and codes (B, latent) -> (B, 1), above 0 for an image and its encoding.
+
+    DCGAN's discriminator, with the code added to what each of its convolutions finds, as in the release of BiGAN.
+
+    Args:
+        latent: numbers of a code.
+        size: pixels along the images.
+        width: channels of the largest map; each half as large has twice as many.
+    """
+
+    def __init__(self, latent: int, size: int, width: int) -> None:
+        super().__init__()
+        halvings = max(1, round(math.log2(size / POSITIONS)))
+        widths = [3, *(min(MOST, width * 2**n) for n in range(halvings))]
+        self.convolutions, self.codes, self.norms = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for inputs, outputs in pairwise(widths):
+            self.convolutions.append(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
+            self.codes.append(nn.Linear(latent, outputs))
+            # None on what stands first (section 3 of DCGAN): pictures have to be judged by their colours, too.
+            self.norms.append(nn.BatchNorm2d(outputs) if inputs > 3 else nn.Identity())
+        self.read = nn.Linear(widths[-1] * (size // 2**halvings) ** 2, 1)
+
+    def forward(self, images: Tensor, codes: Tensor) -> Tensor:
+        """(B, 3, size, size) and (B, latent) -> (B, 1)."""
+        seen = 2 * images - 1
+        for convolution, code, norm in zip(self.convolutions, self.codes, self.norms, strict=True):
+            seen = F.leaky_relu(norm(convolution(seen) + code(codes)[:, :, None, None]), 0.2)
+        judged: Tensor = self.read(seen.flatten(1))
+        return judged

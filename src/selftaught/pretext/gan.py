@@ -1,0 +1,111 @@
+"""GAN: is this an image, or was it generated? To know, one must know what images look like, and ever better so.
+
+Goodfellow et al., "Generative Adversarial Nets", NIPS 2014. https://arxiv.org/abs/1406.2661
+Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks"
+(DCGAN), ICLR 2016. https://arxiv.org/abs/1511.06434
+
+The discriminator's trunk is the encoder, as in section 5.1 of DCGAN. Its opponent, which the loop calls the critic, is
+the generator: it makes the question harder as the encoder gets better at it.
+
+Letters: B images, S pixels along a view, Z numbers that a picture is generated from.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.augment.warp import moved, random_crop, require_shares
+from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.errors import UserError
+from selftaught.generators import Generator, uniform_noise
+from selftaught.norms import untracked
+
+
+@dataclass(frozen=True)
+class GAN(Task):
+    """Tell images from generated ones, against a generator that learns to make them."""
+
+    optimization = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
+
+    latent: int = 100
+    """Numbers that a picture is generated from, uniform from -1 to 1 (section 4 of DCGAN)."""
+    generator_width: int = 64
+    """Channels of the generator's largest map; maps half as large have twice as many (DCGAN: 128)."""
+    crop: float = 0.75
+    """Side of the views, and of what is generated, as a share of --size: they cost half as much, and the encoder can be
+    asked about whole images; 1 for an encoder that reads a single size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Share of the image's area that is shown, smallest and largest."""
+    flip: bool = True
+    """Mirror half of the images."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked."""
+        require_shares("--scale", self.scale)
+        require_shares("--crop", (self.crop, 1.0))
+        if self.latent < 1 or self.generator_width < 1:
+            raise UserError(
+                "--latent and --generator-width must be at least 1, found "
+                f"{self.latent} and {self.generator_width}: try 100 and 64."
+            )
+
+    @property
+    def side(self) -> int:
+        """S, pixels along a view."""
+        return round(self.crop * self.size)
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """A linear classifier of the pooled last layer, and the opponent: the generator."""
+        channels = list(encoder.layers.values())[-1].channels
+        return nn.ModuleDict(
+            {"real": nn.Linear(channels, 1), "critic": Generator(self.latent, self.side, self.generator_width)}
+        )
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B, 3, S, S) and the `noise` (B, Z) that as many are generated from."""
+        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
+        noise = uniform_noise(len(batch), self.latent, generator)
+        images = batch.warp(crop, self.side)
+        return {"images": images, "noise": moved(noise, images.device)}
+
+    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """The mean of two cross-entropies, log 2 for an encoder that cannot tell (equation 1 of Goodfellow et al.).
+
+        Logged: `right_on_real` and `right_on_generated`, which share of either it tells.
+        """
+        with torch.no_grad():
+            made = heads["critic"](views["noise"])
+        real, generated = self._judged(encoder, heads, views["images"]), self._judged_made(encoder, heads, made)
+        loss = (F.softplus(-real).mean() + F.softplus(generated).mean()) / 2
+        return loss, {
+            "right_on_real": (real > 0).float().mean(),
+            "right_on_generated": (generated < 0).float().mean(),
+        }
+
+    def critic_loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """How surely the encoder tells what is generated: -log D, whose slope does not vanish (section 3 there)."""
+        generated = self._judged_made(encoder, heads, heads["critic"](views["noise"]))
+        return F.softplus(-generated).mean(), {}
+
+    def _judged(self, encoder: Encoder, heads: nn.ModuleDict, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, 1) float32, above 0 where they are taken for images of the source."""
+        judged: Tensor = heads["real"](encoder(images))
+        return judged.float()
+
+    def _judged_made(self, encoder: Encoder, heads: nn.ModuleDict, made: Tensor) -> Tensor:
+        """The same of what was generated: a batch of its own to batch norm, as DCGAN's authors advise.
+
+        It leaves no trace in the running statistics: a probe asks about images, and finds those of images.
+        """
+        with untracked(encoder):
+            return self._judged(encoder, heads, made)
+
+    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """`generated` (B, 3, S, S), pictures of the noise."""
+        return {"generated": heads["critic"](views["noise"])}
+
+    def chance(self, source: Source) -> dict[str, float]:
+        """Who guesses is right half of the time."""
+        return {"right_on_real": 0.5, "right_on_generated": 0.5}

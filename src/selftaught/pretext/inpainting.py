@@ -1,0 +1,224 @@
+"""Inpainting: what stands in the hole? To know, one must know what the rest of the image belongs to.
+
+Pathak, Krähenbühl, Donahue, Darrell, Efros, "Context Encoders: Feature Learning by Inpainting", CVPR 2016.
+https://arxiv.org/abs/1604.07379
+
+A hole has many fillings, and the mean of them, which least squares asks for, is blurred. So a critic may be set against
+the encoder and its decoder: it learns to tell fillings from what was there, and they learn to be taken for that. This
+makes the pictures sharper and not the features better (the authors' own were learned by least squares alone), so it is
+off unless asked for.
+
+Letters: B images, S pixels along a view.
+"""
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import spectral_norm
+
+from selftaught.augment.masks import block_masks, center_masks, center_side, free_masks, require_maskable, rim
+from selftaught.augment.warp import identity, moved, random_crop, require_shares
+from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.decoders import ChannelwiseDense, Decoder
+from selftaught.errors import UserError
+
+SURVEY = 2048
+"""The most images that the mean colour is measured on."""
+
+
+@dataclass(frozen=True)
+class Inpainting(Task):
+    """Fill a hole by least squares and, if asked for, against a critic."""
+
+    holes: Literal["center", "blocks", "free"] = "free"
+    """A square in the middle, blocks anywhere, or regions of any shape: with one place for all holes an encoder learns
+    what stands at the border of that place and little else (section 3.3), so the paper's features have the last."""
+    share: float = 0.25
+    """Of the area that is hidden; by blocks, which may overlap, at most so much (the paper: up to a quarter)."""
+    overlap: float = 0.0
+    """How far around the hole, as a share of the view's side, shown pixels are asked for too, with a weight of
+    `overlap_weight`, so that fillings join what surrounds them. 7 of 227 pixels in the paper and 4 of 128 in the
+    release, so 0.031; 0 by default, as to repeat what is seen teaches little."""
+    overlap_weight: float = 10.0
+    """How much an error there counts (the paper: 10); an error in the hole counts 1."""
+    adversarial: float = 0.0
+    """Weight of the adversarial loss; least squares have the rest. The paper fills with 0.001 and learns features with
+    0."""
+    critic_pace: float = 0.1
+    """How fast the critic learns, as a share of the learning rate: in the release it has a tenth of the other's."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Share of the image's area that is shown, smallest and largest."""
+    flip: bool = True
+    """Mirror half of the images."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked."""
+        require_shares("--scale", self.scale)
+        require_maskable(max(3, self.size), self.share)
+        if not 0 <= self.overlap < 0.5 or not 0 < self.overlap_weight < math.inf:
+            raise UserError(
+                "--overlap must lie in [0, 0.5) and --overlap-weight be above 0 and finite, found "
+                f"{self.overlap} and {self.overlap_weight}: the paper has 0.031 and 10."
+            )
+        if not 0 <= self.adversarial < 1 or not 0 < self.critic_pace <= 1:
+            raise UserError(
+                "--adversarial must lie in [0, 1) and --critic-pace in (0, 1], found "
+                f"{self.adversarial} and {self.critic_pace}: the paper has 0.001, the release 0.1."
+            )
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """Bottleneck and decoder of the last layer, the mean colour, which fills what is hidden, and the critic."""
+        decoder = Decoder(list(encoder.layers.values())[-1], 3, self.size)
+        channels, height, width = _last_map(encoder, self.size)
+        fill = nn.Module()
+        fill.register_buffer("color", mean_color(source, self.size))
+        heads = {"bottleneck": ChannelwiseDense(channels, height, width), "decoder": decoder, "fill": fill}
+        if self.adversarial:
+            heads["critic"] = make_critic(self.judged_side, self.critic_pace)
+        return nn.ModuleDict(heads)
+
+    @property
+    def judged_side(self) -> int:
+        """Pixels along what the critic sees: the hole where it is the centre, else the whole view."""
+        return center_side(self.size, self.share) if self.holes == "center" else self.size
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B, 3, S, S) and `hidden` (B, 1, S, S) of bool, True where the encoder is not to see them."""
+        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
+        match self.holes:
+            case "center":
+                hidden = center_masks(len(batch), self.size, self.share)
+            case "blocks":
+                hidden = block_masks(len(batch), self.size, generator, share=self.share)
+            case "free":
+                hidden = free_masks(len(batch), self.size, generator, share=self.share)
+        images = batch.warp(crop, self.size)
+        return {"images": images, "hidden": moved(hidden, images.device)}
+
+    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """Least squares on the hole, values from -1 to 1 (equation 1), and what the critic adds to it (2 and 3).
+
+        Logged: `hole_error`, the mean absolute error in the hole, values from 0 to 1 (the paper's "mean L1 loss");
+        with a critic also `l2` and `adversarial`, the two losses before they are weighted.
+        """
+        images, hidden = views["images"], views["hidden"]
+        answer = self._answer(encoder, heads, views)
+        off = answer - (2 * images - 1)
+        beside = rim(hidden, round(self.overlap * self.size))
+        # The weights do not divide: as in the release, the hole's own errors count the same with and without a rim.
+        weights = hidden + self.overlap_weight * beside
+        l2 = (weights * off.square().mean(1, keepdim=True)).sum() / (hidden | beside).sum()
+        hole_error = (off.detach().abs().mean(1, keepdim=True) / 2 * hidden).sum() / hidden.sum()
+        if not self.adversarial:
+            return l2, {"hole_error": hole_error}
+        # Not log(1 - D), as equation 2 has it, whose slope vanishes where the critic is sure: -log D, as the release.
+        adversarial = F.softplus(-self._judged(heads, self._filled(answer, views))).mean()
+        joint = (1 - self.adversarial) * l2 + self.adversarial * adversarial
+        return joint, {"hole_error": hole_error, "l2": l2, "adversarial": adversarial}
+
+    def critic_loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+        """Is it a filling? The mean of the two cross-entropies, log 2 for a critic that cannot tell (equation 2).
+
+        Logged: `right_on_real` and `right_on_filled`, which share of either it tells.
+        """
+        with torch.no_grad():
+            filled = self._filled(self._answer(encoder, heads, views), views)
+        real, made = self._judged(heads, 2 * views["images"] - 1), self._judged(heads, filled)
+        loss = (F.softplus(-real).mean() + F.softplus(made).mean()) / 2
+        return loss, {"right_on_real": (real > 0).float().mean(), "right_on_filled": (made < 0).float().mean()}
+
+    def _answer(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> Tensor:
+        """What is made of what is shown: (B, 3, S, S) float32 from -1 to 1, the hole and all else."""
+        seen = list(encoder.features(encoder.look(_holed(heads, views))).values())[-1]
+        decoded: Tensor = heads["decoder"](heads["bottleneck"](seen))
+        return decoded.float().tanh()
+
+    def _filled(self, answer: Tensor, views: Views) -> Tensor:
+        """The answer in the hole, the truth around it: (B, 3, S, S) from -1 to 1."""
+        return torch.where(views["hidden"], answer, 2 * views["images"] - 1)
+
+    def _judged(self, heads: nn.ModuleDict, pictures: Tensor) -> Tensor:
+        """(B, 3, S, S) from -1 to 1 -> (B, 1) float32, above 0 where the critic takes them for real.
+
+        It sees the filling alone where that is the centre, as in the paper. Holes of other shapes have no picture of
+        their own: it sees the whole view with its hole filled, as in the release for random regions.
+        """
+        low, side = (self.size - self.judged_side) // 2, self.judged_side
+        judged: Tensor = heads["critic"](pictures[..., low : low + side, low : low + side])
+        return judged.float()
+
+    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """What is shown, what is filled in, what is true, side by side: `filled` (B, 3, S, 3 S)."""
+        filled = (self._filled(self._answer(encoder, heads, views), views) + 1) / 2
+        # Halving and doubling rounds: around the hole stands the image itself.
+        filled = torch.where(views["hidden"], filled, views["images"])
+        return {"filled": torch.cat([_holed(heads, views), filled, views["images"]], 3)}
+
+    def chance(self, source: Source) -> dict[str, float]:
+        """A critic that guesses."""
+        return {"right_on_real": 0.5, "right_on_filled": 0.5} if self.adversarial else {}
+
+
+def _holed(heads: nn.ModuleDict, views: Views) -> Tensor:
+    """The images with the mean colour where they are hidden (the release: ImageNet's): (B, 3, S, S) in [0, 1]."""
+    return torch.where(views["hidden"], heads["fill"].get_buffer("color"), views["images"])
+
+
+def _last_map(encoder: Encoder, size: int) -> torch.Size:
+    """C, h and w of the last layer for views of `size` pixels."""
+    training = encoder.training
+    with torch.no_grad():
+        *_, last = encoder.eval().features(encoder.look(torch.zeros(1, 3, size, size))).values()
+    encoder.train(training)
+    if last.ndim != 4:
+        raise UserError(
+            f"inpainting needs an encoder whose last layer is a map (B, C, H, W), found {tuple(last.shape)}: choose "
+            "another --encoder."
+        )
+    return last.shape[1:]
+
+
+def mean_color(source: Source, size: int) -> Tensor:
+    """Mean red, green and blue of some images of the source, spread evenly over it: (3, 1, 1) in [0, 1]."""
+    chosen = torch.linspace(0, len(source) - 1, min(SURVEY, len(source))).round().long()
+    total = torch.zeros(3)
+    for indices in torch.split(chosen, 256):
+        batch = source.batch(indices, torch.device("cpu"))
+        total += batch.warp(identity(len(batch)), size).mean((2, 3)).sum(0)
+    return (total / len(chosen)).view(3, 1, 1)
+
+
+def make_critic(side: int, pace: float, width: int = 64) -> nn.Sequential:
+    """(B, 3, side, side) from -1 to 1 -> (B, 1): halved by 4 x 4 convolutions down to about 4 pixels, as DCGAN's.
+
+    What keeps the game in balance on small images is not in the paper. Spectral norm (Miyato et al. 2018,
+    https://arxiv.org/abs/1802.05957) in the place of batch norm bounds the critic's slope, so that it still tells
+    where to go when it is sure. And as a normed weight has no size, the size that it is stored in says how far an
+    optimizer's step turns it: stored ten times as large, the critic learns at a tenth of the pace.
+
+    Args:
+        side: pixels along what it sees.
+        pace: as a share of the learning rate.
+        width: channels of the first layer; they double with each.
+    """
+    halvings = max(1, round(math.log2(side / 4)))
+    widths = [3, *(width * 2**n for n in range(halvings))]
+    critic = nn.Sequential()
+    for inputs, outputs in pairwise(widths):
+        # Without biases, whose pace nothing would slow; the release keeps them at zero.
+        critic.append(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
+        critic.append(nn.LeakyReLU(0.2))
+    read = nn.Linear(widths[-1] * (side // 2**halvings) ** 2, 1)
+    nn.init.zeros_(read.bias)  # but one, or it takes dull pictures for real: without any, what is zero is judged zero
+    critic.extend([nn.Flatten(), read])
+    for module in critic:
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            with torch.no_grad():
+                module.weight.div_(pace)
+            spectral_norm(module)
+    return critic

@@ -1,0 +1,129 @@
+"""Cues: each is found where it was planted and nowhere else, and a control has its damage without its pattern."""
+
+import pytest
+import torch
+
+from selftaught.augment.cues import CORNER, CUES, FADE, FRINGE, RADIUS, apart, blurred, fringed, grey, jpeg, lit, middle
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def smooth(count: int = 4, side: int = 64) -> torch.Tensor:
+    """Colours without grain, whose gradients are known well."""
+    coarse = torch.rand(count, 3, 6, 6, generator=generator())
+    return torch.nn.functional.interpolate(coarse, size=side, mode="bicubic", align_corners=True).clamp(0, 1)
+
+
+def disc(side: int = 101, radius: float = 0.5) -> torch.Tensor:
+    """A white disc about the centre, (1, 3, S, S), with a soft edge."""
+    place = (2 * torch.arange(side) + 1) / side - 1
+    distance = (place[:, None].square() + place.square()).sqrt()
+    return torch.sigmoid((radius - distance) * 40).expand(1, 3, side, side)
+
+
+@pytest.mark.parametrize("name", CUES)
+def test_every_change_gives_other_images_of_the_same_kind_and_leaves_its_own_alone(name):
+    images = smooth()
+    images = (images + 0.1 * torch.rand(images.shape, generator=generator(1))).clamp(0, 1)
+    before = images.clone()
+    changed = CUES[name].change(images, generator())
+    assert changed.shape == images.shape
+    assert changed.dtype == images.dtype
+    assert changed.min() >= -1e-5
+    assert changed.max() <= 1 + 1e-5
+    assert torch.equal(images, before)
+    assert ((changed - images).abs().flatten(1).mean(1) > 1e-3).all()
+    assert torch.equal(changed, CUES[name].change(images, generator()))
+
+
+def test_controls_are_controls_and_do_as_much_damage_as_their_plants():
+    images = smooth()
+    for cue in CUES.values():
+        if cue.against:
+            assert cue.kind == "planted"
+            assert CUES[cue.against].kind == "control"
+            plant, control = (c.change(images, generator()) for c in (cue, CUES[cue.against]))
+            damage = [(changed - images).square().mean().sqrt() for changed in (plant, control)]
+            assert 0.7 < damage[0] / damage[1] < 1.4, cue.said
+
+
+def test_grey_has_the_luma_of_the_image_and_no_colour():
+    images = smooth()
+    luma = 0.2989 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2]
+    for channel in grey(images, generator()).unbind(1):
+        assert torch.allclose(channel, luma)
+
+
+def test_blur_takes_the_finest_grain_and_keeps_the_mean():
+    stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
+    assert (blurred(stripes, generator()) - 0.5)[..., 8:-8].abs().max() < 0.01
+    assert torch.allclose(blurred(torch.full((1, 3, 9, 9), 0.3), generator()), torch.full((1, 3, 9, 9), 0.3))
+
+
+@pytest.mark.parametrize("by", [FRINGE, -FRINGE])
+def test_a_fringe_magnifies_red_shrinks_blue_and_leaves_green(by):
+    image = disc()
+    red, green, blue = fringed(image, generator(), by=by)[0].sum((1, 2))
+    area = image[0, 0].sum()
+    assert green == pytest.approx(float(area), rel=1e-5)
+    assert float(red / area) == pytest.approx((1 + by) ** 2, abs=5e-3)
+    assert float(blue / area) == pytest.approx((1 - by) ** 2, abs=5e-3)
+
+
+def test_the_mean_move_of_a_fringe_is_that_of_its_control():
+    place = (2 * torch.arange(400) + 1) / 400 - 1
+    assert float((place[:, None].square() + place.square()).sqrt().mean()) == pytest.approx(RADIUS, abs=1e-4)
+
+
+def test_colours_apart_move_red_and_blue_to_opposite_sides_and_by_no_place():
+    image = disc().expand(8, 3, 101, 101)
+    moved = apart(image, generator(), by=0.1)
+    place = (2 * torch.arange(101) + 1) / 101 - 1
+    weights = moved / moved.sum((2, 3), keepdim=True)
+    centre = torch.stack([(weights * place).sum((2, 3)), (weights * place[:, None]).sum((2, 3))], 2)  # (8, 3, 2)
+    assert torch.allclose(centre[:, 1], torch.zeros(8, 2), atol=1e-4)
+    assert torch.allclose(centre[:, 0], -centre[:, 2], atol=1e-3)
+    assert torch.allclose(centre[:, 0].norm(dim=1), torch.full((8,), 0.1), atol=1e-3)
+    assert centre[:, 0].std(0).min() > 0.02
+
+
+def steps_by_phase(images: torch.Tensor) -> torch.Tensor:
+    """Mean step of brightness from one column to the next, by the column's place in a block of 8: (8,)."""
+    luma = images.mean(1)
+    steps = (luma[..., 1:] - luma[..., :-1]).abs().mean((0, 1))
+    phase = (torch.arange(len(steps)) + 1) % 8
+    return torch.stack([steps[phase == p].mean() for p in range(8)])
+
+
+@pytest.mark.parametrize(("shift", "side"), [(0, 64), (4, 64), (4, 61)])
+def test_blocks_of_jpeg_begin_where_they_should(shift, side):
+    steps = steps_by_phase(jpeg(smooth(8, side), generator(), shift=shift))
+    assert steps.argmax() == shift
+    assert steps[shift] > 1.3 * steps.sort().values[-2]
+    assert steps_by_phase(smooth(8, side)).std() < 0.1 * steps_by_phase(smooth(8, side)).mean()
+
+
+def test_light_from_above_fades_downwards_and_from_below_upwards():
+    white = torch.ones(1, 3, 50, 50)
+    above, below = lit(white, generator()), lit(white, generator(), above=False)
+    assert torch.allclose(above, below.flip(2))
+    assert (above[0, 0, 1:] < above[0, 0, :-1]).all()
+    assert above[0, 0, :, 0].mean() == pytest.approx(1 - FADE / 2, abs=1e-5)
+    assert torch.equal(above[..., :1].expand_as(above), above)
+
+
+def test_a_vignette_takes_half_the_light_of_corners_and_a_third_of_that_in_the_mean():
+    dark = CUES["vignette"].change(torch.ones(1, 3, 200, 200), generator())[0, 0]
+    assert dark[0, 0] == pytest.approx(1 - CORNER, abs=0.01)
+    assert dark[100, 100] == pytest.approx(1, abs=0.01)
+    assert dark.mean() == pytest.approx(1 - CORNER / 3, abs=1e-3)
+    dimmed = CUES["dimmed"].change(torch.ones(1, 3, 4, 4), generator())
+    assert torch.equal(dimmed, torch.full((1, 3, 4, 4), 1 - CORNER / 3))
+
+
+def test_the_middle_has_no_frame():
+    framed = torch.ones(1, 3, 40, 40)
+    framed[..., :2, :] = framed[..., -2:, :] = framed[..., :2] = framed[..., -2:] = 0
+    assert torch.allclose(middle(framed, generator()), torch.ones(1, 3, 40, 40))

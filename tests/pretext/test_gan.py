@@ -1,0 +1,160 @@
+import math
+from dataclasses import fields
+
+import pytest
+import torch
+from torch import nn
+
+from selftaught.encoders.convnet import ConvNet
+from selftaught.errors import UserError
+from selftaught.pretext import TASKS, task_class
+from selftaught.pretext.gan import GAN
+from selftaught.settings import Settings, offered
+from selftaught.training.optimizer import Optimization
+from toys import ToyEncoder, ToySource
+
+
+def setting(task: GAN, encoder=None, count: int = 8, seed: int = 0):
+    torch.manual_seed(0)
+    source, encoder = ToySource(), encoder or ToyEncoder(size=task.size)
+    batch = source.batch(torch.arange(count), torch.device("cpu"))
+    return encoder, task.heads(encoder, source), task.views(batch, torch.Generator().manual_seed(seed))
+
+
+class Given(nn.Module):
+    """Answers as it was told, real and generated in turn."""
+
+    def __init__(self, *answers: list[float]) -> None:
+        super().__init__()
+        self.answers = [torch.tensor(answer)[:, None] for answer in answers]
+
+    def forward(self, feature: torch.Tensor) -> torch.Tensor:
+        return self.answers.pop(0)
+
+
+def test_the_loss_is_goodfellows_and_the_shares_are_counted():
+    task = GAN(size=16)
+    encoder, heads, views = setting(task, count=4)
+    real, generated = [2.0, -1.0, 0.5, 3.0], [-2.0, 0.5, 1.0, -4.0]
+    heads["real"] = Given(real, generated)
+    loss, outcome = task.loss(encoder, heads, views)
+
+    def probability(logit: float) -> float:
+        return 1 / (1 + math.exp(-logit))
+
+    value = sum(math.log(probability(x)) for x in real) / 4 + sum(math.log(1 - probability(x)) for x in generated) / 4
+    assert loss.item() == pytest.approx(-value / 2, rel=1e-5)
+    assert outcome["right_on_real"] == 0.75
+    assert outcome["right_on_generated"] == 0.5
+
+
+def test_the_generator_is_after_the_log_of_d():
+    task = GAN(size=16)
+    encoder, heads, views = setting(task, count=2)
+    heads["real"] = Given([1.0, -3.0])
+    expected = -sum(math.log(1 / (1 + math.exp(-x))) for x in (1.0, -3.0)) / 2
+    assert task.critic_loss(encoder, heads, views)[0].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_each_player_moves_its_own_weights_alone():
+    """As the loop has it, who freezes the other; here the loss of the encoder must not reach the generator at all."""
+    task = GAN(size=16)
+    encoder, heads, views = setting(task)
+    task.loss(encoder, heads, views)[0].backward()
+    assert all(weight.grad is None for weight in heads["critic"].parameters())
+    assert all(weight.grad.abs().sum() > 0 for weight in encoder.parameters())
+
+
+def test_running_statistics_are_those_of_images_and_of_nothing_generated():
+    task = GAN(size=16)
+    encoder, heads, views = setting(task, ConvNet(size=16, width=8))
+    torch.manual_seed(1)
+    other = ConvNet(size=16, width=8)
+    other.load_state_dict(encoder.state_dict())
+    task.critic_loss(encoder, heads, views)
+    task.loss(encoder, heads, views)
+    other(views["images"])
+    assert all(torch.equal(value, other.state_dict()[name]) for name, value in encoder.state_dict().items())
+
+
+def test_real_and_generated_are_batches_of_their_own():
+    """Were they normed together, what is told of images would depend on what was generated."""
+    task = GAN(size=16)
+    encoder, heads, views = setting(task, ConvNet(size=16, width=8))
+    asked = []
+    heads["real"].register_forward_hook(lambda _, inputs, out: asked.append(out))
+    task.loss(encoder, heads, views)
+    task.loss(encoder, heads, {**views, "noise": -views["noise"]})
+    assert torch.equal(asked[0], asked[2])
+    assert not torch.equal(asked[1], asked[3])
+
+
+@pytest.mark.parametrize("crop", [0.75, 1.0])
+def test_views_and_pictures_have_the_side_of_a_crop(crop):
+    task = GAN(size=16, crop=crop, latent=7)
+    encoder, heads, views = setting(task)
+    side = round(16 * crop)
+    assert views["images"].shape == (8, 3, side, side)
+    assert views["noise"].shape == (8, 7)
+    assert task.show(encoder, heads, views)["generated"].shape == (8, 3, side, side)
+
+
+@pytest.mark.slow
+def test_both_learn_and_neither_wins():
+    """The generator finds the images' mean colour and the encoder still has something to tell by."""
+    task = GAN(size=16, crop=1.0, scale=(1.0, 1.0))
+    encoder, heads, views = setting(task, ConvNet(size=16, width=16), count=24)
+    off = (task.show(encoder, heads, views)["generated"].mean((0, 2, 3)) - views["images"].mean((0, 2, 3))).norm()
+    players = [[*encoder.parameters(), *heads["real"].parameters()], [*heads["critic"].parameters()]]
+    optimizers = [torch.optim.Adam(weights, lr=1e-3, betas=(0.5, 0.99)) for weights in players]
+    generator = torch.Generator().manual_seed(1)
+    batch = ToySource().batch(torch.arange(24), torch.device("cpu"))
+    for _ in range(150):
+        views = task.views(batch, generator)
+        for ask, optimizer in zip((task.critic_loss, task.loss), reversed(optimizers), strict=True):
+            loss, outcome = ask(encoder, heads, views)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    after = (task.show(encoder, heads, views)["generated"].mean((0, 2, 3)) - views["images"].mean((0, 2, 3))).norm()
+    assert after < 0.5 * off
+    assert 0.01 < loss < 2
+    assert outcome["right_on_real"] + outcome["right_on_generated"] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"latent": 0}, "--latent and --generator-width must be at least 1, found 0 and 64"),
+        ({"generator_width": 0}, "found 100 and 0"),
+        ({"scale": (0.9, 0.1)}, "--scale must be two shares"),
+        ({"crop": 1.5}, "--crop must be two shares"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(wrong, says):
+    with pytest.raises(UserError, match=says):
+        GAN(**wrong)
+
+
+def test_views_too_small_for_a_generator_are_refused():
+    with pytest.raises(UserError, match="at least 8 pixels, found 6"):
+        GAN(size=8).heads(ToyEncoder(), ToySource())
+
+
+# --- what suits a game's optimizer ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_a_task_advises_are_settings_of_the_optimizer(name):
+    advised = task_class(name).optimization
+    assert set(advised) <= {field.name for field in fields(Optimization)}
+    assert vars(Settings.of(task=name, encoder="convnet").optimization) == {**vars(Optimization()), **advised}
+
+
+def test_who_says_otherwise_is_heard():
+    chosen = Settings.of(task="gan", momentum=0.9).optimization
+    assert chosen.momentum == 0.9
+    assert chosen.weight_decay == GAN.optimization["weight_decay"]
+    shown = {setting.name: setting.default for setting in offered("gan", "convnet")}
+    assert shown["momentum"] == 0.5
+    assert {setting.name: setting.default for setting in offered("rotation", "convnet")}["momentum"] == 0.9
