@@ -91,9 +91,9 @@ def page(name: str, results: Sequence[Mapping[str, Any]]) -> str:
     if task.guards:
         parts += [
             "## What its audit switches",
-            "`selftaught audit RUN` ([what that is](../audit.md)) asks the trained net again with these changes of its "
-            "settings, beside changes of the images:",
-            table(("views", "settings"), [(views, code(fields)) for views, fields in task.guards.items()]),
+            "`selftaught audit RUN` ([what that is](../audit.md)) asks the trained net again with each of these "
+            "guards switched, beside changes of the images:",
+            table(("guard", "off", "on"), [(each, code(off), code(on)) for each, (off, on) in task.guards.items()]),
         ]
     parts += ["## Measured", *(result(row) for row in results)]
     if not results:

@@ -32,11 +32,13 @@ class Experiment:
         data: what they are trained and probed on.
         out: the folder of all runs.
         settings: of `pretrain`, the same for all.
+        limit: images that a layer learns from when it is probed, at most.
     """
 
     data: str
     out: Path
     settings: Mapping[str, Any]
+    limit: int | None = None
 
     def run(self, name: str, seed: int, **options: Any) -> Run:
         """The run of one variant: as it was left, gone on with, or begun."""
@@ -54,7 +56,7 @@ class Experiment:
     def row(self, run: Run) -> Row:
         """What the run's layers are worth, asked once."""
         kept = list(run.folder.probes.glob("*-fast.json"))
-        found = json.loads(kept[0].read_text()) if kept else run.probe(self.data).to_json()
+        found = json.loads(kept[0].read_text()) if kept else run.probe(self.data, limit=self.limit).to_json()
         return {layer["layer"]: layer for layer in found["layers"]}
 
 

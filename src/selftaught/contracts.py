@@ -150,9 +150,9 @@ class Task(ABC):
     """Whether it shows tiles of images: the encoder's batch statistics are set on whole ones before it is asked."""
     remembers: ClassVar[bool] = False
     """Whether its loss looks images up by their index: it can be asked about those of its pretraining alone."""
-    guards: ClassVar[Mapping[str, Mapping[str, object]]] = {}
-    """What keeps it from being solved without looking, switched off and on, for an audit: how views are then ("tiles
-    touch") -> fields that only `views` reads, and their values."""
+    guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {}
+    """What keeps it from being solved without looking, for an audit to switch: name -> values of fields that only
+    `views` reads, when it is off and when it is on."""
     optimization: ClassVar[Mapping[str, object]] = {}
     """Defaults of the optimizer that suit it better than the general ones, e.g. {"momentum": 0.5} for a game."""
 

@@ -43,7 +43,7 @@ class Judged(Task):
     rule: str = "light"
     helped: bool = False
     wide: bool = False
-    guards: ClassVar = {"help is given": {"helped": True}, "none is": {"helped": False}, "wide": {"wide": True}}
+    guards: ClassVar = {"silence": ({"helped": True}, {"helped": False}), "narrow": ({"wide": True}, {"wide": False})}
 
     def __post_init__(self):
         if self.wide:
@@ -148,11 +148,14 @@ def test_a_net_that_looks_at_content_is_not_accused():
 
 def test_guards_are_switched_where_they_are_not_so_already_and_where_it_can_be():
     found = asked(Judged(rule="fringe"), torch.rand(64, 3, 32, 32, generator=generator()))
-    assert found["help is given"].accuracy == 1
-    assert found["help is given"].reads
-    assert found["help is given"].kind == "guard"
-    assert "none is" not in found  # as it is anyway
-    assert "wide" not in found  # refused
+    assert found["silence off"].accuracy == 1
+    assert found["silence off"].reads
+    assert found["silence off"].kind == "off"
+    assert "silence on" not in found  # as it is anyway
+    assert "narrow off" not in found  # refused
+    helped = asked(Judged(rule="fringe", helped=True), torch.rand(64, 3, 32, 32, generator=generator()))
+    assert helped["silence on"].reads
+    assert "silence off" not in helped
 
 
 def test_a_guess_is_not_told_from_a_guess():
@@ -226,7 +229,10 @@ def answer(kind: str, difference: float, margin: float = 0.01) -> Answer:
         ("removed", -0.1, True, "or what went with it"),
         ("removed", 0.1, False, "in the way"),
         ("control", -0.1, False, "damage alone"),
-        ("guard", 0.1, True, "rises to 0.60"),
+        ("off", 0.1, True, "rises to 0.60"),
+        ("off", -0.1, False, "no help"),
+        ("on", -0.1, True, "or what went with it"),
+        ("on", 0.1, False, "in the way"),
     ],
 )
 def test_verdicts(kind, difference, reads, words):

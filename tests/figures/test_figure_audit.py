@@ -18,7 +18,7 @@ def found() -> dict[str, Any]:
         row("grey", "removed", 0.78, 0.8),
         row("fringes", "planted", 0.4, 0.7, True),
         row("colours apart", "control", 0.7, 0.8),
-        row("tiles $touch$", "guard", 0.9, 0.8, True),
+        row("tiles $touch$", "off", 0.9, 0.8, True),
     ]
     return {"answers": rows, "chance": 0.25}
 

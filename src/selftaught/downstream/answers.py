@@ -10,7 +10,8 @@ MINOR = 0.02
 """Differences smaller than this are called small, however sure they are."""
 TRAINED = "as trained"
 
-Kind = Literal["trained", "removed", "planted", "control", "guard"]
+Kind = Literal["trained", "removed", "planted", "control", "off", "on"]
+"""Off and on: a guard of the task was switched so. Off offers a cue as a plant does, on takes one as a removal does."""
 
 
 @dataclass(frozen=True)
@@ -41,10 +42,12 @@ class Answer:
 
     @property
     def reads(self) -> bool:
-        """Whether it says that the net reads the cue: a difference, and none that a control explains."""
-        if self.kind in ("trained", "control") or not self.seen or abs(self.difference) < MINOR:
+        """Whether it says that the net reads the cue: a difference, in the direction that a cue makes."""
+        if not self.seen or abs(self.difference) < MINOR:
             return False
-        return self.kind != "removed" or self.difference < 0
+        if self.kind == "off":
+            return self.difference > 0
+        return self.kind == "planted" or (self.kind in ("removed", "on") and self.difference < 0)
 
     @property
     def meaning(self) -> str:
@@ -57,9 +60,9 @@ class Answer:
             return "not read"
         if abs(self.difference) < MINOR:
             return "hardly read"
-        if self.kind == "removed":
-            return "read, or what went with it" if self.difference < 0 else "it was in the way"
-        return "read"
+        if self.kind in ("removed", "on"):
+            return "read, or what went with it" if self.reads else "it was in the way"
+        return "read" if self.reads else "no help"
 
     @property
     def verdict(self) -> str:
@@ -109,10 +112,12 @@ class AuditTable:
 
 def render(table: AuditTable) -> Table:
     """The table as rich prints it."""
-    read = [answer.change for answer in table.answers if answer.reads]
+    sure = [answer.change for answer in table.answers if answer.reads and answer.kind in ("planted", "off")]
+    perhaps = [answer.change for answer in table.answers if answer.reads and answer.kind in ("removed", "on")]
     told = [
         f"Chance {table.chance:.3f}. ±: 95 % interval of the difference between the same images in the same views.",
-        f"Read: {', '.join(read)}." if read else "No cue was found to be read.",
+        f"Read: {', '.join(sure) or 'none of the cues that were offered'}.",
+        *([f"Read, or content that went with it: {', '.join(perhaps)}."] if perhaps else []),
         *(["These images were seen in pretraining."] if table.seen else []),
         *table.probes,
     ]
@@ -123,16 +128,22 @@ def render(table: AuditTable) -> Table:
     )
     for heading in ("change", "accuracy", "difference", "to", "verdict"):
         out.add_column(heading, justify="right" if heading in ("accuracy", "difference") else "left")
-    last: Kind = "trained"
+    last = "trained"
     for answer in table.answers:
-        if answer.kind != last and "control" not in (answer.kind, last):
+        kind = _group(answer.kind)
+        if kind != last:
             out.add_section()
-        last = answer.kind if answer.kind != "control" else "planted"
+        last = kind
         apart = "" if answer.kind == "trained" else f"{answer.difference:+.3f} ± {answer.margin:.3f}"
         to = "" if answer.kind == "trained" else answer.against
         style = "bold" if answer.reads else None
         out.add_row(answer.change, f"{answer.accuracy:.3f}", apart, to, answer.meaning, style=style)
     return out
+
+
+def _group(kind: Kind) -> str:
+    """What stands together: plants with their controls, guards."""
+    return {"control": "planted", "off": "guard", "on": "guard"}.get(kind, kind)
 
 
 def best_layers(probes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:

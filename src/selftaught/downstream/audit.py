@@ -118,13 +118,15 @@ def _questions(task: Task) -> Mapping[str, Question]:
     """All that is asked, by name: nothing changed, then every cue, then the guards that are not as they are anyway."""
     asked: dict[str, Question] = {TRAINED: ("trained", TRAINED, task, None, TRAINED)}
     asked |= {name: (cue.kind, cue.said, task, cue.change, cue.against or TRAINED) for name, cue in CUES.items()}
-    for name, fields in task.guards.items():
-        try:
-            other = replace(task, **fields)  # type: ignore[arg-type]
-        except UserError:  # tiles of another size may not fit with that gap
-            continue
-        if other != task:
-            asked[name] = ("guard", f"where {name}", other, None, TRAINED)
+    for name, switched in task.guards.items():
+        kinds: tuple[Kind, Kind] = ("off", "on")
+        for kind, fields in zip(kinds, switched, strict=True):
+            try:
+                other = replace(task, **fields)  # type: ignore[arg-type]
+            except UserError:  # tiles of another size may not fit with that gap
+                continue
+            if other != task:
+                asked[f"{name} {kind}"] = (kind, f"with the guard `{name}` switched {kind}", other, None, TRAINED)
     return asked
 
 

@@ -79,6 +79,7 @@ def _levels(axes: Axes, trained: float, chance: float) -> None:
 
 def _places(kinds: list[str]) -> list[float]:
     """Heights of rows, downwards: white before every new kind (plants stand with their controls)."""
-    groups = ["planted" if kind == "control" else kind for kind in kinds]
+    together = {"control": "planted", "off": "guard", "on": "guard"}
+    groups = [together.get(kind, kind) for kind in kinds]
     breaks = [place > 0 and group != groups[place - 1] for place, group in enumerate(groups)]
     return [place + SPACE * sum(breaks[: place + 1]) for place in range(len(groups))]

@@ -47,14 +47,11 @@ class Context(Task):
     """Classify in which of eight directions one tile lies from another."""
 
     tiled = True
-    guards: ClassVar[Mapping[str, Mapping[str, object]]] = {
-        "tiles touch": {"gap": 0.0, "jitter": 0.0},
-        "tiles stand apart": {"gap": 0.115, "jitter": 0.0167},
-        "colours are kept": {"color": "keep"},
-        "all but one colour is dropped": {"color": "drop"},
-        "tiles keep their light": {"normalize": False},
-        "tiles have the same light": {"normalize": True},
-        "no tile is pixelated": {"pixelate": 0.0},
+    guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
+        "gap": ({"gap": 0.0, "jitter": 0.0}, {"gap": 0.115, "jitter": 0.0167}),
+        "normalize": ({"normalize": False}, {"normalize": True}),
+        "color": ({"color": "keep"}, {"color": "drop"}),
+        "pixelate": ({"pixelate": 0.0}, {"pixelate": 1 / 3}),
     }
 
     grid: int = 3

@@ -4,9 +4,9 @@ Pathak, Krähenbühl, Donahue, Darrell, Efros, "Context Encoders: Feature Learni
 https://arxiv.org/abs/1604.07379
 
 A hole has many fillings, and the mean of them, which least squares asks for, is blurred. So a critic may be set against
-the encoder and its decoder: it learns to tell fillings from what was there, and they learn to be taken for that. This
-makes the pictures sharper and not the features better (the authors' own were learned by least squares alone), so it is
-off unless asked for.
+the encoder and its decoder: it learns to tell fillings from what was there, and they learn to be taken for that. It is
+there for sharper pictures; the authors' own features were learned by least squares alone, so it is off unless asked
+for.
 
 Letters: B images, S pixels along a view.
 """
@@ -43,7 +43,7 @@ class Inpainting(Task):
     overlap: float = 0.0
     """How far around the hole, as a share of the view's side, shown pixels are asked for too, with a weight of
     `overlap_weight`, so that fillings join what surrounds them. 7 of 227 pixels in the paper and 4 of 128 in the
-    release, so 0.031; 0 by default, as to repeat what is seen teaches little."""
+    release, so 0.031; 0 by default, as most of the loss would then ask for what is seen."""
     overlap_weight: float = 10.0
     """How much an error there counts (the paper: 10); an error in the hole counts 1."""
     adversarial: float = 0.0
