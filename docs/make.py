@@ -44,12 +44,13 @@ LARGEST = 60_000
 """Bytes of a picture, at most."""
 OPTIONS: Mapping[str, dict[str, Any]] = {
     "context": {"size": 96},
-    "autoencoder": {"steps": 500},
-    "colorization": {"steps": 400},
-    "inpainting": {"steps": 500},
-    "gan": {"steps": 800, "size": 32},
-    "bigan": {"steps": 800, "size": 32},
-    "igpt": {"steps": 500, "size": 16, "encoder": "gpt"},
+    "jigsaw": {"size": 96},
+    "autoencoder": {"steps": 200, "size": 32},
+    "colorization": {"steps": 150, "size": 32},
+    "inpainting": {"steps": 200, "size": 32},
+    "gan": {"steps": 300, "size": 32},
+    "bigan": {"steps": 300, "size": 32},
+    "igpt": {"steps": 200, "size": 16, "encoder": "gpt"},
 }
 """What tasks are shown with, beside their defaults; those without `steps` make no pictures and are shown untrained."""
 

@@ -21,10 +21,10 @@ class Generator(nn.Module):
 
     A dense layer makes a map of 4 by 4 positions; up-convolutions of stride 2 double it and halve its channels, with
     batch norm and ReLU between them; a sigmoid ends it, as in the release of BiGAN (DCGAN has tanh, for pictures from
-    -1 to 1). Where `size` is no power of two the map has up to 8 by 8 positions, and what is too much is cut off.
+    -1 to 1). Where `size` is not 4 * 2^n the map has up to 8 by 8 positions, and what is too much is cut off.
 
-    Filters are 4 x 4 in place of the paper's 5 x 5: as a multiple of the stride it leaves no chequers (Odena et al.
-    2016, "Deconvolution and Checkerboard Artifacts"), which would be what to tell its pictures by.
+    Filters are 4 x 4, as in the release of DCGAN, and not 5 x 5 as in that of BiGAN: a multiple of the stride covers
+    all pixels alike (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts").
 
     Args:
         latent: numbers that a picture is made from.

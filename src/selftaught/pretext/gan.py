@@ -27,6 +27,8 @@ from selftaught.norms import untracked
 class GAN(Task):
     """Tell images from generated ones, against a generator that learns to make them."""
 
+    # Adam with a first beta of 0.5, as in section 4 of DCGAN: with more the players swing. Its rate is 0.0002, for days;
+    # in a short look 0.001 left the upper layers better than 0.0003.
     optimization = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
 
     latent: int = 100
