@@ -50,7 +50,8 @@ def main() -> None:
     steps = {}
     for seed in range(given.seeds):  # seed by seed: what is finished first says most
         for name in names:
-            budget = {"steps": steps[name]} if name in steps else {"minutes": given.minutes}
+            known = given.steps or steps.get(name)
+            budget = {"steps": known} if known else {"minutes": given.minutes}
             run = experiment.run(name, seed, **{"task": name, **TASKS[name], **budget})
             steps[name] = run.folder.read_config()["steps"]
             short[name].append(experiment.row(run))

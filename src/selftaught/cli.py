@@ -128,9 +128,7 @@ def audit(
     run: Annotated[Path, Parameter(help="A run folder.")],
     /,
     *,
-    data: Annotated[
-        str | None, Parameter(help="Images, labelled or not; by default the run's own that it did not train on.")
-    ] = None,
+    data: Annotated[str | None, Parameter(help="Images; by default the run's own that training did not see.")] = None,
     images: Annotated[int, Parameter(help="How many are asked.")] = 1000,
     seeds: Annotated[int, Parameter(help="How often each is asked, every time in other views.")] = 1,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",

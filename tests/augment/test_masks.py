@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -85,6 +87,11 @@ def test_free_masks_are_regions_and_not_specks_and_lie_anywhere():
     often = masks.float().mean(0)
     assert often.min() > 0.2
     assert often.max() < 0.3
+
+
+def test_fewer_cells_make_larger_regions():
+    borders = [border(free_masks(500, 32, seeded(), cells=cells)).float().mean() for cells in (2, 4, 8, 16)]
+    assert all(1.5 * fewer < more for fewer, more in pairwise(borders))
 
 
 def test_free_masks_have_the_same_regions_at_every_size():

@@ -224,7 +224,7 @@ def answer(kind: str, difference: float, margin: float = 0.01) -> Answer:
     [
         ("planted", -0.1, True, "falls to 0.40 with x (-0.100 ± 0.010): read."),
         ("planted", 0.1, True, "rises to 0.60 with x (+0.100 ± 0.010): read."),
-        ("planted", -0.005, False, "stays at"),
+        ("planted", -0.005, False, "stays near"),
         ("planted", -0.015, False, "hardly read"),
         ("removed", -0.1, True, "or what went with it"),
         ("removed", 0.1, False, "in the way"),

@@ -139,7 +139,7 @@ def test_the_critic_sees_the_filling_alone_or_the_whole_view_with_its_hole_fille
 
 
 def test_the_critics_loss_is_the_cross_entropy_of_real_and_filled():
-    task = Inpainting(size=16, adversarial=0.001)
+    task = Inpainting(size=16, holes="free", adversarial=0.001)
     encoder, heads, views = setting(task)
 
     class Brightness(nn.Module):
@@ -183,7 +183,7 @@ def test_either_player_wins_while_the_other_stands_still(holes):
 
 def test_an_untrained_critic_guesses():
     scores = []
-    task = Inpainting(size=16, adversarial=0.001)
+    task = Inpainting(size=16, holes="free", adversarial=0.001)
     assert task.chance(ToySource()) == {"right_on_real": 0.5, "right_on_filled": 0.5}
     assert Inpainting(size=16).chance(ToySource()) == {}
     encoder, heads, views = setting(task)
@@ -260,6 +260,7 @@ def test_it_learns_more_than_the_mean_colour_of_each_hole(holes):
     ("wrong", "says"),
     [
         ({"share": 0.0}, "share of the area must lie above 0 and below 1, found 0.0"),
+        ({"cells": 0}, "--cells must be at least 1, found 0"),
         ({"overlap": 0.5}, r"--overlap must lie in \[0, 0.5\)"),
         ({"overlap_weight": 0.0}, "--overlap-weight be above 0"),
         ({"adversarial": 1.0}, r"--adversarial must lie in \[0, 1\)"),

@@ -15,10 +15,6 @@ from torch import Tensor
 from selftaught.augment.warp import affine, uniform
 from selftaught.errors import UserError
 
-CELLS = 8
-"""Cells of noise along a view whose smooth mountains are the free-form regions: the release has 0.06 cells per pixel
-of views of 128 (`train_random.lua`), which is 7.7."""
-
 
 def center_side(size: int, share: float) -> int:
     """Pixels along the square in the middle that has this share of the area: at least 1, and it leaves a frame.
@@ -67,7 +63,7 @@ def block_masks(count: int, size: int, generator: torch.Generator, *, share: flo
     return (down[..., :, None] & across[..., None, :]).any(1, keepdim=True)
 
 
-def free_masks(count: int, size: int, generator: torch.Generator, *, share: float = 0.25) -> Tensor:
+def free_masks(count: int, size: int, generator: torch.Generator, *, share: float = 0.25, cells: int = 8) -> Tensor:
     """Regions of any shape, one or several: (count, 1, size, size).
 
     Where smooth noise is lowest, as in the release (`train_random.lua`); there the noise is below a fixed level and a
@@ -79,12 +75,13 @@ def free_masks(count: int, size: int, generator: torch.Generator, *, share: floa
         size: S, at least 3.
         generator: of the randomness.
         share: of the area, in (0, 1).
+        cells: of noise along the view; fewer make larger regions. The release has 0.06 per pixel of views of 128, 7.7.
     """
     require_maskable(size, share)
-    noise = torch.rand(count, 1, CELLS + 3, CELLS + 3, generator=generator)
-    # A window of 8 cells anywhere in the middle, so that the lattice does not say where the regions may lie.
-    width = CELLS / (CELLS + 3)
-    shift = uniform(-1, 1, 2 * count, generator).view(2, count) / (CELLS + 3)
+    noise = torch.rand(count, 1, cells + 3, cells + 3, generator=generator)
+    # A window of so many cells anywhere in the middle, so that the lattice does not say where the regions may lie.
+    width = cells / (cells + 3)
+    shift = uniform(-1, 1, 2 * count, generator).view(2, count) / (cells + 3)
     window = affine(x=shift[0], y=shift[1], width=width, height=width, count=count)[:, :2]
     grid = F.affine_grid(window, [count, 1, size, size], align_corners=False)
     smooth = F.grid_sample(noise, grid, mode="bicubic", padding_mode="reflection", align_corners=False).flatten(1)

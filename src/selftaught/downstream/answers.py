@@ -69,8 +69,8 @@ class Answer:
         """One sentence."""
         if self.kind == "trained":
             return f"The pretext accuracy is {self.accuracy:.2f} {self.said}."
-        turn = "stays at" if not self.seen else "falls to" if self.difference < 0 else "rises to"
-        other = "" if self.against == TRAINED else f" with {self.against}"
+        turn = "stays near" if not self.seen else "falls to" if self.difference < 0 else "rises to"
+        other = "" if self.against == TRAINED else f' under "{self.against}"'
         return (
             f"From {self.expected:.2f}{other} the accuracy {turn} {self.accuracy:.2f} {self.said} "
             f"({self.difference:+.3f} ± {self.margin:.3f}): {self.meaning}."

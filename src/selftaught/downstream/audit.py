@@ -5,8 +5,8 @@ planted, and with the task's own guards (gaps, colours, light) switched off or o
 the same images in the same views without the change, and a plant against a control that does its damage without its
 pattern. What then differs is read; what does not is not, as far as so many images tell.
 
-Why: Doersch et al. 2015, section 3.1 (a net told where patches lie by chromatic aberration alone); Noroozi and Favaro
-2016, section 4.2 (edges, low-level statistics and aberration in puzzles).
+Why: Doersch et al. 2015, section 3.1 (a net told where patches lie by chromatic aberration alone). Noroozi and Favaro
+2016 trained anew without each guard: puzzles were solved better and less was learned. Here one trained net is asked.
 
 It names no task: what a task scores untrained it says itself (`Task.chance`), and its guards too (`Task.guards`).
 """

@@ -1,0 +1,70 @@
+"""The recipes: every run is trained once, and the tables say what the runs came to."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from recipes import rotation, tasks
+from recipes.experiment import T95, interval, spread
+from scipy import stats
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Two classes of sixteen noisy images, bright and dark, half of them for the test."""
+    made, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for name, level in (("bright", 190), ("dark", 60)):
+        for number in range(32):
+            (place := made / ("train" if number % 2 else "test") / name).mkdir(parents=True, exist_ok=True)
+            pixels = (level + random.integers(-50, 50, (32, 32, 3))).astype("uint8")
+            Image.fromarray(pixels).save(place / f"{number}.png")
+    return made
+
+
+def test_intervals_are_those_of_students_t():
+    assert {freedom: round(stats.t.ppf(0.975, freedom), 3) for freedom in T95} == T95
+    values = [0.01, 0.02, 0.06]
+    low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert interval(values) == f"{np.mean(values):+.3f} ± {(high - low) / 2:.3f}"
+    assert "no interval" in interval([0.1])
+    assert spread([0.5, 0.7]) == f"0.600 ± {np.std([0.5, 0.7], ddof=1):.3f}"
+
+
+def test_rotation_trains_what_is_missing_and_compares_by_seed(folder, tmp_path, monkeypatch, capsys):
+    words = f"--data {folder} --steps 1 --seeds 2 --threads 1 --out {tmp_path} --only".split()
+    wanted = [rotation.BASE, "mlp head"]
+    monkeypatch.setattr(rotation, "VIEWS", 16)
+    monkeypatch.setattr("sys.argv", ["rotation", *words, *wanted])
+    rotation.main()
+    first = capsys.readouterr().out
+    runs = sorted(path.name for path in tmp_path.iterdir())
+    assert runs == sorted(
+        f"{name}-{seed}" for name in ("four-angles-all-in-the-batch-linear-head", "mlp-head") for seed in (0, 1)
+    )
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("encoder.safetensors")}
+    rotation.main()
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert capsys.readouterr().out == first
+    found = {}
+    for run in tmp_path.iterdir():
+        (probe,) = (run / "probes").glob("*.json")
+        layers = json.loads(probe.read_text())["layers"]
+        found[run.name] = next(one["accuracy"] for one in layers if one["layer"] == rotation.LAYER)
+    apart = [found[f"mlp-head-{s}"] - found[f"four-angles-all-in-the-batch-linear-head-{s}"] for s in (0, 1)]
+    assert f"| mlp head | {spread([found['mlp-head-0'], found['mlp-head-1']])} | {interval(apart)} |" in first
+
+
+def test_what_tasks_came_to_is_kept_once_for_each_length(folder, tmp_path, monkeypatch, capsys):
+    kept = tmp_path / "tasks.json"
+    words = f"--data {folder} --steps 2 --seeds 1 --threads 1 --out {tmp_path} --kept {kept} --only rotation".split()
+    monkeypatch.setitem(tasks.TASKS, "rotation", {"batch_size": 4})
+    monkeypatch.setattr("sys.argv", ["tasks", *words])
+    tasks.main()
+    tasks.main()
+    short, long = json.loads(kept.read_text())
+    assert (short["minutes"], short["steps"], long["minutes"], long["steps"]) == (3, 2, 15, 10)
+    assert short["seeds"] == 1
+    assert {"layer", "accuracy", "std", "random"} == set(short["layers"][0])
+    best, random = (max(layer[key] for layer in long["layers"]) for key in ("accuracy", "random"))
+    assert f"{best:.3f} | {random:.3f} | {best - random:+.3f}" in capsys.readouterr().out
