@@ -27,7 +27,6 @@ from selftaught.figures.grid import enlarge
 from selftaught.pretext import TASKS, task_class
 from selftaught.pretraining import pretrain
 from selftaught.settings import Setting, offered
-from selftaught.training.folder import RunFolder
 
 HERE = Path(__file__).parent
 MEASURED = HERE.parent / "results" / "tasks.json"
@@ -46,11 +45,11 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "context": {"size": 96},
     "jigsaw": {"size": 96},
     "autoencoder": {"steps": 200, "size": 32},
-    "colorization": {"steps": 150, "size": 32},
+    "colorization": {"steps": 400},
     "inpainting": {"steps": 200, "size": 32},
-    "gan": {"steps": 300, "size": 32},
-    "bigan": {"steps": 300, "size": 32},
-    "igpt": {"steps": 200, "size": 16, "encoder": "gpt"},
+    "gan": {"steps": 600, "size": 32},
+    "bigan": {"steps": 600, "size": 32},
+    "igpt": {"steps": 150, "size": 16, "encoder": "gpt"},
 }
 """What tasks are shown with, beside their defaults; those without `steps` make no pictures and are shown untrained."""
 
@@ -117,6 +116,7 @@ def caption(name: str) -> str:
     """What the picture shows, in the words of the task."""
     said = " ".join((inspect.getdoc(task_class(name).show) or "").split("\n\n")[0].split())
     steps = OPTIONS.get(name, {}).get("steps")
+    said = re.sub(r" \(\w+, [^)]*\)", "", said)  # shapes are for those who read code
     return text(said) + (f" After {steps} steps on crops of {len(PHOTOS)} photos." if steps else "")
 
 
@@ -129,7 +129,8 @@ def text(said: str) -> str:
 def row(setting: Setting) -> tuple[str, str, str]:
     """A setting: its flag, its default, what it says."""
     choices = get_args(setting.annotation) if get_origin(setting.annotation) is Literal else ()
-    of = f" of {', '.join(map(str, choices))}" if choices else ""
+    others = [str(choice) for choice in choices if choice != setting.default]
+    of = f" (or {', '.join(others)})" if others else ""
     return f"`--{setting.name.replace('_', '-')}`", value(setting.default) + of, text(setting.help)
 
 
@@ -180,8 +181,10 @@ def draw(name: str, path: Path) -> None:
     options: dict[str, Any] = {"steps": 1, "size": 64, "batch_size": 32, **OPTIONS.get(name, {})}
     plain = {"crop_rotation": 0.0, "crop_jitter": 0.0, "crop_area": (0.1, 1.0), "crops": 2000}
     with tempfile.TemporaryDirectory() as folder:
-        pretrain(list(PHOTOS), task=name, out=Path(folder) / "run", device="cpu", **plain, **options)
-        run = load_pretraining(RunFolder(Path(folder) / "run"))
+        made = pretrain(list(PHOTOS), task=name, out=Path(folder) / "run", device="cpu", **plain, **options)
+        if not made.finished:
+            sys.exit(f"{name} was stopped: no picture")
+        run = load_pretraining(made.folder)
     run.encoder.eval(), run.heads.eval()
     views = run.task.views(run.source.batch(torch.arange(SHOWN), torch.device("cpu")), torch.Generator().manual_seed(1))
     with torch.no_grad():

@@ -7,6 +7,7 @@ from torch import nn
 from selftaught.encoders.alexnet import AlexNet
 from selftaught.encoders.convnet import ConvNet
 from selftaught.errors import UserError
+from selftaught.generators import uniform_noise
 from selftaught.pretext.bigan import BiGAN, Code, PairCritic
 from toys import ToyEncoder, ToySource
 
@@ -101,9 +102,17 @@ def test_running_statistics_of_the_encoder_are_those_of_images():
 
 def test_a_code_knows_where_things_are():
     torch.manual_seed(0)
-    code, seen = Code(3, 5), torch.randn(2, 3, 8, 8)
+    code, seen = Code(3, 5, normed=False), torch.randn(2, 3, 8, 8)
     assert code(seen).shape == (2, 5)
     assert not torch.allclose(code(seen.flip(3)), code(seen), atol=1e-2)
+
+
+def test_codes_have_the_mean_and_the_spread_of_the_noise():
+    torch.manual_seed(0)
+    noise = uniform_noise(20_000, 5, torch.Generator().manual_seed(0))
+    codes = Code(3, 5, normed=True)(5 * torch.randn(200, 3, 8, 8) + 2)
+    torch.testing.assert_close(codes.mean(0), noise.mean(0), atol=0.02, rtol=0)
+    torch.testing.assert_close(codes.std(0), noise.std(0), atol=0.01, rtol=0)
 
 
 @pytest.mark.parametrize("size", [8, 12, 24, 32, 96])
@@ -148,7 +157,7 @@ def test_it_works_with_the_encoders_of_the_papers(encoder, size):
 
 def test_an_encoder_without_a_map_is_refused():
     with pytest.raises(UserError, match=r"found \(2, 9, 16\)"):
-        Code(16, 4)(torch.zeros(2, 9, 16))
+        Code(16, 4, normed=True)(torch.zeros(2, 9, 16))
 
 
 @pytest.mark.parametrize(

@@ -100,26 +100,29 @@ def test_views_and_pictures_have_the_side_of_a_crop(crop):
 
 
 @pytest.mark.slow
-def test_both_learn_and_neither_wins():
-    """The generator finds the images' mean colour and the encoder still has something to tell by."""
-    task = GAN(size=16, crop=1.0, scale=(1.0, 1.0))
-    encoder, heads, views = setting(task, ConvNet(size=16, width=16), count=24)
-    off = (task.show(encoder, heads, views)["generated"].mean((0, 2, 3)) - views["images"].mean((0, 2, 3))).norm()
-    players = [[*encoder.parameters(), *heads["real"].parameters()], [*heads["critic"].parameters()]]
+def test_the_generator_comes_to_make_the_mean_image_and_neither_wins():
+    """Of an encoder without batch norm: normed in batches of their own, images and pictures have no mean colour."""
+    task = GAN(size=16, crop=1.0, scale=(1.0, 1.0), flip=False)
+    encoder, heads, views = setting(task, count=24)
+    mean = views["images"].mean(0)
+    before = (heads["critic"](views["noise"]).mean(0) - mean).square().mean()
+    players = [[*heads["critic"].parameters()], [*encoder.parameters(), *heads["real"].parameters()]]
     optimizers = [torch.optim.Adam(weights, lr=1e-3, betas=(0.5, 0.99)) for weights in players]
     generator = torch.Generator().manual_seed(1)
     batch = ToySource().batch(torch.arange(24), torch.device("cpu"))
-    for _ in range(150):
+    made = []
+    for _ in range(300):
         views = task.views(batch, generator)
-        for ask, optimizer in zip((task.critic_loss, task.loss), reversed(optimizers), strict=True):
-            loss, outcome = ask(encoder, heads, views)
+        for ask, optimizer in zip((task.critic_loss, task.loss), optimizers, strict=True):
+            loss = ask(encoder, heads, views)[0]
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-    after = (task.show(encoder, heads, views)["generated"].mean((0, 2, 3)) - views["images"].mean((0, 2, 3))).norm()
-    assert after < 0.5 * off
-    assert 0.01 < loss < 2
-    assert outcome["right_on_real"] + outcome["right_on_generated"] > 0.8
+        made.append(heads["critic"](views["noise"]).detach().mean(0))
+    # Over many steps, since a game goes round in rings.
+    after = (torch.stack(made[100:]).mean(0) - mean).square().mean()
+    assert after < 0.6 * before
+    assert 0.5 < loss < 1
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,10 @@ class BiGAN(Task):
     """Channels of the generator's largest map; maps half as large have twice as many (64 in the paper)."""
     critic_width: int = 64
     """Channels of the critic's largest map; maps half as large have twice as many."""
+    normed: bool = True
+    """Give codes the mean and the spread of the noise, by batch norm without gains: with neither left to tell them by,
+    codes were of more use to the generator and every layer was the better for it. The paper's code is a plain dense
+    layer."""
     crop: float = 0.75
     """Side of the views, and of what is generated, as a share of --size: they cost half as much, and the encoder can be
     asked about whole images; 1 for an encoder that reads a single size."""
@@ -73,7 +77,7 @@ class BiGAN(Task):
         """What reads the code off the encoder's last map, the generator, and the critic of pairs."""
         return nn.ModuleDict(
             {
-                "code": Code(list(encoder.layers.values())[-1].channels, self.latent),
+                "code": Code(list(encoder.layers.values())[-1].channels, self.latent, self.normed),
                 "generator": Generator(self.latent, self.side, self.generator_width),
                 "critic": PairCritic(self.latent, self.side, self.critic_width),
             }
@@ -138,16 +142,18 @@ def _told(encoded: Tensor, generated: Tensor) -> Tensor:
 
 
 class Code(nn.Module):
-    """(B, C, h, w), a map -> (B, latent), by a dense layer that sees where things are; all numbers, as the paper's.
+    """(B, C, h, w), a map -> (B, latent), by a dense layer that sees where things are.
 
     Args:
         channels: C.
         latent: numbers of a code.
+        normed: whether each has, over a batch, mean 0 and variance 1/3, as noise that is uniform from -1 to 1.
     """
 
-    def __init__(self, channels: int, latent: int) -> None:
+    def __init__(self, channels: int, latent: int, normed: bool) -> None:
         super().__init__()
-        self.dense = nn.Linear(channels * POSITIONS**2, latent)
+        self.dense = nn.Linear(channels * POSITIONS**2, latent, bias=not normed)
+        self.norm = nn.BatchNorm1d(latent, affine=False) if normed else None
 
     def forward(self, seen: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, latent)."""
@@ -157,7 +163,7 @@ class Code(nn.Module):
                 "another --encoder."
             )
         codes: Tensor = self.dense(F.adaptive_avg_pool2d(seen, POSITIONS).flatten(1))
-        return codes
+        return codes if self.norm is None else self.norm(codes) / math.sqrt(3)
 
 
 class PairCritic(nn.Module):
