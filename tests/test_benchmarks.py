@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from benchmarks import crops, memory, probes, startup, steps, views
+from benchmarks import bank, crops, memory, probes, startup, steps, views
 from benchmarks.interleaved import Table, interleaved, markdown, rate, spread
 from benchmarks.recipes import CPU, Job, Ours, Usual
 from benchmarks.two_views import TEMPERATURE, contrastive
@@ -46,6 +46,11 @@ def test_probes_print_a_table_and_keep_it(tmp_path, capsys):
 def test_views_compare_with_torchvision_without_workers(tmp_path, capsys):
     (table,) = kept(views, tmp_path, capsys, "--workers", "0")["tables"]
     assert {"ours", "torchvision v2, 0 workers"} <= set(table["rounds"])
+
+
+def test_the_bank_is_held_against_the_same_step_without_one(tmp_path, capsys):
+    (table,) = kept(bank, tmp_path, capsys)["tables"]
+    assert set(table["rounds"]) == {"with the bank", "without a bank"}
 
 
 def test_crops_are_written_by_the_other_side_and_not_by_ours(tmp_path, capsys):
