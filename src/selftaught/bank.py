@@ -54,7 +54,7 @@ class Recalled(NamedTuple):
         """
         with torch.autocast(anchors.device.type, enabled=False):  # in bf16 a cosine / 0.07 is off by 0.05
             anchors = anchors.float() / temperature
-            others = (anchors @ self.drawn.T).masked_fill(self.dropped, -torch.inf)
+            others = (anchors @ self.drawn.T).masked_fill_(self.dropped, -torch.inf)
             return (anchors * self.own).sum(1), others
 
 
