@@ -18,7 +18,7 @@ MAY = {
     "instances": {"augment", "bank", "contracts", "heads", "losses"},
     "clusters": {"errors"},
     "decoders": {"contracts", "errors"},
-    "generators": {"errors"},
+    "generators": {"augment", "contracts", "errors"},
     "norms": set(),
     "augment": {"errors"},
     "permutations": {"errors"},

@@ -1,15 +1,19 @@
-"""Generators: pictures from noise, for games in which somebody has to tell them from images.
+"""Generators: pictures from noise, and what the games share in which somebody has to tell them from images.
 
 Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks"
 (DCGAN), ICLR 2016. https://arxiv.org/abs/1511.06434
 """
 
 import math
+from abc import ABC
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
+from selftaught.augment.warp import moved, random_crop, require_shares
+from selftaught.contracts import Batch, Task, Views
 from selftaught.errors import UserError
 
 MOST = 512
@@ -55,6 +59,53 @@ class Generator(nn.Module):
         begun = self.dense(noise).unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
         made: Tensor = self.blocks(begun)
         return made[..., : self.size, : self.size]
+
+
+@dataclass(frozen=True)
+class GenerationGame(Task, ABC):
+    """Images on one side, pictures made from noise on the other.
+
+    Letters: B images, S pixels along a view, Z numbers that a picture is generated from.
+    """
+
+    latent: int = 100
+    """Numbers that a picture is generated from, uniform from -1 to 1 (DCGAN: 100; BiGAN: 200, for views of 64
+    pixels)."""
+    generator_width: int = 64
+    """Channels of the generator's largest map; maps half as large have twice as many (DCGAN: 128; BiGAN: 64)."""
+    crop: float = 0.75
+    """Side of the views, and of what is generated, as a share of --size: they cost half as much, and the encoder can be
+    asked about whole images; 1 for an encoder that reads a single size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Share of the image's area that is shown, smallest and largest."""
+    flip: bool = True
+    """Mirror half of the images."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked."""
+        require_shares("--scale", self.scale)
+        require_shares("--crop", (self.crop, 1.0))
+        if self.latent < 1 or self.generator_width < 1:
+            raise UserError(
+                "--latent and --generator-width must be at least 1, found "
+                f"{self.latent} and {self.generator_width}: try 100 and 64."
+            )
+
+    @property
+    def side(self) -> int:
+        """S, pixels along a view."""
+        return round(self.crop * self.size)
+
+    def make_generator(self) -> Generator:
+        """One of views."""
+        return Generator(self.latent, self.side, self.generator_width)
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B, 3, S, S) and the `noise` (B, Z) that as many are generated from."""
+        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
+        noise = uniform_noise(len(batch), self.latent, generator)
+        images = batch.warp(crop, self.side)
+        return {"images": images, "noise": moved(noise, images.device)}
 
 
 def uniform_noise(count: int, latent: int, generator: torch.Generator) -> Tensor:

@@ -163,8 +163,8 @@ def test_an_encoder_without_a_map_is_refused():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"latent": 0}, "--latent, --generator-width and --critic-width must be at least 1, found 0, 64 and 64"),
-        ({"critic_width": -1}, "64 and -1"),
+        ({"latent": 0}, "--latent and --generator-width must be at least 1, found 0 and 64"),
+        ({"critic_width": -1}, "--critic-width must be at least 1, found -1"),
         ({"scale": (0.9, 0.1)}, "--scale must be two shares"),
     ],
 )

@@ -22,10 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.warp import moved, random_crop, require_shares
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.contracts import Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
-from selftaught.generators import MOST, Generator, uniform_noise
+from selftaught.generators import MOST, GenerationGame
 from selftaught.norms import untracked
 
 POSITIONS = 4
@@ -33,62 +32,35 @@ POSITIONS = 4
 
 
 @dataclass(frozen=True)
-class BiGAN(Task):
+class BiGAN(GenerationGame):
     """Invert a generator: learn which numbers it would make an image from."""
 
     # Adam with a first beta of 0.5, as in section 4 of DCGAN, whose rate of 0.0002 the release takes over. At 0.001 the
     # critic ran away from the two, and all layers were the worse for it.
     optimization = {"learning_rate": 3e-4, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
 
-    latent: int = 100
-    """Numbers of a code, uniform from -1 to 1 where they are noise (the paper: 200, for views of 64 pixels)."""
-    generator_width: int = 64
-    """Channels of the generator's largest map; maps half as large have twice as many (64 in the paper)."""
     critic_width: int = 64
     """Channels of the critic's largest map; maps half as large have twice as many."""
     normed: bool = True
     """Give codes the mean and the spread of the noise, by batch norm without gains: with neither left to tell them by,
     codes were of more use to the generator and every layer was the better for it. The paper's code is a plain dense
     layer."""
-    crop: float = 0.75
-    """Side of the views, and of what is generated, as a share of --size: they cost half as much, and the encoder can be
-    asked about whole images; 1 for an encoder that reads a single size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the image's area that is shown, smallest and largest."""
-    flip: bool = True
-    """Mirror half of the images."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
-        require_shares("--scale", self.scale)
-        require_shares("--crop", (self.crop, 1.0))
-        if min(self.latent, self.generator_width, self.critic_width) < 1:
-            raise UserError(
-                "--latent, --generator-width and --critic-width must be at least 1, found "
-                f"{self.latent}, {self.generator_width} and {self.critic_width}: try 100, 64 and 64."
-            )
-
-    @property
-    def side(self) -> int:
-        """S, pixels along a view."""
-        return round(self.crop * self.size)
+        super().__post_init__()
+        if self.critic_width < 1:
+            raise UserError(f"--critic-width must be at least 1, found {self.critic_width}: try 64.")
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """What reads the code off the encoder's last map, the generator, and the critic of pairs."""
         return nn.ModuleDict(
             {
                 "code": Code(list(encoder.layers.values())[-1].channels, self.latent, self.normed),
-                "generator": Generator(self.latent, self.side, self.generator_width),
+                "generator": self.make_generator(),
                 "critic": PairCritic(self.latent, self.side, self.critic_width),
             }
         )
-
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B, 3, S, S) and the `noise` (B, Z) that as many are generated from."""
-        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
-        noise = uniform_noise(len(batch), self.latent, generator)
-        images = batch.warp(crop, self.side)
-        return {"images": images, "noise": moved(noise, images.device)}
 
     def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
         """The critic's loss with the answers exchanged: as section 3.4, for the slope where the critic is sure.

@@ -16,47 +16,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.warp import moved, random_crop, require_shares
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
-from selftaught.errors import UserError
-from selftaught.generators import Generator, uniform_noise
+from selftaught.contracts import Encoder, Outcome, Source, Views
+from selftaught.generators import GenerationGame
 from selftaught.norms import untracked
 
 
 @dataclass(frozen=True)
-class GAN(Task):
+class GAN(GenerationGame):
     """Tell images from generated ones, against a generator that learns to make them."""
 
     # Adam with a first beta of 0.5, as in section 4 of DCGAN: with more the players swing. The rate is 0.0002 there; a
     # short look at 0.001 left the upper layers better than one at 0.0003.
     optimization = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
-
-    latent: int = 100
-    """Numbers that a picture is generated from, uniform from -1 to 1 (DCGAN, figure 1: 100)."""
-    generator_width: int = 64
-    """Channels of the generator's largest map; maps half as large have twice as many (DCGAN: 128)."""
-    crop: float = 0.75
-    """Side of the views, and of what is generated, as a share of --size: they cost half as much, and the encoder can be
-    asked about whole images; 1 for an encoder that reads a single size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the image's area that is shown, smallest and largest."""
-    flip: bool = True
-    """Mirror half of the images."""
-
-    def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
-        require_shares("--scale", self.scale)
-        require_shares("--crop", (self.crop, 1.0))
-        if self.latent < 1 or self.generator_width < 1:
-            raise UserError(
-                "--latent and --generator-width must be at least 1, found "
-                f"{self.latent} and {self.generator_width}: try 100 and 64."
-            )
-
-    @property
-    def side(self) -> int:
-        """S, pixels along a view."""
-        return round(self.crop * self.size)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A linear classifier of the pooled last layer, and the opponent: the generator.
@@ -65,16 +36,7 @@ class GAN(Task):
         look the encoder was right on 97 % instead of 94 %, and the generator's loss 6 instead of 1.5.
         """
         channels = list(encoder.layers.values())[-1].channels
-        return nn.ModuleDict(
-            {"real": nn.Linear(channels, 1), "critic": Generator(self.latent, self.side, self.generator_width)}
-        )
-
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B, 3, S, S) and the `noise` (B, Z) that as many are generated from."""
-        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
-        noise = uniform_noise(len(batch), self.latent, generator)
-        images = batch.warp(crop, self.side)
-        return {"images": images, "noise": moved(noise, images.device)}
+        return nn.ModuleDict({"real": nn.Linear(channels, 1), "critic": self.make_generator()})
 
     def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
         """The mean of two cross-entropies, log 2 for an encoder that cannot tell (equation 1 of Goodfellow et al.).
