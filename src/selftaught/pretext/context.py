@@ -48,7 +48,7 @@ class Context(Task):
 
     tiled = True
     guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
-        "gap": ({"gap": 0.0, "jitter": 0.0}, {"gap": 0.115, "jitter": 0.0167}),
+        "gap": ({"gap": 0.0, "jitter": 0.0}, {"gap": 0.1, "jitter": 0.0167}),
         "normalize": ({"normalize": False}, {"normalize": True}),
         "color": ({"color": "keep"}, {"color": "drop"}),
         "pixelate": ({"pixelate": 0.0}, {"pixelate": 1 / 3}),
@@ -56,10 +56,11 @@ class Context(Task):
 
     grid: int = 3
     """Tiles along a side of the grid from which all neighbours are paired, in both orders."""
-    tile: float = 0.23
-    """Side of a tile as a share of the view's: 96 pixels in a span of 398 in the paper."""
-    gap: float = 0.115
-    """Distance between neighbouring tiles as a share of the view's side: half a tile, 48 pixels, in the paper."""
+    tile: float = 0.25
+    """Side of a tile as a share of the view's: 96 pixels in a span of 398 in the paper; a little more here, so that
+    views of 64 pixels have tiles that a net can read."""
+    gap: float = 0.1
+    """Distance between neighbouring tiles as a share of the view's side: 0.4 of a tile; half of one in the paper."""
     jitter: float = 0.0167
     """How far each tile strays to every side, as a share of the view's side: 7 pixels in the paper."""
     normalize: bool = True
