@@ -213,6 +213,10 @@ class TestMistakes:
         (tmp_path / "empty").mkdir()
         assert "found none" in mistake(capsys, "pretrain", tmp_path / "empty", "--steps", 1, "--out", tmp_path / "o")
 
+    def test_a_demo_looks_for_its_images_before_it_trains(self, capsys, tmp_path):
+        assert "no source called 'nosuch'" in mistake(capsys, "demo", "--data", "nosuch", "--out", tmp_path / "demo")
+        assert not (tmp_path / "demo").exists()
+
     def test_a_run_is_never_overwritten(self, run, folder, capsys):
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
         assert "another run" in mistake(capsys, "pretrain", folder, "--steps", 1, "--out", run, *TINY)

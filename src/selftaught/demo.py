@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from selftaught.build import PHOTO_VIEW
-from selftaught.data import photos
+from selftaught.data import open_splits, photos
 from selftaught.data.crops import Cropping, Crops
 from selftaught.data.known import PHOTOS
 from selftaught.downstream.table import render
@@ -31,14 +31,14 @@ def demonstrate(minutes: float, out: Path | None, data: str | None, tell: Callab
         data: labelled images to probe on as well; None for CIFAR-10 where $SELFTAUGHT_DATA has it.
         tell: shows a table or a line to people.
     """
-    problem = which_photo(PHOTO_VIEW)
+    data = data or _cifar_at_hand()
+    # All images first: a misspelt path must not cost the minutes of pretraining.
+    problems = [which_photo(PHOTO_VIEW), *([] if data is None else [open_splits(data, side=PHOTO_VIEW)])]
     run = pretrain(TEACHER, task="rotation", minutes=minutes, size=PHOTO_VIEW, out=out or numbered(Path("runs/demo")))
     if not run.finished:
         return
-    tell(render(run.probe(problem)))
-    data = data or _cifar_at_hand()
-    if data is not None:
-        tell(render(run.probe(data)))
+    for problem in problems:
+        tell(render(run.probe(problem)))
     tell(f"The report: {run.report()}")
 
 
