@@ -2,6 +2,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 from torchvision.transforms.v2 import InterpolationMode
 
@@ -120,3 +121,24 @@ def test_random_crops_stay_inside_and_have_the_areas_asked_for():
 def test_a_view_of_no_pixels_is_refused(images):
     with pytest.raises(UserError, match="at least 1 pixel, found 0"):
         resample(images, identity(3), 0)
+
+
+def test_a_window_inside_the_image_reads_as_if_its_mirror_went_on():
+    """Up to the border itself, where the padding that is used there could differ from the mirror's."""
+    images = torch.rand(6, 3, 20, 20, generator=torch.Generator().manual_seed(0))
+    matrix = random_crop(6, torch.Generator().manual_seed(1), scale=(0.3, 1.0))
+    matrix[0] = identity(1)[0]
+    grid = F.affine_grid(matrix[:, :2], [6, 3, 24, 24], align_corners=False)
+    expected = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    assert torch.allclose(resample(images, matrix, 24), expected, atol=1e-5)
+
+
+def test_between_two_levels_a_view_is_the_mean_of_both_by_its_share():
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    matrix, size = identity(1), 21  # a step of three pixels lies log2(3) - 1 of the way from halves to quarters
+    seen, depth = Pyramid(image).sample(matrix[None], size)[0], math.log2(64 / size)
+    pooled = [F.avg_pool2d(image, 2**level) for level in (1, 2)]
+    grid = F.affine_grid(matrix[:, :2], [1, 3, size, size], align_corners=False)
+    halves, quarters = (F.grid_sample(level, grid, padding_mode="border", align_corners=False) for level in pooled)
+    expected = halves + (depth - 1) * (quarters - halves)
+    assert torch.allclose(seen, expected, atol=1e-5)

@@ -110,7 +110,9 @@ class Crops(Source):
                     f"photos must fit in half of the free memory to be cropped, found {len(self.photos)} that need "
                     f"{wanted / 2**30:.1f} GiB: give fewer or smaller ones, or leave --crops out for whole images."
                 )
-            self._pyramids[device] = [Pyramid(photo[None].to(device).float().div_(255)) for photo in self.photos]
+            # Channels last: the three colours of a pixel are read at one place.
+            photos = [photo[None].to(device).float().div_(255) for photo in self.photos]
+            self._pyramids[device] = [Pyramid(p.contiguous(memory_format=torch.channels_last)) for p in photos]
         return self._pyramids[device]
 
     def windows(self, indices: Tensor) -> Tensor:
