@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import selftaught
+from selftaught.report.record import read_log
 from selftaught.run import Run
 
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
@@ -60,6 +61,13 @@ class Experiment:
         return {layer["layer"]: layer for layer in found["layers"]}
 
 
+def solved(run: Run) -> float:
+    """How well the run did at its own task in the last tenth of its steps."""
+    lines = read_log(run.folder.log)
+    last = lines[-max(1, len(lines) // 10) :]
+    return statistics.fmean(line["accuracy"] for line in last)
+
+
 def parser(doc: str, out: str, **defaults: Any) -> argparse.ArgumentParser:
     """The options that every recipe has; `defaults` are of `data`, `minutes`, `seeds` and `threads`."""
     made = argparse.ArgumentParser(description=doc.splitlines()[0])
@@ -74,6 +82,26 @@ def parser(doc: str, out: str, **defaults: Any) -> argparse.ArgumentParser:
     made.add_argument("--out", type=Path, default=Path("runs") / out)
     made.set_defaults(**defaults)
     return made
+
+
+def table(rows: Mapping[tuple[str, int], Row], layer: str, bases: Mapping[str, str]) -> str:
+    """Accuracies of a layer, and differences to some of the variants over the seeds that both have.
+
+    Args:
+        rows: by variant and seed.
+        layer: which.
+        bases: heading of a column -> the variant that the others are held against in it.
+    """
+    names = dict.fromkeys(name for name, _ in rows)
+    found = {name: {seed: row[layer]["accuracy"] for (n, seed), row in rows.items() if n == name} for name in names}
+    lines = [f"| | {layer} | " + " | ".join(bases) + " |", "|---" * (2 + len(bases)) + "|"]
+    for name, values in found.items():
+        cells = [spread(list(values.values()))]
+        for base in bases.values():
+            both = [] if base == name else sorted(values.keys() & found.get(base, {}).keys())
+            cells.append(interval([values[seed] - found[base][seed] for seed in both]) if both else "")
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def interval(values: Sequence[float]) -> str:

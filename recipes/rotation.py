@@ -9,7 +9,7 @@ Every variant shows the views that the first one shows in its minutes, since the
 degrees need the square inscribed in every turn, so four angles are asked on that square too.
 """
 
-from recipes.experiment import Experiment, Row, interval, parser, spread
+from recipes.experiment import Experiment, parser, table
 
 BASE = "four angles, all in the batch, linear head"
 INSCRIBED = "four angles, inscribed square"
@@ -43,32 +43,11 @@ def main() -> None:
             run = experiment.run(name, seed, batch_size=VIEWS // copies, **budget, **options)
             steps = steps or run.folder.read_config()["steps"]
             rows[name, seed] = experiment.row(run)
-    print(table(rows, given.seeds, steps))
-
-
-def table(rows: dict[tuple[str, int], Row], seeds: int, steps: int) -> str:
-    """Accuracies, and differences to the first row and to the inscribed one over the same seeds."""
-    lines = [
-        f"{steps} steps of {VIEWS} views; accuracy of {LAYER}, mean and deviation over {seeds} seeds of pretraining; "
-        "differences paired by seed, with a 95 % t interval",
-        "",
-        "| | accuracy | against four angles | against four on the inscribed square |",
-        "|---|---|---|---|",
-    ]
-    for name in dict.fromkeys(name for name, _ in rows):
-        values = {
-            other: [rows[other, seed][LAYER]["accuracy"] for seed in range(seeds)]
-            for other in (name, BASE, INSCRIBED)
-            if (other, 0) in rows
-        }
-        cells = [
-            interval([a - b for a, b in zip(values[name], values[other], strict=True)])
-            if other != name and other in values
-            else ""
-            for other in (BASE, INSCRIBED)
-        ]
-        lines.append(f"| {name} | {spread(values[name])} | {cells[0]} | {cells[1]} |")
-    return "\n".join(lines)
+    print(
+        f"{steps} steps of {VIEWS} views; mean and deviation over {given.seeds} seeds of pretraining; differences "
+        "paired by seed, with a 95 % t interval\n"
+    )
+    print(table(rows, LAYER, {"against four angles": BASE, "against four on the inscribed square": INSCRIBED}))
 
 
 if __name__ == "__main__":

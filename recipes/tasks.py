@@ -24,7 +24,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "jigsaw": {},
     "deepcluster": {},
     "npid": {},
-    "pirl": {},
+    "pirl": {"transform": "rotation"},  # tiles of an image of 32 pixels are too small to show anything
     "autoencoder": {},
     "gan": {},
     "colorization": {},
@@ -40,11 +40,12 @@ def main() -> None:
     options = parser(__doc__, "tasks")
     options.add_argument("--long", type=float, default=15.0, help="minutes of the long run; 0 for none")
     options.add_argument("--size", type=int, help="side of the views in pixels")
+    options.add_argument("--limit", type=int, help="images that layers are probed on, at most")
     options.add_argument("--kept", type=Path, default=Path("results/tasks.json"))
     given = options.parse_args()
     settings = {"encoder": "convnet", "threads": given.threads} | ({"size": given.size} if given.size else {})
     source = Path(given.data).stem
-    experiment = Experiment(given.data, given.out / source, settings)
+    experiment = Experiment(given.data, given.out / source, settings, given.limit)
     names = given.only or list(TASKS)
     short: dict[str, list[Row]] = {name: [] for name in names}
     steps = {}

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from recipes import rotation, tasks
+from recipes import rotation, tasks, verdicts
 from recipes.experiment import T95, interval, spread
 from scipy import stats
 
@@ -52,7 +52,7 @@ def test_rotation_trains_what_is_missing_and_compares_by_seed(folder, tmp_path, 
         layers = json.loads(probe.read_text())["layers"]
         found[run.name] = next(one["accuracy"] for one in layers if one["layer"] == rotation.LAYER)
     apart = [found[f"mlp-head-{s}"] - found[f"four-angles-all-in-the-batch-linear-head-{s}"] for s in (0, 1)]
-    assert f"| mlp head | {spread([found['mlp-head-0'], found['mlp-head-1']])} | {interval(apart)} |" in first
+    assert f"| mlp head | {spread([found['mlp-head-0'], found['mlp-head-1']])} | {interval(apart)} |  |" in first
 
 
 def test_what_tasks_came_to_is_kept_once_for_each_length(folder, tmp_path, monkeypatch, capsys):
@@ -68,3 +68,18 @@ def test_what_tasks_came_to_is_kept_once_for_each_length(folder, tmp_path, monke
     assert {"layer", "accuracy", "std", "random"} == set(short["layers"][0])
     best, random = (max(layer[key] for layer in long["layers"]) for key in ("accuracy", "random"))
     assert f"{best:.3f} | {random:.3f} | {best - random:+.3f}" in capsys.readouterr().out
+
+
+def test_verdicts_hold_every_variant_against_the_first(folder, tmp_path, monkeypatch, capsys):
+    questions = {"negatives": verdicts.QUESTIONS["negatives"]}
+    monkeypatch.setattr(verdicts, "QUESTIONS", questions)
+    monkeypatch.setattr(
+        "sys.argv", f"verdicts --data {folder} --steps 1 --seeds 1 --threads 1 --out {tmp_path}".split()
+    )
+    verdicts.main()
+    printed = capsys.readouterr().out
+    rows = [line for line in printed.splitlines() if line.startswith("| ")]
+    assert [row.split(" | ")[0][2:] for row in rows[1:]] == list(questions["negatives"].variants)
+    (probe,) = (tmp_path / "negatives" / "64-negatives-0" / "probes").glob("*.json")
+    accuracy = next(one for one in json.loads(probe.read_text())["layers"] if one["layer"] == "layer3")["accuracy"]
+    assert f"| 64 negatives | {accuracy:.3f} |" in printed
