@@ -47,6 +47,7 @@ def main() -> None:
     source = Path(given.data).stem
     experiment = Experiment(given.data, given.out / source, settings, given.limit)
     names = given.only or list(TASKS)
+    note = f"Layers were probed on {given.limit:,} images." if given.limit else ""
     short: dict[str, list[Row]] = {name: [] for name in names}
     steps = {}
     for seed in range(given.seeds):  # seed by seed: what is finished first says most
@@ -56,16 +57,16 @@ def main() -> None:
             run = experiment.run(name, seed, **{"task": name, **TASKS[name], **budget})
             steps[name] = run.folder.read_config()["steps"]
             short[name].append(experiment.row(run))
-            keep(given.kept, entry(name, source, given.minutes, steps[name], short[name]))
+            keep(given.kept, entry(name, source, given.minutes, steps[name], short[name], note))
         if seed == 0 and given.long:
             for name in names:
                 more = round(steps[name] * given.long / given.minutes)
                 run = experiment.run(f"{name} long", 0, **{"task": name, **TASKS[name], "steps": more})
-                keep(given.kept, entry(name, source, given.long, more, [experiment.row(run)]))
+                keep(given.kept, entry(name, source, given.long, more, [experiment.row(run)], note))
     print(table(json.loads(given.kept.read_text()), names, source))
 
 
-def entry(task: str, data: str, minutes: float, steps: int, rows: Sequence[Row]) -> dict[str, Any]:
+def entry(task: str, data: str, minutes: float, steps: int, rows: Sequence[Row], note: str = "") -> dict[str, Any]:
     """What some seeds of one task came to, as it is kept."""
     layers = []
     for name in rows[0]:
@@ -78,7 +79,8 @@ def entry(task: str, data: str, minutes: float, steps: int, rows: Sequence[Row])
                 "random": statistics.fmean(row[name]["random"] for row in rows),
             }
         )
-    return {"task": task, "data": data, "minutes": minutes, "steps": steps, "seeds": len(rows), "layers": layers}
+    about = {"task": task, "data": data, "minutes": minutes, "steps": steps, "seeds": len(rows)}
+    return {**about, "layers": layers, **({"note": note} if note else {})}
 
 
 def keep(path: Path, found: dict[str, Any]) -> None:
