@@ -110,6 +110,13 @@ def test_columns_with_odd_names(tmp_path: Path) -> None:
     assert "image (binary), image (binary)" in refused(tmp_path)
 
 
+def test_a_table_about_images_that_lie_beside_it_is_not_what_holds_them(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"file": ["0.png"], "age": [7]}), tmp_path / "metadata.parquet")
+    assert "a column of images" in refused(tmp_path)
+    write_images(tmp_path, 3)
+    assert len(open_source(tmp_path)) == 3
+
+
 def test_files_that_disagree(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", label=[0, 1] * 3)
     write(tmp_path / "val.parquet", image=[5] * 6, label=[0, 1] * 3)

@@ -120,8 +120,14 @@ def _found(spec: Spec, cache: Path | None) -> dict[str, Reader]:
         )
     word, path = given[0], Path(given[0])
     if os.path.isdir(path):  # noqa: PTH112 (Path's methods raise where a name is too long or a folder is locked)
-        files = parquet_files(path)
-        return parquet_splits(path, files) if files else folder_splits(path)
+        if not (files := parquet_files(path)):
+            return folder_splits(path)
+        try:
+            return parquet_splits(path, files)
+        except UserError:
+            with suppress(UserError):  # a table that lies beside images is about them and does not hold them
+                return folder_splits(path)
+            raise
     if path.suffix.lower() == ".parquet" and os.path.isfile(path):  # noqa: PTH113
         return parquet_splits(path, [path])
     if os.path.exists(path):  # noqa: PTH110
