@@ -12,6 +12,8 @@ import torch
 from fake_runs import GOOD, LAYERS, fake_run, probe
 from PIL import Image
 
+from selftaught.downstream.answers import Answer, AuditTable
+from selftaught.downstream.invariance import Distances, InvarianceTable
 from selftaught.errors import UserError
 from selftaught.figures import save_png
 from selftaught.report import write_report
@@ -270,3 +272,24 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"holds config\.yaml"):
         write_report([run, tmp_path / "nothing"], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
+
+
+def test_audits_and_invariances_are_drawn_and_the_cues_that_are_read_are_said(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot")
+    step = json.loads((run / "run.json").read_text())["step"]
+    answers = (
+        Answer("as trained", "trained", "as trained", 0.8, "as trained", 0.8, 0.0),
+        Answer("grey", "removed", "without colour", 0.79, "as trained", 0.8, 0.03),
+        Answer("vignette", "planted", "with dark corners", 0.95, "as trained", 0.8, 0.03),
+    )
+    audit = AuditTable("cifar10", "accuracy", 0.25, 480, 1, answers).to_json()
+    row = Distances("layer1", "turn", 0.2, None, 0.4, None, (9,) + (0,) * 39, (0,) * 39 + (9,))
+    past = InvarianceTable("cifar10", 100, 1, False, (row,)).to_json()
+    for kind, found, at in (("audit", audit, step), ("invariance", past, step), ("audit", audit, step + 1)):
+        (run / kind).mkdir(exist_ok=True)
+        (run / kind / f"{at}.json").write_text(json.dumps({**found, "step": at}))
+    page = report(tmp_path, run)
+    assert page.html.count("<h2>Is its task solved by shortcuts? Asked of cifar10</h2>") == 1
+    assert page.html.count("<h2>What every layer sees past, on cifar10</h2>") == 1
+    assert "From 0.80 the accuracy rises to 0.95 with dark corners" in page.text
+    assert "without colour" not in page.text

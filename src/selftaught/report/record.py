@@ -35,6 +35,10 @@ class Record:
     """`encoder.json`; empty where there is none."""
     probes: Sequence[Mapping[str, Any]]
     """`probes/*.json` that name at least one layer, by file name; none of an encoder that was trained further since."""
+    audits: Sequence[Mapping[str, Any]]
+    """`audit/*.json`, in the same way."""
+    invariances: Sequence[Mapping[str, Any]]
+    """`invariance/*.json`, in the same way."""
     shown: Mapping[str, Path]
     """Images that the task shows for people: name -> PNG; the final ones, else the last from during training."""
     earlier: Mapping[str, Sequence[tuple[int, Path]]]
@@ -118,7 +122,11 @@ def read_record(run: Path, name: str) -> Record:
         name: what to call it.
     """
     config, state = read_config(run), read_json(run / "run.json")
-    probes = [read_json(path) for path in sorted(run.glob("probes/*.json"))]
+
+    def found(folder: str, filled: str) -> list[Mapping[str, Any]]:
+        read = [read_json(path) for path in sorted(run.glob(f"{folder}/*.json"))]
+        return [one for one in read if one.get(filled) and _is_current(one, state)]
+
     shown = {path.stem: path for path in find_shown(run / "shown")}
     return Record(
         path=run,
@@ -127,7 +135,9 @@ def read_record(run: Path, name: str) -> Record:
         state=state,
         log=read_log(run / "log.jsonl"),
         encoder=read_json(run / "encoder.json"),
-        probes=[probe for probe in probes if probe.get("layers") and _is_current(probe, state)],
+        probes=found("probes", "layers"),
+        audits=found("audit", "answers"),
+        invariances=found("invariance", "rows"),
         shown=shown,
         earlier={name: find_earlier(run / "shown", path) for name, path in shown.items()},
         skipped=read_lines(run / "skipped.txt"),

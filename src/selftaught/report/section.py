@@ -17,6 +17,7 @@ from selftaught.report.verdict import Verdict, judge, optional
 
 PLAIN = ("step", "seconds", "images_per_second", "learning_rate")
 """Logged numbers that are no curve of their own."""
+NOTHING_READ = "None of the cues that were offered is read."
 MOST = 16
 """Curves beyond loss and accuracy, and pictures, at most so many: a page, not an archive."""
 
@@ -35,6 +36,15 @@ class ProbeTable:
     """Which row reads best."""
     note: str
     """How it was measured and what the spreads are over."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """A question asked of the run beside what its layers learned: a figure, and what follows."""
+
+    title: str
+    figure: Markup
+    verdicts: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -59,6 +69,8 @@ class Section:
     """The command that goes on with a run that was stopped, or nothing."""
     facts: Sequence[tuple[str, str]]
     probes: Sequence[ProbeTable]
+    looks: Sequence[Look]
+    """Audits of the pretext task, then what every layer sees past."""
     curves: Sequence[Markup]
     more_curves: Sequence[Markup]
     broken: str
@@ -89,6 +101,7 @@ def make_section(record: Record, number: int, limit: int) -> Section:
         resume=f"selftaught pretrain --resume --out {path}" if record.status in ("interrupted", "failed") else "",
         facts=gather_facts(record),
         probes=[make_table(probe, f"run{number}-probe{place}") for place, probe in enumerate(record.probes)],
+        looks=gather_looks(record, f"run{number}"),
         curves=list(charts.values())[: max(early, 2)],
         more_curves=list(charts.values())[max(early, 2) :],
         broken=broken_loss(record),
@@ -98,6 +111,19 @@ def make_section(record: Record, number: int, limit: int) -> Section:
         probe_command=f"selftaught probe {path} --data LABELLED_IMAGES",
         config=yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True),
     )
+
+
+def gather_looks(record: Record, salt: str) -> list[Look]:
+    """The audits and the invariances that were measured."""
+    looks = []
+    for place, found in enumerate(record.audits):
+        drawn = inline(figures.audit(found), f"{salt}-audit{place}", "pretext accuracy under every change of a cue")
+        read = [str(answer["verdict"]) for answer in found["answers"] if answer.get("reads")]
+        looks.append(Look(f"Is its task solved by shortcuts? Asked of {found['data']}", drawn, read or [NOTHING_READ]))
+    for place, found in enumerate(record.invariances):
+        drawn = inline(figures.invariance(found), f"{salt}-invariance{place}", "what every layer sees past")
+        looks.append(Look(f"What every layer sees past, on {found['data']}", drawn, []))
+    return looks
 
 
 def gather_shown(record: Record, name: str, limit: int) -> Shown | None:
