@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from benchmarks import bank, crops, memory, probes, startup, steps, views
+from benchmarks import bank, crops, igpt, memory, probes, startup, steps, views
 from benchmarks.interleaved import Table, interleaved, markdown, rate, spread
 from benchmarks.recipes import CPU, Job, Ours, Usual
 from benchmarks.two_views import TEMPERATURE, contrastive
@@ -51,6 +51,18 @@ def test_views_compare_with_torchvision_without_workers(tmp_path, capsys):
 def test_the_bank_is_held_against_the_same_step_without_one(tmp_path, capsys):
     (table,) = kept(bank, tmp_path, capsys)["tables"]
     assert set(table["rounds"]) == {"with the bank", "without a bank"}
+
+
+def test_igpt_prints_rates_and_what_is_kept_for_the_way_back(tmp_path, capsys):
+    (table,) = kept(igpt, tmp_path, capsys)["tables"]
+    assert all(re.fullmatch(r"keeps [\d.,]+ MiB", note) for note in table["notes"].values())
+
+
+def test_what_autograd_keeps_is_counted_once_and_without_weights():
+    one, other = torch.rand(10, requires_grad=True), torch.rand(10, requires_grad=True)
+    assert igpt.kept(lambda: (one * other).sum(), []) == 80
+    assert igpt.kept(lambda: (one * other).sum(), [one]) == 40
+    assert igpt.kept(lambda: (one * other).sum() + (one * other).sum(), []) == 80
 
 
 def test_crops_are_written_by_the_other_side_and_not_by_ours(tmp_path, capsys):
