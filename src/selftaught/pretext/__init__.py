@@ -9,15 +9,15 @@ TASKS = {
     "autoencoder": "selftaught.pretext.autoencoder:Autoencoder",
     "gan": "selftaught.pretext.gan:GAN",
     "colorization": "selftaught.pretext.colorization:Colorization",
-    "context": "selftaught.pretext.context:Context",
     "inpainting": "selftaught.pretext.inpainting:Inpainting",
+    "igpt": "selftaught.pretext.igpt:IGPT",
     "bigan": "selftaught.pretext.bigan:BiGAN",
+    "context": "selftaught.pretext.context:Context",
     "jigsaw": "selftaught.pretext.jigsaw:Jigsaw",
+    "rotation": "selftaught.pretext.rotation:Rotation",
     "deepcluster": "selftaught.pretext.deepcluster:DeepCluster",
     "npid": "selftaught.pretext.npid:NPID",
-    "igpt": "selftaught.pretext.igpt:IGPT",
     "pirl": "selftaught.pretext.pirl:PIRL",
-    "rotation": "selftaught.pretext.rotation:Rotation",
 }
 """Name on the command line -> where the class is; imported when it is asked for, so that start-up stays quick."""
 
