@@ -22,7 +22,7 @@ from benchmarks.interleaved import Table, interleaved, options, parsed, publish,
 
 COMMAND = "import sys; from selftaught.cli import main; sys.exit(main(sys.argv[1:]))"
 """What the installed `selftaught` does."""
-FIRST_STEP = ["pretrain", "digits", "--task", "rotation", "--steps", "1", "--batch-size", "16"]
+FIRST_STEP = ["pretrain", "digits", "--task", "rotation", "--crop", "1", "--steps", "1", "--batch-size", "16"]
 IMPORTS = {"python": "pass", "import torch": "import torch", "import selftaught": "import selftaught"}
 
 
