@@ -10,10 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor, nn
 
 from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Task, Views
@@ -23,6 +22,9 @@ from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.optimizer import Optimization, forget, set_rate
 from selftaught.training.randomness import derived, generator_for, order
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Mark = Callable[[str], None]
 """Called when a part of a step is over, with its name; a profile takes the time there."""
@@ -72,7 +74,7 @@ class Losses(nn.Module):
 class Trainer:
     """One optimizer step at a time, for one player or two."""
 
-    def __init__(self, fabric: Fabric, pretraining: Pretraining, compile_losses: bool = False) -> None:
+    def __init__(self, fabric: "Fabric", pretraining: Pretraining, compile_losses: bool = False) -> None:
         self.fabric, self.optimization = fabric, pretraining.optimization
         self.task, self.encoder, self.heads = pretraining.task, pretraining.encoder, pretraining.heads
         critic = [module for name, module in self.heads.items() if name == "critic"]

@@ -9,16 +9,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import monotonic
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
-from lightning_fabric import Fabric
 from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.training.loop import Pretraining
 from selftaught.training.randomness import ambient
 from selftaught.training.trial import Trial
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 Precision = Literal["auto", "32", "bf16"]
 Compile = Literal["auto", "on", "off"]
@@ -103,8 +105,10 @@ def _fastest(work: Callable[[], Tensor], times: int = 5) -> float:
     return min(seconds)
 
 
-def make_fabric(device: torch.device, precision: str) -> Fabric:
+def make_fabric(device: torch.device, precision: str) -> "Fabric":
     """A Fabric on one device."""
+    from lightning_fabric import Fabric  # takes four seconds, which no help page should wait for
+
     devices = [device.index or 0] if device.type == "cuda" else 1
     return Fabric(
         accelerator=device.type, devices=devices, precision="bf16-mixed" if precision == "bf16" else "32-true"
@@ -142,7 +146,7 @@ def make_plan(
     return Plan(steps=steps, device=str(where), precision=how, compiled=compiled, seconds_per_step=measured)
 
 
-def _seconds_per_step(pretraining: Pretraining, fabric: Fabric, compiled: bool, spend: float = 4.0) -> float:
+def _seconds_per_step(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend: float = 4.0) -> float:
     """The median of a few seconds of steps, but not of the first, and a step's share of what comes before an epoch."""
     seconds: list[float] = []
     with ambient(pretraining.seed, "trial"):
@@ -155,7 +159,7 @@ def _seconds_per_step(pretraining: Pretraining, fabric: Fabric, compiled: bool, 
     return median(seconds) + trial.before_epoch_seconds / pretraining.steps_per_epoch
 
 
-def _compiles_soundly(pretraining: Pretraining, fabric: Fabric, steps: int = 3) -> bool:
+def _compiles_soundly(pretraining: Pretraining, fabric: "Fabric", steps: int = 3) -> bool:
     """Whether compiled steps give eager's losses and gradients: torch.compile has given NaN gradients (see docs)."""
     trails: list[Tensor] = []
     try:

@@ -7,9 +7,9 @@ from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 from rich.console import Console
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -18,6 +18,9 @@ from selftaught.training.loop import Pretraining
 from selftaught.training.machine import hardware
 from selftaught.training.randomness import ambient
 from selftaught.training.trial import Trial
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
 
 SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
 """Of the square matrices whose product is taken for what a device can do at most: large enough to be nothing else."""
@@ -55,7 +58,7 @@ class Profile:
         return self.operations / self.seconds / self.peak
 
 
-def profile_step(pretraining: Pretraining, fabric: Fabric, precision: str, spend: float = 6.0) -> Profile:
+def profile_step(pretraining: Pretraining, fabric: "Fabric", precision: str, spend: float = 6.0) -> Profile:
     """Measure some seconds of steps on a copy, part by part.
 
     Between the parts it waits for the device, which the loop does not: on a GPU the parts show where the time goes, and

@@ -3,19 +3,22 @@
 from copy import deepcopy
 from dataclasses import replace
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import torch
-from lightning_fabric import Fabric
 
 from selftaught.contracts import Outcome
 from selftaught.training.loop import Mark, Pretraining, Trainer
 from selftaught.training.randomness import derived
 
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
 
 class Trial:
     """Trains copies of the encoder and the heads, one step at a time."""
 
-    def __init__(self, pretraining: Pretraining, fabric: Fabric, compiled: bool) -> None:
+    def __init__(self, pretraining: Pretraining, fabric: "Fabric", compiled: bool) -> None:
         self.fabric = fabric
         self.run = replace(
             pretraining, encoder=deepcopy(pretraining.encoder), heads=deepcopy(pretraining.heads), steps=1
