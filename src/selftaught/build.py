@@ -174,10 +174,15 @@ def unseen_source(folder: RunFolder) -> Source:
         others = replace(settings.general, seed=settings.general.seed + 1)
         return build_source(data, replace(settings, general=others))
     side = round(STORE * (settings.general.size or LARGEST_VIEW))
+    return open_unseen(data[0], side, labels=labels)
+
+
+def open_unseen(data: str | Path, side: int, limit: int | None = None, labels: Path | None = None) -> Source:
+    """The test part, which no pretraining saw; all where there is none."""
     try:
-        return open_source(data[0], side=side, split="test", labels=labels)
+        return open_source(data, side=side, split="test", limit=limit, labels=labels)
     except UserError:
-        return open_source(data[0], side=side, split="all", labels=labels)
+        return open_source(data, side=side, split="all", limit=limit, labels=labels)
 
 
 def _begun(folder: RunFolder) -> tuple[list[str], Settings, Path | None]:

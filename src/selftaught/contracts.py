@@ -82,6 +82,12 @@ class Source(ABC):
         for indices in torch.split(torch.arange(len(self)), size):
             yield self.batch(indices, device)
 
+    def survey(self, most: int) -> Iterator[Batch]:
+        """At most so many images, spread evenly over the source, on the CPU: to measure what images of it are like."""
+        chosen = torch.linspace(0, len(self) - 1, min(most, len(self))).round().long()
+        for indices in torch.split(chosen, 256):
+            yield self.batch(indices, torch.device("cpu"))
+
 
 @dataclass(frozen=True)
 class Layer:

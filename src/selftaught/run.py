@@ -7,9 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from selftaught.build import fresh_encoder, load_encoder, load_pretraining, unseen_source
+from selftaught.build import fresh_encoder, load_encoder, load_pretraining, open_unseen, unseen_source
 from selftaught.contracts import Encoder, Source
-from selftaught.data import open_source, open_splits
+from selftaught.data import open_splits
 from selftaught.downstream.answers import AuditTable, best_layers
 from selftaught.downstream.audit import audit
 from selftaught.downstream.invariance import InvarianceTable, invariance
@@ -120,7 +120,7 @@ class Run:
         table = invariance(
             encoder,
             _fresh(encoder, description),
-            data if isinstance(data, Source) else _unseen(data, size, images),
+            data if isinstance(data, Source) else open_unseen(data, size, images),
             size=size,
             images=images,
             seeds=seeds,
@@ -167,7 +167,7 @@ class Run:
         elif data is None:
             source = unseen_source(self.folder)
         else:
-            source = data if isinstance(data, Source) else _unseen(data, run.source.side, images)
+            source = data if isinstance(data, Source) else open_unseen(data, run.source.side, images)
         table = audit(
             run.task, run.encoder, run.heads, source, images=images, seeds=seeds, device=choose_device(device)
         )
@@ -209,14 +209,6 @@ def _fresh(encoder: Encoder, description: dict[str, Any]) -> Callable[[int], Enc
         return made
 
     return fresh
-
-
-def _unseen(data: str | Path, size: int, images: int) -> Source:
-    """The test part, which no pretraining saw; all where there is none."""
-    try:
-        return open_source(data, side=size, split="test", limit=images)
-    except UserError:
-        return open_source(data, side=size, split="all", limit=images)
 
 
 def _stem(data: str) -> str:

@@ -49,9 +49,9 @@ class Palette(nn.Module):
             UserError: the images have fewer colours.
         """
         generator = torch.Generator().manual_seed(0)
-        chosen = torch.linspace(0, len(source) - 1, min(IMAGES, len(source))).round().long()
-        batches = (source.batch(indices, torch.device("cpu")) for indices in torch.split(chosen, 256))
-        pixels = torch.cat([self._pixels(b.warp(identity(len(b)), self.side)).flatten(0, 1) for b in batches])
+        pixels = torch.cat(
+            [self._pixels(b.warp(identity(len(b)), self.side)).flatten(0, 1) for b in source.survey(IMAGES)]
+        )
         kept = torch.randperm(len(pixels), generator=generator)[:PIXELS]
         found, counts = torch.unique(pixels[kept], dim=0, return_counts=True)
         if len(found) < len(self.colors):

@@ -143,17 +143,15 @@ class Colorization(Task):
 
     def _weights(self, centers: Tensor, source: Source) -> Tensor:
         """How much a bin counts: inverse to its smoothed frequency in the images, mixed with uniform (equation 4)."""
-        chosen = torch.linspace(0, len(source) - 1, min(SURVEY, len(source))).round().long()
         counts = torch.zeros(len(centers))
-        for indices in torch.split(chosen, 256):
-            batch = source.batch(indices, torch.device("cpu"))
+        for batch in source.survey(SURVEY):
             colors = self._colors(batch.warp(identity(len(batch)), self.size))
             colors = colors[is_colored(colors)].permute(0, 2, 3, 1).reshape(-1, 2)
             counts += torch.cdist(colors, centers).argmin(1).bincount(minlength=len(centers))
         if not counts.any():
             raise UserError(
-                f"colorization needs images with colour, found only grey ones among {len(chosen)} of {source.name}: "
-                "choose another task."
+                "colorization needs images with colour, found only grey ones among "
+                f"{min(SURVEY, len(source))} of {source.name}: choose another task."
             )
         smoothing = (-torch.cdist(centers, centers).square() / (2 * SIGMA**2)).exp()
         prior = smoothing / smoothing.sum(0) @ (counts / counts.sum())

@@ -190,12 +190,10 @@ def _last_map(encoder: Encoder, size: int) -> torch.Size:
 
 def mean_color(source: Source, size: int) -> Tensor:
     """Mean red, green and blue of some images of the source, spread evenly over it: (3, 1, 1) in [0, 1]."""
-    chosen = torch.linspace(0, len(source) - 1, min(SURVEY, len(source))).round().long()
     total = torch.zeros(3)
-    for indices in torch.split(chosen, 256):
-        batch = source.batch(indices, torch.device("cpu"))
+    for batch in source.survey(SURVEY):
         total += batch.warp(identity(len(batch)), size).mean((2, 3)).sum(0)
-    return (total / len(chosen)).view(3, 1, 1)
+    return (total / min(SURVEY, len(source))).view(3, 1, 1)
 
 
 def make_critic(side: int, pace: float, width: int = 64) -> nn.Sequential:
