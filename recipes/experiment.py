@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import selftaught
+from selftaught.downstream.table import ProbeTable, from_json
 from selftaught.report.record import read_log
 from selftaught.run import Run
 
@@ -57,8 +58,24 @@ class Experiment:
     def row(self, run: Run) -> Row:
         """What the run's layers are worth, asked once."""
         kept = list(run.folder.probes.glob("*-fast.json"))
-        found = json.loads(kept[0].read_text()) if kept else run.probe(self.data, limit=self.limit).to_json()
+        if not kept:
+            run.probe(self.data, limit=self.limit, baselines=self._baselines(run))
+            kept = list(run.folder.probes.glob("*-fast.json"))
+        found = json.loads(kept[0].read_text())
         return {layer["layer"]: layer for layer in found["layers"]}
+
+    def _baselines(self, run: Run) -> ProbeTable | None:
+        """What random weights of the same encoder were found to be worth when another run was probed."""
+        for path in sorted(self.out.glob("*/probes/*-fast.json")):
+            if _untrained(Run(path.parent.parent)) == _untrained(run):
+                return from_json(json.loads(path.read_text()))
+        return None
+
+
+def _untrained(run: Run) -> tuple[object, ...]:
+    """All that an encoder is before it learns anything: its kind, and what it reads."""
+    kind = {**json.loads(run.folder.encoder.read_text()), "tiled": None}  # whatever it was shown
+    return kind, {name: value.tolist() for name, value in run.encoder.look.state_dict().items()}
 
 
 def solved(run: Run) -> float:

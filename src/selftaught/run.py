@@ -57,6 +57,7 @@ class Run:
         size: int | None = None,
         limit: int | None = None,
         labels: Path | None = None,
+        baselines: ProbeTable | None = None,
         device: str = "auto",
     ) -> ProbeTable:
         """Ask every layer what it learned, beside random weights, raw pixels and chance.
@@ -68,6 +69,7 @@ class Run:
             size: side of the views in pixels; by default that of pretraining.
             limit: take only this many images of each part.
             labels: CSV file with path and label.
+            baselines: an earlier table of the same encoder and images, see `probe_layers`.
             device: auto, cpu, cuda ...
 
         Returns:
@@ -87,6 +89,7 @@ class Run:
             protocol=protocol,
             device=choose_device(device),
             recalibrate=bool(description.get("tiled")),
+            baselines=baselines,
         )
         self._keep(self.folder.probes / f"{_stem(table.data)}-{protocol}.json", table.to_json())
         return table

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from selftaught.downstream import Recipe, knn, probe_layers, render
 from selftaught.downstream.baselines import Pixels, calibrate
+from selftaught.downstream.table import from_json
 from selftaught.errors import UserError
 
 CPU = torch.device("cpu")
@@ -53,6 +54,25 @@ def test_seeds_draw_other_weights_and_their_spread_is_told():
     assert table.layers[0].random_std > 0
     assert table.layers[0].std is not None
     assert "over 3 probes" in table.spread
+
+
+def test_known_baselines_are_not_measured_again_and_change_nothing():
+    train, test = half_red(100, seed=0), half_red(100, seed=1)
+    train.images += 0.6 * torch.rand(train.images.shape, generator=torch.Generator().manual_seed(2))
+    whole = probe_layers(Small(9), Small, train, test, size=4, seeds=2, progress=False)
+    earlier = probe_layers(Small(8), Small, train, test, size=4, seeds=2, progress=False)
+    kept = from_json(json.loads(json.dumps(earlier.to_json())))
+    assert kept == earlier
+    again = probe_layers(Small(9), None, train, test, size=4, seeds=2, baselines=kept, progress=False)
+    assert (again.pixels, again.best.random, again.best.random_std) == (
+        whole.pixels,
+        whole.best.random,
+        whole.best.random_std,
+    )
+    assert again.best.accuracy == pytest.approx(whole.best.accuracy, abs=0.02)  # sums in another order
+    assert abs(earlier.best.accuracy - whole.best.accuracy) > 0.05
+    with pytest.raises(ValueError, match="another probe"):
+        probe_layers(Small(9), None, train, test, size=4, seeds=1, baselines=kept, progress=False)
 
 
 @pytest.mark.parametrize("protocol", ["fast", "paper"])

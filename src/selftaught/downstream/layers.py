@@ -34,6 +34,7 @@ def probe_layers(
     kind: Kind = "average",
     recipe: Recipe | None = None,
     recalibrate: bool = False,
+    baselines: ProbeTable | None = None,
     progress: bool = True,
 ) -> ProbeTable:
     """Probe every layer of an encoder and of its random self.
@@ -53,16 +54,19 @@ def probe_layers(
         recipe: of the paper protocol.
         recalibrate: set the trained encoder's batch statistics on whole training images first: for one that was shown
             tiles, whose statistics are not those of whole images.
+        baselines: an earlier table of the same untrained encoder, images and settings, from which the figures of random
+            weights and raw pixels are taken: they would come out the same, and cost more than half of the time.
         progress: show a bar on standard error.
 
     Raises:
         UserError: labels are missing, too few, or not those of the other source.
+        ValueError: the baselines are of something else.
     """
     _check(train, test, seeds, protocol)
     dimensions = dimensions or (FAST_DIMENSIONS if protocol == "fast" else DIMENSIONS)
     viewing = Viewing(size, device or torch.device("cpu"), dimensions, kind)
     epochs = (recipe or Recipe()).epochs if protocol == "paper" else 1
-    total = (2 * seeds + 1) * (epochs * len(train) + len(test))
+    total = (seeds if baselines else 2 * seeds + 1) * (epochs * len(train) + len(test))
 
     with _bar(total, progress) as show:
 
@@ -81,17 +85,26 @@ def probe_layers(
             calibrate(untrained, train, size, viewing.device)
             return untrained
 
-        pixels = probe(Pixels(dimensions), 0, "pixels")["pixels"].accuracy
         renewed = recalibrate and calibrate(encoder.to(viewing.device), train, size, viewing.device)
         trained = [probe(encoder, seed, "trained") for seed in range(seeds)]
-        untrained = [probe(random(seed), seed, "random") for seed in range(seeds)]
+        if baselines:
+            pixels, random_rows = (
+                baselines.pixels,
+                {row.layer: (row.random, row.random_std) for row in baselines.layers},
+            )
+        else:
+            pixels = probe(Pixels(dimensions), 0, "pixels")["pixels"].accuracy
+            random_rows = _spreads([probe(random(seed), seed, "random") for seed in range(seeds)])
 
     counts = [_class_counts(source, viewing.device) for source in (train, test)]
-    return ProbeTable(
+    table = ProbeTable(
         data=train.name.removesuffix(" (train)"),
         chance=int(counts[1].max()) / int(counts[1].sum()),
         pixels=pixels,
-        layers=tuple(_row(layer, trained, untrained) for layer in trained[0]),
+        layers=tuple(
+            Row(layer, *spread, *random_rows[layer], trained[0][layer].dimensions, trained[0][layer].penalty)
+            for layer, spread in _spreads(trained).items()
+        ),
         spread=_spread(seeds, protocol),
         train=int(counts[0].sum()),
         test=int(counts[1].sum()),
@@ -100,6 +113,9 @@ def probe_layers(
         seeds=seeds,
         recalibrated=renewed,
     )
+    if baselines and baselines.setting != table.setting:
+        raise ValueError(f"baselines of another probe: {baselines.setting}, not {table.setting}")
+    return table
 
 
 def _check(train: Source, test: Source, seeds: int, protocol: str) -> None:
@@ -114,11 +130,9 @@ def _check(train: Source, test: Source, seeds: int, protocol: str) -> None:
         raise unknown("protocol", protocol, ["fast", "paper"])
 
 
-def _row(layer: str, trained: list[dict[str, Reading]], untrained: list[dict[str, Reading]]) -> Row:
-    accuracy, std = mean_and_spread([readings[layer].accuracy for readings in trained])
-    random, random_std = mean_and_spread([readings[layer].accuracy for readings in untrained])
-    first = trained[0][layer]
-    return Row(layer, accuracy, std, random, random_std, first.dimensions, first.penalty)
+def _spreads(readings: list[dict[str, Reading]]) -> dict[str, tuple[float, float | None]]:
+    """Layer -> mean and standard deviation of its accuracy over several probes."""
+    return {layer: mean_and_spread([of[layer].accuracy for of in readings]) for layer in readings[0]}
 
 
 def _spread(seeds: int, protocol: Protocol) -> str:

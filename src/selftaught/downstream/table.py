@@ -1,7 +1,9 @@
 """The table that a probe makes: for programs as JSON, for people as lines."""
 
 import statistics
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 from rich.table import Table
 
@@ -48,6 +50,12 @@ class ProbeTable:
         """The layer that is read best."""
         return max(self.layers, key=lambda row: row.accuracy)
 
+    @property
+    def setting(self) -> tuple[object, ...]:
+        """What two tables must share for the random weights of one to be a baseline of the other."""
+        shapes = tuple((row.layer, row.dimensions) for row in self.layers)
+        return self.data, self.chance, self.train, self.test, self.protocol, self.dimensions, self.seeds, shapes
+
     def to_json(self) -> dict[str, object]:
         """Plain values; `probes/*.json` holds this object and `--json` prints it."""
         return {
@@ -75,6 +83,14 @@ class ProbeTable:
             "seeds": self.seeds,
             "recalibrated": self.recalibrated,
         }
+
+
+def from_json(found: Mapping[str, Any]) -> ProbeTable:
+    """The table that `to_json` wrote."""
+    renamed = {"lambda": "penalty"}
+    rows = tuple(Row(**{renamed.get(key, key): value for key, value in row.items()}) for row in found["layers"])
+    kept = {field.name: found[field.name] for field in fields(ProbeTable)}
+    return ProbeTable(**{**kept, "layers": rows})
 
 
 def mean_and_spread(values: list[float]) -> tuple[float, float | None]:
