@@ -12,8 +12,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from selftaught.augment.warp import moved, random_crop, require_shares
-from selftaught.contracts import Batch, Task, Views
+from selftaught.augment.warp import moved
+from selftaught.contracts import Batch, Views
+from selftaught.crops import CropTask
 from selftaught.errors import UserError
 
 MOST = 512
@@ -62,7 +63,7 @@ class Generator(nn.Module):
 
 
 @dataclass(frozen=True)
-class GenerationGame(Task, ABC):
+class GenerationGame(CropTask, ABC):
     """Images on one side, pictures made from noise on the other.
 
     Letters: B images, S pixels along a view, Z numbers that a picture is generated from.
@@ -76,25 +77,15 @@ class GenerationGame(Task, ABC):
     crop: float = 0.75
     """Side of the views, and of what is generated, as a share of --size: they cost half as much, and the encoder can be
     asked about whole images; 1 for an encoder that reads a single size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the image's area that is shown, smallest and largest."""
-    flip: bool = True
-    """Mirror half of the images."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
-        require_shares("--scale", self.scale)
-        require_shares("--crop", (self.crop, 1.0))
+        super().__post_init__()
         if self.latent < 1 or self.generator_width < 1:
             raise UserError(
                 "--latent and --generator-width must be at least 1, found "
                 f"{self.latent} and {self.generator_width}: try 100 and 64."
             )
-
-    @property
-    def side(self) -> int:
-        """S, pixels along a view."""
-        return round(self.crop * self.size)
 
     def make_generator(self) -> Generator:
         """One of views."""
@@ -102,9 +93,7 @@ class GenerationGame(Task, ABC):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S) and the `noise` (B, Z) that as many are generated from."""
-        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
-        noise = uniform_noise(len(batch), self.latent, generator)
-        images = batch.warp(crop, self.side)
+        images, noise = self.cropped(batch, generator), uniform_noise(len(batch), self.latent, generator)
         return {"images": images, "noise": moved(noise, images.device)}
 
 

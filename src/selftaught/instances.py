@@ -17,15 +17,16 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.augment.color import random_color, recolor, require_jitter
-from selftaught.augment.warp import identity, moved, random_crop, require_shares
+from selftaught.augment.warp import identity, moved
 from selftaught.bank import BankKind, MemoryBank, Recalled, draw, ranked_first, require_bank, require_others
-from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Views
+from selftaught.crops import CropTask
 from selftaught.heads import HeadKind, embedding, require_readable
 from selftaught.losses import nce
 
 
 @dataclass(frozen=True)
-class InstanceDiscrimination(Task, ABC):
+class InstanceDiscrimination(CropTask, ABC):
     """Tell each image from all others."""
 
     remembers = True
@@ -52,13 +53,8 @@ class InstanceDiscrimination(Task, ABC):
     bank: BankKind = "device"
     """Where the memory bank is kept: on the device; half: there in half precision; host: in half precision in
     the memory of the host."""
-    crop: float = 0.75
-    """Side of the views as a share of --size: they cost half as much, and an encoder that learned from small crops can
-    be asked about whole images; 1 for an encoder that reads a single size."""
     scale: tuple[float, float] = (0.2, 1.0)
     """Share of the image's area that is shown, smallest and largest."""
-    flip: bool = True
-    """Mirror half of the images."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
     """How far brightness, contrast, saturation (factors about 1) and hue (share of the circle) are changed (PIRL's code
     as here; NPID's has 0.4 of each)."""
@@ -67,15 +63,9 @@ class InstanceDiscrimination(Task, ABC):
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
+        super().__post_init__()
         require_bank(self.negatives, self.temperature, self.memory)
-        require_shares("--scale", self.scale)
-        require_shares("--crop", (self.crop, 1.0))
         require_jitter(self.jitter, self.grey)
-
-    @property
-    def side(self) -> int:
-        """S, pixels along a view."""
-        return round(self.crop * self.size)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projection, f in the papers, and the bank."""
@@ -107,8 +97,7 @@ class InstanceDiscrimination(Task, ABC):
 
     def seen(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """A random crop of each image, in colours of its own: (B, 3, S, S)."""
-        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
-        return self.recolored(batch.warp(crop, self.side), generator)
+        return self.recolored(self.cropped(batch, generator), generator)
 
     def recolored(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Images in random colours, each in its own."""

@@ -19,14 +19,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.lab import lab_to_rgb, rgb_to_lab
-from selftaught.augment.warp import moved, random_crop, require_shares
-from selftaught.contracts import Batch, Encoder, Layer, Outcome, Source, Task, Views
+from selftaught.augment.warp import moved
+from selftaught.contracts import Batch, Encoder, Layer, Outcome, Source, Views
+from selftaught.crops import CropTask
 from selftaught.decoders import Decoder
 from selftaught.errors import UserError
 
 
 @dataclass(frozen=True)
-class Autoencoder(Task):
+class Autoencoder(CropTask):
     """Reconstruct the image by least squares."""
 
     compression: int = 12
@@ -37,14 +38,11 @@ class Autoencoder(Task):
     """Deviation of the Gaussian noise on what is shown (values run from 0 to 1); the clean image is asked for."""
     masked: float = 0.0
     """Share of the pixels that are shown as mid-grey (Vincent et al. blacken 0.1 to 0.4); all are asked for."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the image's area that is shown, smallest and largest."""
-    flip: bool = True
-    """Mirror half of the images."""
+    crop: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
-        require_shares("--scale", self.scale)
+        super().__post_init__()
         if self.compression < 1:
             raise UserError(f"--compression must be at least 1, found {self.compression}: try 12.")
         if not self.noise >= 0 or not 0 <= self.masked < 1:
@@ -58,17 +56,17 @@ class Autoencoder(Task):
         last = list(encoder.layers.values())[-1]
         # A position stands for stride^2 pixels of three numbers, so the ratio is the same for every encoder.
         code = Layer(max(1, 3 * last.stride**2 // self.compression), last.stride)
-        decoder = Decoder(code, 3, self.size)
+        decoder = Decoder(code, 3, self.side)
         return nn.ModuleDict({"code": nn.Conv2d(last.channels, code.channels, 1), "decoder": decoder})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S) and, where there is noise, `noisy`, the same with it, still in [0, 1]."""
-        images = batch.warp(random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip), self.size)
+        images = self.cropped(batch, generator)
         noisy = images
         if self.noise:
             noisy = noisy + self.noise * moved(torch.randn(images.shape, generator=generator), images.device)
         if self.masked:
-            hidden = torch.rand(len(images), 1, self.size, self.size, generator=generator) < self.masked
+            hidden = torch.rand(len(images), 1, self.side, self.side, generator=generator) < self.masked
             noisy = noisy.masked_fill(moved(hidden, images.device), 0.5)
         return {"images": images} if noisy is images else {"images": images, "noisy": noisy.clamp(0, 1)}
 

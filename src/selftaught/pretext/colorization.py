@@ -19,8 +19,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.lab import gamut, lab_to_rgb, rgb_to_lab, rgb_to_lightness
-from selftaught.augment.warp import identity, random_crop, require_shares
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.augment.warp import identity
+from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
+from selftaught.crops import CropTask
 from selftaught.decoders import Decoder
 from selftaught.errors import UserError
 
@@ -35,7 +36,7 @@ SCALE = 50.0
 
 
 @dataclass(frozen=True)
-class Colorization(Task):
+class Colorization(CropTask):
     """Predict the a and b of CIE Lab from its L."""
 
     wants = {"reads": "lightness"}  # noqa: RUF012
@@ -50,14 +51,11 @@ class Colorization(Task):
     """How much rare colours gain, the paper's lambda: 0 weighs a bin by the inverse of its frequency, 1 all alike."""
     temperature: float = 0.38
     """Of the annealed mean that reads a colour off a distribution: 1 is its mean, towards 0 its mode (section 2.3)."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the image's area that is shown, smallest and largest."""
-    flip: bool = True
-    """Mirror half of the images."""
+    crop: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
-        require_shares("--scale", self.scale)
+        super().__post_init__()
         if self.shrink < 1 or self.neighbors < 1:
             raise UserError(
                 f"--shrink and --neighbors must be at least 1, found {self.shrink} and {self.neighbors}: try 4 and 5."
@@ -70,10 +68,10 @@ class Colorization(Task):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A decoder of the last layer, and what is known of colours: centres (Q, 2) and weights (Q,) of the bins."""
-        if self.side < 1:
+        if self.positions < 1:
             raise UserError(
                 f"the size of a view must be at least {self.shrink} pixels for --shrink {self.shrink}, found "
-                f"{self.size}: give a larger --size or a smaller --shrink."
+                f"{self.side}: give a larger --size or a smaller --shrink."
             )
         centers = gamut()
         bins = nn.Module()
@@ -81,22 +79,21 @@ class Colorization(Task):
         bins.register_buffer("weights", self._weights(centers, source))
         channels = len(centers) if self.answer == "classes" else 2
         last = list(encoder.layers.values())[-1]
-        return nn.ModuleDict({"color": Decoder(last, channels, self.size, self.side), "bins": bins})
+        return nn.ModuleDict({"color": Decoder(last, channels, self.side, self.positions), "bins": bins})
 
     @property
-    def side(self) -> int:
+    def positions(self) -> int:
         """G, positions along the answer."""
-        return self.size // self.shrink
+        return self.side // self.shrink
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S), of which the encoder reads L, and the `colors` (B, 2, G, G) it is asked for."""
-        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
-        images = batch.warp(crop, self.size)
+        images = self.cropped(batch, generator)
         return {"images": images, "colors": self._colors(images)}
 
     def _colors(self, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, 2, G, G): a and b, averaged over the pixels of a position."""
-        return F.adaptive_avg_pool2d(rgb_to_lab(images)[:, 1:], max(1, self.side))
+        return F.adaptive_avg_pool2d(rgb_to_lab(images)[:, 1:], max(1, self.positions))
 
     def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
         """Cross-entropy to the soft bins, weighted by rarity (equations 2 and 4), or the square of the error (1).
@@ -145,7 +142,7 @@ class Colorization(Task):
         """How much a bin counts: inverse to its smoothed frequency in the images, mixed with uniform (equation 4)."""
         counts = torch.zeros(len(centers))
         for batch in source.survey(SURVEY):
-            colors = self._colors(batch.warp(identity(len(batch)), self.size))
+            colors = self._colors(batch.warp(identity(len(batch)), self.side))
             colors = colors[is_colored(colors)].permute(0, 2, 3, 1).reshape(-1, 2)
             counts += torch.cdist(colors, centers).argmin(1).bincount(minlength=len(centers))
         if not counts.any():

@@ -23,9 +23,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.color import random_color, recolor
-from selftaught.augment.warp import identity, moved, random_crop, require_shares
+from selftaught.augment.warp import identity, moved
 from selftaught.clusters import kmeans, nmi, require_faiss, whitened
-from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Views
+from selftaught.crops import CropTask
 from selftaught.errors import UserError
 from selftaught.heads import HeadKind
 
@@ -34,7 +35,7 @@ READ = 256
 
 
 @dataclass(frozen=True)
-class DeepCluster(Task):
+class DeepCluster(CropTask):
     """Predict the cluster of an image, found by k-means in what the encoder says of all of them."""
 
     remembers = True
@@ -55,17 +56,15 @@ class DeepCluster(Task):
     """Slopes of the grey image, or colour: on colour, clusters form by colour alone (section 3.3)."""
     head: HeadKind = "mlp"
     """mlp, as the paper's fc6 and fc7: a hidden layer that stays when the top begins anew; or linear, the top alone."""
+    crop: float = 1.0
     scale: tuple[float, float] = (0.3, 1.0)
-    """Share of the image's area that is shown in training, smallest and largest."""
-    flip: bool = True
-    """Mirror half of the images in training."""
     jitter: float = 0.0
     """Brightness, contrast and saturation vary by this in training, hue by a quarter of it, and a fifth of the images
     turn grey. The paper has none, as slopes know no colour; with --reads color 0.4 is worth points."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be clustered."""
-        require_shares("--scale", self.scale)
+        super().__post_init__()
         for name, least in (("clusters", 2), ("per_cluster", 1), ("shown", 1), ("components", 1), ("iterations", 1)):
             if (value := getattr(self, name)) < least:
                 flag = name.replace("_", "-")
@@ -150,8 +149,7 @@ class DeepCluster(Task):
             raise UserError(
                 "deepcluster with --head mlp needs two images in a batch, found 1: give a larger --batch-size."
             )
-        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
-        images = batch.warp(crop, self.size)
+        images = self.cropped(batch, generator)
         if self.jitter:
             spread = dict.fromkeys(("brightness", "contrast", "saturation"), self.jitter)
             images = recolor(images, *random_color(len(batch), generator, **spread, hue=self.jitter / 4, grey=0.2))

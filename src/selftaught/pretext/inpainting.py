@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from selftaught.augment.masks import block_masks, center_masks, center_side, free_masks, require_maskable, rim
-from selftaught.augment.warp import identity, moved, random_crop, require_shares
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.augment.warp import identity, moved
+from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
+from selftaught.crops import CropTask
 from selftaught.decoders import ChannelwiseDense, Decoder
 from selftaught.errors import UserError
 
@@ -32,7 +33,7 @@ SURVEY = 2048
 
 
 @dataclass(frozen=True)
-class Inpainting(Task):
+class Inpainting(CropTask):
     """Fill a hole by least squares and, if asked for, against a critic."""
 
     holes: Literal["center", "blocks", "free"] = "center"
@@ -54,15 +55,12 @@ class Inpainting(Task):
     0."""
     critic_pace: float = 0.1
     """How fast the critic learns, as a share of the learning rate: in the release it has a tenth of the other's."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the image's area that is shown, smallest and largest."""
-    flip: bool = True
-    """Mirror half of the images."""
+    crop: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
-        require_shares("--scale", self.scale)
-        require_maskable(max(3, self.size), self.share)
+        super().__post_init__()
+        require_maskable(max(3, self.side), self.share)
         if self.cells < 1:
             raise UserError(f"--cells must be at least 1, found {self.cells}: try 8.")
         if not 0 <= self.overlap < 0.5 or not 0 < self.overlap_weight < math.inf:
@@ -78,10 +76,10 @@ class Inpainting(Task):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Bottleneck and decoder of the last layer, the mean colour, which fills what is hidden, and the critic."""
-        decoder = Decoder(list(encoder.layers.values())[-1], 3, self.size)
-        channels, height, width = _last_map(encoder, self.size)
+        decoder = Decoder(list(encoder.layers.values())[-1], 3, self.side)
+        channels, height, width = _last_map(encoder, self.side)
         fill = nn.Module()
-        fill.register_buffer("color", mean_color(source, self.size))
+        fill.register_buffer("color", mean_color(source, self.side))
         heads = {"bottleneck": ChannelwiseDense(channels, height, width), "decoder": decoder, "fill": fill}
         if self.adversarial:
             heads["critic"] = make_critic(self.judged_side, self.critic_pace)
@@ -90,19 +88,18 @@ class Inpainting(Task):
     @property
     def judged_side(self) -> int:
         """Pixels along what the critic sees: the hole where it is the centre, else the whole view."""
-        return center_side(self.size, self.share) if self.holes == "center" else self.size
+        return center_side(self.side, self.share) if self.holes == "center" else self.side
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S) and `hidden` (B, 1, S, S) of bool, True where the encoder is not to see them."""
-        crop = random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip)
         match self.holes:
             case "center":
-                hidden = center_masks(len(batch), self.size, self.share)
+                hidden = center_masks(len(batch), self.side, self.share)
             case "blocks":
-                hidden = block_masks(len(batch), self.size, generator, share=self.share)
+                hidden = block_masks(len(batch), self.side, generator, share=self.share)
             case "free":
-                hidden = free_masks(len(batch), self.size, generator, share=self.share, cells=self.cells)
-        images = batch.warp(crop, self.size)
+                hidden = free_masks(len(batch), self.side, generator, share=self.share, cells=self.cells)
+        images = self.cropped(batch, generator)
         return {"images": images, "hidden": moved(hidden, images.device)}
 
     def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
@@ -114,7 +111,7 @@ class Inpainting(Task):
         images, hidden = views["images"], views["hidden"]
         answer = self._answer(encoder, heads, views)
         off = answer - (2 * images - 1)
-        beside = rim(hidden, round(self.overlap * self.size))
+        beside = rim(hidden, round(self.overlap * self.side))
         # The weights do not divide: as in the release, the hole's own errors count the same with and without a rim.
         weights = hidden + self.overlap_weight * beside
         l2 = (weights * off.square().mean(1, keepdim=True)).sum() / (hidden | beside).sum()
@@ -153,7 +150,7 @@ class Inpainting(Task):
         It sees the filling alone where that is the centre, as in the paper. Holes of other shapes have no picture of
         their own: it sees the whole view with its hole filled, as in the release for random regions.
         """
-        low, side = (self.size - self.judged_side) // 2, self.judged_side
+        low, side = (self.side - self.judged_side) // 2, self.judged_side
         judged: Tensor = heads["critic"](pictures[..., low : low + side, low : low + side])
         return judged.float()
 

@@ -14,14 +14,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.warp import affine, moved, random_crop, require_shares
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.augment.warp import affine, moved
+from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
+from selftaught.crops import CropTask
 from selftaught.errors import UserError
 from selftaught.heads import HeadKind, classifier, require_readable
 
 
 @dataclass(frozen=True)
-class Rotation(Task):
+class Rotation(CropTask):
     """Classify the angle by which an image was turned."""
 
     angles: tuple[int, ...] = (0, 90, 180, 270)
@@ -30,22 +31,12 @@ class Rotation(Task):
     """All angles of each image in the batch ("significantly better", section 3.1 of the paper), or one at random."""
     head: HeadKind = "linear"
     """Linear, as in the paper, or mlp."""
-    crop: float = 0.75
-    """Side of the views as a share of --size: they cost half as much, and an encoder that learned from small crops can
-    be asked about whole images, and is the better for seeing things larger there than in training (Touvron et al.
-    2019, "Fixing the train-test resolution discrepancy"); 1 for an encoder that reads a single size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the image's area that is shown, smallest and largest; the zoom is that of the whole image where it is
-    the square of `crop`. Before the turn, so that it says nothing of it."""
-    flip: bool = True
-    """Mirror half of the images, before the turn."""
     inscribed: bool = False
     """Turn by resampling the inscribed square even where no angle asks for it: for comparisons with angles that do."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
-        require_shares("--scale", self.scale)
-        require_shares("--crop", (self.crop, 1.0))
+        super().__post_init__()
         turns = {angle % 360 for angle in self.angles}
         if len(turns) < 2 or len(turns) < len(self.angles):
             raise UserError(
@@ -55,27 +46,27 @@ class Rotation(Task):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """One classifier on the pooled last layer."""
-        require_readable(encoder, round(self.crop * self.size), "crop")
+        require_readable(encoder, self.side, "crop")
         channels = list(encoder.layers.values())[-1].channels
         return nn.ModuleDict({"angle": classifier(channels, len(self.angles), self.head)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (n, 3, s, s) and `angle` (n,), an index; n is K * B with the angles of one image in a row, or B."""
         count, ways = len(batch), len(self.angles)
-        crop, side = random_crop(count, generator, scale=self.scale, flip=0.5 * self.flip), round(self.crop * self.size)
+        crop = self.windows(count, generator)  # before the turn, so that it says nothing of it
         if self.copies == "all":
             asked = torch.arange(ways).repeat(count, 1)
         else:
             asked = torch.randint(ways, (count, 1), generator=generator)
         if all(angle % 90 == 0 for angle in self.angles) and not self.inscribed:
-            turned = self._quarter_turns(batch.warp(crop, side), asked)
+            turned = self._quarter_turns(batch.warp(crop, self.side), asked)
         else:
             degrees = torch.tensor(self.angles)[asked].flatten()
             # The square inscribed in every turn of the unit square: empty corners would be the answer. Quarter turns
             # are resampled like all others; what the lattice leaves in the others still tells angles modulo 90 apart.
             half = math.sqrt(0.5)
             turn = affine(degrees=degrees, width=half, height=half, count=len(degrees)).reshape(count, -1, 3, 3)
-            turned = batch.warp(crop[:, None] @ turn, side)
+            turned = batch.warp(crop[:, None] @ turn, self.side)
         return {"images": turned.flatten(0, 1), "angle": moved(asked.flatten(), turned.device)}
 
     def _quarter_turns(self, images: Tensor, asked: Tensor) -> Tensor:

@@ -1,0 +1,46 @@
+"""Tasks that show a random crop of every image: the fields that say which, and the crop itself.
+
+Letters: B images, S pixels along a view.
+"""
+
+from abc import ABC
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from selftaught.augment.warp import random_crop, require_shares
+from selftaught.contracts import Batch, Task
+
+
+@dataclass(frozen=True)
+class CropTask(Task, ABC):
+    """A task whose views are crops of images."""
+
+    crop: float = 0.75
+    """Side of the views as a share of --size: they cost half as much, and an encoder that learned from small crops can
+    be asked about whole images, and is the better for seeing things larger there than in training (Touvron et al.
+    2019, "Fixing the train-test resolution discrepancy"); 1 for an encoder that reads a single size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Share of the image's area that is shown, smallest and largest; the zoom is that of the whole image where it is
+    the square of `crop`."""
+    flip: bool = True
+    """Mirror half of the images."""
+
+    def __post_init__(self) -> None:
+        """Refuse shares that are none."""
+        require_shares("--scale", self.scale)
+        require_shares("--crop", (self.crop, 1.0))
+
+    @property
+    def side(self) -> int:
+        """S, pixels along a view."""
+        return round(self.crop * self.size)
+
+    def windows(self, count: int, generator: torch.Generator) -> Tensor:
+        """Which part of each image is shown: (B, 3, 3)."""
+        return random_crop(count, generator, scale=self.scale, flip=0.5 * self.flip)
+
+    def cropped(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """The views: (B, 3, S, S)."""
+        return batch.warp(self.windows(len(batch), generator), self.side)
