@@ -22,6 +22,9 @@ from selftaught.run import Run
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Two-sided 95 % quantiles of Student's t by degrees of freedom."""
 
+IGPT = {"encoder": "gpt", "size": 16, "batch_size": 32}
+"""What `igpt` is trained with: 256 tokens an image."""
+
 Row = Mapping[str, Mapping[str, float]]
 """Of one run: for each layer its `accuracy` and that of `random` weights."""
 
@@ -35,12 +38,14 @@ class Experiment:
         out: the folder of all runs.
         settings: of `pretrain`, the same for all.
         limit: images that a layer learns from when it is probed, at most.
+        probed: what they are probed on instead.
     """
 
     data: str
     out: Path
     settings: Mapping[str, Any]
     limit: int | None = None
+    probed: str | None = None
 
     def run(self, name: str, seed: int, **options: Any) -> Run:
         """The run of one variant: as it was left, gone on with, or begun."""
@@ -59,7 +64,7 @@ class Experiment:
         """What the run's layers are worth, asked once."""
         kept = list(run.folder.probes.glob("*-fast.json"))
         if not kept:
-            run.probe(self.data, limit=self.limit, baselines=self._baselines(run))
+            run.probe(self.probed or self.data, limit=self.limit, baselines=self._baselines(run))
             kept = list(run.folder.probes.glob("*-fast.json"))
         found = json.loads(kept[0].read_text())
         return {layer["layer"]: layer for layer in found["layers"]}
@@ -78,11 +83,11 @@ def _untrained(run: Run) -> tuple[object, ...]:
     return kind, {name: value.tolist() for name, value in run.encoder.look.state_dict().items()}
 
 
-def solved(run: Run) -> float:
-    """How well the run did at its own task in the last tenth of its steps."""
+def logged(run: Run, name: str) -> float:
+    """The mean of what was logged under a name in the last tenth of the steps."""
     lines = read_log(run.folder.log)
     last = lines[-max(1, len(lines) // 10) :]
-    return statistics.fmean(line["accuracy"] for line in last)
+    return statistics.fmean(line[name] for line in last)
 
 
 def parser(doc: str, out: str, **defaults: Any) -> argparse.ArgumentParser:
@@ -118,6 +123,19 @@ def table(rows: Mapping[tuple[str, int], Row], layer: str, bases: Mapping[str, s
             both = [] if base == name else sorted(values.keys() & found.get(base, {}).keys())
             cells.append(interval([values[seed] - found[base][seed] for seed in both]) if both else "")
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def profile(rows: Mapping[tuple[str, int], Row]) -> str:
+    """All layers: mean and spread over the seeds, beside random weights."""
+    layers = list(next(iter(rows.values())))
+    lines = ["| | " + " | ".join(layers) + " |", "|---" * (1 + len(layers)) + "|"]
+    for name in dict.fromkeys(name for name, _ in rows):
+        found = [row for (variant, _), row in rows.items() if variant == name]
+        cells = [spread([row[layer]["accuracy"] for row in found]) for layer in layers]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    random = [statistics.fmean(row[layer]["random"] for row in rows.values()) for layer in layers]
+    lines.append("| random weights | " + " | ".join(f"{value:.3f}" for value in random) + " |")
     return "\n".join(lines)
 
 

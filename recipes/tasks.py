@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.experiment import Experiment, Row, parser
+from recipes.experiment import IGPT, Experiment, Row, parser
 
 TASKS: dict[str, dict[str, Any]] = {
     "rotation": {},
@@ -30,7 +30,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "colorization": {},
     "inpainting": {},
     "bigan": {},
-    "igpt": {"encoder": "gpt", "size": 16, "batch_size": 32},
+    "igpt": IGPT,
 }
 """The variants: tasks, with what they need besides."""
 
@@ -76,6 +76,7 @@ def entry(task: str, data: str, minutes: float, steps: int, rows: Sequence[Row],
                 "layer": name,
                 "accuracy": statistics.fmean(accuracies),
                 "std": statistics.stdev(accuracies) if len(rows) > 1 else None,
+                "each": accuracies,
                 "random": statistics.fmean(row[name]["random"] for row in rows),
             }
         )

@@ -1,12 +1,18 @@
-"""What the papers of the predictive and the invariant tasks found, asked again at a laptop's budget. Three seeds each.
+"""What the papers found, asked again at a laptop's budget: one question each, three seeds of every variant.
 
     python -m recipes.verdicts --data imagenette --size 96 --only permutations guards
-    python -m recipes.verdicts --data cifar10 --only negatives lambda
+    python -m recipes.verdicts --data cifar10 --only negatives lambda adversary answer images
+    python -m recipes.verdicts --data market_street.jpg --probed cifar10 --only photo
 
 - permutations: Noroozi & Favaro 2016 find that more of them make a harder puzzle and better features.
 - guards: without gap, normed tiles and colour tricks a jigsaw is solved by what is not content.
 - negatives: Misra & van der Maaten 2020 (figure 7) find more of them better.
 - lambda: their figure 6 has its best in the middle, between images alone (0) and transformed ones alone (1).
+- adversary: Pathak et al. 2016 fill sharper with a critic, and learn their features without.
+- answer: Zhang et al. 2016 classify colours, since the mean of many is a dull one.
+- images: Chen et al. 2020 show iGPT more than a million images. How does it fare with few?
+- photo: Asano et al. 2020 (their ablation on CIFAR-10) find that BiGAN learns from one photo by the scale of its crops
+  above all, and best with every augmentation.
 
 Every variant takes the steps that the first one takes in its minutes. The layer that is compared is named beforehand.
 """
@@ -14,7 +20,7 @@ Every variant takes the steps that the first one takes in its minutes. The layer
 from dataclasses import dataclass, field
 from typing import Any
 
-from recipes.experiment import Experiment, parser, solved, table
+from recipes.experiment import IGPT, Experiment, logged, parser, profile, table
 
 PROBED = 20_000
 """Images that layers are probed on, as in `rotation`."""
@@ -26,8 +32,19 @@ class Question:
 
     task: str
     layer: str
-    variants: dict[str, dict[str, Any]] = field(default_factory=dict)
+    variants: dict[str, dict[str, Any]]
+    solved: str = "accuracy"
+    """What is logged of how well the task itself is solved."""
+    settings: dict[str, Any] = field(default_factory=dict)
 
+
+# One size and shape of the crops, upright, in the photo's colours; as large as those that the release begins with.
+PLAIN = {"crop_area": (0.1875, 0.1875), "crop_ratio": (1.0, 1.0), "crop_rotation": 0.0, "crop_jitter": 0.0}
+JITTER, ROTATION, SCALE = (
+    {"crop_jitter": 0.4},
+    {"crop_rotation": 35.0},
+    {"crop_area": (0.001, 1.0), "crop_ratio": (3 / 4, 4 / 3)},
+)
 
 QUESTIONS = {
     "permutations": Question(
@@ -50,6 +67,30 @@ QUESTIONS = {
         "layer3",
         {"lambda 0.5": {}, "lambda 0": {"weight": 0.0}, "lambda 1": {"weight": 1.0}},
     ),
+    "adversary": Question(
+        "inpainting", "layer2", {"least squares": {}, "with a critic": {"adversarial": 0.001}}, solved="hole_error"
+    ),
+    "answer": Question("colorization", "layer2", {"classes": {}, "mean": {"answer": "mean"}}, solved="ab_error"),
+    "images": Question(
+        "igpt",
+        "block04",
+        {"all images": {}, "10,000 images": {"limit": 10_000}, "2,000 images": {"limit": 2_000}},
+        solved="bits",
+        settings=IGPT,
+    ),
+    "photo": Question(
+        "bigan",
+        "layer2",
+        {
+            "all": {**PLAIN, **JITTER, **ROTATION, **SCALE},
+            "none": PLAIN,
+            "jitter": {**PLAIN, **JITTER},
+            "rotation": {**PLAIN, **ROTATION},
+            "scale": {**PLAIN, **SCALE},
+        },
+        solved="reconstruction_error",
+        settings={"scale": (1.0, 1.0)},  # the task's own crops would be an augmentation too
+    ),
 }
 
 
@@ -57,22 +98,24 @@ def main() -> None:
     """Train what is missing, then print a table per question."""
     options = parser(__doc__, "verdicts")
     options.add_argument("--size", type=int, default=32, help="side of the views in pixels")
+    options.add_argument("--probed", help="what layers are probed on, where it is not --data")
     given = options.parse_args()
     for name in given.only or QUESTIONS:
         question, steps, rows, pretext = QUESTIONS[name], given.steps, {}, {}
-        settings = {"task": question.task, "size": given.size, "threads": given.threads}
-        experiment = Experiment(given.data, given.out / name, settings, PROBED)
+        settings = {"task": question.task, "size": given.size, "threads": given.threads, **question.settings}
+        experiment = Experiment(given.data, given.out / name, settings, PROBED, given.probed)
         for seed in range(given.seeds):
             for variant, changed in question.variants.items():
                 budget = {"steps": steps} if steps else {"minutes": given.minutes}
                 run = experiment.run(variant, seed, **budget, **changed)
                 steps = steps or run.folder.read_config()["steps"]
                 rows[variant, seed] = experiment.row(run)
-                pretext.setdefault(variant, []).append(solved(run))
+                pretext.setdefault(variant, []).append(logged(run, question.solved))
         base = next(iter(question.variants))
-        print(f"\n{name}: {question.task}, {steps} steps, {given.seeds} seeds; pretext accuracy at the end: ", end="")
+        print(f"\n{name}: {question.task}, {steps} steps, {given.seeds} seeds; {question.solved} at the end: ", end="")
         print(", ".join(f"{sum(found) / len(found):.3f} ({variant})" for variant, found in pretext.items()) + "\n")
         print(table(rows, question.layer, {f"against {base}": base}))
+        print("\n" + profile(rows))
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from recipes import rotation, tasks, verdicts
-from recipes.experiment import T95, interval, spread
+from recipes import orders, rotation, tasks, verdicts
+from recipes.experiment import T95, interval, profile, spread
 from scipy import stats
+
+from selftaught.encoders import make_encoder
+from selftaught.settings import Settings
 
 
 @pytest.fixture(scope="module")
@@ -65,9 +68,41 @@ def test_what_tasks_came_to_is_kept_once_for_each_length(folder, tmp_path, monke
     short, long = json.loads(kept.read_text())
     assert (short["minutes"], short["steps"], long["minutes"], long["steps"]) == (3, 2, 15, 10)
     assert short["seeds"] == 1
-    assert {"layer", "accuracy", "std", "random"} == set(short["layers"][0])
+    assert {"layer", "accuracy", "std", "each", "random"} == set(short["layers"][0])
     best, random = (max(layer[key] for layer in long["layers"]) for key in ("accuracy", "random"))
     assert f"{best:.3f} | {random:.3f} | {best - random:+.3f}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", verdicts.QUESTIONS)
+def test_every_question_can_be_asked(name):
+    question = verdicts.QUESTIONS[name]
+    for changed in question.variants.values():
+        settings = Settings.of(**{"task": question.task, **question.settings, **changed})
+        encoder = make_encoder(settings.general.encoder, **settings.encoder)
+        assert question.layer in encoder.layers
+
+
+def test_profile_is_the_mean_over_seeds():
+    rows = {
+        (name, seed): {layer: {"accuracy": base + seed / 10, "random": 0.1} for layer in ("one", "two")}
+        for name, base in (("a", 0.2), ("b", 0.5))
+        for seed in (0, 2)
+    }
+    lines = profile(rows).splitlines()
+    assert lines[0] == "| | one | two |"
+    assert lines[2] == "| a | 0.300 ± 0.141 | 0.300 ± 0.141 |"
+    assert lines[-1] == "| random weights | 0.100 | 0.100 |"
+
+
+def test_orders_compare_layers_and_tasks_by_seed():
+    kept = {
+        "rotation": {"layer1": [0.5, 0.6], "layer2": [0.7, 0.65], "layer3": [0.6, 0.66]},
+        "jigsaw": {"layer1": [0.5, 0.5], "layer2": [0.5, 0.5], "layer3": [0.4, 0.4]},
+    }
+    found = orders.lines(kept)
+    assert found[0] == f"| rotation: best earlier layer less the last | {interval([0.1, -0.01])} |"
+    assert found[2] == f"| rotation above jigsaw at layer2 | {interval([0.2, 0.15])} |"
+    assert len(found) == 3
 
 
 def test_verdicts_hold_every_variant_against_the_first(folder, tmp_path, monkeypatch, capsys):
@@ -79,7 +114,8 @@ def test_verdicts_hold_every_variant_against_the_first(folder, tmp_path, monkeyp
     verdicts.main()
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if line.startswith("| ")]
-    assert [row.split(" | ")[0][2:] for row in rows[1:]] == list(questions["negatives"].variants)
+    names = list(questions["negatives"].variants)
+    assert [row.split(" | ")[0][2:] for row in rows[1:]] == [*names, "", *names, "random weights"]  # compared, then all
     (probe,) = (tmp_path / "negatives" / "64-negatives-0" / "probes").glob("*.json")
     accuracy = next(one for one in json.loads(probe.read_text())["layers"] if one["layer"] == "layer3")["accuracy"]
     assert f"| 64 negatives | {accuracy:.3f} |" in printed
