@@ -120,8 +120,16 @@ class Encoder(nn.Module, ABC):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> (B, D): the last layer, averaged over positions."""
-        last = list(self.features(self.look(images)).values())[-1]
-        return pooled(last)
+        return pooled(self.last_features(images))
+
+    @property
+    def last(self) -> Layer:
+        """The layer that heads read."""
+        return list(self.layers.values())[-1]
+
+    def last_features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> what the last layer says of them, with its positions."""
+        return list(self.features(self.look(images)).values())[-1]
 
 
 def pooled(feature: Tensor) -> Tensor:

@@ -71,7 +71,7 @@ class InstanceDiscrimination(CropTask, ABC):
         """The projection, f in the papers, and the bank."""
         require_others(self.negatives, len(source))
         require_readable(encoder, self.side, "crop")
-        channels = list(encoder.layers.values())[-1].channels
+        channels = encoder.last.channels
         project = embedding(channels, self.dimensions, self.head)
         return nn.ModuleDict({"project": project, "bank": MemoryBank(len(source), self.dimensions, self.bank)})
 

@@ -125,7 +125,7 @@ def test_every_look_can_be_read(name, reads):
     encoder = make(size=size, reads=reads)
     images = torch.rand(2, 3, size, size)
     assert encoder.reads == reads
-    assert encoder(images).shape == (2, list(encoder.layers.values())[-1].channels)
+    assert encoder(images).shape == (2, encoder.last.channels)
 
 
 @pytest.mark.parametrize("name", ENCODERS)

@@ -13,7 +13,7 @@ from toys import ToyEncoder
 
 
 def width(encoder: Encoder) -> int:
-    return list(encoder.layers.values())[-1].channels
+    return encoder.last.channels
 
 
 @dataclass(frozen=True)

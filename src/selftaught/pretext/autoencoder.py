@@ -53,7 +53,7 @@ class Autoencoder(CropTask):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The code, a linear map of the last layer at each position, and a decoder of it."""
-        last = list(encoder.layers.values())[-1]
+        last = encoder.last
         # A position stands for stride^2 pixels of three numbers, so the ratio is the same for every encoder.
         code = Layer(max(1, 3 * last.stride**2 // self.compression), last.stride)
         decoder = Decoder(code, 3, self.side)
@@ -76,7 +76,7 @@ class Autoencoder(CropTask):
 
     def _decoded(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> Tensor:
         """What is made of what is shown: (B, 3, S, S) float32, in the space that errors are measured in."""
-        seen = list(encoder.features(encoder.look(views.get("noisy", views["images"]))).values())[-1]
+        seen = encoder.last_features(views.get("noisy", views["images"]))
         decoded: Tensor = heads["decoder"](heads["code"](seen))
         return decoded.float()
 

@@ -56,7 +56,7 @@ class BiGAN(GenerationGame):
         """What reads the code off the encoder's last map, the generator, and the critic of pairs."""
         return nn.ModuleDict(
             {
-                "code": Code(list(encoder.layers.values())[-1].channels, self.latent, self.normed),
+                "code": Code(encoder.last.channels, self.latent, self.normed),
                 "generator": self.make_generator(),
                 "critic": PairCritic(self.latent, self.side, self.critic_width),
             }
@@ -91,7 +91,7 @@ class BiGAN(GenerationGame):
 
     def _codes(self, encoder: Encoder, heads: nn.ModuleDict, images: Tensor) -> Tensor:
         """E(x): (B, 3, S, S) -> (B, Z)."""
-        codes: Tensor = heads["code"](list(encoder.features(encoder.look(images)).values())[-1])
+        codes: Tensor = heads["code"](encoder.last_features(images))
         return codes
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:

@@ -78,8 +78,7 @@ class Colorization(CropTask):
         bins.register_buffer("centers", centers)
         bins.register_buffer("weights", self._weights(centers, source))
         channels = len(centers) if self.answer == "classes" else 2
-        last = list(encoder.layers.values())[-1]
-        return nn.ModuleDict({"color": Decoder(last, channels, self.side, self.positions), "bins": bins})
+        return nn.ModuleDict({"color": Decoder(encoder.last, channels, self.side, self.positions), "bins": bins})
 
     @property
     def positions(self) -> int:
@@ -117,7 +116,7 @@ class Colorization(CropTask):
 
     def _answer(self, encoder: Encoder, heads: nn.ModuleDict, images: Tensor) -> Tensor:
         """(B, 3, S, S) -> (B, Q or 2, G, G) in float32."""
-        seen = list(encoder.features(encoder.look(images)).values())[-1]
+        seen = encoder.last_features(images)
         answer: Tensor = heads["color"](seen)
         return answer.float()
 

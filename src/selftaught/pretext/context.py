@@ -87,7 +87,7 @@ class Context(Task):
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A layer for each tile alone (fc6 of the paper), then two for a pair and the eight answers (fc7 to fc9)."""
         require_readable(encoder, tile_pixels(self.size, self.tile))
-        channels = list(encoder.layers.values())[-1].channels
+        channels = encoder.last.channels
         pair = nn.Sequential(
             dense(2 * UNITS, UNITS, affine=False), dense(UNITS, UNITS, affine=False), nn.Linear(UNITS, len(STEPS))
         )

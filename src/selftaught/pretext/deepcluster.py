@@ -94,7 +94,7 @@ class DeepCluster(CropTask):
                 "deepcluster takes %d clusters and not %d, so that each has %d images on average",
                 count, self.clusters, self.per_cluster,
             )  # fmt: skip
-        channels = list(encoder.layers.values())[-1].channels
+        channels = encoder.last.channels
         top = nn.Linear(512 if self.head == "mlp" else channels, count)
         _begin_anew(top, torch.Generator().manual_seed(torch.initial_seed()))
         body: nn.Module = nn.Identity()

@@ -82,7 +82,7 @@ class IGPT(Task):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """One linear layer from the last layer to the logits of K colours."""
-        channels = list(encoder.layers.values())[-1].channels
+        channels = encoder.last.channels
         color = nn.Linear(channels, len(_reader(encoder).look.colors), bias=False)
         # Not the embedding transposed: the release has a matrix of its own, and it begins at zero (`model.py`), so that
         # the first loss is log K exactly.

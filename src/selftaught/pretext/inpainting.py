@@ -76,7 +76,7 @@ class Inpainting(CropTask):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Bottleneck and decoder of the last layer, the mean colour, which fills what is hidden, and the critic."""
-        decoder = Decoder(list(encoder.layers.values())[-1], 3, self.side)
+        decoder = Decoder(encoder.last, 3, self.side)
         channels, height, width = _last_map(encoder, self.side)
         fill = nn.Module()
         fill.register_buffer("color", mean_color(source, self.side))
@@ -136,7 +136,7 @@ class Inpainting(CropTask):
 
     def _answer(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> Tensor:
         """What is made of what is shown: (B, 3, S, S) float32 from -1 to 1, the hole and all else."""
-        seen = list(encoder.features(encoder.look(_holed(heads, views))).values())[-1]
+        seen = encoder.last_features(_holed(heads, views))
         decoded: Tensor = heads["decoder"](heads["bottleneck"](seen))
         return decoded.float().tanh()
 
@@ -175,7 +175,7 @@ def _last_map(encoder: Encoder, size: int) -> torch.Size:
     """C, h and w of the last layer for views of `size` pixels."""
     training = encoder.training
     with torch.no_grad():
-        *_, last = encoder.eval().features(encoder.look(torch.zeros(1, 3, size, size))).values()
+        last = encoder.eval().last_features(torch.zeros(1, 3, size, size))
     encoder.train(training)
     if last.ndim != 4:
         raise UserError(

@@ -91,7 +91,7 @@ class Jigsaw(Task):
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A layer for each tile alone, one for all tiles in their order (fc6, fc7 and fc8 of the paper), the orders."""
         require_readable(encoder, tile_pixels(self.size, self.tile))
-        channels, tiles = list(encoder.layers.values())[-1].channels, self.grid**2
+        channels, tiles = encoder.last.channels, self.grid**2
         orders = nn.Module()
         orders.register_buffer("known", distant_permutations(tiles, self.permutations).clone())
         order = classifier(tiles * UNITS, self.permutations, "mlp", hidden=2 * UNITS)

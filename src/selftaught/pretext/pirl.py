@@ -61,7 +61,7 @@ class PIRL(InstanceDiscrimination):
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """And g of turned images (`turned`) and of tiles (`tile`, `tiles`)."""
         heads = super().heads(encoder, source)
-        channels, d = list(encoder.layers.values())[-1].channels, self.dimensions
+        channels, d = encoder.last.channels, self.dimensions
         if self._turns:
             heads["turned"] = embedding(channels, d, self.head)
         if self._shuffles:

@@ -47,7 +47,7 @@ class Rotation(CropTask):
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """One classifier on the pooled last layer."""
         require_readable(encoder, self.side, "crop")
-        channels = list(encoder.layers.values())[-1].channels
+        channels = encoder.last.channels
         return nn.ModuleDict({"angle": classifier(channels, len(self.angles), self.head)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
