@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from benchmarks.images import noise, stored
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish, rate
-from selftaught.bank import unit
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.data.stored import StoredBatch
 from selftaught.encoders import make_encoder
+from selftaught.parts.bank import unit
 from selftaught.pretext.npid import NPID
 from selftaught.training.loop import Pretraining, Trainer
 from selftaught.training.machine import keep_freed_memory

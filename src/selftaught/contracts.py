@@ -153,7 +153,7 @@ class Relabelling:
 class Task(ABC):
     """A pretext task: hyperparameters only. What has weights or memory is built by `heads` and lives there.
 
-    A task imports `contracts, augment, heads, losses, errors`, never another task, `training` or `data`.
+    A task imports `contracts, augment, parts, errors`, never another task, `training` or `data`.
     """
 
     wants: ClassVar[Mapping[str, object]] = {}

@@ -7,7 +7,7 @@ from torch import nn
 from selftaught.encoders.alexnet import AlexNet
 from selftaught.encoders.convnet import ConvNet
 from selftaught.errors import UserError
-from selftaught.generators import uniform_noise
+from selftaught.parts.generators import uniform_noise
 from selftaught.pretext.bigan import BiGAN, Code, PairCritic
 from toys import ToyEncoder, ToySource
 

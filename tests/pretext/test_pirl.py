@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.bank import unit
 from selftaught.contracts import Task
 from selftaught.errors import UserError
-from selftaught.heads import embedding
+from selftaught.parts.bank import unit
+from selftaught.parts.heads import embedding
 from selftaught.pretext.npid import NPID
 from selftaught.pretext.pirl import PIRL
 from toys import ToyBatch, ToyEncoder, ToySource

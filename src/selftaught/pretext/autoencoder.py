@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from selftaught.augment.lab import lab_to_rgb, rgb_to_lab
 from selftaught.augment.warp import moved
 from selftaught.contracts import Batch, Encoder, Layer, Outcome, Source, Views
-from selftaught.crops import CropTask
-from selftaught.decoders import Decoder
 from selftaught.errors import UserError
+from selftaught.parts.crops import CropTask
+from selftaught.parts.decoders import Decoder
 
 
 @dataclass(frozen=True)

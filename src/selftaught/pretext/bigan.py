@@ -24,8 +24,8 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
-from selftaught.generators import MOST, GenerationGame
-from selftaught.norms import untracked
+from selftaught.parts.generators import MOST, GenerationGame
+from selftaught.parts.norms import untracked
 
 POSITIONS = 4
 """Positions along the map that a code is read off: as many as along the one that a generator begins with."""

@@ -21,9 +21,9 @@ from torch import Tensor, nn
 from selftaught.augment.lab import gamut, lab_to_rgb, rgb_to_lab, rgb_to_lightness
 from selftaught.augment.warp import identity
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
-from selftaught.crops import CropTask
-from selftaught.decoders import Decoder
 from selftaught.errors import UserError
+from selftaught.parts.crops import CropTask
+from selftaught.parts.decoders import Decoder
 
 GREY = 5.0
 """An image is grey if no position has |a| or |b| above this: it says nothing (the release's `NonGrayMaskLayer`)."""

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from selftaught.augment.color import random_color, recolor
 from selftaught.augment.warp import identity, moved
-from selftaught.clusters import kmeans, nmi, require_faiss, whitened
 from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Views
-from selftaught.crops import CropTask
 from selftaught.errors import UserError
-from selftaught.heads import HeadKind
+from selftaught.parts.clusters import kmeans, nmi, require_faiss, whitened
+from selftaught.parts.crops import CropTask
+from selftaught.parts.heads import HeadKind
 
 READ = 256
 """Images that the encoder sees at a time while they are clustered."""

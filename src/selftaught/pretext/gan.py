@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Outcome, Source, Views
-from selftaught.generators import GenerationGame
-from selftaught.norms import untracked
+from selftaught.parts.generators import GenerationGame
+from selftaught.parts.norms import untracked
 
 
 @dataclass(frozen=True)

@@ -24,9 +24,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 from selftaught.augment.masks import block_masks, center_masks, center_side, free_masks, require_maskable, rim
 from selftaught.augment.warp import identity, moved
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
-from selftaught.crops import CropTask
-from selftaught.decoders import ChannelwiseDense, Decoder
 from selftaught.errors import UserError
+from selftaught.parts.crops import CropTask
+from selftaught.parts.decoders import ChannelwiseDense, Decoder
 
 SURVEY = 2048
 """The most images that the mean colour is measured on."""

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from selftaught.bank import unit
 from selftaught.contracts import Encoder, Outcome, Views
 from selftaught.errors import UserError
-from selftaught.instances import InstanceDiscrimination, memory
+from selftaught.parts.bank import unit
+from selftaught.parts.instances import InstanceDiscrimination, memory
 
 
 @dataclass(frozen=True)

@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from selftaught.augment.tiles import grid_tiles, mosaic, require_fit, tile_pixels
 from selftaught.augment.warp import moved, random_crop, require_shares
-from selftaught.bank import unit
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
-from selftaught.heads import embedding, require_readable
-from selftaught.instances import InstanceDiscrimination, memory
+from selftaught.parts.bank import unit
+from selftaught.parts.heads import embedding, require_readable
+from selftaught.parts.instances import InstanceDiscrimination, memory
 
 TILES = 9
 

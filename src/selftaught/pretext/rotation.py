@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from selftaught.augment.warp import affine, moved
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
-from selftaught.crops import CropTask
 from selftaught.errors import UserError
-from selftaught.heads import HeadKind, classifier, require_readable
+from selftaught.parts.crops import CropTask
+from selftaught.parts.heads import HeadKind, classifier, require_readable
 
 
 @dataclass(frozen=True)

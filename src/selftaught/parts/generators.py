@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from selftaught.augment.warp import moved
 from selftaught.contracts import Batch, Views
-from selftaught.crops import CropTask
 from selftaught.errors import UserError
+from selftaught.parts.crops import CropTask
 
 MOST = 512
 """Channels of the smallest map, at most (as in the release of BiGAN; DCGAN has 1,024)."""

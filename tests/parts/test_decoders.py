@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from selftaught.contracts import Layer
-from selftaught.decoders import ChannelwiseDense, Decoder
 from selftaught.errors import UserError
+from selftaught.parts.decoders import ChannelwiseDense, Decoder
 
 
 @pytest.mark.parametrize(

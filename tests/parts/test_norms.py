@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from selftaught.norms import untracked
+from selftaught.parts.norms import untracked
 
 
 def net() -> nn.Sequential:

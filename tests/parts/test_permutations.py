@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from selftaught.errors import UserError
-from selftaught.permutations import candidates, distant_permutations
+from selftaught.parts.permutations import candidates, distant_permutations
 
 
 def greedy(looked_through, count):

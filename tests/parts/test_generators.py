@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from selftaught.errors import UserError
-from selftaught.generators import MOST, Generator, uniform_noise
+from selftaught.parts.generators import MOST, Generator, uniform_noise
 
 
 @pytest.mark.parametrize("size", [8, 12, 15, 16, 24, 30, 32, 33, 48, 96, 100])

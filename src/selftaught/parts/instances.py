@@ -18,11 +18,11 @@ from torch import Tensor, nn
 
 from selftaught.augment.color import random_color, recolor, require_jitter
 from selftaught.augment.warp import identity, moved
-from selftaught.bank import BankKind, MemoryBank, Recalled, draw, ranked_first, require_bank, require_others
 from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Views
-from selftaught.crops import CropTask
-from selftaught.heads import HeadKind, embedding, require_readable
-from selftaught.losses import nce
+from selftaught.parts.bank import BankKind, MemoryBank, Recalled, draw, ranked_first, require_bank, require_others
+from selftaught.parts.crops import CropTask
+from selftaught.parts.heads import HeadKind, embedding, require_readable
+from selftaught.parts.losses import nce
 
 
 @dataclass(frozen=True)

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from selftaught import bank as bank_module
-from selftaught.bank import BankKind, MemoryBank, draw, ranked_first, require_bank, require_others, unit
 from selftaught.errors import UserError
+from selftaught.parts import bank as bank_module
+from selftaught.parts.bank import BankKind, MemoryBank, draw, ranked_first, require_bank, require_others, unit
 
 KINDS: tuple[BankKind, ...] = ("device", "half", "host")
 

@@ -7,8 +7,8 @@ import torch
 from sklearn.decomposition import PCA
 from sklearn.metrics import normalized_mutual_info_score
 
-from selftaught.clusters import kmeans, nmi, whitened
 from selftaught.errors import UserError
+from selftaught.parts.clusters import kmeans, nmi, whitened
 
 
 def blobs(count: int = 300, groups: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:

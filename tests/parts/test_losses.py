@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from selftaught.losses import nce
+from selftaught.parts.losses import nce
 
 OWN = [2.0, -1.5, 0.3]
 OTHERS = [[0.5, -2.0, 1.0, 3.0], [0.0, 0.0, 0.1, -4.0], [5.0, 4.0, -1.0, 0.2]]
