@@ -27,7 +27,7 @@ def filled(images: int = 12, dimensions: int = 6, kind: BankKind = "device") -> 
 
 
 def negatives_of(bank: MemoryBank, index: Tensor, drawn: Tensor) -> list[list[int]]:
-    return [drawn[~row].tolist() for row in bank.recall(index, drawn).dropped]
+    return [drawn[row == 0].tolist() for row in bank.recall(index, drawn).dropped]
 
 
 # --- who is compared with whom ---------------------------------------------------------------------------------------

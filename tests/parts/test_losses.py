@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from selftaught.parts.losses import nce
 
@@ -72,3 +73,26 @@ def test_scores_far_apart_and_half_precision_stay_finite_and_exact():
     assert found.dtype == torch.float32
     assert found.isfinite().all()
     assert torch.equal(found, nce(own.bfloat16().float(), others.bfloat16().float()))
+
+
+def test_slopes_by_hand_are_those_of_finite_differences_and_of_autograd():
+    generator = torch.Generator().manual_seed(0)
+    own = (3 * torch.randn(5, generator=generator)).requires_grad_()
+    others = 4 * torch.randn(5, 7, generator=generator)
+    others[torch.arange(5), torch.tensor([0, 6, 3, 3, 1])] = -torch.inf
+    others.requires_grad_()
+    weight = torch.rand(5, generator=generator)
+
+    def plain(own, others):
+        log_c = others.logsumexp(1)
+        return F.softplus(log_c - own) + F.softplus(others - log_c[:, None]).sum(1)
+
+    expected = torch.autograd.grad(plain(own, others) @ weight, (own, others))
+    found = torch.autograd.grad(nce(own, others) @ weight, (own, others))
+    torch.testing.assert_close(nce(own, others), plain(own, others))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    low, high = own.detach().clone(), own.detach().clone()
+    low[2] -= 1e-2
+    high[2] += 1e-2
+    slope = (nce(high, others) - nce(low, others))[2] / 2e-2
+    torch.testing.assert_close(found[0][2], slope * weight[2], rtol=1e-2, atol=1e-4)

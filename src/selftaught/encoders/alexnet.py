@@ -12,6 +12,7 @@ figures come from other networks.
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
+from selftaught.encoders.chain import chained
 from selftaught.encoders.look import make_look
 from selftaught.errors import UserError, unknown
 
@@ -65,8 +66,4 @@ class AlexNet(Encoder):
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
         """(B, look.channels, H, W) -> conv1 (B, 96, ...), conv2 (B, 256, ...), conv3 and conv4 384, conv5 256."""
-        features = {}
-        for name, convolution in self.convolutions.items():
-            seen = convolution(seen)
-            features[name] = seen
-        return features
+        return chained(self.convolutions, seen)

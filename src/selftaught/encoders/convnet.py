@@ -9,6 +9,7 @@ cost grows slowly with their size. Chosen among ten plain nets at one minute of 
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
+from selftaught.encoders.chain import chained
 from selftaught.encoders.look import make_look
 from selftaught.errors import UserError
 
@@ -41,11 +42,7 @@ class ConvNet(Encoder):
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
         """(B, look.channels, H, W) -> `layer1` to `layer3`, (B, C, H / stride, W / stride) each."""
-        features = {}
-        for name, block in self.blocks.items():
-            seen = block(seen)
-            features[name] = seen
-        return features
+        return chained(self.blocks, seen)
 
 
 def _block(inputs: int, outputs: int, kernel: int = 3, stride: int = 1) -> nn.Sequential:

@@ -10,6 +10,7 @@ It shrinks by 4 whatever the size of the views, so views much larger than 64 pix
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
+from selftaught.encoders.chain import chained
 from selftaught.encoders.look import make_look
 from selftaught.errors import UserError
 
@@ -49,11 +50,7 @@ class NIN(Encoder):
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
         """(B, look.channels, H, W) -> block1 (B, 96, H/2, W/2), then (B, 192, H/4, W/4) each, rounded up."""
-        features = {}
-        for name, block in self.blocks.items():
-            seen = block(seen)
-            features[name] = seen
-        return features
+        return chained(self.blocks, seen)
 
 
 def _block(inputs: int, widths: tuple[int, int, int], kernel: int, pool: nn.Module) -> nn.Sequential:

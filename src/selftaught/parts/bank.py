@@ -44,7 +44,7 @@ class Recalled(NamedTuple):
     drawn: Tensor
     """(m + 1, D) the entries drawn for all."""
     dropped: Tensor
-    """(B, m + 1) True where an entry is none of the image's m negatives: once per row."""
+    """(B, m + 1) -inf where an entry is none of the image's m negatives, once per row, and 0 elsewhere."""
 
     def scores(self, anchors: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Compare unit vectors (B, D) with the entries, in float32.
@@ -54,8 +54,7 @@ class Recalled(NamedTuple):
         """
         with torch.autocast(anchors.device.type, enabled=False):  # in bf16 a cosine / 0.07 is off by 0.05
             anchors = anchors.float() / temperature
-            others = (anchors @ self.drawn.T).masked_fill_(self.dropped, -torch.inf)
-            return (anchors * self.own).sum(1), others
+            return (anchors * self.own).sum(1), torch.addmm(self.dropped, anchors, self.drawn.T)
 
 
 class MemoryBank(nn.Module):
@@ -97,9 +96,11 @@ class MemoryBank(nn.Module):
 
     def recall(self, index: Tensor, drawn: Tensor) -> Recalled:
         """The entries of the images `index` (B,) and those of `drawn` (m + 1,), which `draw` gave."""
-        dropped = drawn == index[:, None]
-        dropped[:, -1] |= ~dropped.any(1)
-        return Recalled(self.read(index), self.read(drawn), dropped)
+        own = drawn == index[:, None]
+        own[:, -1] |= ~own.any(1)
+        entries = self.read(drawn)
+        dropped = torch.zeros(own.shape, device=entries.device).masked_fill_(own, -torch.inf)
+        return Recalled(self.read(index), entries, dropped)
 
     def fill(self, source: Source, remember: Callable[[Batch], Tensor]) -> None:
         """Begin with what an encoder says of every image, once: `remember` takes a batch to features (B, D)."""
