@@ -28,6 +28,7 @@ MAY = {
     "profiling": {"build", "data", "errors", "settings", "training"},
     "demo": {"build", "data", "downstream", "errors", "pretraining"},
     "flags": {"errors", "settings", "training"},
+    "mistakes": set(),
     "cli": {
         "data",
         "demo",
@@ -35,6 +36,7 @@ MAY = {
         "encoders",
         "errors",
         "flags",
+        "mistakes",
         "pretext",
         "pretraining",
         "profiling",

@@ -12,6 +12,7 @@ from cyclopts.exceptions import CycloptsError
 
 import selftaught
 from selftaught.errors import UserError
+from selftaught.mistakes import sentence
 
 Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object and nothing else.", negative="")]
 
@@ -31,10 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise UserError(f"an argument must be without null characters, found {odd[0][:80]!r}: leave them out.")
         application(given)(given, exit_on_error=False, print_error=False, result_action="return_value")
     except (UserError, CycloptsError) as error:
-        said = " ".join(str(error).split())
-        argument = getattr(error, "argument", None)
-        about = f"{argument.name}: " if argument is not None and argument.name not in said else ""
-        print(f"selftaught: {about}{said}", file=sys.stderr)
+        said = sentence(error) if isinstance(error, CycloptsError) else " ".join(str(error).split())
+        print(f"selftaught: {said}", file=sys.stderr)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `selftaught list tasks | head -1`

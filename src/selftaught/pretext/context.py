@@ -10,7 +10,6 @@ as in the paper. Positions can also be told without looking at what is shown: by
 Letters: B images, K tiles, P ordered pairs of neighbours among them.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -37,6 +36,9 @@ from selftaught.parts.heads import dense, require_readable
 
 STEPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """The eight answers: rows down and columns to the right, from the first tile to the second."""
+
+COARSEST = 10
+"""Pixels along a tile that was shrunk, at least (released code: 10 to 95 of 96)."""
 
 UNITS = 512
 """Of every layer of the head; 4096 in the paper, for a larger encoder."""
@@ -70,8 +72,8 @@ class Context(Task):
     """Against the fringes of lenses: drop all but one colour of each tile for noise, project colours so that green and
     magenta go (the paper finds the two alike), or keep colours, fringes and all."""
     pixelate: float = 1 / 3
-    """Share of the tiles that are shrunk, to as little as a tenth of their side, and magnified again, so that nothing
-    hangs on the grain of pixels. The share is the released code's; the paper gives none."""
+    """Share of the tiles that are shrunk, to as little as ten pixels a side, and magnified again, so that nothing hangs
+    on the grain of pixels. The share and the pixels are the released code's."""
     scale: tuple[float, float] = (0.6, 1.0)
     """Share of the image's area that the tiles are cut from, smallest and largest."""
     flip: bool = True
@@ -104,7 +106,7 @@ class Context(Task):
         if self.color == "project":
             tiles = recolor(tiles, *projection(torch.ones(len(tiles))))
         # One size a step for all tiles that are shrunk: each at its own would be a batch for each.
-        coarse = int(torch.randint(math.ceil(side / 10), side, (), generator=generator))
+        coarse = int(torch.randint(min(COARSEST, side - 1), side, (), generator=generator))
         chosen = coin(self.pixelate, len(tiles), generator)
         tiles = pixelate(tiles, chosen, coarse) if chosen.any() else tiles
         tiles = normalize_tiles(tiles) if self.normalize else tiles
