@@ -10,10 +10,10 @@ WANTED: dict[type | None, str] = {int: "a whole number", float: "a number", bool
 def sentence(error: CycloptsError) -> str:
     """One line about what cyclopts could not read."""
     command = " ".join(["selftaught", *(error.command_chain or ())])
-    if isinstance(error, CoercionError) and error.token is not None and error.msg is None:
-        if wanted := WANTED.get(_kind(error.target_type)):
-            name = error.token.keyword or (error.argument.name if error.argument else "a value")
-            return f"{name} must be {wanted}, found {error.token.value!r}: give one, or leave it out."
+    if isinstance(error, CoercionError) and error.token is not None and _kind(error.target_type) in WANTED:
+        name = error.token.keyword or (error.argument.name if error.argument else "a value")
+        wanted = WANTED[_kind(error.target_type)]
+        return f"{name} must be {wanted}, found {error.token.value!r}: give one, or leave it out."
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         name, (count, _) = error.keyword or error.argument.name, error.argument.token_count()
         if name in (error.root_input_tokens or ()):
