@@ -20,11 +20,11 @@ from recipes.experiment import IGPT, Experiment, Row, parser
 
 TASKS: dict[str, dict[str, Any]] = {
     "rotation": {},
-    "context": {},
-    "jigsaw": {},
+    "context": {"color": "keep", "pixelate": 0.0},  # tiles of 24 pixels, of photos shrunk to 160: no fringe, no grain
+    "jigsaw": {"permutations": 100},  # those of 1000 are told apart too late
     "deepcluster": {},
     "npid": {},
-    "pirl": {"transform": "rotation"},  # tiles of an image of 32 pixels are too small to show anything
+    "pirl": {},
     "autoencoder": {},
     "gan": {},
     "colorization": {},
@@ -33,6 +33,9 @@ TASKS: dict[str, dict[str, Any]] = {
     "igpt": IGPT,
 }
 """The variants: tasks, with what they need besides."""
+
+SMALL = {"pirl": {"transform": "rotation"}}
+"""The same at less than 64 pixels, where the tiles of a jigsaw are too small to show anything."""
 
 
 def main() -> None:
@@ -45,6 +48,7 @@ def main() -> None:
     given = options.parse_args()
     settings = {"encoder": "convnet", "threads": given.threads} | ({"size": given.size} if given.size else {})
     source = Path(given.data).stem
+    tasks = TASKS if (given.size or 0) >= 64 else {**TASKS, **SMALL}
     experiment = Experiment(given.data, given.out / source, settings, given.limit)
     names = given.only or list(TASKS)
     note = f"Layers were probed on {given.limit:,} images." if given.limit else ""
@@ -54,14 +58,14 @@ def main() -> None:
         for name in names:
             known = given.steps or steps.get(name)
             budget = {"steps": known} if known else {"minutes": given.minutes}
-            run = experiment.run(name, seed, **{"task": name, **TASKS[name], **budget})
+            run = experiment.run(name, seed, **{"task": name, **tasks[name], **budget})
             steps[name] = run.folder.read_config()["steps"]
             short[name].append(experiment.row(run))
             keep(given.kept, entry(name, source, given.minutes, steps[name], short[name], note))
         if seed == 0 and given.long:
             for name in names:
                 more = round(steps[name] * given.long / given.minutes)
-                run = experiment.run(f"{name} long", 0, **{"task": name, **TASKS[name], "steps": more})
+                run = experiment.run(f"{name} long", 0, **{"task": name, **tasks[name], "steps": more})
                 keep(given.kept, entry(name, source, given.long, more, [experiment.row(run)], note))
     print(table(json.loads(given.kept.read_text()), names, source))
 
