@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -69,32 +70,14 @@ def probe_layers(
     total = (seeds if baselines else 2 * seeds + 1) * (epochs * len(train) + len(test))
 
     with _bar(total, progress) as show:
-
-        def probe(subject: Encoder, seed: int, name: str) -> dict[str, Reading]:
-            def tick(doing: str, images: int) -> None:
-                show(f"{name}: {doing}", images)
-
-            # Channels last: a convnet's features and their pooling took 0.55 of the time (1,280 images, one thread).
-            subject = subject.to(viewing.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-            if protocol == "fast":
-                return fast(subject, train, test, viewing, seed, tick)
-            return paper(subject, train, test, viewing, seed, tick, recipe)
-
-        def random(seed: int) -> Encoder:
-            untrained = fresh(seed).to(viewing.device)
-            calibrate(untrained, train, size, viewing.device)
-            return untrained
-
+        probe = _Probe(train, test, viewing, protocol, recipe, show)
         renewed = recalibrate and calibrate(encoder.to(viewing.device), train, size, viewing.device)
         trained = [probe(encoder, seed, "trained") for seed in range(seeds)]
         if baselines:
-            pixels, random_rows = (
-                baselines.pixels,
-                {row.layer: (row.random, row.random_std) for row in baselines.layers},
-            )
+            pixels, random = baselines.pixels, {row.layer: (row.random, row.random_std) for row in baselines.layers}
         else:
             pixels = probe(Pixels(dimensions), 0, "pixels")["pixels"].accuracy
-            random_rows = _spreads([probe(random(seed), seed, "random") for seed in range(seeds)])
+            random = _spreads([probe(probe.calibrated(fresh(seed)), seed, "random") for seed in range(seeds)])
 
     counts = [_class_counts(source, viewing.device) for source in (train, test)]
     table = ProbeTable(
@@ -102,7 +85,7 @@ def probe_layers(
         chance=int(counts[1].max()) / int(counts[1].sum()),
         pixels=pixels,
         layers=tuple(
-            Row(layer, *spread, *random_rows[layer], trained[0][layer].dimensions, trained[0][layer].penalty)
+            Row(layer, *spread, *random[layer], trained[0][layer].dimensions, trained[0][layer].penalty)
             for layer, spread in _spreads(trained).items()
         ),
         spread=_spread(seeds, protocol),
@@ -116,6 +99,35 @@ def probe_layers(
     if baselines and baselines.setting != table.setting:
         raise ValueError(f"baselines of another probe: {baselines.setting}, not {table.setting}")
     return table
+
+
+@dataclass(frozen=True)
+class _Probe:
+    """All but whom it asks."""
+
+    train: Source
+    test: Source
+    viewing: Viewing
+    protocol: Protocol
+    recipe: Recipe | None
+    show: Tick
+
+    def __call__(self, subject: Encoder, seed: int, name: str) -> dict[str, Reading]:
+        """Layer -> how well it was read."""
+
+        def tick(doing: str, images: int) -> None:
+            self.show(f"{name}: {doing}", images)
+
+        # Channels last: a convnet's features and their pooling took 0.55 of the time (1,280 images, one thread).
+        subject = subject.to(self.viewing.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.protocol == "fast":
+            return fast(subject, self.train, self.test, self.viewing, seed, tick)
+        return paper(subject, self.train, self.test, self.viewing, seed, tick, self.recipe)
+
+    def calibrated(self, encoder: Encoder) -> Encoder:
+        """The encoder with the batch statistics of whole training images."""
+        calibrate(encoder.to(self.viewing.device), self.train, self.viewing.size, self.viewing.device)
+        return encoder
 
 
 def _check(train: Source, test: Source, seeds: int, protocol: str) -> None:
