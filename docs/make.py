@@ -163,7 +163,8 @@ def result(found: Mapping[str, Any]) -> str:
         rows.append((layer["layer"], shown, f"{layer['random']:.3f}", f"{layer['accuracy'] - layer['random']:+.3f}"))
     seeds = f"{found['seeds']} seed{'s' if found['seeds'] != 1 else ''}"
     steps = f" ({found['steps']:,} steps)" if "steps" in found else ""
-    parts = [f"{found['data']}, {value(found['minutes'])} minutes{steps}, {seeds}:"]
+    options = f", with {code(found['options'])}" if found.get("options") else ""
+    parts = [f"{found['data']}, {value(found['minutes'])} minutes{steps}, {seeds}{options}:"]
     if found.get("command"):
         parts.append(f"    {found['command']}")
     parts.append(table(("layer", "accuracy", "random weights", "gain"), rows))

@@ -12,7 +12,7 @@ About 16 minutes per task for the three short runs and their probes and 17 for t
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,16 +61,18 @@ def main() -> None:
             run = experiment.run(name, seed, **{"task": name, **tasks[name], **budget})
             steps[name] = run.folder.read_config()["steps"]
             short[name].append(experiment.row(run))
-            keep(given.kept, entry(name, source, given.minutes, steps[name], short[name], note))
+            keep(given.kept, entry(name, source, given.minutes, steps[name], short[name], tasks[name], note))
         if seed == 0 and given.long:
             for name in names:
                 more = round(steps[name] * given.long / given.minutes)
                 run = experiment.run(f"{name} long", 0, **{"task": name, **tasks[name], "steps": more})
-                keep(given.kept, entry(name, source, given.long, more, [experiment.row(run)], note))
+                keep(given.kept, entry(name, source, given.long, more, [experiment.row(run)], tasks[name], note))
     print(table(json.loads(given.kept.read_text()), names, source))
 
 
-def entry(task: str, data: str, minutes: float, steps: int, rows: Sequence[Row], note: str = "") -> dict[str, Any]:
+def entry(
+    task: str, data: str, minutes: float, steps: int, rows: Sequence[Row], options: Mapping[str, Any], note: str = ""
+) -> dict[str, Any]:
     """What some seeds of one task came to, as it is kept."""
     layers = []
     for name in rows[0]:
@@ -85,7 +87,7 @@ def entry(task: str, data: str, minutes: float, steps: int, rows: Sequence[Row],
             }
         )
     about = {"task": task, "data": data, "minutes": minutes, "steps": steps, "seeds": len(rows)}
-    return {**about, "layers": layers, **({"note": note} if note else {})}
+    return {**about, **({"options": options} if options else {}), "layers": layers, **({"note": note} if note else {})}
 
 
 def keep(path: Path, found: dict[str, Any]) -> None:
@@ -106,9 +108,10 @@ def table(entries: Sequence[dict[str, Any]], names: Sequence[str], data: str) ->
         layers = one["layers"]
         best, random = max(layer["accuracy"] for layer in layers), max(layer["random"] for layer in layers)
         shown = " / ".join(f"{layer['accuracy']:.3f}" for layer in layers)
+        with_options = "".join(f" `{name}={value}`" for name, value in one.get("options", {}).items())
         lines.append(
-            f"| {one['task']} | {one['minutes']:g} ({one['steps']:,}) | {one['seeds']} | {shown} | {best:.3f} | "
-            f"{random:.3f} | {best - random:+.3f} |"
+            f"| {one['task']}{with_options} | {one['minutes']:g} ({one['steps']:,}) | {one['seeds']} | {shown} | "
+            f"{best:.3f} | {random:.3f} | {best - random:+.3f} |"
         )
     return "\n".join(lines)
 

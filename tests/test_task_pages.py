@@ -58,6 +58,8 @@ def test_a_measured_row_stands_on_the_page_with_its_best_layer_in_bold(make):
     found = {"task": "rotation", "data": "cifar10", "minutes": 3.5, "steps": 1200, "seeds": 3, "layers": layers}
     page = make.page("rotation", [{**found, "command": "selftaught x", "note": "A < B."}])
     assert "cifar10, 3.5 minutes (1,200 steps), 3 seeds:" in page
+    page_of_another = make.page("rotation", [{**found, "options": {"head": "mlp", "flip": False}}])
+    assert "3 seeds, with `--head mlp --no-flip`:" in page_of_another
     assert "| first | 0.500 ± 0.010 | 0.450 | +0.050 |" in page
     assert "| last | **0.610** | 0.400 | +0.210 |" in page
     assert "\n    selftaught x\n" in page

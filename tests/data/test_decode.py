@@ -75,6 +75,13 @@ def test_sixteen_bits_are_divided_by_257(kind: str, order: str) -> None:
     assert np.array_equal(pixels(encoded(image, kind))[..., 0], np.rint(values / 257))
 
 
+@pytest.mark.parametrize("most", [0, 3000, 4095, 4096])
+def test_twelve_bits_in_a_file_of_sixteen_are_no_darkness(most: int) -> None:
+    values = np.linspace(0, most, 256).reshape(16, 16).round().astype(np.uint16)
+    found = pixels(encoded(Image.fromarray(values), "PNG"))[..., 0]
+    assert np.array_equal(found, np.rint(values / (4095 if most < 4096 else 65535) * 255))
+
+
 def test_numbers_without_a_range() -> None:
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     expected = np.rint(ramp * 255)

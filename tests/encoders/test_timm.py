@@ -145,5 +145,5 @@ def test_pretrained_weights_without_network_or_with_a_small_stem(monkeypatch):
         Timm(name="resnet18", size=128, pretrained=True)
     monkeypatch.setattr(timm, "create_model", lambda name, **o: create(name, **o | {"pretrained": False}))
     with pytest.raises(UserError, match="want its 7 x 7 stem, which small replaces: set one to false"):
-        Timm(name="resnet18", size=32, pretrained=True)
-    assert Timm(name="resnet18", size=32, pretrained=True, small=False).layers["stem"].stride == 2
+        Timm(name="resnet18", size=32, pretrained=True, small=True)
+    assert Timm(name="resnet18", size=32, pretrained=True).layers["stem"].stride == 2

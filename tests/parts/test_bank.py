@@ -4,10 +4,12 @@ import copy
 import io
 import logging
 from itertools import combinations
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.errors import UserError
@@ -117,6 +119,37 @@ def test_entries_begin_at_length_one_and_apart(kind):
     cosines = (entries @ entries.T)[~torch.eye(500, dtype=torch.bool)]
     assert abs(float(cosines.mean())) < 0.005
     assert float(cosines.std()) == pytest.approx(128**-0.5, rel=0.05)
+
+
+class Numbered:
+    """A source and its batches, of which only the indices matter."""
+
+    def __init__(self, images: int) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return self.images
+
+    def batch(self, indices: Tensor, device: torch.device) -> SimpleNamespace:
+        return SimpleNamespace(index=indices)
+
+
+@pytest.mark.parametrize("images", [1, 2, 255, 257, 513])
+def test_a_bank_is_filled_once_in_parts_of_like_size_and_in_any_order(images):
+    parts: list[Tensor] = []
+
+    def remember(batch: SimpleNamespace) -> Tensor:
+        parts.append(batch.index)
+        return torch.stack([batch.index.float(), torch.ones(len(batch.index))], 1)
+
+    bank = MemoryBank(images, 2)
+    bank.fill(Numbered(images), remember, seeded())
+    assert torch.cat(parts).sort().values.tolist() == list(range(images))
+    assert all(len(part) > 1 for part in parts) or images == 1  # no batch norm takes a batch of one
+    assert len(parts) == 1 or all(part.float().mean() == pytest.approx(images / 2, rel=0.2) for part in parts)
+    expected = F.normalize(torch.stack([torch.arange(images).float(), torch.ones(images)], 1))
+    torch.testing.assert_close(bank.entries, expected)
+    bank.fill(Numbered(images), lambda batch: pytest.fail("filled again"), seeded())
 
 
 @pytest.mark.parametrize("kind", KINDS)

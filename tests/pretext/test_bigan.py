@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from selftaught.contracts import Layer
 from selftaught.encoders.alexnet import AlexNet
 from selftaught.encoders.convnet import ConvNet
 from selftaught.errors import UserError
@@ -156,8 +157,10 @@ def test_it_works_with_the_encoders_of_the_papers(encoder, size):
 
 
 def test_an_encoder_without_a_map_is_refused():
-    with pytest.raises(UserError, match=r"found \(2, 9, 16\)"):
-        Code(16, 4, normed=True)(torch.zeros(2, 9, 16))
+    vectors = ToyEncoder(size=32)
+    vectors.layers = {"only": Layer(16, 0)}
+    with pytest.raises(UserError, match="whose last layer is a map, found one without positions"):
+        BiGAN(size=32).heads(vectors, ToySource())
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,12 @@ def test_weights_are_equation_4_of_the_paper():
     assert (prior * heads["bins"].weights).sum().item() == pytest.approx(1, abs=1e-4)
 
 
+def test_weights_are_finite_however_far_a_bin_is_from_all_that_was_seen():
+    weights = setting(Colorization(size=16, uniform=0.0), Colored())[1]["bins"].weights
+    assert weights.isfinite().all()
+    assert weights.amin() > 0
+
+
 def test_with_uniform_1_all_bins_weigh_the_same():
     heads = setting(Colorization(size=16, uniform=1.0), Colored())[1]
     torch.testing.assert_close(heads["bins"].weights, torch.ones(len(gamut())))

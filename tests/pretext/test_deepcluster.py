@@ -130,6 +130,14 @@ def test_clusters_are_of_whole_images_and_their_features():
     assert torch.minimum(of_dark, of_bright).sum() < 6  # of 30, were they alike to the clusters
 
 
+def test_images_that_took_no_part_are_not_counted_as_mistaken():
+    made = Made(clusters=4, per_cluster=5, head="linear")
+    views = made.task.views(made.source.batch(torch.tensor([3, 8, 20]), CPU), torch.Generator().manual_seed(0))
+    answers = (made.encoder(views["images"]) @ made.heads["top"].weight.T + made.heads["top"].bias).argmax(1)
+    made.heads["clusters"].of[torch.tensor([3, 8, 20])] = torch.tensor([-1, int(answers[1]), -1])
+    assert made.task.loss(made.encoder, made.heads, views)[1]["accuracy"] == 1
+
+
 @pytest.mark.parametrize("head", ["mlp", "linear"])
 def test_the_loss_is_cross_entropy_with_the_clusters(head):
     made = Made(clusters=4, per_cluster=5, head=head)

@@ -5,6 +5,7 @@ import pytest
 import torch
 from torch import nn
 
+from selftaught.encoders import make_encoder
 from selftaught.encoders.convnet import ConvNet
 from selftaught.errors import UserError
 from selftaught.pretext import TASKS, task_class
@@ -131,12 +132,17 @@ def test_the_generator_comes_to_make_the_mean_image_and_neither_wins():
         ({"latent": 0}, "--latent and --generator-width must be at least 1, found 0 and 64"),
         ({"generator_width": 0}, "found 100 and 0"),
         ({"scale": (0.9, 0.1)}, "--scale must be two shares"),
-        ({"crop": 1.5}, "--crop must be two shares"),
+        ({"crop": 1.5}, "--crop must be a share of --size above 0 and up to 1, found 1.5"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong, says):
     with pytest.raises(UserError, match=says):
         GAN(**wrong)
+
+
+def test_a_reader_of_tokens_is_refused():
+    with pytest.raises(UserError, match="found one that reads tokens, through which no generator can learn"):
+        GAN(size=16).heads(make_encoder("gpt", size=16), ToySource())
 
 
 def test_views_too_small_for_a_generator_are_refused():

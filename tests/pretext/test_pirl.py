@@ -217,6 +217,13 @@ def test_training_finds_images_again_however_shuffled_or_turned():
 # --- the transformations ---------------------------------------------------------------------------------------------
 
 
+def test_only_tiles_call_for_statistics_of_whole_images():
+    assert PIRL().tiled
+    assert PIRL(transform="both").tiled
+    assert not PIRL(transform="rotation").tiled
+    assert not PIRL(weight=0.0).tiled
+
+
 def test_turned_images_are_quarter_turns_all_four_alike():
     task, source = PIRL(size=16, transform="rotation", **PLAIN), ToySource()
     turns = []

@@ -88,6 +88,7 @@ def test_derived_seeds_differ_by_purpose_and_number():
 
 def test_schedules_by_their_formulas():
     cosine = Optimization(learning_rate=2.0, warmup=0.1)
+    assert cosine.rate(0.0) == 0.0
     assert cosine.rate(0.05) == pytest.approx(1.0)
     assert cosine.rate(0.1) == pytest.approx(2.0)
     assert cosine.rate(0.55) == pytest.approx(1.0)

@@ -53,9 +53,9 @@ class Pyramid:
                 seen = _bilinear(_take(self.level(index), owner[chosen], 0), flat[chosen], size)
                 if blended:
                     coarser = _bilinear(_take(self.level(index + 1), owner[chosen], 0), flat[chosen], size)
-                    share = (depth - floor)[chosen].to(out.device, out.dtype)
+                    share = moved((depth - floor)[chosen].to(out.dtype), out.device)
                     seen = torch.lerp(seen, coarser, share[:, None, None, None])
-                out[chosen.to(out.device)] = seen
+                out[moved(chosen, out.device)] = seen
         return out.reshape(count, views, *out.shape[1:])
 
 
@@ -100,7 +100,7 @@ def _take(images: Tensor, owner: Tensor, views: int) -> Tensor:
     """One picture per view, without a copy where one picture serves all or each serves one."""
     if len(images) == 1:
         return images.expand(len(owner), -1, -1, -1)
-    return images if views == 1 else images[owner.to(images.device)]
+    return images if views == 1 else images[moved(owner, images.device)]
 
 
 def _bilinear(images: Tensor, matrix: Tensor, size: int) -> Tensor:

@@ -177,7 +177,7 @@ class CropBatch(Batch):
             out = torch.empty(count * copies, 3, size, size, device=self._device)
             for photo in sorted(set(owner.tolist())):
                 chosen = (owner == photo).nonzero().flatten()
-                out[chosen.to(self._device)] = pyramids[photo].sample(placed[chosen][None], size)[0]
+                out[moved(chosen, self._device)] = pyramids[photo].sample(placed[chosen][None], size)[0]
         if self._source.cropping.crop_jitter:
             colors = (m.repeat_interleave(copies, 0) for m in self._source.colors(self._cpu_index))
             out = recolor(out, *colors)

@@ -161,7 +161,10 @@ def _upright(image: Image.Image) -> Image.Image:
 def _rgb(image: Image.Image) -> Image.Image:
     """Any mode of Pillow to RGB: transparency over white, 16 and 32 bits to 8."""
     if image.mode.startswith("I;16"):
-        return _grey((np.asarray(image).astype(np.uint32) + 128) // 257)
+        values = np.asarray(image).astype(np.uint32)
+        # Microscopes and scanners of 12 bits write into files of 16, where all would be nearly black.
+        whole = 4095 if values.max(initial=0) <= 4095 else 65535
+        return _grey((values * 255 + whole // 2) // whole)
     if image.mode in ("I", "F"):
         return _grey(_eight_bits(np.asarray(image, dtype=np.float64)))
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:

@@ -88,7 +88,8 @@ def audit(
     encoder.to(device).eval(), heads.to(device).eval()
     asked = _questions(task)
     answers: dict[str, Tensor] = {}
-    with Meter("audit", len(asked) * seeds * len(groups)) as meter, torch.random.fork_rng():
+    devices = range(torch.cuda.device_count())
+    with Meter("audit", len(asked) * seeds * len(groups)) as meter, torch.random.fork_rng(devices=devices):
         for name, (_, _, posed, change, _) in asked.items():
             ask = _asker(posed, encoder, heads, metric)
             found = torch.zeros(seeds, len(groups), dtype=torch.float64)

@@ -23,7 +23,7 @@ class Palette(nn.Module):
 
     Args:
         size: K, how many colours; until `fit` evenly random ones.
-        side: of the picture that is read, in pixels; images of another size are shrunk to it first.
+        side: of the picture that is read, in pixels; images of another size are resized to it first.
     """
 
     colors: Tensor

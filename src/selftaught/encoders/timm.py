@@ -58,7 +58,7 @@ class Timm(Encoder):
         self.reads = reads
         self.look = look = Color(config.mean, config.std) if reads == "color" else make_look(reads)
         self.model = _create(name, look.channels, size, patch, pretrained)
-        small = (size <= 64 and _has_wide_stem(self.model)) if small is None else small
+        small = (size <= 64 and not pretrained and _has_wide_stem(self.model)) if small is None else small
         if small:
             _narrow_stem(self.model, name, pretrained)
         self.layers = _layers(self.model, 4 if small else 1)

@@ -102,11 +102,17 @@ class MemoryBank(nn.Module):
         dropped = torch.zeros(own.shape, device=entries.device).masked_fill_(own, -torch.inf)
         return Recalled(self.read(index), entries, dropped)
 
-    def fill(self, source: Source, remember: Callable[[Batch], Tensor]) -> None:
-        """Begin with what an encoder says of every image, once: `remember` takes a batch to features (B, D)."""
+    def fill(self, source: Source, remember: Callable[[Batch], Tensor], generator: torch.Generator) -> None:
+        """Begin with what an encoder says of every image, once: `remember` takes a batch to features (B, D).
+
+        In random order: a source may be in order of class, and what batch norm takes out of a batch of one class is the
+        class. And in parts of a like size, as no norm knows what to do with a batch of one.
+        """
         if self.filled:
             return
-        for batch in source.batches(FILLED, self.noise.device):
+        images = torch.randperm(len(source), generator=generator)
+        for indices in images.chunk(max(1, len(images) // FILLED)):
+            batch = source.batch(indices.sort().values, self.noise.device)
             self.update(batch.index, unit(remember(batch)), memory=0.0)
         self.filled.fill_(True)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from selftaught.augment.warp import random_crop, require_shares
 from selftaught.contracts import Batch, Task
+from selftaught.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,8 @@ class CropTask(Task, ABC):
     def __post_init__(self) -> None:
         """Refuse shares that are none."""
         require_shares("--scale", self.scale)
-        require_shares("--crop", (self.crop, 1.0))
+        if not 0 < self.crop <= 1:
+            raise UserError(f"--crop must be a share of --size above 0 and up to 1, found {self.crop:g}: try 0.75.")
 
     @property
     def side(self) -> int:

@@ -86,7 +86,7 @@ class InstanceDiscrimination(CropTask, ABC):
                 found: Tensor = heads["project"](encoder(batch.warp(identity(len(batch)), self.side)))
                 return found
 
-            memory(heads).fill(source, remember)
+            memory(heads).fill(source, remember, generator)
         return Relabelling()
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from selftaught.contracts import Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.parts.generators import MOST, GenerationGame
+from selftaught.parts.heads import require_readable
 from selftaught.parts.norms import untracked
 
 POSITIONS = 4
@@ -54,6 +55,12 @@ class BiGAN(GenerationGame):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """What reads the code off the encoder's last map, the generator, and the critic of pairs."""
+        require_readable(encoder, self.side, "crop")
+        if encoder.last.stride == 0:
+            raise UserError(
+                "bigan needs an encoder whose last layer is a map, found one without positions: choose another "
+                "--encoder."
+            )
         return nn.ModuleDict(
             {
                 "code": Code(encoder.last.channels, self.latent, self.normed),
@@ -129,11 +136,6 @@ class Code(nn.Module):
 
     def forward(self, seen: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, latent)."""
-        if seen.ndim != 4:
-            raise UserError(
-                f"bigan needs an encoder whose last layer is a map (B, C, H, W), found {tuple(seen.shape)}: choose "
-                "another --encoder."
-            )
         codes: Tensor = self.dense(F.adaptive_avg_pool2d(seen, POSITIONS).flatten(1))
         return codes if self.norm is None else self.norm(codes) / math.sqrt(3)
 

@@ -125,7 +125,8 @@ class Colorization(CropTask):
         if self.answer == "mean":
             return answer * SCALE
         # log z and its logits differ by a constant, which softmax ignores.
-        return (answer / self.temperature).softmax(-1) @ heads["bins"].get_buffer("centers")
+        with torch.autocast(answer.device.type, enabled=False):  # in bf16 a colour is off by half a unit
+            return (answer / self.temperature).softmax(-1) @ heads["bins"].get_buffer("centers")
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """What is read, what is answered and what is true, side by side: `colorized` (B, 3, S, 3 S)."""
@@ -151,7 +152,8 @@ class Colorization(CropTask):
             )
         smoothing = (-torch.cdist(centers, centers).square() / (2 * SIGMA**2)).exp()
         prior = smoothing / smoothing.sum(0) @ (counts / counts.sum())
-        weights = 1 / ((1 - self.uniform) * prior + self.uniform / len(centers))
+        # Not above a million: far from all that was seen a frequency is rounded to nothing.
+        weights = 1 / ((1 - self.uniform) * prior + self.uniform / len(centers)).clamp(min=1e-6)
         return weights / (prior * weights).sum()  # so that its mean over the images is 1
 
 

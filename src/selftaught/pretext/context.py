@@ -128,7 +128,9 @@ class Context(Task):
         often = F.one_hot(direction, len(STEPS)).sum(0)[asked] * len(tiles)  # pairs of the batch that lie alike
         weight = 1 / (len(STEPS) * often)  # (B * P,), sums to 1
         right = (answers.argmax(1) == asked).float()
-        return F.cross_entropy(answers, asked, reduction="none") @ weight, {"accuracy": right @ weight}
+        # A sum and not a product of vectors, which autocast would round to bf16.
+        loss = (F.cross_entropy(answers, asked, reduction="none") * weight).sum()
+        return loss, {"accuracy": (right * weight).sum()}
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """The tiles, each at its place."""

@@ -28,7 +28,7 @@ from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, V
 from selftaught.errors import UserError
 from selftaught.parts.clusters import kmeans, nmi, require_faiss, whitened
 from selftaught.parts.crops import CropTask
-from selftaught.parts.heads import HeadKind
+from selftaught.parts.heads import HeadKind, require_readable
 
 READ = 256
 """Images that the encoder sees at a time while they are clustered."""
@@ -89,6 +89,7 @@ class DeepCluster(CropTask):
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The part that lasts ("body"), the part that begins anew ("top"), and what was found ("clusters")."""
         require_faiss()
+        require_readable(encoder, self.side, "crop")
         if (count := self._count(source)) < self.clusters:
             logging.getLogger(__name__).warning(
                 "deepcluster takes %d clusters and not %d, so that each has %d images on average",
@@ -161,7 +162,8 @@ class DeepCluster(CropTask):
         logits = heads["top"](features.relu() if self.head == "mlp" else features).float()
         clusters = cast(Clusters, heads["clusters"])
         labels = clusters.of[views["index"]]
-        accuracy = (logits.argmax(1) == labels).float().mean()
+        known = labels >= 0  # all in training, which draws no others
+        accuracy = ((logits.argmax(1) == labels) & known).sum() / known.sum().clamp(min=1)
         return F.cross_entropy(logits, labels, ignore_index=-1), {"accuracy": accuracy, **clusters.agreement}
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:

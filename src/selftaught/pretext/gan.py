@@ -17,7 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Outcome, Source, Views
+from selftaught.errors import UserError
 from selftaught.parts.generators import GenerationGame
+from selftaught.parts.heads import require_readable
 from selftaught.parts.norms import untracked
 
 
@@ -35,8 +37,13 @@ class GAN(GenerationGame):
         DCGAN's classifier reads the whole map. Pooled, it gives the generator a better chance on few images: in a short
         look the encoder was right on 97 % instead of 94 %, and the generator's loss 6 instead of 1.5.
         """
-        channels = encoder.last.channels
-        return nn.ModuleDict({"real": nn.Linear(channels, 1), "critic": self.make_generator()})
+        if encoder.reads == "tokens":
+            raise UserError(
+                "gan needs an encoder that reads colours, found one that reads tokens, through which no generator can "
+                "learn: choose another --encoder."
+            )
+        require_readable(encoder, self.side, "crop")
+        return nn.ModuleDict({"real": nn.Linear(encoder.last.channels, 1), "critic": self.make_generator()})
 
     def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
         """The mean of two cross-entropies, log 2 for an encoder that cannot tell (equation 1 of Goodfellow et al.).

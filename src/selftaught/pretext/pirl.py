@@ -31,8 +31,6 @@ TILES = 9
 class PIRL(InstanceDiscrimination):
     """Tell each image, and each transformed image, from all other images."""
 
-    tiled = True
-
     transform: Literal["jigsaw", "rotation", "both"] = "jigsaw"
     """What must make no difference: the order of nine tiles, quarter turns, or each of the two."""
     weight: float = 0.5
@@ -49,6 +47,11 @@ class PIRL(InstanceDiscrimination):
         require_fit(3, self.tile, 1 / 3 - self.tile, (1 / 3 - self.tile) / 2)
         if not 0 <= self.weight <= 1:
             raise UserError(f"--weight must be a share in [0, 1], found {self.weight}: try 0.5.")
+
+    @property
+    def tiled(self) -> bool:  # type: ignore[override]
+        """Only where there are tiles among what it shows."""
+        return self._shuffles
 
     @property
     def _shuffles(self) -> bool:

@@ -21,7 +21,7 @@ from selftaught.training.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.optimizer import Optimization, forget, set_rate
-from selftaught.training.randomness import derived, generator_for, order
+from selftaught.training.randomness import derived, forked, generator_for, order
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -174,17 +174,17 @@ def train(
             ) from error
     log.begin(start)
     last_save = monotonic()
-    with torch.random.fork_rng():
+    with forked():
         for step, batch, weights in _batches(run, trainer, start, weights):  # noqa: B020 (an epoch may change them)
             views = run.task.views(batch, generator.manual_seed(derived(run.seed, "views", step)))
             torch.manual_seed(derived(run.seed, "step", step))
             trainer.encoder.train(), trainer.heads.train()
-            logged = trainer.step(views, step / run.steps)
-            done = step + 1
+            spent, done = (step + 0.5) / run.steps, step + 1  # half of itself: neither the first nor the last is lost
+            logged = trainer.step(views, spent)
             stopped, last = stop is not None and stop.asked, done == run.steps
             if log.due(done) or last:
                 _must_be_finite(done, logged)
-                log.write(done, logged, run.optimization.rate(step / run.steps))
+                log.write(done, logged, run.optimization.rate(spent))
                 if watch is not None:
                     watch(done, trainer.encoder, trainer.heads, views)
             if stopped or last or (log.due(done) and monotonic() - last_save > save_seconds):

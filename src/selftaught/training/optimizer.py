@@ -46,7 +46,7 @@ class Optimization:
             raise UserError(f"the warm-up must be a fraction of the run in [0, 1), found {self.warmup}: try 0.05.")
 
     def rate(self, spent: float) -> float:
-        """The learning rate when the fraction `spent` (0 to 1) of the run is behind us; 0 only at its very end."""
+        """The learning rate when the fraction `spent` of the run is behind us; with a warm-up it begins at 0."""
         if spent < self.warmup:
             return self.learning_rate * spent / self.warmup
         after = (spent - self.warmup) / (1 - self.warmup)

@@ -88,7 +88,7 @@ def choose_precision(precision: Precision, device: torch.device) -> Literal["32"
     if precision != "auto":
         return precision
     if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "32"
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
     if device.type != "cpu":
         return "32"
     full = torch.ones(512, 512)

@@ -5,7 +5,7 @@ dropout, drop path and all.
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from hashlib import blake2b
 
 import torch
@@ -23,10 +23,15 @@ def generator_for(seed: int, what: str, number: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(derived(seed, what, number))
 
 
+def forked() -> AbstractContextManager[None]:
+    """Give torch's ambient generators back afterwards as they are now, those of every device."""
+    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))  # named, or it warns of there being many
+
+
 @contextmanager
 def ambient(seed: int, what: str, number: int = 0) -> Iterator[None]:
     """Seed torch's ambient generators (initial weights, dropout) within the block, and give them back afterwards."""
-    with torch.random.fork_rng():
+    with forked():
         torch.manual_seed(derived(seed, what, number))
         yield
 
