@@ -146,6 +146,16 @@ def test_compare_and_report_name_the_run(run, tmp_path, capsys):
     assert main(["report", str(run), "--out", str(tmp_path / "one.html")]) == 0
 
 
+def test_compare_passes_over_pages_that_lie_between_runs(run, tmp_path, capsys):
+    (page := tmp_path / "page.html").write_text("no run")
+    assert main(["compare", str(page), str(run)]) == 0
+    said = capsys.readouterr()
+    assert run.name in said.out
+    assert said.err == f"selftaught: left out what is no run: {page}\n"
+    assert main(["compare", str(page)]) == 2
+    assert "a run folder holds config.yaml" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("what", ["tasks", "encoders", "sources"])
 def test_lists(what, capsys):
     assert main(["list", what, "--json"]) == 0

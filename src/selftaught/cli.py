@@ -147,11 +147,14 @@ def compare(
 ) -> None:
     """Show runs side by side."""
     from selftaught.data.reader import readable
-    from selftaught.report import compare, write_report
+    from selftaught.report import compare, runs_among, write_report
 
-    _print(compare(runs))
+    found = runs_among(runs)
+    if left := [readable(str(path)) for path in runs if path not in found]:
+        print(f"selftaught: left out what is no run: {', '.join(left)}", file=sys.stderr)
+    _print(compare(found))
     if out is not None:
-        print(readable(str(write_report(runs, out))))
+        print(readable(str(write_report(found, out))))
 
 
 def report(

@@ -16,6 +16,14 @@ def test_a_clear_gain_compares_best_with_best() -> None:
     )
 
 
+def test_published_weights_may_be_who_gained() -> None:
+    verdict = judge(GOOD, published=True)
+    assert verdict.kind == "unknown"
+    assert verdict.sentence.startswith(
+        "What this pretraining added to the published weights that it began with is not known: the best layer, layer3,"
+    )
+
+
 def test_random_weights_that_read_better_are_said_to() -> None:
     verdict = judge(probe([0.4, 0.5, 0.5, 0.4], [0.5, 0.6, 0.5, 0.5]))
     assert verdict.kind == "hurt"

@@ -2,5 +2,6 @@
 
 from selftaught.report.compare import compare
 from selftaught.report.page import write_report
+from selftaught.report.record import runs_among
 
-__all__ = ["compare", "write_report"]
+__all__ = ["compare", "runs_among", "write_report"]

@@ -48,7 +48,7 @@ def rows(records: Sequence[Record]) -> list[Row]:
     """One row for each run and probe, runs in the given order; a run without a probe has one row too."""
     found: list[Row] = []
     for record in records:
-        found += [Row(record, judge(probe)) for probe in record.probes] or [Row(record, None)]
+        found += [Row(record, judge(probe, record.published)) for probe in record.probes] or [Row(record, None)]
     return found
 
 

@@ -47,6 +47,11 @@ class Record:
     """Images that were left out and why, one line each."""
 
     @property
+    def published(self) -> bool:
+        """Whether training began with published weights."""
+        return bool(self.config.get("pretrained"))
+
+    @property
     def pretext(self) -> str:
         """The pretext task and on which encoder."""
         return f"{self.config.get('task', 'n.a.')} on {self.config.get('encoder', 'n.a.')}"
@@ -92,6 +97,15 @@ class Record:
         except (SafetensorError, OSError):
             return None
         return weight if weight.ndim == 4 and weight.shape[1] <= 3 and weight.shape[2] > 1 else None
+
+
+def runs_among(paths: Sequence[Path]) -> list[Path]:
+    """The run folders among several paths, such as `runs/*`, where pages and other files may lie between them.
+
+    One path alone is a run or a mistake, and so are several of which none is one.
+    """
+    found = [path for path in paths if (path / "config.yaml").is_file()] if len(paths) > 1 else []
+    return found or list(paths)
 
 
 def read_records(runs: Sequence[Path]) -> list[Record]:

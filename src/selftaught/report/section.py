@@ -100,7 +100,10 @@ def make_section(record: Record, number: int, limit: int) -> Section:
         state=unfinished(record),
         resume=f"selftaught pretrain --resume --out {path}" if record.status in ("interrupted", "failed") else "",
         facts=gather_facts(record),
-        probes=[make_table(probe, f"run{number}-probe{place}") for place, probe in enumerate(record.probes)],
+        probes=[
+            make_table(probe, f"run{number}-probe{place}", record.published)
+            for place, probe in enumerate(record.probes)
+        ],
         looks=gather_looks(record, f"run{number}"),
         curves=list(charts.values())[: max(early, 2)],
         more_curves=list(charts.values())[max(early, 2) :],
@@ -206,9 +209,9 @@ def text_of(value: object) -> str:
     return MISSING if value is None else str(value)
 
 
-def make_table(probe: Mapping[str, Any], salt: str) -> ProbeTable:
+def make_table(probe: Mapping[str, Any], salt: str, published: bool) -> ProbeTable:
     """One probe as figure and numbers."""
-    rows, verdict = [], judge(probe)
+    rows, verdict = [], judge(probe, published)
     for layer in probe["layers"]:
         accuracy, random = optional(layer, "accuracy"), optional(layer, "random")
         gain = MISSING if accuracy is None or random is None else f"{accuracy - random:+.3f}"

@@ -26,6 +26,8 @@ class Verdict:
     chance: float | None
     margin: float | None
     """Gains up to this size prove nothing: two standard errors of the difference."""
+    published: bool = False
+    """Whether training began with published weights, which were not probed: who gained what cannot be told."""
 
     @property
     def gain(self) -> float | None:
@@ -35,7 +37,7 @@ class Verdict:
     @property
     def kind(self) -> Kind:
         """Whether pretraining helped."""
-        if self.gain is None:
+        if self.gain is None or self.published:
             return "unknown"
         if abs(self.gain) <= (self.margin or 0):
             return "unclear"
@@ -47,9 +49,11 @@ class Verdict:
         if self.accuracy is None:
             return f"The probe on {self.data} holds no accuracy, so nothing can be said."
         claims: dict[Kind, str] = {"unknown": "What pretraining gave is not known, as random weights were not probed"}
-        if self.gain is not None:
+        if self.published:
+            claims["unknown"] = "What this pretraining added to the published weights that it began with is not known"
+        elif self.gain is not None:
             margin = "" if self.margin is None else f" (± {self.margin:.3f})"
-            claims = {
+            claims |= {
                 "helped": f"Pretraining helped, by {self.gain:.3f}",
                 "unclear": f"Pretraining shows no clear gain, as {self.gain:+.3f} is within the noise{margin}",
                 "hurt": f"Pretraining did not help, as random weights read better by {-self.gain:.3f}",
@@ -64,11 +68,12 @@ class Verdict:
         return f"{claims[self.kind]}: {found}."
 
 
-def judge(probe: Mapping[str, Any]) -> Verdict:
+def judge(probe: Mapping[str, Any], published: bool = False) -> Verdict:
     """Compare the best layer with random weights at their own best, raw pixels and chance.
 
     Args:
         probe: what a `probes/*.json` holds, with at least one layer.
+        published: whether training began with published weights.
     """
     trained, random = best_layer(probe, "accuracy"), best_layer(probe, "random")
     return Verdict(
@@ -80,6 +85,7 @@ def judge(probe: Mapping[str, Any]) -> Verdict:
         pixels=optional(probe, "pixels"),
         chance=optional(probe, "chance"),
         margin=noise(trained, random, probe.get("test")),
+        published=published,
     )
 
 
