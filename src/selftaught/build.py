@@ -86,7 +86,7 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
                 f"--crops cuts photos, found {data[0]}, which is none: name the image files, or leave it out."
             )
         store = None if general.size is None else round(STORE * general.size)
-        return open_source(data[0], side=store, limit=general.limit, seed=general.seed, labels=labels)
+        return open_source(data[0], side=store, limit=general.limit, seed=general.seed, labels=labels, unlabelled=True)
     if labels is not None:
         raise UserError("--labels names the classes of many images, found photos: leave it out.")
     if general.limit is not None:

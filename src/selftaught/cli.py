@@ -42,6 +42,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         where = f" at {error.filename}" if error.filename else ""
         print(f"selftaught: files must be usable, found {_line(error)}{where}: check the path.", file=sys.stderr)
         return 2
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+            raise
+        full = (
+            "a device must have room for what it works on, found its memory full: give a smaller --batch-size or --size"
+        )
+        print(f"selftaught: {full}, or another --device.", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("selftaught: stopped", file=sys.stderr)
         return 130

@@ -194,6 +194,22 @@ def test_a_path_that_could_mean_two_images_means_none(tmp_path: Path) -> None:
     assert source.labels.tolist() == [0, 1, 1]
 
 
+def test_images_without_a_label_are_for_learning_and_never_for_testing(tmp_path: Path) -> None:
+    write_images(tmp_path / "set", 40)
+    (few := tmp_path / "few.csv").write_text("path,label\n" + "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(20)))
+    learned = open_source(tmp_path / "set", labels=few, unlabelled=True)
+    named = open_source(tmp_path / "set", labels=few)
+    tested = open_source(tmp_path / "set", labels=few, split="test", unlabelled=True)
+    assert (len(learned), len(named), len(tested)) == (36, 16, 4)
+    assert learned.labels.tolist().count(-1) == 20
+    assert learned.skipped == ()
+    assert -1 not in tested.labels.tolist()
+    assert keys(named) < keys(learned)
+    assert not keys(tested) & keys(learned)
+    train, test = open_splits(tmp_path / "set", labels=few)
+    assert (len(train), len(test)) == (16, 4)
+
+
 def test_parquet_with_labels_out_of_range(tmp_path: Path) -> None:
     pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
     metadata = '{"info": {"features": {"label": {"_type": "ClassLabel", "names": ["x", "y"]}}}}'

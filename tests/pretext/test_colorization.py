@@ -44,7 +44,7 @@ def setting(task: Colorization, source: ToySource, indices=range(6)):
 
 def test_colors_are_the_mean_lab_of_a_position():
     color = pytest.importorskip("skimage.color")
-    views = setting(Colorization(size=16), ToySource())[2]
+    views = setting(Colorization(crop=1.0, size=16), ToySource())[2]
     lab = torch.from_numpy(color.rgb2lab(views["images"].permute(0, 2, 3, 1).double().numpy()))
     expected = lab[..., 1:].reshape(6, 4, 4, 4, 4, 2).mean((2, 4)).permute(0, 3, 1, 2)
     torch.testing.assert_close(views["colors"].double(), expected, atol=0.01, rtol=0)
@@ -63,7 +63,7 @@ def test_soft_bins_by_brute_force(neighbors):
 
 def test_weights_are_equation_4_of_the_paper():
     source, centers = Colored(), gamut()
-    heads = setting(Colorization(size=16), source)[1]
+    heads = setting(Colorization(crop=1.0, size=16), source)[1]
     q, points = len(centers), centers.tolist()
     counts = torch.zeros(q)
     for color in source.lab[:, 1:]:
@@ -78,18 +78,18 @@ def test_weights_are_equation_4_of_the_paper():
 
 
 def test_weights_are_finite_however_far_a_bin_is_from_all_that_was_seen():
-    weights = setting(Colorization(size=16, uniform=0.0), Colored())[1]["bins"].weights
+    weights = setting(Colorization(crop=1.0, size=16, uniform=0.0), Colored())[1]["bins"].weights
     assert weights.isfinite().all()
     assert weights.amin() > 0
 
 
 def test_with_uniform_1_all_bins_weigh_the_same():
-    heads = setting(Colorization(size=16, uniform=1.0), Colored())[1]
+    heads = setting(Colorization(crop=1.0, size=16, uniform=1.0), Colored())[1]
     torch.testing.assert_close(heads["bins"].weights, torch.ones(len(gamut())))
 
 
 def test_loss_is_equation_2_of_the_paper():
-    source, task = Colored(), Colorization(size=16)
+    source, task = Colored(), Colorization(crop=1.0, size=16)
     encoder, heads, views = setting(task, source)
     logits = torch.randn(6, len(gamut()), 4, 4)
     heads["color"] = Fixed(logits)
@@ -103,7 +103,7 @@ def test_loss_is_equation_2_of_the_paper():
 
 
 def test_regression_squares_the_error():
-    source, task = Colored(), Colorization(size=16, answer="mean")
+    source, task = Colored(), Colorization(crop=1.0, size=16, answer="mean")
     encoder, heads, views = setting(task, source)
     heads["color"] = Fixed(torch.zeros(6, 2, 4, 4))
     loss, outcome = task.loss(encoder, heads, views)
@@ -113,7 +113,7 @@ def test_regression_squares_the_error():
 
 @pytest.mark.parametrize("answer", ["classes", "mean"])
 def test_grey_images_teach_nothing(answer):
-    source, task = Colored(grey=4), Colorization(size=16, answer=answer)
+    source, task = Colored(grey=4), Colorization(crop=1.0, size=16, answer=answer)
     encoder, heads, views = setting(task, source, range(12))
     logits = torch.randn(12, heads["color"].read.out_channels, 4, 4)
     heads["color"] = fixed = Fixed(logits)
@@ -128,7 +128,7 @@ def test_grey_images_teach_nothing(answer):
 
 
 def test_a_batch_of_grey_images_has_a_loss_of_nothing_and_finite_gradients():
-    source, task = Colored(grey=4), Colorization(size=16)
+    source, task = Colored(grey=4), Colorization(crop=1.0, size=16)
     encoder, heads, views = setting(task, source, range(8, 12))
     loss = task.loss(encoder, heads, views)[0]
     loss.backward()
@@ -139,12 +139,12 @@ def test_a_batch_of_grey_images_has_a_loss_of_nothing_and_finite_gradients():
 def test_a_source_of_grey_images_is_refused():
     source = Colored(grey=12)
     with pytest.raises(UserError, match="found only grey ones among 12 of toy"):
-        setting(Colorization(size=16), source)
+        setting(Colorization(crop=1.0, size=16), source)
 
 
 @pytest.mark.parametrize("temperature", [1.0, 0.38])
 def test_the_annealed_mean_is_equation_5_of_the_paper(temperature):
-    task = Colorization(size=16, temperature=temperature)
+    task = Colorization(crop=1.0, size=16, temperature=temperature)
     heads = setting(task, Colored())[1]
     logits = 3 * torch.randn(6, len(gamut()), 4, 4)
     z = logits.softmax(1)
@@ -155,16 +155,16 @@ def test_the_annealed_mean_is_equation_5_of_the_paper(temperature):
 
 
 def test_colder_means_come_nearer_to_the_mode():
-    heads = setting(Colorization(size=16), Colored())[1]
+    heads = setting(Colorization(crop=1.0, size=16), Colored())[1]
     red, green = ((gamut() - torch.tensor(c)).norm(dim=1).argmin() for c in ([50.0, 40.0], [-50.0, 40.0]))
     logits = torch.full((len(gamut()),), -30.0)
     logits[red], logits[green] = math.log(0.7), math.log(0.3)
-    a = [Colorization(temperature=t)._read_off(logits, heads)[0].item() for t in (1.0, 0.38, 0.05)]
+    a = [Colorization(crop=1.0, temperature=t)._read_off(logits, heads)[0].item() for t in (1.0, 0.38, 0.05)]
     assert a == pytest.approx([20, 50 * (1 - 2 / (1 + (7 / 3) ** (1 / 0.38))), 50], abs=0.1)
 
 
 def test_the_answer_knows_the_lightness_alone():
-    task = Colorization(size=16)
+    task = Colorization(crop=1.0, size=16)
     encoder, heads, views = setting(task, Colored())
     encoder.eval(), heads.eval()
     with torch.no_grad():
@@ -175,7 +175,7 @@ def test_the_answer_knows_the_lightness_alone():
 
 
 def test_grey_answer_and_truth_are_shown_side_by_side():
-    source, task = Colored(), Colorization(size=16, answer="mean")
+    source, task = Colored(), Colorization(crop=1.0, size=16, answer="mean")
     encoder, heads, views = setting(task, source)
     heads["color"] = Fixed(source.lab[:6, 1:, None, None].expand(-1, -1, 4, 4) / 50)  # the truth
     with torch.no_grad():
@@ -192,7 +192,7 @@ def test_it_learns_colors_that_lightness_tells(answer):
     lightness = torch.linspace(30, 80, 12)
     source.lab[:, 0] = lightness
     source.images = lab_to_rgb(source.lab[:, :, None, None].expand(-1, -1, 16, 16))
-    task = Colorization(size=16, answer=answer)
+    task = Colorization(crop=1.0, size=16, answer=answer)
     encoder, heads, views = setting(task, source, range(12))
     optimizer = torch.optim.Adam([*encoder.parameters(), *heads.parameters()], lr=1e-2)
     for _ in range(40):
@@ -223,7 +223,7 @@ def test_autocast_changes_no_target():
 )
 def test_what_cannot_be_asked_is_refused(wrong, says):
     with pytest.raises(UserError, match=says):
-        Colorization(**wrong)
+        Colorization(crop=1.0, **wrong)
 
 
 @pytest.mark.parametrize(("size", "says"), [(3, "at least 4 pixels for --shrink 4, found 3"), (4, "16 pixels, found")])
@@ -232,4 +232,4 @@ def test_a_size_the_decoder_cannot_meet_is_refused(size, says):
     if size == 4:
         encoder.layers["second"] = type(encoder.layers["second"])(16, 16)
     with pytest.raises(UserError, match=says):
-        Colorization(size=size).heads(encoder, ToySource())
+        Colorization(crop=1.0, size=size).heads(encoder, ToySource())

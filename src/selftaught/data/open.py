@@ -42,6 +42,7 @@ def open_source(
     limit: int | None = None,
     seed: int = 0,
     labels: Path | None = None,
+    unlabelled: bool = False,
     cache: Path | None = None,
 ) -> Stored:
     """Open images by name or path, decoding them on first use.
@@ -54,13 +55,15 @@ def open_source(
             the same way; without labels "train" is everything.
         limit: take a random part of this many images, and decode only these.
         seed: of that part.
-        labels: CSV file with the columns path and label; images that it does not name are left out.
+        labels: CSV file with the columns path and label; images that it does not name have none.
+        unlabelled: keep images that have no label where others do, with a label of -1, as pretraining can learn from
+            them; they are never of the test part. Otherwise they are left out.
         cache: where decoded images are kept; None for $SELFTAUGHT_CACHE or ~/.cache/selftaught.
 
     Raises:
         UserError: there is no such source, it is empty or mostly broken, or has no such part.
     """
-    wish = _Wish(side, limit, seed, labels, cache)
+    wish = _Wish(side, limit, seed, labels, cache, unlabelled)
     splits = _readers(spec, wish)
     return _open(splits, split, replace(wish, side=_side(splits, side)))
 
@@ -90,6 +93,7 @@ class _Wish:
     seed: int
     labels: Path | None
     cache: Path | None
+    unlabelled: bool = False
     pixels: dict[str, Pixels] = field(default_factory=dict)
     """Arrays opened so far: two parts of one array are resident once."""
 
@@ -174,7 +178,7 @@ def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
     """Decode one part and make it a source. `wish.side` is settled."""
     assert wish.side is not None
     reader, wanted, note = _part(splits, split)
-    if wish.labels and reader.labels is not None:  # what a file of labels does not name is left out without a word
+    if wish.labels and reader.labels is not None and not wish.unlabelled:  # who is not named is left out silently
         wanted = wanted[reader.labels[wanted] != UNLABELLED]
     if not len(wanted):
         named = f" that {readable(str(wish.labels))} names" if wish.labels else ""
@@ -187,7 +191,7 @@ def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
     # the two parts of a split by label are cut out of one cache; a limited part is decoded alone
     alone = wish.limit is not None or wish.labels is not None
     found = decoded(reader, wish.side, wanted if alone else None, wish.cache)
-    usable, skipped = _usable(reader, found, wanted)
+    usable, skipped = _usable(reader, found, wanted, wish.unlabelled)
     if len(skipped) > usable.sum() or not usable.any():
         first = f", such as {skipped[0][0]!r}, which {skipped[0][1]}" if skipped else ""
         raise UserError(
@@ -201,12 +205,14 @@ def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
     return Stored(name, pixels, rows, labels, reader.classes, found.key, skipped)
 
 
-def _usable(reader: Reader, found: Decoded, wanted: Indices) -> tuple[NDArray[np.bool_], tuple[tuple[str, str], ...]]:
-    """Which decoded images are wanted and have a label (where others do); name and reason of the wanted that fail."""
+def _usable(
+    reader: Reader, found: Decoded, wanted: Indices, unlabelled: bool
+) -> tuple[NDArray[np.bool_], tuple[tuple[str, str], ...]]:
+    """Which decoded images are wanted (and have a label, where others do); name and reason of the wanted that fail."""
     lost, usable = dict(found.skipped), np.isin(found.kept, wanted)
     broken = np.intersect1d(wanted, np.fromiter(lost, np.int64, len(lost)))
     skipped = [(reader.title(index), lost[index]) for index in broken.tolist()]
-    if reader.labels is not None:
+    if reader.labels is not None and not unlabelled:
         bad = usable & (reader.labels[found.kept] == UNLABELLED)
         skipped += [
             (reader.title(index), "has no label, or one that is no class") for index in found.kept[bad].tolist()
@@ -239,7 +245,7 @@ def _stratified(labels: Indices) -> NDArray[np.bool_]:
     """Which images are for testing: the same share of every class, and at least one of it where it has two."""
     generator = torch.Generator().manual_seed(SPLIT_SEED)
     test = np.zeros(len(labels), dtype=np.bool_)
-    for label in np.unique(labels):
+    for label in np.unique(labels[labels != UNLABELLED]):  # who has none judges nothing, but can be learned from
         members = np.flatnonzero(labels == label)
         count = max(round(len(members) * TEST_SHARE), int(len(members) > 1))
         test[members[torch.randperm(len(members), generator=generator)[:count].numpy()]] = True

@@ -51,7 +51,6 @@ class Colorization(CropTask):
     """How much rare colours gain, the paper's lambda: 0 weighs a bin by the inverse of its frequency, 1 all alike."""
     temperature: float = 0.38
     """Of the annealed mean that reads a colour off a distribution: 1 is its mean, towards 0 its mode (section 2.3)."""
-    crop: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
