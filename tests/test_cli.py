@@ -98,6 +98,15 @@ def test_an_audit_asks_the_task_again_on_images_that_training_did_not_see(run, f
     assert "as trained" in capsys.readouterr().out
 
 
+def test_an_audit_says_when_images_were_seen_however_many_of_them(folder, capsys, tmp_path):
+    flat, out = folder / "across", tmp_path / "run"
+    assert main(["pretrain", str(flat), "--steps", "2", "--out", str(out), *TINY]) == 0
+    capsys.readouterr()
+    for more in ((), ("--data", str(flat), "--images", "8")):
+        assert main(["audit", str(out), *more, "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["seen"] is True
+
+
 def test_an_audit_of_a_task_that_remembers_images_takes_those_and_no_others(folder, capsys, tmp_path):
     out = tmp_path / "run"
     task = ("--task", "npid", "--negatives", "4")

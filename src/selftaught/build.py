@@ -12,7 +12,7 @@ from selftaught.data import Spec, Stored, is_photos, open_source, photos
 from selftaught.data.crops import Crops
 from selftaught.data.photos import words
 from selftaught.encoders import make_encoder
-from selftaught.errors import UserError
+from selftaught.errors import NoTestPart, UserError
 from selftaught.pretext import task_class
 from selftaught.settings import Settings, plain, tupled
 from selftaught.training.checkpoint import Checkpoints
@@ -181,7 +181,7 @@ def open_unseen(data: str | Path, side: int, limit: int | None = None, labels: P
     """The test part, which no pretraining saw; all where there is none."""
     try:
         return open_source(data, side=side, split="test", limit=limit, labels=labels)
-    except UserError:
+    except NoTestPart:
         return open_source(data, side=side, split="all", limit=limit, labels=labels)
 
 

@@ -12,6 +12,10 @@ class UserError(ValueError):
     """A mistake the user can mend; its text is one sentence for people."""
 
 
+class NoTestPart(UserError):
+    """A source has no images that are kept for testing."""
+
+
 def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     """The error for a name that is not in a table, with the near ones first.
 

@@ -10,6 +10,7 @@ from typing import Any
 from selftaught.build import fresh_encoder, load_encoder, load_pretraining, open_unseen, unseen_source
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
+from selftaught.data.crops import Crops
 from selftaught.downstream.answers import AuditTable, best_layers
 from selftaught.downstream.audit import audit
 from selftaught.downstream.invariance import InvarianceTable, invariance
@@ -174,7 +175,8 @@ class Run:
         table = audit(
             run.task, run.encoder, run.heads, source, images=images, seeds=seeds, device=choose_device(device)
         )
-        seen = source.fingerprint == run.source.fingerprint
+        # By name too: a part of the images, or those of another size, have a fingerprint of their own.
+        seen = source.fingerprint == run.source.fingerprint or _place(source) == _place(run.source)
         table = replace(table, seen=seen, probes=best_layers(self._probes()))
         path = self.folder.path / "audit" / f"{_stem(table.data)}.json"
         self._keep(path, table.to_json())
@@ -212,6 +214,11 @@ def _fresh(encoder: Encoder, description: dict[str, Any]) -> Callable[[int], Enc
         return made
 
     return fresh
+
+
+def _place(source: Source) -> str:
+    """Where images come from; photos apart, whose crops are others with every seed."""
+    return source.fingerprint if isinstance(source, Crops) else str(Path(source.name).absolute())
 
 
 def _stem(data: str) -> str:

@@ -21,7 +21,7 @@ from selftaught.data.parquet import parquet_files, parquet_splits
 from selftaught.data.photos import Spec, is_photos, words
 from selftaught.data.reader import UNLABELLED, Indices, Reader, readable
 from selftaught.data.stored import Pixels, Stored
-from selftaught.errors import UserError, unknown
+from selftaught.errors import NoTestPart, UserError, unknown
 
 Split = Literal["all", "train", "test"]
 
@@ -235,7 +235,7 @@ def _part(splits: Mapping[str, Reader], split: Split) -> tuple[Reader, Indices, 
         return reader, chosen, f"{split}, {share} % of every class"
     if split == "train":
         return reader, everything, ""
-    raise UserError(
+    raise NoTestPart(
         f"a source must have a test part, or labels to split it by, found neither in {reader.name}: "
         f"put images into train and test folders, or give --labels."
     )
