@@ -38,11 +38,12 @@ def test_minutes_become_the_steps_that_were_measured(monkeypatch):
 
 
 def test_minutes_pay_for_what_comes_before_each_epoch(monkeypatch):
-    clock, before = iter(range(100_000)), iter((3.0, 13.0))
+    clock, before = iter(range(100_000)), iter((3.0, 33.0, 33.0, 43.0))  # thirty seconds, then ten
     monkeypatch.setattr(plan, "monotonic", lambda: next(clock) * 0.25)
     monkeypatch.setattr(trial, "monotonic", lambda: next(before))
     found = make_plan(pretraining(), Budget(minutes=2), precision="32")
     assert found.seconds_per_step == 0.25 + 10 / 5  # forty images are five steps of eight
+    assert found.steps == round((120 - 20) / 2.25)  # what only the first call took is paid once
 
 
 def test_epochs_are_whole_batches_and_steps_are_steps():

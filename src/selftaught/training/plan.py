@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import monotonic
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -44,10 +44,19 @@ class Budget:
         if not value > 0 or not math.isfinite(value):
             raise UserError(f"--{name} must be above 0, found {value}: give a larger one.")
 
-    def steps_at(self, seconds_per_step: float) -> int:
+    def steps_at(self, pace: "Pace") -> int:
         """The steps that fit into the minutes."""
         assert self.minutes is not None
-        return max(1, round(60 * self.minutes / seconds_per_step))
+        return max(1, round((60 * self.minutes - pace.once) / pace.step))
+
+
+class Pace(NamedTuple):
+    """What training takes, in seconds."""
+
+    step: float
+    """Each step, with its share of what comes before an epoch."""
+    once: float
+    """What comes before the first epoch, and never again."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +135,9 @@ def make_plan(
     """Decide, measuring a few seconds of steps on a copy where minutes or compilation ask for it."""
     where = choose_device(device)
     how = choose_precision(precision, where)
-    measured: float | None = None
+    measured: Pace | None = None
     if budget.minutes is not None:
-        measured = _seconds_per_step(pretraining, make_fabric(where, how), False)
+        measured = _pace(pretraining, make_fabric(where, how), False)
         steps = budget.steps_at(measured)
     elif budget.epochs is not None:
         steps = max(1, round(budget.epochs * pretraining.steps_per_pass))
@@ -136,17 +145,18 @@ def make_plan(
         assert budget.steps is not None
         steps = budget.steps
     compiled = compiling == "on"
-    if compiling == "auto" and where.type == "cuda" and measured is not None and steps * measured > 600:
+    if compiling == "auto" and where.type == "cuda" and measured is not None and steps * measured.step > 600:
         compiled = _compiles_soundly(pretraining, make_fabric(where, how))
     if compiled and measured is not None:
-        faster = _seconds_per_step(pretraining, make_fabric(where, how), True)
-        compiled = compiling == "on" or faster < 0.95 * measured
+        faster = _pace(pretraining, make_fabric(where, how), True)
+        compiled = compiling == "on" or faster.step < 0.95 * measured.step
         if compiled:
             measured, steps = faster, budget.steps_at(faster)
-    return Plan(steps=steps, device=str(where), precision=how, compiled=compiled, seconds_per_step=measured)
+    each = None if measured is None else measured.step
+    return Plan(steps=steps, device=str(where), precision=how, compiled=compiled, seconds_per_step=each)
 
 
-def _seconds_per_step(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend: float = 4.0) -> float:
+def _pace(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend: float = 4.0) -> Pace:
     """The median of a few seconds of steps, but not of the first, and a step's share of what comes before an epoch."""
     seconds: list[float] = []
     with ambient(pretraining.seed, "trial"):
@@ -156,7 +166,7 @@ def _seconds_per_step(pretraining: Pretraining, fabric: "Fabric", compiled: bool
             begun = monotonic()
             trial.step(len(seconds) + 1)["loss"].item()
             seconds.append(monotonic() - begun)
-    return median(seconds) + trial.before_epoch_seconds / pretraining.steps_per_epoch
+    return Pace(median(seconds) + trial.before_epoch_seconds / pretraining.steps_per_epoch, trial.once_seconds)
 
 
 def _compiles_soundly(pretraining: Pretraining, fabric: "Fabric", steps: int = 3) -> bool:
