@@ -92,7 +92,8 @@ class Run:
             recalibrate=bool(description.get("tiled")),
             baselines=baselines,
         )
-        self._keep(self.folder.probes / f"{_stem(table.data)}-{protocol}.json", table.to_json())
+        fewer = f"-{limit}" if limit else ""  # a table of its own: what do few labels do?
+        self._keep(self.folder.probes / f"{_stem(table.data)}-{protocol}{fewer}.json", table.to_json())
         return table
 
     def invariance(

@@ -35,7 +35,8 @@ class Changed(Batch):
 
     Args:
         batch: the images.
-        side: at which they are changed, in pixels: that of the source, where nothing is resampled.
+        side: at which they are changed, in pixels: that of the source. Stored images are not resampled there; crops of
+            photos are cut at that side first, where training samples the photo itself.
         change: what is done to them.
         generator: of the change's randomness.
     """
