@@ -56,6 +56,7 @@ QUESTIONS = {
         "jigsaw",
         "layer2",
         {"guarded": {}, "unguarded": {"gap": 0.0, "normalize": False, "shift": 0.0, "grey": 0.0}},
+        settings={"permutations": 100},  # a puzzle that is solved in so few minutes
     ),
     "negatives": Question(
         "npid",
