@@ -96,7 +96,8 @@ def probe(
     ],
     seeds: Annotated[int, Parameter(help="Probes; the table says what their spread is over.")] = 1,
     protocol: Annotated[
-        Literal["fast", "paper"], Parameter(help="fast: closed form. paper: SGD with augmentation, as the papers do.")
+        Literal["fast", "paper", "knn"],
+        Parameter(help="fast: closed form. paper: SGD with augmentation, as the papers do. knn: nearest neighbours."),
     ] = "fast",
     size: Annotated[int | None, Parameter(help="Side of the views in pixels; by default that of pretraining.")] = None,
     limit: Annotated[int | None, Parameter(help="Take only this many images of each part.")] = None,

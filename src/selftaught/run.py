@@ -66,7 +66,7 @@ class Run:
         Args:
             data: labelled images: a name or path, or sources to teach and to judge the probe.
             seeds: how many probes the spread is over.
-            protocol: "fast" (closed form) or "paper" (SGD with augmentation).
+            protocol: "fast" (closed form), "paper" (SGD with augmentation) or "knn" (nearest neighbours).
             size: side of the views in pixels; by default that of pretraining.
             limit: take only this many images of each part.
             labels: CSV file with path and label.

@@ -3,9 +3,8 @@
 Knows encoders and sources, and no task.
 """
 
-from selftaught.downstream.knn import knn
 from selftaught.downstream.layers import probe_layers
 from selftaught.downstream.paper import Recipe
 from selftaught.downstream.table import ProbeTable, render
 
-__all__ = ["ProbeTable", "Recipe", "knn", "probe_layers", "render"]
+__all__ = ["ProbeTable", "Recipe", "probe_layers", "render"]

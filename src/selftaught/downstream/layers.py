@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from rich.console import Console
@@ -13,11 +13,12 @@ from selftaught.contracts import Encoder, Source
 from selftaught.downstream.baselines import Pixels, calibrate
 from selftaught.downstream.fast import FAST_DIMENSIONS, Reading, fast
 from selftaught.downstream.features import DIMENSIONS, Kind, Viewing, require_labels
+from selftaught.downstream.knn import knn
 from selftaught.downstream.paper import Recipe, paper
 from selftaught.downstream.table import ProbeTable, Row, mean_and_spread
 from selftaught.errors import UserError, unknown
 
-Protocol = Literal["fast", "paper"]
+Protocol = Literal["fast", "paper", "knn"]
 Tick = Callable[[str, int], None]
 
 
@@ -47,10 +48,10 @@ def probe_layers(
         test: labelled images of the same classes that judge it.
         size: side of the views in pixels.
         seeds: how many probes; each holds out other images (fast) or shuffles and crops otherwise (paper), and draws
-            other random weights. The trained encoder is the same in all of them.
-        protocol: "fast" (see `fast`) or "paper" (see `paper`).
+            other random weights. The trained encoder is the same in all of them, and so is its reading by "knn".
+        protocol: "fast" (see `fast`), "paper" (see `paper`) or "knn" (see `knn`).
         device: where to compute; the CPU where None.
-        dimensions: see `pool`; where None `FAST_DIMENSIONS` for fast, `DIMENSIONS` for paper.
+        dimensions: see `pool`; where None `DIMENSIONS` for paper, `FAST_DIMENSIONS` for the others.
         kind: see `pool`.
         recipe: of the paper protocol.
         recalibrate: set the trained encoder's batch statistics on whole training images first: for one that was shown
@@ -64,7 +65,7 @@ def probe_layers(
         ValueError: the baselines are of something else.
     """
     _check(train, test, seeds, protocol)
-    dimensions = dimensions or (FAST_DIMENSIONS if protocol == "fast" else DIMENSIONS)
+    dimensions = dimensions or (DIMENSIONS if protocol == "paper" else FAST_DIMENSIONS)
     viewing = Viewing(size, device or torch.device("cpu"), dimensions, kind)
     epochs = (recipe or Recipe()).epochs if protocol == "paper" else 1
     total = (seeds if baselines else 2 * seeds + 1) * (epochs * len(train) + len(test))
@@ -122,6 +123,8 @@ class _Probe:
         subject = subject.to(self.viewing.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         if self.protocol == "fast":
             return fast(subject, self.train, self.test, self.viewing, seed, tick)
+        if self.protocol == "knn":
+            return knn(subject, self.train, self.test, self.viewing, tick)
         return paper(subject, self.train, self.test, self.viewing, seed, tick, self.recipe)
 
     def calibrated(self, encoder: Encoder) -> Encoder:
@@ -138,8 +141,8 @@ def _check(train: Source, test: Source, seeds: int, protocol: str) -> None:
         )
     if seeds < 1:
         raise UserError(f"the number of probes must be at least 1, found {seeds}: give a larger --seeds.")
-    if protocol not in ("fast", "paper"):
-        raise unknown("protocol", protocol, ["fast", "paper"])
+    if protocol not in get_args(Protocol):
+        raise unknown("protocol", protocol, get_args(Protocol))
 
 
 def _spreads(readings: list[dict[str, Reading]]) -> dict[str, tuple[float, float | None]]:
@@ -150,6 +153,8 @@ def _spreads(readings: list[dict[str, Reading]]) -> dict[str, tuple[float, float
 def _spread(seeds: int, protocol: Protocol) -> str:
     if seeds == 1:
         return "One probe, so no spread is known."
+    if protocol == "knn":
+        return f"± is the standard deviation over {seeds} random weights; neighbours leave nothing to chance."
     what = "images held out to choose the penalty" if protocol == "fast" else "order and crops of the images"
     return (
         f"± is the standard deviation over {seeds} probes: of the trained encoder over the {what} "
