@@ -214,6 +214,14 @@ def test_a_signal_saves_and_resume_ends_the_run(run, tmp_path, number):
     assert weights[0] == weights[1]
 
 
+def test_the_command_that_began_a_run_can_be_repeated_with_resume(folder, tmp_path, capsys):
+    command = ["pretrain", str(folder), "--epochs", "1", "--precision", "auto", "--out", str(tmp_path / "run"), *TINY]
+    assert main(command) == 0
+    assert main([*command, "--resume"]) == 0
+    command[3] = "2"
+    assert "a resumed run keeps its settings, found another epochs" in mistake(capsys, *command, "--resume")
+
+
 class TestMistakes:
     def test_names_that_do_not_exist_have_near_ones(self, folder, capsys, tmp_path):
         out = ("--steps", 1, "--out", tmp_path / "run")

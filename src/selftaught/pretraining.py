@@ -111,13 +111,18 @@ def numbered(path: Path) -> Path:
 def _take_up(
     out: str | Path | None, data: list[str], labels: str | None, given: Mapping[str, Any]
 ) -> tuple[RunFolder, Settings, Built]:
-    """A run as it was begun; what is given again must be the same, but for the device."""
+    """A run as it was begun; what is given again must be as it was given or decided then, but for the device."""
     if out is None:
         raise UserError("--resume needs the run to go on with, found no --out: name its folder.")
     folder = RunFolder(Path(out))
     config = {name: tupled(value) for name, value in folder.read_config().items()}
     begun = list(config.pop("data")), config.pop("labels", None)
-    differing = [name for name, value in given.items() if name != "device" and tupled(value) != config.get(name)]
+    asked = folder.read_status().get("asked", {})  # so that the command that began it can be repeated with --resume
+    differing = [
+        name
+        for name, value in given.items()
+        if name != "device" and tupled(value) not in (config.get(name), asked.get(name, config.get(name)))
+    ]
     differing += ["SOURCE"] if data and data != begun[0] else []
     differing += ["labels"] if labels is not None and labels != begun[1] else []
     if differing:
@@ -160,6 +165,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
         steps=plan.steps,
         seconds=0.0,
         minutes=general.minutes,
+        asked={name: value for name, value in vars(general).items() if value != vars(decided)[name]},
         seconds_per_step=plan.seconds_per_step,
         images=len(source),
         source=source.name,

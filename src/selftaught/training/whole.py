@@ -61,7 +61,7 @@ def write_error(folder: Path, error: OSError) -> UserError:
     if error.errno in FULL:
         return UserError(
             f"a run needs room on the disk, found {reason} at {folder}: all that was saved before is kept; make room, "
-            "then repeat the command, or if it was training, `selftaught pretrain --resume --out` and the run."
+            "then repeat the command, with --resume if the run was training."
         )
     return UserError(f"a run folder must be writable, found {reason} at {folder}: give another --out.")
 
