@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, features
 
-from selftaught.data.decode import Pixels, decode, decode_whole, quiet, short_side
+from selftaught.data.decode import RGB, decode, decode_whole, quiet, short_side
 
 SECONDS = 180
 """A child may take this long; on an idle core it takes one for a hundred images, and three to begin."""
@@ -130,8 +130,8 @@ def test_any_bytes_give_pixels_or_a_reason(content: bytes, start: bytes) -> None
     assert side is None or side >= 1
 
 
-def sound(found: Pixels | str, content: bytes) -> None:
-    """Pixels, or a reason: words in one line that name no Python type."""
+def sound(found: RGB | str, content: bytes) -> None:
+    """RGB, or a reason: words in one line that name no Python type."""
     if isinstance(found, str):
         assert found.isprintable(), content
         assert "decoder object" not in found

@@ -7,7 +7,7 @@ from corpus import noise
 
 from selftaught.augment.warp import affine, identity
 from selftaught.data import stored
-from selftaught.data.stored import Pixels, Stored, free_memory
+from selftaught.data.stored import Resident, Stored, free_memory
 from selftaught.errors import UserError
 
 CPU = torch.device("cpu")
@@ -18,7 +18,7 @@ LABELS = torch.arange(20) % 3
 def source(**changes: object) -> Stored:
     options: dict[str, object] = {
         "name": "toys",
-        "pixels": Pixels(ARRAY),
+        "pixels": Resident(ARRAY),
         "rows": torch.arange(20),
         "labels": LABELS,
         "classes": ("a", "b", "c"),
@@ -28,23 +28,23 @@ def source(**changes: object) -> Stored:
 
 
 @pytest.fixture(params=["resident", "mapped"])
-def pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Pixels:
+def pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Resident:
     if request.param == "resident":
         monkeypatch.setattr(stored, "PIECE", 7)  # more than one, and the last smaller
-        return Pixels(ARRAY)
+        return Resident(ARRAY)
     monkeypatch.setattr(stored, "SHARE", 2**62)
     np.save(f"{tmp_path}/a.npy", ARRAY)
-    return Pixels(np.load(f"{tmp_path}/a.npy", mmap_mode="r"))
+    return Resident(np.load(f"{tmp_path}/a.npy", mmap_mode="r"))
 
 
-def test_what_fits_is_resident_and_loaded_once(pixels: Pixels) -> None:
+def test_what_fits_is_resident_and_loaded_once(pixels: Resident) -> None:
     resident = pixels.resident(CPU)
     assert (resident is None) == isinstance(pixels.stored, np.memmap)
     assert resident is None or pixels.resident(CPU) is resident
 
 
 @pytest.mark.parametrize("indices", [[0], [19, 0, 7], [3, 3, 3, 1], list(range(20)), []])
-def test_a_batch_is_the_images_asked_for(pixels: Pixels, indices: list[int]) -> None:
+def test_a_batch_is_the_images_asked_for(pixels: Resident, indices: list[int]) -> None:
     rows = torch.arange(19, -1, -1)
     batch = source(pixels=pixels, rows=rows).batch(torch.tensor(indices, dtype=torch.int64), CPU)
     assert batch.images.dtype == torch.uint8
@@ -55,19 +55,19 @@ def test_a_batch_is_the_images_asked_for(pixels: Pixels, indices: list[int]) -> 
     assert len(batch) == len(indices)
 
 
-def test_writing_to_a_batch_does_not_change_the_source(pixels: Pixels) -> None:
+def test_writing_to_a_batch_does_not_change_the_source(pixels: Resident) -> None:
     toys = source(pixels=pixels)
     toys.batch(torch.arange(5), CPU).images.zero_()
     assert np.array_equal(toys.batch(torch.arange(5), CPU).images.numpy(), ARRAY[:5])
 
 
-def test_the_identity_shows_the_image_in_0_to_1(pixels: Pixels) -> None:
+def test_the_identity_shows_the_image_in_0_to_1(pixels: Resident) -> None:
     batch = source(pixels=pixels).batch(torch.tensor([4, 2]), CPU)
     seen = batch.warp(identity(2), 8)
     assert torch.allclose(seen, torch.from_numpy(ARRAY[[4, 2]]).float() / 255, atol=1e-5)
 
 
-def test_views_of_each_image(pixels: Pixels) -> None:
+def test_views_of_each_image(pixels: Resident) -> None:
     batch = source(pixels=pixels).batch(torch.tensor([4, 2, 9]), CPU)
     matrices = torch.stack([identity(3), affine(flip=1.0, count=3)], 1)
     seen = batch.warp(matrices, 8)
@@ -86,7 +86,7 @@ def test_all_batches_are_the_source_once_in_order() -> None:
     assert torch.cat([batch.index for batch in batches]).tolist() == list(range(20))
 
 
-def test_subsets_compose_and_share_pixels(pixels: Pixels) -> None:
+def test_subsets_compose_and_share_pixels(pixels: Resident) -> None:
     toys = source(pixels=pixels)
     part = toys.subset(torch.tensor([9, 8, 7, 1])).subset(torch.tensor([3, 0]), name="two toys")
     assert len(part) == 2

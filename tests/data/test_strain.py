@@ -20,7 +20,7 @@ from selftaught.data.cache import Decoded, decoded
 from selftaught.data.folder import folder_splits
 from selftaught.data.open import open_source
 from selftaught.data.reader import Indices, Raw, Reader
-from selftaught.data.stored import Pixels, Stored
+from selftaught.data.stored import Resident, Stored
 from selftaught.errors import UserError
 
 # The forks below happen while torch's threads sleep; see `in_child`.
@@ -346,7 +346,7 @@ def test_memory_does_not_grow_with_the_source(tmp_path: Path, monkeypatch: pytes
 
         found = decoded(reader := Endless("many", None, None, count, 64), 64, folder=tmp_path)
         look()
-        source = Stored("many", Pixels(found.images), torch.arange(count), None, None, found.key)
+        source = Stored("many", Resident(found.images), torch.arange(count), None, None, found.key)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         for indices in order.split(128):
             batch = source.batch(indices, torch.device("cpu"))
@@ -374,7 +374,7 @@ def test_what_the_system_does_not_give_is_read_from_the_disk(monkeypatch: pytest
         return empty(*shape, **more)
 
     monkeypatch.setattr(torch, "empty", refused)
-    pixels = Pixels(found.images)
+    pixels = Resident(found.images)
     taken = pixels.take(torch.tensor([7, 3]), torch.device("cpu"))
     assert pixels.resident(torch.device("cpu")) is None
     assert np.array_equal(taken.numpy(), TRUTH[[7, 3]])

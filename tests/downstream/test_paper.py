@@ -5,7 +5,7 @@ import torch
 from probe_toys import Given, Plain, Small, half_red, noise
 
 from selftaught.downstream.features import Viewing
-from selftaught.downstream.paper import Recipe, paper, random_crop
+from selftaught.downstream.paper import Recipe, paper, shifted_crop
 
 VIEWING = Viewing(4, torch.device("cpu"), batch_size=32)
 
@@ -47,7 +47,7 @@ def test_rate_follows_the_schedule():
 
 @pytest.mark.parametrize(("side", "size"), [(256, 224), (40, 32)])
 def test_crops_are_windows_inside_the_image(side, size):
-    matrix = random_crop(2000, side, size, torch.Generator().manual_seed(0))
+    matrix = shifted_crop(2000, side, size, torch.Generator().manual_seed(0))
     corners = matrix @ torch.tensor([[-1.0, 1.0], [-1.0, 1.0], [1.0, 1.0]])
     assert corners[:, :2].abs().max() <= 1 + 1e-6
     assert corners[:, :2].abs().max() > 0.99  # and they reach the border
@@ -58,5 +58,5 @@ def test_crops_are_windows_inside_the_image(side, size):
 
 
 def test_small_images_move_by_an_eighth():
-    centre = random_crop(2000, 32, 32, torch.Generator().manual_seed(0))[:, :2, 2] * 16  # in pixels
+    centre = shifted_crop(2000, 32, 32, torch.Generator().manual_seed(0))[:, :2, 2] * 16  # in pixels
     assert 3.9 < centre.abs().max() <= 4

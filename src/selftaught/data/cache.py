@@ -29,7 +29,7 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from selftaught.data.decode import Pixels, decode, quiet
+from selftaught.data.decode import RGB, decode, quiet
 from selftaught.data.progress import Meter
 from selftaught.data.reader import Indices, Raw, Reader
 from selftaught.errors import UserError
@@ -178,11 +178,11 @@ def _header(file: BinaryIO, count: int, side: int) -> None:
     np.lib.format.write_array_header_1_0(file, described)
 
 
-def _decode_all(reader: Reader, side: int, indices: Indices) -> Iterator[Pixels | str]:
+def _decode_all(reader: Reader, side: int, indices: Indices) -> Iterator[RGB | str]:
     """Decode in threads (Pillow works outside the interpreter's lock), in order, reading a few blocks ahead."""
     raws = reader.stream(indices)
     workers = threads()
-    waiting: deque[Future[list[Pixels | str]]] = deque()
+    waiting: deque[Future[list[RGB | str]]] = deque()
     with quiet(), ThreadPoolExecutor(workers) as pool:
         while block := list(islice(raws, BLOCK)):
             waiting.append(pool.submit(_decode_block, block, side))
@@ -192,7 +192,7 @@ def _decode_all(reader: Reader, side: int, indices: Indices) -> Iterator[Pixels 
             yield from waiting.popleft().result()
 
 
-def _decode_block(block: list[Raw], side: int) -> list[Pixels | str]:
+def _decode_block(block: list[Raw], side: int) -> list[RGB | str]:
     return [decode(raw, side) for raw in block]
 
 

@@ -22,7 +22,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from selftaught.data.reader import Raw, readable
 
-Pixels = NDArray[np.uint8]
+RGB = NDArray[np.uint8]
+"""A decoded image: (3, H, W)."""
 
 Image.init()  # registers every format; WebP, AVIF and JPEG 2000 are not part of every build of Pillow
 FORMATS = tuple(
@@ -47,7 +48,7 @@ LARGE = 2**25
 _ONE_LARGE = threading.Lock()
 
 
-def decode(raw: Raw, side: int) -> Pixels | str:
+def decode(raw: Raw, side: int) -> RGB | str:
     """Decode one image to a square.
 
     The short side is resized (antialiased) to `side` pixels and the middle of the long one is kept.
@@ -64,7 +65,7 @@ def decode(raw: Raw, side: int) -> Pixels | str:
         return _reason(error)
 
 
-def decode_whole(raw: Raw) -> Pixels | str:
+def decode_whole(raw: Raw) -> RGB | str:
     """Decode one image at full resolution: (3, H, W) uint8, or the reason why there is none."""
     try:
         with _opened(raw) as image, _turn(image):
@@ -140,7 +141,7 @@ def _turn(image: Image.Image) -> AbstractContextManager[object]:
     return _ONE_LARGE if image.width * image.height > LARGE else nullcontext()
 
 
-def _square(rgb: Image.Image, side: int) -> Pixels:
+def _square(rgb: Image.Image, side: int) -> RGB:
     """The middle of an image: (3, side, side)."""
     edge = min(rgb.size)
     left, top = (rgb.width - edge) / 2, (rgb.height - edge) / 2

@@ -20,7 +20,7 @@ from selftaught.data.labels import relabelled
 from selftaught.data.parquet import parquet_files, parquet_splits
 from selftaught.data.photos import Spec, is_photos, words
 from selftaught.data.reader import UNLABELLED, Indices, Reader, readable
-from selftaught.data.stored import Pixels, Stored
+from selftaught.data.stored import Resident, Stored
 from selftaught.errors import NoTestPart, UserError, unknown
 
 Split = Literal["all", "train", "test"]
@@ -94,7 +94,7 @@ class _Wish:
     labels: Path | None
     cache: Path | None
     unlabelled: bool = False
-    pixels: dict[str, Pixels] = field(default_factory=dict)
+    pixels: dict[str, Resident] = field(default_factory=dict)
     """Arrays opened so far: two parts of one array are resident once."""
 
 
@@ -200,7 +200,7 @@ def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
         )
     labels = None if reader.labels is None else torch.from_numpy(reader.labels[found.kept[usable]])
     name = f"{reader.name} ({note})" if note else reader.name
-    pixels = wish.pixels.setdefault(found.key, Pixels(found.images))
+    pixels = wish.pixels.setdefault(found.key, Resident(found.images))
     rows = torch.from_numpy(np.flatnonzero(usable))
     return Stored(name, pixels, rows, labels, reader.classes, found.key, skipped)
 

@@ -46,7 +46,7 @@ class StoredBatch(Batch):
         return resample(self.images.float().div_(255), matrix, size)
 
 
-class Pixels:
+class Resident:
     """(N, 3, S, S) uint8 in a file, and copies of it on the devices where it fits.
 
     Args:
@@ -104,7 +104,7 @@ class Stored(Source):
     def __init__(
         self,
         name: str,
-        pixels: Pixels,
+        pixels: Resident,
         rows: Tensor,
         labels: Tensor | None,
         classes: tuple[str, ...] | None,

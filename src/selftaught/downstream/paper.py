@@ -72,7 +72,7 @@ def paper(
     return {name: Reading(hits / count, sizes[name]) for name, hits in zip(sizes, right, strict=True)}
 
 
-def random_crop(count: int, side: int, size: int, generator: torch.Generator) -> Tensor:
+def shifted_crop(count: int, side: int, size: int, generator: torch.Generator) -> Tensor:
     """Windows of `size` out of `side` pixels anywhere in the image, half of them mirrored: (count, 3, 3).
 
     Where the image is no larger than the view, it is moved by up to an eighth of its side, as by the padding of 4
@@ -103,7 +103,7 @@ def _train(
         batches = batches[: max(1, len(train) // viewing.batch_size)]
         for step, indices in enumerate(batches):
             batch = train.batch(indices, viewing.device)
-            crop = random_crop(len(batch), train.side, viewing.size, generator)
+            crop = shifted_crop(len(batch), train.side, viewing.size, generator)
             known = batch.targets["label"] >= 0
             if known.sum() > 1:
                 seen = _features(encoder, batch, viewing, crop)
