@@ -14,7 +14,7 @@ from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 from torchvision.datasets import ImageFolder
 
-from selftaught.data.stored import Pixels, Stored
+from selftaught.data.stored import Resident, Stored
 
 View = Callable[[Image.Image], Any]
 """What a recipe makes of one image."""
@@ -27,7 +27,7 @@ def noise(count: int, side: int, seed: int = 0) -> np.ndarray:
 
 def stored(pixels: np.ndarray) -> Stored:
     """(N, 3, S, S) uint8 as a source of ours."""
-    return Stored("noise", Pixels(pixels), torch.arange(len(pixels)), None, None, "noise")
+    return Stored("noise", Resident(pixels), torch.arange(len(pixels)), None, None, "noise")
 
 
 class Pictures(Dataset[Any]):
