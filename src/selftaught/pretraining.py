@@ -1,6 +1,5 @@
 """Pretraining as one call: settings and images in, a run folder out."""
 
-import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -12,34 +11,27 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
 
 import selftaught
 from selftaught.build import Built, build, describe_encoder
-from selftaught.contracts import Encoder, Views
 from selftaught.data.crops import Crops
 from selftaught.data.photos import words
 from selftaught.data.reader import readable
 from selftaught.errors import UserError
-from selftaught.figures.grid import save_png
 from selftaught.run import Run
 from selftaught.settings import Settings, plain, tupled
+from selftaught.shown import keep_shown
 from selftaught.training.checkpoint import Checkpoints
 from selftaught.training.folder import RunFolder
 from selftaught.training.interruption import stop_on_signals
 from selftaught.training.log import Log
-from selftaught.training.loop import Pretraining, Trainer, train
+from selftaught.training.loop import Trainer, train
 from selftaught.training.machine import hardware, keep_freed_memory, use_threads
 from selftaught.training.plan import choose_device, make_fabric, make_plan
-from selftaught.training.randomness import generator_for
-from selftaught.training.whole import write_error, write_text
+from selftaught.training.whole import write_text
 
 LINES = 400
 """About how many lines a log has, whatever the length of the run."""
-SHOWN = 32
-"""Pictures in a grid."""
-KEPT = (0.05, 0.25, 0.5)
-"""When, as fractions of a run, grids are kept; also at its end."""
 
 
 def pretrain(
@@ -203,7 +195,7 @@ def _carry_out(folder: RunFolder, built: Built, device: str | None, console: Con
     try:
         trainer = Trainer(make_fabric(where, config["precision"]), run, config["compile"] == "on")
         with stop_on_signals() as stop, log:
-            done = train(run, trainer, checkpoints, log, watch=_watch(folder, run, every), stop=stop)
+            done = train(run, trainer, checkpoints, log, watch=keep_shown(folder, run, every), stop=stop)
         stands = "finished" if done == run.steps else "interrupted"
         _leave(folder, stands, built, checkpoints, log)
     except BaseException as error:
@@ -230,36 +222,3 @@ def _leave(folder: RunFolder, stands: str, built: Built, checkpoints: Checkpoint
         )
         folder.write_encoder(saved["encoder"], {**description, "tiled": built.pretraining.task.tiled})
     folder.update_status(status=stands, step=0 if saved is None else saved["step"], seconds=log.seconds)
-
-
-def _watch(folder: RunFolder, run: Pretraining, every: int) -> Any:
-    """Keeps grids of what the task shows, a few times in the course of a run and at its end, always of the same images.
-
-    At which steps is a function of the run alone: one that was interrupted keeps the same grids.
-    """
-    kept = {math.ceil(run.steps * part / every) * every for part in KEPT} | {run.steps}
-    spread = torch.linspace(0, len(run.source) - 1, min(SHOWN, len(run.source))).round().long()
-
-    def watch(step: int, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> None:
-        if step not in kept:
-            return
-        encoder.eval(), heads.eval()
-        with torch.no_grad():
-            same = run.source.batch(spread, next(iter(views.values())).device)
-            views = run.task.views(same, generator_for(run.seed, "shown", 0))
-            shown = run.task.show(encoder, heads, views)
-        for name, pictures in shown.items():
-            _keep_grid(folder.shown / f"step-{step:06d}" / f"{name}.png", pictures)
-            _keep_grid(folder.shown / f"{name}.png", pictures)
-
-    return watch
-
-
-def _keep_grid(path: Path, pictures: Tensor) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        save_png(pictures[:SHOWN].float().cpu(), part)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise write_error(path.parent, error) from error
