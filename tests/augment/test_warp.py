@@ -142,3 +142,21 @@ def test_between_two_levels_a_view_is_the_mean_of_both_by_its_share():
     halves, quarters = (F.grid_sample(level, grid, padding_mode="border", align_corners=False) for level in pooled)
     expected = halves + (depth - 1) * (quarters - halves)
     assert torch.allclose(seen, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(("size", "level"), [(64, 0), (52, 0), (45, 1), (32, 2), (28, 2), (22, 3), (16, 4)])
+def test_in_steps_of_half_an_octave_a_view_is_read_off_the_one_level_that_is_nearest(size, level):
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    between = F.interpolate(image, (46, 46), mode="bilinear", antialias=True)  # 64 / sqrt(2), rounded up
+    shrunk = [image, between, F.avg_pool2d(image, 2), F.adaptive_avg_pool2d(between, 23), F.avg_pool2d(image, 4)]
+    grid = F.affine_grid(torch.eye(3)[None, :2], [1, 3, size, size], align_corners=False)
+    expected = F.grid_sample(shrunk[level], grid, padding_mode="border", align_corners=False)
+    assert torch.allclose(Pyramid(image, octave=2).sample(identity(1)[None], size)[0], expected, atol=1e-5)
+
+
+def test_what_is_finer_than_a_view_does_not_alias_in_either_pyramid():
+    stripes = (torch.arange(128) % 2).float().expand(1, 3, 128, 128)
+    for octave in (1, 2):
+        for size in (60, 45, 33, 20):
+            seen = Pyramid(stripes, octave).sample(identity(1)[None], size)[0]
+            assert (seen - 0.5).abs().mean() < 0.05, (octave, size)

@@ -102,9 +102,9 @@ class Crops(Source):
         return CropBatch(self, indices, device)
 
     def pyramids(self, device: torch.device) -> list[Pyramid]:
-        """The photos on a device, each with its halves, quarters ..., in float because that is what is sampled."""
+        """The photos on a device, each shrunk in steps, in float because that is what is sampled."""
         if device not in self._pyramids:
-            wanted = sum(photo.numel() for photo in self.photos) * 4 * 4 // 3
+            wanted = sum(photo.numel() for photo in self.photos) * 4 * 2
             if wanted > free_memory(device) / 2:
                 raise UserError(
                     f"photos must fit in half of the free memory to be cropped, found {len(self.photos)} that need "
@@ -112,7 +112,9 @@ class Crops(Source):
                 )
             # Channels last: the three colours of a pixel are read at one place.
             photos = [photo[None].to(device).float().div_(255) for photo in self.photos]
-            self._pyramids[device] = [Pyramid(p.contiguous(memory_format=torch.channels_last)) for p in photos]
+            self._pyramids[device] = [
+                Pyramid(p.contiguous(memory_format=torch.channels_last), octave=2) for p in photos
+            ]
         return self._pyramids[device]
 
     def windows(self, indices: Tensor) -> Tensor:
