@@ -107,6 +107,22 @@ def test_an_audit_says_when_images_were_seen_however_many_of_them(folder, capsys
         assert json.loads(capsys.readouterr().out)["seen"] is True
 
 
+def test_a_probe_says_when_its_test_images_were_among_those_of_pretraining(folder, capsys, tmp_path):
+    flat = tmp_path / "flat"
+    for path in sorted(folder.rglob("*.png")):
+        flat.mkdir(exist_ok=True)
+        shutil.copy(path, flat / f"{path.parent.name}-{path.name}")
+    (few := tmp_path / "few.csv").write_text(
+        "path,label\n" + "".join(f"{path.name},{path.name.split('-')[0]}\n" for path in sorted(flat.iterdir()))
+    )
+    for name, more, seen in (("all", (), True), ("apart", ("--labels", str(few)), False)):
+        out = tmp_path / name
+        assert main(["pretrain", str(flat), *more, "--steps", "2", "--out", str(out), *TINY]) == 0
+        capsys.readouterr()
+        assert main(["probe", str(out), "--data", str(flat), "--labels", str(few), "--json"]) == 0
+        assert json.loads(capsys.readouterr().out)["seen"] is seen
+
+
 def test_an_audit_of_a_task_that_remembers_images_takes_those_and_no_others(folder, capsys, tmp_path):
     out = tmp_path / "run"
     task = ("--task", "npid", "--negatives", "4")

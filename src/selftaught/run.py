@@ -92,6 +92,8 @@ class Run:
             recalibrate=bool(description.get("tiled")),
             baselines=baselines,
         )
+        # Where pretraining had labels, or parts that come apart, its own part is in the name of its source.
+        table = replace(table, seen=_place(test_part.name) == _place(str(self.folder.read_status().get("source"))))
         fewer = f"-{limit}" if limit else ""  # a table of its own: what do few labels do?
         self._keep(self.folder.probes / f"{_stem(table.data)}-{protocol}{fewer}.json", table.to_json())
         return table
@@ -176,8 +178,10 @@ class Run:
         table = audit(
             run.task, run.encoder, run.heads, source, images=images, seeds=seeds, device=choose_device(device)
         )
-        # By name too: a part of the images, or those of another size, have a fingerprint of their own.
-        seen = source.fingerprint == run.source.fingerprint or _place(source) == _place(run.source)
+        # By name too: a part of the images, or those of another size, have a fingerprint of their own. Crops of photos
+        # are others with every seed, whatever their name.
+        same = not isinstance(source, Crops) and _place(source.name) == _place(run.source.name)
+        seen = same or source.fingerprint == run.source.fingerprint
         table = replace(table, seen=seen, probes=best_layers(self._probes()))
         path = self.folder.path / "audit" / f"{_stem(table.data)}.json"
         self._keep(path, table.to_json())
@@ -217,9 +221,12 @@ def _fresh(encoder: Encoder, description: dict[str, Any]) -> Callable[[int], Enc
     return fresh
 
 
-def _place(source: Source) -> str:
-    """Where images come from; photos apart, whose crops are others with every seed."""
-    return source.fingerprint if isinstance(source, Crops) else str(Path(source.name).absolute())
+def _place(name: str) -> str:
+    """Where images come from, by the name of their source, be it that of the test part.
+
+    The part that pretraining had stays in the name, so that two names are alike where it had everything.
+    """
+    return str(Path(re.sub(r" \(test[^()]*\)$", "", name)).absolute())
 
 
 def _stem(data: str) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.table import Table
 
+SEEN = "Pretraining saw the images that judge here, as it had no labels to set a part aside by."
 RECALIBRATED = "Pretraining showed tiles, so batch statistics were set anew on whole training images."
 
 
@@ -44,6 +45,8 @@ class ProbeTable:
     seeds: int
     recalibrated: bool = False
     """Whether the trained encoder's batch statistics were set anew on whole images, since pretraining showed tiles."""
+    seen: bool = False
+    """Whether the test images were among those of pretraining (without their labels)."""
 
     @property
     def best(self) -> Row:
@@ -82,6 +85,7 @@ class ProbeTable:
             "dimensions": self.dimensions,
             "seeds": self.seeds,
             "recalibrated": self.recalibrated,
+            "seen": self.seen,
         }
 
 
@@ -89,7 +93,7 @@ def from_json(found: Mapping[str, Any]) -> ProbeTable:
     """The table that `to_json` wrote."""
     renamed = {"lambda": "penalty"}
     rows = tuple(Row(**{renamed.get(key, key): value for key, value in row.items()}) for row in found["layers"])
-    kept = {field.name: found[field.name] for field in fields(ProbeTable)}
+    kept = {field.name: found[field.name] for field in fields(ProbeTable) if field.name in found}
     return ProbeTable(**{**kept, "layers": rows})
 
 
@@ -102,7 +106,7 @@ def render(table: ProbeTable) -> Table:
     """The table as rich prints it: layers first, then what they must be held against."""
     out = Table(
         title=f"{table.protocol} probe of {table.data}: share of {table.test:,} test images read rightly",
-        caption=f"{table.spread} {RECALIBRATED}" if table.recalibrated else table.spread,
+        caption=" ".join([table.spread, *[RECALIBRATED] * table.recalibrated, *[SEEN] * table.seen]),
         caption_justify="left",
     )
     out.add_column("layer")

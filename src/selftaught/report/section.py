@@ -234,6 +234,8 @@ def make_table(probe: Mapping[str, Any], salt: str, published: bool) -> ProbeTab
     note = f"Measured with: {', '.join(measured)}." if measured else ""
     if probe.get("spread"):
         note += f" {probe['spread']}"
+    if probe.get("seen"):
+        note += " Pretraining saw the images that judge here, without their labels."
     return ProbeTable(
         verdict=verdict,
         data=str(probe.get("data", MISSING)),
