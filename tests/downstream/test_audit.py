@@ -243,8 +243,9 @@ def test_verdicts(kind, difference, reads, words):
 
 def test_probes_are_told_beside():
     rows = [{"layer": f"l{n}", "accuracy": a, "random": r} for n, (a, r) in enumerate([(0.5, 0.6), (0.7, 0.4)])]
-    (said,) = best_layers([{"data": "things", "layers": rows}])
+    (said,) = best_layers([{"data": "things", "protocol": "knn", "layers": rows}])
     assert "0.700 of things" in said
+    assert "l1, knn probe" in said
     assert "l1" in said
     assert "0.600" in said
 

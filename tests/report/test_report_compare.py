@@ -34,6 +34,13 @@ def test_every_run_and_probe_has_its_row(tmp_path: Path) -> None:
     assert {third[name] for name in ("probed on", "best layer", "accuracy", "random", "gain")} == {"n.a."}
 
 
+def test_probes_of_the_same_images_are_told_apart(tmp_path: Path) -> None:
+    few = {**GOOD, "protocol": "knn", "train": 5000}
+    run = fake_run(tmp_path / "rot", probes=[{**GOOD, "train": 50_000}, few])
+    cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
+    assert [cell["probed on"] for cell in cells] == ["cifar10 by fast of 50,000", "cifar10 by knn of 5,000"]
+
+
 def test_the_terminal_shows_the_same_and_reads_no_markup(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "[red]rot[")
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))

@@ -153,7 +153,7 @@ def best_layers(probes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         best = max(probe["layers"], key=lambda row: row["accuracy"])
         random = max(row["random"] for row in probe["layers"])
         said.append(
-            f"Its best layer read {best['accuracy']:.3f} of {probe['data']} rightly ({best['layer']}; the best with "
-            f"random weights {random:.3f})."
+            f"Its best layer read {best['accuracy']:.3f} of {probe['data']} rightly ({best['layer']}, "
+            f"{probe['protocol']} probe; the best with random weights {random:.3f})."
         )
     return tuple(said)

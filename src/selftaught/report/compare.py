@@ -1,13 +1,14 @@
 """Runs side by side: one row for each run and each data set it was probed on, for the terminal and for the page."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
-from selftaught.report.record import Record, read_records
+from selftaught.report.record import Record, is_number, read_records
 from selftaught.report.verdict import Kind, Verdict, judge
 
 MISSING = "n.a."
@@ -19,11 +20,14 @@ class Row:
 
     record: Record
     verdict: Verdict | None
+    how: str = ""
+    """What tells the probes of one run on the same images apart."""
 
     def cells(self) -> list[str]:
         """What stands under each of `COLUMNS`."""
         verdict, record = self.verdict, self.record
-        head = [record.name, record.pretext, verdict.data if verdict else MISSING, verdict.best if verdict else MISSING]
+        data = f"{verdict.data}{self.how}" if verdict else MISSING
+        head = [record.name, record.pretext, data, verdict.best if verdict else MISSING]
         numbers = [MISSING] * 5
         if verdict:
             gain = MISSING if verdict.gain is None else f"{verdict.gain:+.3f}"
@@ -48,8 +52,18 @@ def rows(records: Sequence[Record]) -> list[Row]:
     """One row for each run and probe, runs in the given order; a run without a probe has one row too."""
     found: list[Row] = []
     for record in records:
-        found += [Row(record, judge(probe, record.published)) for probe in record.probes] or [Row(record, None)]
+        asked = [probe.get("data") for probe in record.probes]
+        found += [
+            Row(record, judge(probe, record.published), how_probed(probe) if asked.count(data) > 1 else "")
+            for probe, data in zip(record.probes, asked, strict=True)
+        ] or [Row(record, None)]
     return found
+
+
+def how_probed(probe: Mapping[str, Any]) -> str:
+    """The protocol of a probe and its labels: " by knn of 5,000"."""
+    labels = f" of {count(int(probe['train']))}" if is_number(probe.get("train")) else ""
+    return f" by {probe.get('protocol', MISSING)}{labels}"
 
 
 def compare(runs: Sequence[Path]) -> Table:

@@ -70,18 +70,19 @@ def render(records: Sequence[Record]) -> str:
 def overlaid(records: Sequence[Record]) -> list[tuple[str, Markup]]:
     """Charts that lay runs over each other, each with its heading: only what can be compared.
 
-    Layers are compared where the data and the protocol of the probe agree, curves where the pretext task does: the
-    losses of two tasks have no common scale.
+    Layers are compared where the data, the protocol and the labels of the probe agree, curves where the pretext task
+    does: the losses of two tasks have no common scale.
     """
     charts: list[tuple[str, Markup]] = []
-    probes: dict[tuple[str, str], dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    probes: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = defaultdict(dict)
     tasks: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         for probe in record.probes:
-            probes[str(probe.get("data")), str(probe.get("protocol"))][record.name] = probe
+            key = str(probe.get("data")), str(probe.get("protocol")), str(probe.get("train"))
+            probes[key][record.name] = probe
         if record.log:
             tasks[str(record.config.get("task"))].append(record)
-    for (data, protocol), group in probes.items():
+    for (data, protocol, _), group in probes.items():
         if len(group) > 1:
             heading = f"every layer on {data}, protocol {protocol}"
             charts.append((heading, inline(figures.layers(group), f"layers{len(charts)}", heading)))
