@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from crash import files, in_child, limit_files
-from selftaught import cli, pretraining
+from selftaught import cli, shown
 from selftaught.errors import UserError
 from selftaught.run import Run
 from selftaught.training.checkpoint import Checkpoints
@@ -345,7 +345,7 @@ def test_a_full_disk_is_one_sentence_and_the_run_goes_on_when_there_is_room(
 
     monkeypatch.setattr(Path, "open", limited)
     if victim == "views.png":
-        monkeypatch.setattr(pretraining, "save_png", save_png)  # Pillow opens files in its own way
+        monkeypatch.setattr(shown, "save_png", save_png)  # Pillow opens files in its own way
     assert cli.main(["pretrain", str(images), "--out", str(run), "--seed", "0", "--width", "8", *TINY]) == 2
     assert full
     said = sentence(capsys)
