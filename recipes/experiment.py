@@ -63,16 +63,18 @@ class Experiment:
     def row(self, run: Run) -> Row:
         """What the run's layers are worth, asked once."""
         kept = list(run.folder.probes.glob("*-fast*.json"))
-        if not kept:
-            run.probe(self.probed or self.data, limit=self.limit, baselines=self._baselines(run))
-            kept = list(run.folder.probes.glob("*-fast*.json"))
-        found = json.loads(kept[0].read_text())
+        if kept:
+            found = json.loads(kept[0].read_text())
+        else:
+            table = run.probe(self.probed or self.data, limit=self.limit, baselines=self._baselines(run))
+            found = table.to_json()
         return {layer["layer"]: layer for layer in found["layers"]}
 
     def _baselines(self, run: Run) -> ProbeTable | None:
         """What random weights of the same encoder were found to be worth when another run was probed."""
+        untrained = _untrained(run)
         for path in sorted(self.out.glob("*/probes/*-fast*.json")):
-            if _untrained(Run(path.parent.parent)) == _untrained(run):
+            if _untrained(Run(path.parent.parent)) == untrained:
                 return from_json(json.loads(path.read_text()))
         return None
 

@@ -2,8 +2,8 @@
 
 A matrix (..., 3, 3) maps output to image coordinates, both from -1 to 1 (see `contracts`); the view of a view is
 `first @ second`, where `second` says what is seen of the first. Reading is bilinear where the image is magnified and
-over a mip pyramid where it is shrunk, with the level chosen per view: without it the aliasing of small
-views becomes a shortcut that gives the scale of a crop away. Beyond its border an image continues as its mirror.
+over a mip pyramid where it is shrunk, with the level chosen per view: without it the aliasing of small views becomes a
+shortcut that gives the scale of a crop away. Beyond its border an image continues as its mirror.
 
 Not here: perspective and elastic warps.
 """

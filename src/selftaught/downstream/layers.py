@@ -20,6 +20,8 @@ from selftaught.errors import UserError, unknown
 
 Protocol = Literal["fast", "paper", "knn"]
 Tick = Callable[[str, int], None]
+Spreads = dict[str, tuple[float, float | None]]
+"""Layer -> mean and standard deviation of its accuracy over several probes."""
 
 
 def probe_layers(
@@ -74,11 +76,7 @@ def probe_layers(
         probe = _Probe(train, test, viewing, protocol, recipe, show)
         renewed = recalibrate and calibrate(encoder.to(viewing.device), train, size, viewing.device)
         trained = [probe(encoder, seed, "trained") for seed in range(seeds)]
-        if baselines:
-            pixels, random = baselines.pixels, {row.layer: (row.random, row.random_std) for row in baselines.layers}
-        else:
-            pixels = probe(Pixels(dimensions), 0, "pixels")["pixels"].accuracy
-            random = _spreads([probe(probe.calibrated(fresh(seed)), seed, "random") for seed in range(seeds)])
+        pixels, random = _known(baselines) if baselines else probe.baselines(fresh, seeds)
 
     counts = [_class_counts(source, viewing.device) for source in (train, test)]
     table = ProbeTable(
@@ -127,10 +125,20 @@ class _Probe:
             return knn(subject, self.train, self.test, self.viewing, tick)
         return paper(subject, self.train, self.test, self.viewing, seed, tick, self.recipe)
 
-    def calibrated(self, encoder: Encoder) -> Encoder:
-        """The encoder with the batch statistics of whole training images."""
-        calibrate(encoder.to(self.viewing.device), self.train, self.viewing.size, self.viewing.device)
-        return encoder
+    def baselines(self, fresh: Callable[[int], Encoder], seeds: int) -> tuple[float, Spreads]:
+        """What raw pixels and the layers of random weights are worth."""
+        pixels = self(Pixels(self.viewing.dimensions), 0, "pixels")["pixels"].accuracy
+        random = []
+        for seed in range(seeds):
+            untrained = fresh(seed).to(self.viewing.device)
+            calibrate(untrained, self.train, self.viewing.size, self.viewing.device)
+            random.append(self(untrained, seed, "random"))
+        return pixels, _spreads(random)
+
+
+def _known(table: ProbeTable) -> tuple[float, Spreads]:
+    """The same, as an earlier table has it."""
+    return table.pixels, {row.layer: (row.random, row.random_std) for row in table.layers}
 
 
 def _check(train: Source, test: Source, seeds: int, protocol: str) -> None:
@@ -145,8 +153,8 @@ def _check(train: Source, test: Source, seeds: int, protocol: str) -> None:
         raise unknown("protocol", protocol, get_args(Protocol))
 
 
-def _spreads(readings: list[dict[str, Reading]]) -> dict[str, tuple[float, float | None]]:
-    """Layer -> mean and standard deviation of its accuracy over several probes."""
+def _spreads(readings: list[dict[str, Reading]]) -> Spreads:
+    """Of several probes."""
     return {layer: mean_and_spread([of[layer].accuracy for of in readings]) for layer in readings[0]}
 
 

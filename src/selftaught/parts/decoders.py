@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Layer
 from selftaught.errors import UserError
+from selftaught.parts.heads import require_map
 
 
 class Decoder(nn.Module):
@@ -36,11 +37,7 @@ class Decoder(nn.Module):
 
     def __init__(self, layer: Layer, channels: int, size: int, side: int | None = None, width: int = 128) -> None:
         super().__init__()
-        if layer.stride == 0:
-            raise UserError(
-                "a decoder needs an encoder whose last layer is a map, found one without positions: choose another "
-                "--encoder."
-            )
+        require_map(layer, "a decoder")
         if size < layer.stride:
             raise UserError(
                 f"the views must span a step of the encoder's last layer, {layer.stride} pixels, found {size}: "

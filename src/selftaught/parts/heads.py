@@ -5,6 +5,7 @@ from typing import Literal
 import torch
 from torch import nn
 
+from selftaught.contracts import Layer
 from selftaught.errors import UserError
 
 HeadKind = Literal["linear", "mlp"]
@@ -52,6 +53,18 @@ def dense(features: int, outputs: int, affine: bool = True) -> nn.Module:
             et al. 2015 found that theirs did, and all patches looked alike to the head.
     """
     return nn.Sequential(nn.Linear(features, outputs, bias=False), nn.BatchNorm1d(outputs, affine=affine), nn.ReLU())
+
+
+def require_map(layer: Layer, who: str) -> None:
+    """Refuse a layer without positions, in the name of who must read a map.
+
+    Raises:
+        UserError: it has none.
+    """
+    if layer.stride == 0:
+        raise UserError(
+            f"{who} needs an encoder whose last layer is a map, found one without positions: choose another --encoder."
+        )
 
 
 def require_readable(encoder: nn.Module, side: int, what: str = "tile") -> None:

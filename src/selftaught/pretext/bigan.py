@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from selftaught.contracts import Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.parts.generators import MOST, GenerationGame
-from selftaught.parts.heads import require_readable
+from selftaught.parts.heads import require_map, require_readable
 from selftaught.parts.norms import untracked
 
 POSITIONS = 4
@@ -56,11 +56,7 @@ class BiGAN(GenerationGame):
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """What reads the code off the encoder's last map, the generator, and the critic of pairs."""
         require_readable(encoder, self.side, "crop")
-        if encoder.last.stride == 0:
-            raise UserError(
-                "bigan needs an encoder whose last layer is a map, found one without positions: choose another "
-                "--encoder."
-            )
+        require_map(encoder.last, "bigan")
         return nn.ModuleDict(
             {
                 "code": Code(encoder.last.channels, self.latent, self.normed),
