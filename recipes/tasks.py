@@ -29,7 +29,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "gan": {},
     "colorization": {},
     "inpainting": {},
-    "bigan": {},
+    "bigan": {"batch_size": 32},  # a game learns by the step
     "igpt": IGPT,
 }
 """The variants: tasks, with what they need besides."""

@@ -21,7 +21,7 @@ def setting(task: BiGAN, encoder=None, count: int = 8, seed: int = 0):
 
 
 class Told(nn.Module):
-    """A critic that answers as it was told, encoded and generated in turn, and remembers what it was asked."""
+    """A critic that answers as it was told, encoded pairs before generated ones, and remembers what it was asked."""
 
     def __init__(self, *answers: list[float]) -> None:
         super().__init__()
@@ -40,7 +40,7 @@ def test_the_critic_minimises_the_value_of_the_paper_and_the_others_have_its_ans
     task = BiGAN(size=16)
     encoder, heads, views = setting(task, count=4)
     encoded, generated = [2.0, -1.0, 0.5, 3.0], [-2.0, -0.5, 1.0, 4.0]
-    heads["critic"] = Told(encoded, generated, encoded, generated)
+    heads["critic"] = Told(encoded + generated, encoded + generated)
     loss, outcome = task.critic_loss(encoder, heads, views)
     value = sum(map(log_d, encoded)) / 4 + sum(log_d(-x) for x in generated) / 4
     assert loss.item() == pytest.approx(-value / 2, rel=1e-5)
@@ -53,15 +53,13 @@ def test_the_critic_minimises_the_value_of_the_paper_and_the_others_have_its_ans
 def test_the_pairs_are_an_image_with_its_code_and_noise_with_its_picture():
     task = BiGAN(size=16, latent=5)
     encoder, heads, views = setting(task, count=2)
-    heads["critic"] = critic = Told(*4 * [[0.0, 0.0]])
+    heads["critic"] = critic = Told([0.0] * 4, [0.0] * 4)
     codes = heads["code"](encoder.features(encoder.look(views["images"]))["second"])
     made = heads["generator"](views["noise"])
     task.loss(encoder, heads, views), task.critic_loss(encoder, heads, views)
-    for encoded, generated in (critic.asked[:2], critic.asked[2:]):
-        assert torch.equal(encoded[0], views["images"])
-        assert torch.equal(encoded[1], codes)
-        assert torch.equal(generated[0], made)
-        assert torch.equal(generated[1], views["noise"])
+    for images, with_codes in critic.asked:
+        assert torch.equal(images, torch.cat([views["images"], made]))
+        assert torch.equal(with_codes, torch.cat([codes, views["noise"]]))
 
 
 def test_the_critics_loss_reaches_the_critic_alone():
@@ -151,9 +149,9 @@ def test_it_works_with_the_encoders_of_the_papers(encoder, size):
     for loss in (task.critic_loss(encoder, heads, views)[0], task.loss(encoder, heads, views)[0]):
         assert loss.item() == pytest.approx(math.log(2), abs=0.6)
     shown = task.show(encoder.eval(), heads.eval(), views)
-    assert shown["reconstructed"].shape == (4, 3, 24, 48)
-    assert torch.equal(shown["reconstructed"][..., :24], views["images"])
-    assert shown["generated"].shape == (4, 3, 24, 24)
+    assert shown["reconstructed"].shape == (4, 3, 16, 32)
+    assert torch.equal(shown["reconstructed"][..., :16], views["images"])
+    assert shown["generated"].shape == (4, 3, 16, 16)
 
 
 def test_an_encoder_without_a_map_is_refused():

@@ -1,4 +1,3 @@
-import copy
 import io
 import math
 
@@ -174,7 +173,7 @@ def test_each_player_learns_from_its_own_loss_alone():
 
 @pytest.mark.parametrize("holes", HOLES)
 def test_either_player_wins_while_the_other_stands_still(holes):
-    before, after = learn(Inpainting(size=16, holes=holes, adversarial=0.001, critic_pace=1), True, 40)
+    before, after = learn(Inpainting(size=16, holes=holes, adversarial=0.001), True, 40)
     assert before == pytest.approx(math.log(2), abs=0.1)
     assert after < 0.7 * before
     before, after = learn(Inpainting(size=16, holes=holes, adversarial=0.5), False, 40)
@@ -189,7 +188,7 @@ def test_an_untrained_critic_guesses():
     encoder, heads, views = setting(task)
     for seed in range(100):
         torch.manual_seed(seed)
-        heads["critic"] = make_critic(16, 0.1)
+        heads["critic"] = make_critic(16)
         scores.append([float(share) for share in task.critic_loss(encoder, heads, views)[1].values()])
     mean, std = torch.tensor(scores).mean(0), torch.tensor(scores).std(0)
     assert ((mean - 0.5).abs() < 4 * std / 10).all()
@@ -210,35 +209,18 @@ def test_saving_restores_the_opponent_too():
     assert torch.equal(task.loss(other, others, views)[0], expected)
 
 
-def test_the_critics_weights_have_norm_one_and_a_pace():
-    """One Adam step, as an angle between what the weights did before and after: a tenth of the pace, a tenth of it."""
-    pictures = torch.rand(8, 3, 16, 16) * 2 - 1
-    turned = {}
-    for pace in (1.0, 0.1):
-        torch.manual_seed(0)
-        critic = make_critic(16, pace)
-        layers = [module for module in critic if hasattr(module, "parametrizations")]
-        assert len(layers) == 3
-        for layer in layers:
-            assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
-        before = [copy.deepcopy(layer.weight.detach()) for layer in layers]
-        optimizer = torch.optim.Adam(critic.parameters(), lr=1e-4)
-        critic(pictures).mean().backward()
-        optimizer.step()
-        critic.eval()
-        turned[pace] = [
-            torch.acos(torch.cosine_similarity(w.flatten().double(), layer.weight.detach().flatten().double(), 0))
-            for w, layer in zip(before, layers, strict=True)
-        ]
-    for fast, slow in zip(turned[1.0], turned[0.1], strict=True):
-        assert (slow / fast).item() == pytest.approx(0.1, rel=0.1)
+def test_the_critics_weights_have_norm_one():
+    layers = [module for module in make_critic(16) if hasattr(module, "parametrizations")]
+    assert len(layers) == 3
+    for layer in layers:
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, abs=0.05)
 
 
 @pytest.mark.parametrize("side", [3, 5, 16, 30, 32, 64])
 def test_the_critic_reads_every_pixel(side):
     torch.manual_seed(0)
     pictures = torch.randn(2, 3, side, side, requires_grad=True)
-    judged = make_critic(side, 0.1, width=8)(pictures)
+    judged = make_critic(side, width=8)(pictures)
     assert judged.shape == (2, 1)
     judged.sum().backward()
     read = pictures.grad.abs().sum((0, 1)) > 0
@@ -264,7 +246,6 @@ def test_it_learns_more_than_the_mean_colour_of_each_hole(holes):
         ({"overlap": 0.5}, r"--overlap must lie in \[0, 0.5\)"),
         ({"overlap_weight": 0.0}, "--overlap-weight be above 0"),
         ({"adversarial": 1.0}, r"--adversarial must lie in \[0, 1\)"),
-        ({"critic_pace": 0.0}, r"--critic-pace in \(0, 1\]"),
         ({"scale": (0.9, 0.1)}, "--scale must be two shares"),
     ],
 )

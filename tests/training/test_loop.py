@@ -130,8 +130,9 @@ def test_batch_norm_of_one_view_is_one_sentence():
         trainer.step(views, 0.5)
 
 
-def test_players_train_their_own_weights_only():
-    run = pretraining(TOYS["game"])
+@pytest.mark.parametrize("pace", [1.0, 3.0])
+def test_players_train_their_own_weights_only_at_their_own_pace(pace):
+    run = pretraining(TOYS["game"], critic_pace=pace)
     trainer = Trainer(make_fabric(torch.device("cpu"), "32"), run)
     views = run.task.views(run.source.batch(torch.arange(8), torch.device("cpu")), torch.Generator())
     before = {name: weight.clone() for name, weight in trainer.module.named_parameters()}
@@ -145,7 +146,7 @@ def test_players_train_their_own_weights_only():
     again = pretraining(TOYS["game"])
     optimizer = run.optimization.build(again.heads["critic"])
     for group in optimizer.param_groups:
-        group["lr"] = run.optimization.rate(0.5)
+        group["lr"] = pace * run.optimization.rate(0.5)
     again.task.critic_loss(again.encoder, again.heads, views)[0].backward()
     optimizer.step()
     assert not torch.equal(critic_before, again.heads["critic"][1].weight)

@@ -98,6 +98,11 @@ def test_schedules_by_their_formulas():
     assert Optimization(schedule="linear", warmup=0.0, learning_rate=1.0).rate(0.25) == pytest.approx(0.75)
 
 
+def test_a_critic_that_stands_still_is_refused():
+    with pytest.raises(UserError, match="--critic-pace must be above 0, found 0"):
+        Optimization(critic_pace=0.0)
+
+
 def test_norms_and_biases_do_not_decay():
     layer = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
     optimizer = Optimization("sgd", learning_rate=0.1, weight_decay=0.5, momentum=0.0).build(layer)

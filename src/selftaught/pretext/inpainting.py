@@ -36,6 +36,8 @@ SURVEY = 2048
 class Inpainting(CropTask):
     """Fill a hole by least squares and, if asked for, against a critic."""
 
+    optimization = {"critic_pace": 0.1}  # noqa: RUF012 - the critic's rate in the release, as a share of the other's
+
     holes: Literal["center", "blocks", "free"] = "center"
     """A square in the middle, blocks anywhere, or regions of any shape. The paper's features have the last, as with one
     place for all holes an encoder may learn what stands at its border and little else (section 3.3). In short runs at
@@ -53,8 +55,6 @@ class Inpainting(CropTask):
     adversarial: float = 0.0
     """Weight of the adversarial loss; least squares have the rest. The paper fills with 0.001 and learns features with
     0."""
-    critic_pace: float = 0.1
-    """How fast the critic learns, as a share of the learning rate: in the release it has a tenth of the other's."""
     crop: float = 1.0
 
     def __post_init__(self) -> None:
@@ -68,11 +68,8 @@ class Inpainting(CropTask):
                 "--overlap must lie in [0, 0.5) and --overlap-weight be above 0 and finite, found "
                 f"{self.overlap} and {self.overlap_weight}: the paper has 0.031 and 10."
             )
-        if not 0 <= self.adversarial < 1 or not 0 < self.critic_pace <= 1:
-            raise UserError(
-                "--adversarial must lie in [0, 1) and --critic-pace in (0, 1], found "
-                f"{self.adversarial} and {self.critic_pace}: the paper has 0.001, the release 0.1."
-            )
+        if not 0 <= self.adversarial < 1:
+            raise UserError(f"--adversarial must lie in [0, 1), found {self.adversarial}: the paper has 0.001.")
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Bottleneck and decoder of the last layer, the mean colour, which fills what is hidden, and the critic."""
@@ -82,7 +79,7 @@ class Inpainting(CropTask):
         fill.register_buffer("color", mean_color(source, self.side))
         heads = {"bottleneck": ChannelwiseDense(channels, height, width), "decoder": decoder, "fill": fill}
         if self.adversarial:
-            heads["critic"] = make_critic(self.judged_side, self.critic_pace)
+            heads["critic"] = make_critic(self.judged_side)
         return nn.ModuleDict(heads)
 
     @property
@@ -193,24 +190,22 @@ def mean_color(source: Source, size: int) -> Tensor:
     return (total / min(SURVEY, len(source))).view(3, 1, 1)
 
 
-def make_critic(side: int, pace: float, width: int = 64) -> nn.Sequential:
+def make_critic(side: int, width: int = 64) -> nn.Sequential:
     """(B, 3, side, side) from -1 to 1 -> (B, 1): halved by 4 x 4 convolutions down to about 4 pixels, as DCGAN's.
 
     What keeps the game in balance on small images is not in the paper. Spectral norm (Miyato et al. 2018,
     https://arxiv.org/abs/1802.05957) in the place of batch norm bounds the critic's slope, so that it still tells
-    where to go when it is sure. And as a normed weight has no size, the size that it is stored in says how far an
-    optimizer's step turns it: stored ten times as large, the critic learns at a tenth of the pace.
+    where to go when it is sure.
 
     Args:
         side: pixels along what it sees.
-        pace: as a share of the learning rate.
         width: channels of the first layer; they double with each.
     """
     halvings = max(1, round(math.log2(side / 4)))
     widths = [3, *(width * 2**n for n in range(halvings))]
     critic = nn.Sequential()
     for inputs, outputs in pairwise(widths):
-        # Without biases, whose pace nothing would slow; the release keeps them at zero.
+        # Without biases: the release keeps them at zero.
         critic.append(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
         critic.append(nn.LeakyReLU(0.2))
     read = nn.Linear(widths[-1] * (side // 2**halvings) ** 2, 1)
@@ -218,7 +213,5 @@ def make_critic(side: int, pace: float, width: int = 64) -> nn.Sequential:
     critic.extend([nn.Flatten(), read])
     for module in critic:
         if isinstance(module, nn.Conv2d | nn.Linear):
-            with torch.no_grad():
-                module.weight.div_(pace)
             spectral_norm(module)
     return critic

@@ -97,7 +97,8 @@ class Trainer:
                 for weight in weights:
                     weight.requires_grad_(other == player)
             optimizer = self.optimizers[player]
-            set_rate(optimizer, self.optimization.rate(spent))
+            pace = self.optimization.critic_pace if player == 1 else 1.0
+            set_rate(optimizer, pace * self.optimization.rate(spent))
             loss, outcome = self._asked(views, of_critic=player == 1)
             mark("forward")
             optimizer.zero_grad(set_to_none=True)

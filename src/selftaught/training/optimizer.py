@@ -32,11 +32,16 @@ class Optimization:
     """Fractions of the run at which `step` drops the rate (Gidaris et al.: epochs 30, 60, 80 of 100)."""
     drop: float = 0.2
     """What `step` multiplies the rate by."""
+    critic_pace: float = 1.0
+    """Times the learning rate at which a task's critic learns (Heusel et al. 2017, "GANs Trained by a Two Time-Scale
+    Update Rule"): the others learn from its mistakes, so it must be neither far behind nor far ahead."""
 
     def __post_init__(self) -> None:
         """Refuse rates and fractions that mean nothing."""
         if not self.learning_rate > 0:
             raise UserError(f"the learning rate must be above 0, found {self.learning_rate}: try 0.003.")
+        if not self.critic_pace > 0:
+            raise UserError(f"--critic-pace must be above 0, found {self.critic_pace}: try 1.")
         for name, low in (("momentum", 0.0), ("beta2", 0.0), ("weight_decay", 0.0), ("drop", 0.0)):
             if not low <= (value := getattr(self, name)) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, 1), found {value}: leave it out.")
