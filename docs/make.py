@@ -23,6 +23,7 @@ from torch import Tensor
 from torchvision.utils import make_grid
 
 from selftaught.build import load_pretraining
+from selftaught.contracts import Task
 from selftaught.figures.grid import enlarge
 from selftaught.pretext import TASKS, task_class
 from selftaught.pretraining import pretrain
@@ -85,6 +86,7 @@ def page(name: str, results: Sequence[Mapping[str, Any]]) -> str:
         "## To train it",
         f"    {command(name)}",
         "What is true of every run (budget, size of views, optimizer) is in `selftaught pretrain --help`.",
+        *advised(task),
         "## Its settings",
         table(("setting", "default", "what it does"), [row(setting) for setting in own]),
     ]
@@ -110,6 +112,11 @@ def command(name: str) -> str:
     """What starts it."""
     with_encoder = "" if encoder(name) == "convnet" else f" --encoder {encoder(name)}"
     return f"selftaught pretrain my/images --task {name}{with_encoder} --minutes 10 --out runs/{name}"
+
+
+def advised(task: type[Task]) -> list[str]:
+    """How it wants its weights to move, where that is not as usual."""
+    return [f"It comes with its own {code(task.optimization)}."] if task.optimization else []
 
 
 def caption(name: str) -> str:

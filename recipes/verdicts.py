@@ -1,7 +1,7 @@
 """What the papers found, asked again at a laptop's budget: one question each, three seeds of every variant.
 
     python -m recipes.verdicts --data imagenette --size 96 --only permutations guards
-    python -m recipes.verdicts --data cifar10 --only negatives lambda adversary answer images
+    python -m recipes.verdicts --data cifar10 --only negatives lambda adversary answer images side
     python -m recipes.verdicts --data market_street.jpg --probed cifar10 --only photo
 
 - permutations: Noroozi & Favaro 2016 find that more of them make a harder puzzle and better features.
@@ -11,6 +11,7 @@
 - adversary: Pathak et al. 2016 fill sharper with a critic, and learn their features without.
 - answer: Zhang et al. 2016 classify colours, since the mean of many is a dull one.
 - images: Chen et al. 2020 show iGPT more than a million images. How does it fare with few?
+- side: they find larger pictures better. Tokens grow with the square of the side, and steps are the same for all.
 - photo: Asano et al. 2020 (their ablation on CIFAR-10) find that BiGAN learns from one photo by the scale of its crops
   above all, and best with every augmentation.
 
@@ -36,6 +37,8 @@ class Question:
     solved: str = "accuracy"
     """What is logged of how well the task itself is solved."""
     settings: dict[str, Any] = field(default_factory=dict)
+    against: tuple[str, ...] = ()
+    """Variants, besides the first, that the others are held against as well."""
 
 
 # One size and shape of the crops, upright, in the photo's colours; as large as those that the release begins with.
@@ -80,6 +83,13 @@ QUESTIONS = {
         solved="bits",
         settings=IGPT,
     ),
+    "side": Question(
+        "igpt",
+        "block04",
+        {"16 pixels": {}, "8 pixels": {"size": 8}, "24 pixels": {"size": 24}},
+        solved="bits",
+        settings=IGPT,
+    ),
     "photo": Question(
         "bigan",
         "layer2",
@@ -91,7 +101,8 @@ QUESTIONS = {
             "scale": {**PLAIN, **SCALE},
         },
         solved="reconstruction_error",
-        settings={"scale": (1.0, 1.0)},  # the task's own crops would be an augmentation too
+        settings={"scale": (1.0, 1.0), "batch_size": 32},  # the task's own crops would be an augmentation too
+        against=("none", "scale"),
     ),
 }
 
@@ -116,7 +127,7 @@ def main() -> None:
         base = next(iter(question.variants))
         print(f"\n{name}: {question.task}, {steps} steps, {given.seeds} seeds; {question.solved} at the end: ", end="")
         print(", ".join(f"{sum(found) / len(found):.3f} ({variant})" for variant, found in pretext.items()) + "\n")
-        print(table(rows, question.layer, {f"against {base}": base}))
+        print(table(rows, question.layer, {f"against {name}": name for name in (base, *question.against)}))
         print("\n" + profile(rows))
 
 

@@ -13,8 +13,12 @@ from toy_tasks import TOYS, encoder_for
 
 from selftaught.contracts import Task
 from selftaught.errors import UserError
+from selftaught.parts.crops import CropTask
 from selftaught.pretext import TASKS, task_class
-from toys import ToySource
+from selftaught.training.loop import Pretraining, Trainer
+from selftaught.training.optimizer import Optimization
+from selftaught.training.plan import make_fabric
+from toys import ToyEncoder, ToySource
 
 CPU = torch.device("cpu")
 
@@ -99,6 +103,23 @@ def test_forty_steps_on_one_batch_lower_the_loss(case):
         assert case.loss(views, of_critic).detach() < 0.95 * before
 
 
+def test_a_step_in_bf16_sees_the_views_as_they_are(case, monkeypatch):
+    kind, asked = type(case.task), []
+    loss = kind.loss
+
+    def remembered(task, encoder, heads, views):
+        asked.append(views)
+        return loss(task, encoder, heads, views)
+
+    monkeypatch.setattr(kind, "loss", remembered)
+    run = Pretraining(case.task, case.encoder, case.heads, case.source, Optimization(), 1, 12, 0)
+    views = case.views()
+    logged = Trainer(make_fabric(CPU, "bf16"), run).step(views, 0.5)
+    assert logged["loss"].isfinite()
+    assert all(torch.equal(asked[0][name], views[name]) for name in views)
+    assert all(asked[0][name].dtype == views[name].dtype for name in views)
+
+
 def test_saving_and_loading_restores_the_loss_exactly(case):
     views = case.views()
     loss, outcome = case.task.loss(case.encoder, case.heads, views)
@@ -133,6 +154,21 @@ def test_the_paper_is_named(case):
 def test_a_size_of_nothing_is_our_error(case):
     with pytest.raises(UserError, match="size"):
         type(case.task)(size=0).views(case.batch, torch.Generator())
+
+
+class OneSize(ToyEncoder):
+    """Reads nothing but 16 by 16 pixels, as a vision transformer its own size."""
+
+    def features(self, seen):
+        assert seen.shape[-1] == 16
+        return super().features(seen)
+
+
+@pytest.mark.parametrize("name", [name for name in TASKS if issubclass(task_class(name), CropTask)])
+def test_crops_that_the_encoder_cannot_read_are_our_error(name):
+    task = task_class(name)(size=16, crop=0.5)
+    with pytest.raises(UserError, match=r"crops of 8 pixels are too small for it: give a larger --size or --crop"):
+        task.heads(OneSize(size=16, **task.wants), ToySource())
 
 
 def test_chance_is_what_an_untrained_encoder_scores(case):

@@ -2,6 +2,7 @@
 
 import io
 import json
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -11,6 +12,11 @@ from torch import nn
 from toy_tasks import TOYS, encoder_for
 
 from selftaught.errors import UserError
+from selftaught.pretext.bigan import BiGAN
+from selftaught.pretext.deepcluster import DeepCluster
+from selftaught.pretext.gan import GAN
+from selftaught.pretext.igpt import IGPT
+from selftaught.pretext.inpainting import Inpainting
 from selftaught.pretext.rotation import Rotation
 from selftaught.training.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
@@ -21,13 +27,21 @@ from selftaught.training.plan import make_fabric
 from selftaught.training.randomness import ambient
 from toys import ToyEncoder, ToySource
 
+GAMES = {
+    "gan": GAN,
+    "bigan": BiGAN,
+    "inpainting": partial(Inpainting, adversarial=0.1),
+    "igpt": IGPT,
+    "deepcluster": partial(DeepCluster, clusters=4),
+}
+"""What has an opponent, a palette or clusters of its own."""
 STEPS = 11  # two epochs of five steps, and one more
 
 
 def pretraining(kind, **optimization) -> Pretraining:
     source = ToySource(40)
     with ambient(3, "weights"):
-        task = kind(size=8) if kind.__name__ == "NextWord" else kind(size=16)
+        task = kind(size=8) if kind is TOYS["nextword"] else kind(size=16)
         encoder = encoder_for(task)
         encoder.fit(source)
         heads = task.heads(encoder, source)
@@ -77,9 +91,18 @@ class Forgetful(ToyEncoder):
         return {**made, "second": nn.functional.dropout(made["second"], 0.5, self.training)}
 
 
-@pytest.mark.parametrize("kind", [Rotation, *TOYS.values()], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("stops", [(1,), (5,), (3, 7)], ids=str)
+@pytest.mark.parametrize("kind", [Rotation, *TOYS.values()], ids=lambda kind: kind.__name__)
 def test_an_interrupted_run_ends_as_if_nothing_had_happened(kind, stops, tmp_path):
+    resumes_exactly(kind, stops, tmp_path)
+
+
+@pytest.mark.parametrize("kind", GAMES.values(), ids=GAMES)
+def test_opponents_palettes_and_clusters_resume_too(kind, tmp_path):
+    resumes_exactly(kind, (3, 7), tmp_path)
+
+
+def resumes_exactly(kind, stops, tmp_path) -> None:
     assert go(pretraining(kind), tmp_path / "whole") == STEPS
     for stop in stops:
         torch.manual_seed(stop)  # another process has another ambient state

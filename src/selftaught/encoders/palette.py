@@ -56,8 +56,8 @@ class Palette(nn.Module):
         found, counts = torch.unique(pixels[kept], dim=0, return_counts=True)
         if len(found) < len(self.colors):
             raise UserError(
-                f"a palette of {len(self.colors)} needs as many colours in the images, found {len(found)} in "
-                f"{source.name}: give --colors {max(2, len(found))} or fewer."
+                f"a palette of {len(self.colors)} needs as many colours in the images, found {len(found)} among "
+                f"{len(kept):,} pixels of {source.name}: give --colors {max(2, len(found))} or fewer."
             )
         self.colors.copy_(k_means(found, counts.float(), len(self.colors), generator))
 

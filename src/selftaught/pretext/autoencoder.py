@@ -24,6 +24,7 @@ from selftaught.contracts import Batch, Encoder, Layer, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.parts.crops import CropTask
 from selftaught.parts.decoders import Decoder
+from selftaught.parts.heads import require_readable
 
 
 @dataclass(frozen=True)
@@ -31,9 +32,11 @@ class Autoencoder(CropTask):
     """Reconstruct the image by least squares."""
 
     compression: int = 12
-    """How many times fewer numbers the code has than the image; at each position of the last layer it is a vector."""
+    """How many times fewer numbers the code has than the image, about: at each position of the last layer it is a
+    vector, of one number at least."""
     space: Literal["rgb", "lab"] = "rgb"
-    """Where errors are squared: sRGB, or CIE Lab (as in Zhang et al. 2017), where distances resemble the eye's."""
+    """Where errors are squared: sRGB, or CIE Lab, where distances resemble the eye's. The encoder is shown sRGB either
+    way (Zhang et al. 2017 show Lab as well)."""
     noise: float = 0.0
     """Deviation of the Gaussian noise on what is shown (values run from 0 to 1); the clean image is asked for."""
     masked: float = 0.0
@@ -53,6 +56,7 @@ class Autoencoder(CropTask):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The code, a linear map of the last layer at each position, and a decoder of it."""
+        require_readable(encoder, self.side, "crop")
         last = encoder.last
         # A position stands for stride^2 pixels of three numbers, so the ratio is the same for every encoder.
         code = Layer(max(1, 3 * last.stride**2 // self.compression), last.stride)

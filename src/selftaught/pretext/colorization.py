@@ -24,6 +24,7 @@ from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.parts.crops import CropTask
 from selftaught.parts.decoders import Decoder
+from selftaught.parts.heads import require_readable
 
 GREY = 5.0
 """An image is grey if no position has |a| or |b| above this: it says nothing (the release's `NonGrayMaskLayer`)."""
@@ -72,6 +73,7 @@ class Colorization(CropTask):
                 f"the size of a view must be at least {self.shrink} pixels for --shrink {self.shrink}, found "
                 f"{self.side}: give a larger --size or a smaller --shrink."
             )
+        require_readable(encoder, self.side, "crop")
         centers = gamut()
         bins = nn.Module()
         bins.register_buffer("centers", centers)

@@ -7,7 +7,8 @@ layers collect what is known, the last ones return to single colours.
 Chen, Radford, Child, Wu, Jun, Luan, Sutskever, "Generative Pretraining from Pixels", ICML 2020.
 http://proceedings.mlr.press/v119/chen20s.html
 
-Not here: fine-tuning on class and pixels at once.
+Not here: fine-tuning on class and pixels at once. A probe shows every token, which an encoder that learned by hidden
+ones has never met: that is part of what its layers lose.
 
 Letters: B images, L tokens of one image, K colours.
 """
@@ -55,6 +56,8 @@ class Reader(Protocol):
 @dataclass(frozen=True)
 class IGPT(Task):
     """Predict colours from the colours before them, or hidden ones from all others."""
+
+    optimization = {"weight_decay": 0.0}  # noqa: RUF012 - as in the paper; the rest of its recipe is our default
 
     objective: Literal["autoregressive", "masked"] = "autoregressive"
     """Each pixel from those before it, which makes features that a linear probe reads better, or hidden ones."""

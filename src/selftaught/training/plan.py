@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 from time import monotonic
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -117,11 +117,18 @@ def _fastest(work: Callable[[], Tensor], times: int = 5) -> float:
 def make_fabric(device: torch.device, precision: str) -> "Fabric":
     """A Fabric on one device."""
     from lightning_fabric import Fabric  # takes four seconds, which no help page should wait for
+    from lightning_fabric.plugins import MixedPrecision
+
+    class Autocast(MixedPrecision):
+        """Layers compute in bf16, views stay as they are: rounded to eight bits, a task's targets would be others."""
+
+        def convert_input(self, data: Any) -> Any:
+            return data
 
     devices = [device.index or 0] if device.type == "cuda" else 1
-    return Fabric(
-        accelerator=device.type, devices=devices, precision="bf16-mixed" if precision == "bf16" else "32-true"
-    )
+    if precision == "bf16":
+        return Fabric(accelerator=device.type, devices=devices, plugins=Autocast("bf16-mixed", device.type))
+    return Fabric(accelerator=device.type, devices=devices, precision="32-true")
 
 
 def make_plan(
