@@ -207,6 +207,10 @@ class Task(ABC):
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Pictures for people: name -> (n, 3, H, W) in [0, 1]."""
 
+    def known(self, heads: nn.ModuleDict, source: Source) -> Tensor:
+        """(n,) int64: the images that the task can be asked about: all, unless it `remembers` a part of the source."""
+        return torch.arange(len(source))
+
     def chance(self, source: Source) -> dict[str, float]:
-        """What an untrained encoder scores, for each logged name that has such a level."""
+        """What an untrained encoder scores, for each logged name that has such a level; an audit asks for the first."""
         return {}

@@ -17,6 +17,7 @@ from selftaught.downstream.invariance import InvarianceTable, invariance
 from selftaught.downstream.layers import Protocol, probe_layers
 from selftaught.downstream.table import ProbeTable
 from selftaught.errors import UserError
+from selftaught.parts.heads import require_readable
 from selftaught.training.folder import RunFolder
 from selftaught.training.machine import keep_freed_memory
 from selftaught.training.plan import choose_device
@@ -76,8 +77,7 @@ class Run:
         Returns:
             The table, which is also written to `probes/` in the run.
         """
-        encoder, description = self._ready()
-        size = size or description["size"]
+        encoder, description, size = self._ready(size)
         parts = data if isinstance(data, tuple) else open_splits(data, side=size, limit=limit, labels=labels)
         train_part, test_part = parts
         table = probe_layers(
@@ -122,8 +122,9 @@ class Run:
         from selftaught.figures import invariance as drawn
         from selftaught.figures import svg
 
-        encoder, description = self._ready()
-        size = size or description["size"]
+        encoder, description, size = self._ready(size)
+        if images < 2:
+            raise UserError(f"--images must be at least 2, found {images}: give a larger one.")
         table = invariance(
             encoder,
             _fresh(encoder, description),
@@ -194,9 +195,13 @@ class Run:
         found = [json.loads(path.read_text()) for path in sorted(self.folder.probes.glob("*.json"))]
         return [probe for probe in found if probe.get("step") == step]
 
-    def _ready(self) -> tuple[Encoder, dict[str, Any]]:
+    def _ready(self, size: int | None) -> tuple[Encoder, dict[str, Any], int]:
+        """The encoder, what it is, and the side of the views it is asked about: that of pretraining unless given."""
         keep_freed_memory()
-        return self.encoder, json.loads(self.folder.encoder.read_text())
+        encoder, description = self.encoder, json.loads(self.folder.encoder.read_text())
+        side = int(description["size"]) if size is None else size
+        require_readable(encoder, side, "view")
+        return encoder, description, side
 
     def _keep(self, path: Path, found: dict[str, object]) -> None:
         """Write what was found, with the step at which the encoder stood."""

@@ -110,6 +110,16 @@ def test_normalisation_is_per_tile_and_colour():
     torch.testing.assert_close(normalize_tiles(tiles), torch.from_numpy(0.449 + 0.226 * z).float(), atol=1e-5, rtol=0)
 
 
+def test_a_tile_as_a_whole_can_be_given_mean_and_root_mean_square_or_the_mean_alone():
+    tiles = torch.rand(4, 3, 6, 6, generator=generator())
+    for tile, rms, mean in zip(tiles, normalize_tiles(tiles, "rms"), normalize_tiles(tiles, "mean"), strict=True):
+        off = tile - sum(tile.flatten().tolist()) / 108
+        square = sum(value * value for value in off.flatten().tolist()) / 108
+        torch.testing.assert_close(mean, 0.449 + off)
+        torch.testing.assert_close(rms, 0.449 + 0.226 * off / square**0.5)
+    assert normalize_tiles(tiles, "none") is tiles
+
+
 def test_normalisation_forgets_brightness_contrast_and_tint_and_leaves_what_look_expects():
     tiles = torch.rand(4, 3, 8, 8, generator=generator())
     tint = torch.tensor([0.5, 0.7, 0.3]).view(3, 1, 1)

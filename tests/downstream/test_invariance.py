@@ -8,7 +8,7 @@ from probe_toys import Given, Plain, Small, noise
 from torch import nn
 
 from selftaught.contracts import Encoder, Layer
-from selftaught.downstream.changes import CHANGES
+from selftaught.downstream.changes import CHANGES, slight_affine
 from selftaught.downstream.invariance import BINS, distances, invariance
 from selftaught.errors import UserError
 
@@ -22,6 +22,15 @@ def smooth(count: int = 12, side: int = 12) -> Given:
     coarse = torch.rand(count, 3, 3, 3, generator=generator())
     images = nn.functional.interpolate(coarse, size=side, mode="bilinear", align_corners=True)
     return Given(images, torch.zeros(count, dtype=torch.int64), None)
+
+
+def test_slight_changes_stay_within_the_image():
+    matrices = slight_affine(4000, generator())
+    corners = torch.tensor([[x, y, 1.0] for x in (-1.0, 1) for y in (-1.0, 1)]).T
+    assert (matrices @ corners)[:, :2].abs().max() <= 1 + 1e-6
+    places = matrices[:, :2, 2]
+    assert places.abs().max() <= 0.15
+    assert (places.abs() > 0.03).float().mean() > 0.3  # and there is room to move
 
 
 def copies(name: str, source: Given, size: int = 12) -> torch.Tensor:

@@ -5,10 +5,10 @@ import sys
 import pytest
 import torch
 from sklearn.decomposition import PCA
-from sklearn.metrics import normalized_mutual_info_score
+from sklearn.metrics import adjusted_mutual_info_score, normalized_mutual_info_score
 
 from selftaught.errors import UserError
-from selftaught.parts.clusters import kmeans, nmi, whitened
+from selftaught.parts.clusters import adjusted_nmi, kmeans, nmi, whitened
 
 
 def blobs(count: int = 300, groups: int = 5, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -88,6 +88,19 @@ def test_mutual_information_is_scikit_learns(groups):
     expected = normalized_mutual_info_score(first, second, average_method="geometric")
     assert nmi(first, second) == pytest.approx(expected, abs=1e-9)
     assert nmi(second, first) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("groups", [3, 100])
+def test_adjusted_it_is_scikit_learns_too_and_nothing_for_what_has_nothing_in_common(groups):
+    generator = torch.Generator().manual_seed(0)
+    first, other = (torch.randint(groups, (4000,), generator=generator) for _ in range(2))
+    half = torch.where(torch.rand(4000, generator=generator) < 0.5, first, other)
+    for second in (other, half):
+        expected = adjusted_mutual_info_score(first, second, average_method="geometric")
+        assert adjusted_nmi(first, second) == pytest.approx(expected, abs=0.005)
+    assert abs(adjusted_nmi(first, other)) < 0.01
+    assert adjusted_nmi(first, (first + 1) % groups) == pytest.approx(1)
+    assert adjusted_nmi(first[:0], first[:0]) == 0
 
 
 def test_mutual_information_of_the_same_groups_under_other_names_is_one_and_of_one_group_nothing():

@@ -14,6 +14,9 @@ from selftaught.parts.bank import unit
 from selftaught.parts.heads import embedding
 from selftaught.pretext.npid import NPID
 from selftaught.pretext.pirl import PIRL
+from selftaught.training.loop import Pretraining, Trainer
+from selftaught.training.optimizer import Optimization
+from selftaught.training.plan import make_fabric
 from toys import ToyBatch, ToyEncoder, ToySource
 
 CPU = torch.device("cpu")
@@ -287,7 +290,8 @@ def test_what_is_shown_has_a_picture_of_every_transformation():
     ("kind", "settings", "words"),
     [
         (PIRL, {"weight": 1.5}, "--weight must be a share"),
-        (PIRL, {"tile": 0.4}, "--tile"),
+        (PIRL, {"tile": 0.4}, "--tile must be above 0 and at most a third of the view, found 0.4"),
+        (NPID, {"dimensions": 0}, "--dimensions must be at least 1, found 0"),
         (PIRL, {"puzzle_scale": (0.9, 0.6)}, "--puzzle-scale must be"),
         (NPID, {"proximal": -1.0}, "--proximal must be at least 0"),
         (NPID, {"jitter": (0.4, 0.4, 0.4, 0.9)}, "--jitter must be"),
@@ -316,8 +320,34 @@ def test_one_image_is_refused(kind):
         kind(size=16).heads(ToyEncoder(), OneImage())
 
 
-def test_a_batch_of_one_trains():
-    case = Case(PIRL(size=16, negatives=7, transform="both"))
-    case.views = case.task.views(case.source.batch(torch.tensor([3]), CPU), torch.Generator().manual_seed(0))
-    case.loss().backward()
-    assert case.heads["tiles"][0].weight.grad.abs().sum() > 0
+@pytest.mark.parametrize("kind", [NPID, PIRL])
+def test_a_batch_of_one_is_refused_where_projections_are_centred_and_trains_where_not(kind):
+    for centered in (True, False):
+        case = Case(kind(size=16, negatives=7, centered=centered))
+        run = Pretraining(case.task, case.encoder, case.heads, case.source, Optimization(), 1, 1, 0)
+        trainer = Trainer(make_fabric(CPU, "32"), run)
+        case.encoder.train(), case.heads.train()
+        views = case.task.views(case.source.batch(torch.tensor([3]), CPU), torch.Generator().manual_seed(0))
+        if centered:
+            with pytest.raises(UserError, match=r"more than one view in a step.*--batch-size"):
+                trainer.step(views, 0.5)
+        else:
+            assert trainer.step(views, 0.5)["loss"].isfinite()
+
+
+def test_the_papers_projection_is_one_linear_layer():
+    heads = Case(NPID(size=16, negatives=7, centered=False)).heads
+    assert isinstance(heads["project"], torch.nn.Linear)
+
+
+def test_an_audit_of_pirl_asks_about_transformed_images():
+    assert next(iter(PIRL(size=16).chance(ToySource()))) == "transformed_accuracy"
+    assert list(PIRL(size=16, weight=0.0).chance(ToySource())) == ["accuracy"]
+
+
+def test_tiles_in_which_there_is_little_to_see_are_said_to_be(caplog):
+    PIRL(size=48).heads(ToyEncoder(), ToySource())
+    assert "tiles of 12 pixels show little" in caplog.text
+    caplog.clear()
+    PIRL(size=64).heads(ToyEncoder(), ToySource())
+    assert "show little" not in caplog.text

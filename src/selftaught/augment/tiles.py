@@ -9,6 +9,7 @@ Letters: B images, K tiles of an image, n tiles of all images.
 """
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,9 @@ from torch import Tensor
 
 from selftaught.augment.warp import affine, moved
 from selftaught.errors import UserError
+
+Evening = Literal["color", "rms", "mean", "none"]
+"""What tiles are given in common, see `normalize_tiles`."""
 
 LEAST = 3
 """Pixels along the smallest tile in which there is anything to see."""
@@ -144,19 +148,26 @@ MEAN, DEVIATION = 0.449, 0.226
 """Of a pixel over ImageNet's photos, the three colours averaged (torchvision's 0.485, 0.456, 0.406 and 0.229, ...)."""
 
 
-def normalize_tiles(tiles: Tensor) -> Tensor:
-    """Give every colour of every tile the same mean and deviation, so that neither tells which tiles were neighbours.
+def normalize_tiles(tiles: Tensor, what: Evening = "color") -> Tensor:
+    """Even out what tells which tiles were neighbours: their light and tint.
 
     Not 0 and 1 but those of a usual photo: an encoder's `look` goes on from colours in about [0, 1], here and on the
     whole images that it will read later, and should find the two alike.
 
     Args:
         tiles: (n, C, t, t) in [0, 1].
+        what: "color", every colour of every tile has mean 0.449 and deviation 0.226; "rms", every tile as a whole has;
+            "mean", it has that mean; "none".
 
     Returns:
-        (n, C, t, t) with mean 0.449 and deviation 0.226 throughout; a bright spot may pass 1, a dark one 0.
+        (n, C, t, t); a bright spot may pass 1, a dark one 0.
     """
-    mean = tiles.mean((2, 3), keepdim=True)
+    if what == "none":
+        return tiles
+    over = (2, 3) if what == "color" else (1, 2, 3)
+    mean = tiles.mean(over, keepdim=True)
+    if what == "mean":
+        return tiles - mean + MEAN
     # Below two 8-bit steps a deviation is the noise of rounding, and would be magnified to a texture of its own.
-    deviation = tiles.std((2, 3), keepdim=True, correction=0).clamp(min=2 / 255)
+    deviation = tiles.std(over, keepdim=True, correction=0).clamp(min=2 / 255)
     return (tiles - mean) * (DEVIATION / deviation) + MEAN

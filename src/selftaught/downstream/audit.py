@@ -84,8 +84,8 @@ def audit(
             f"an audit needs a task that logs a share with a chance level, found none in {name}: choose a run of "
             "another task, rotation or jigsaw for example."
         )
-    metric = "accuracy" if "accuracy" in levels else next(iter(levels))
-    groups, device = _groups(source, images), device or torch.device("cpu")
+    metric, device = next(iter(levels)), device or torch.device("cpu")
+    groups = _groups(task.known(heads, source), images, source.name)
     encoder.to(device).eval(), heads.to(device).eval()
     asked = _questions(task)
     answers: dict[str, Tensor] = {}
@@ -132,13 +132,13 @@ def _questions(task: Task) -> Mapping[str, Question]:
     return asked
 
 
-def _groups(source: Source, images: int) -> Tensor:
-    """(groups, images of each), int64: evenly spread over the source, in no order of class."""
-    count = min(images, len(source))
+def _groups(known: Tensor, images: int, source: str) -> Tensor:
+    """(groups, images of each), int64: evenly spread over those that are known, in no order of class."""
+    count = min(images, len(known))
     size = max(2, min(GROUP, count // 8))
     if count < 2 * size:
-        raise UserError(f"an audit needs four images or more, found {count} in {source.name}: give more of them.")
-    chosen = torch.linspace(0, len(source) - 1, count, dtype=torch.float64).round().long()
+        raise UserError(f"an audit needs four images or more, found {count} in {source}: give more of them.")
+    chosen = known[torch.linspace(0, len(known) - 1, count, dtype=torch.float64).round().long()]
     mixed = chosen[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
     return mixed[: count // size * size].reshape(-1, size)
 

@@ -43,12 +43,20 @@ def _color(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
 
 def _affine(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
     """Moved, squeezed, turned and sheared, all slightly, and within the image: no mirrored border tells of it."""
-    count = len(batch)
-    places = (uniform(-0.15, 0.15, count, generator) for _ in "xy")
-    sides = (uniform(0.7, 0.85, count, generator) for _ in "wh")
-    x, y, width, height = *places, *sides
-    degrees, shear = uniform(-10, 10, count, generator), uniform(-10, 10, count, generator)
-    return batch.warp(affine(x=x, y=y, width=width, height=height, degrees=degrees, shear=shear, count=count), size)
+    return batch.warp(slight_affine(len(batch), generator), size)
+
+
+def slight_affine(count: int, generator: torch.Generator) -> Tensor:
+    """Windows that lie within the image: (count, 3, 3)."""
+    width, height = (uniform(0.7, 0.85, count, generator) for _ in "wh")
+    degrees, shear = (uniform(-10, 10, count, generator) for _ in "ds")
+    matrix = affine(width=width, height=height, degrees=degrees, shear=shear, count=count)
+    # How far its corners reach across and down: what is left of the image there is room to move in.
+    reach = matrix[:, :2, :2].abs().sum(2).amax(1).clamp(min=1)
+    matrix[:, :2, :2] /= reach[:, None, None]
+    room = (1 - matrix[:, :2, :2].abs().sum(2)).clamp(0, 0.15)
+    matrix[:, :2, 2] = room * (2 * torch.rand(count, 2, generator=generator) - 1)
+    return matrix
 
 
 CHANGES: Mapping[str, Change] = {

@@ -75,6 +75,23 @@ def nmi(first: Tensor, second: Tensor) -> float:
     return shared / math.sqrt(each[0] * each[1]) if min(each) > 0 else 0.0
 
 
+def adjusted_nmi(first: Tensor, second: Tensor, shuffles: int = 10) -> float:
+    """NMI above that of chance, as a share of what is above it: about 0 for groupings that have nothing in common.
+
+    Many small groups agree by chance: two random ones of 100 groups have an NMI of 0.25 on 4,000 points. As Vinh, Epps
+    and Bailey 2010, with the mean over some shuffles in the place of their formula, whose cost grows with k^2.
+
+    Args:
+        first: (n,) int64, 0 or more.
+        second: (n,) int64, 0 or more.
+        shuffles: how many.
+    """
+    generator = torch.Generator().manual_seed(0)
+    mixed = (second[torch.randperm(len(second), generator=generator)] for _ in range(shuffles))
+    chance = sum(nmi(first, other) for other in mixed) / shuffles
+    return (nmi(first, second) - chance) / (1 - chance) if chance < 1 else 0.0
+
+
 def require_faiss() -> ModuleType:
     """Faiss, imported only where it is needed.
 

@@ -1,5 +1,6 @@
 """Heads: what a task puts on an encoder and throws away afterwards."""
 
+import logging
 from typing import Literal
 
 import torch
@@ -9,6 +10,9 @@ from selftaught.contracts import Layer
 from selftaught.errors import UserError
 
 HeadKind = Literal["linear", "mlp"]
+
+LITTLE = 16
+"""Pixels along a tile below which there is little to see: of photos of 32 pixels, tiles of 8 taught nothing."""
 
 
 def classifier(
@@ -34,12 +38,14 @@ def classifier(
     )
 
 
-def embedding(features: int, outputs: int, kind: HeadKind = "linear") -> nn.Module:
+def embedding(features: int, outputs: int, kind: HeadKind = "linear", centered: bool = True) -> nn.Module:
     """(B, features) -> (B, outputs), to be brought to length 1: a `classifier`, then batch norm without a gain.
 
     Pooled features that passed a ReLU all point the same way, so an untrained encoder finds all images alike; about
-    their mean they do not.
+    their mean they do not. Where they are not to be `centered` the classifier stands alone.
     """
+    if not centered:
+        return classifier(features, outputs, kind)
     return nn.Sequential(classifier(features, outputs, kind, bias=False), nn.BatchNorm1d(outputs, affine=False))
 
 
@@ -67,17 +73,21 @@ def require_map(layer: Layer, who: str) -> None:
         )
 
 
-def require_readable(encoder: nn.Module, side: int, what: str = "tile") -> None:
+def require_readable(encoder: nn.Module, side: int, what: Literal["tile", "crop", "view"] = "tile") -> None:
     """Refuse an encoder that cannot read images of `side` pixels: its strides leave nothing, or its patches do not fit.
+
+    Says so where they are tiles in which there is little to see.
 
     Args:
         encoder: what is asked.
         side: pixels along what it will be shown.
-        what: the word for that, which is also the name of the flag that says how large it is.
+        what: the word for that; tiles and crops have a flag of that name that says which share of --size they are.
 
     Raises:
         UserError: it cannot.
     """
+    if what == "tile" and side < LITTLE:
+        logging.getLogger(__name__).warning("tiles of %d pixels show little: a larger --size teaches more", side)
     training = encoder.training
     device = next((weight.device for weight in encoder.parameters()), torch.device("cpu"))
     try:
@@ -86,7 +96,7 @@ def require_readable(encoder: nn.Module, side: int, what: str = "tile") -> None:
     except (AssertionError, RuntimeError, ValueError) as error:  # encoders refuse in many ways
         raise UserError(
             f"the encoder must be able to read a {what} alone, found that {what}s of {side} pixels are too small for "
-            f"it: give a larger --size or --{what}, or another --encoder."
+            f"it: give a larger --size{'' if what == 'view' else f' or --{what}'}, or another --encoder."
         ) from error
     finally:
         encoder.train(training)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from selftaught.augment.color import random_color, recolor, require_jitter
 from selftaught.augment.warp import identity, moved
 from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Views
+from selftaught.errors import UserError
 from selftaught.parts.bank import BankKind, MemoryBank, Recalled, draw, ranked_first, require_bank, require_others
 from selftaught.parts.crops import CropTask
 from selftaught.parts.heads import HeadKind, embedding, require_readable
@@ -46,7 +47,10 @@ class InstanceDiscrimination(CropTask, ABC):
     dimensions: int = 128
     """Length of what is remembered of an image (both papers: 128)."""
     head: HeadKind = "linear"
-    """Of the projection to what is remembered: linear, as in the papers, or mlp; a batch norm follows it."""
+    """Of the projection to what is remembered: linear, as in the papers, or mlp."""
+    centered: bool = True
+    """Bring what is projected to mean 0 and one variance by a batch norm, before its length is made 1. The papers do
+    not, and for long learn nothing but to tell images apart at all."""
     start: Literal["features", "random"] = "features"
     """What entries are before their image was first shown: what the untrained encoder says, which costs a pass over the
     images without training; or random, as in NPID's code, and the first epoch learns nothing that lasts."""
@@ -66,13 +70,15 @@ class InstanceDiscrimination(CropTask, ABC):
         super().__post_init__()
         require_bank(self.negatives, self.temperature, self.memory)
         require_jitter(self.jitter, self.grey)
+        if self.dimensions < 1:
+            raise UserError(f"--dimensions must be at least 1, found {self.dimensions}: try 128.")
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projection, f in the papers, and the bank."""
         require_others(self.negatives, len(source))
         require_readable(encoder, self.side, "crop")
         channels = encoder.last.channels
-        project = embedding(channels, self.dimensions, self.head)
+        project = embedding(channels, self.dimensions, self.head, self.centered)
         return nn.ModuleDict({"project": project, "bank": MemoryBank(len(source), self.dimensions, self.bank)})
 
     def before_epoch(

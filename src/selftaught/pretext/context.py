@@ -20,8 +20,7 @@ from torch import Tensor, nn
 
 from selftaught.augment.color import drop_channels, projection, recolor
 from selftaught.augment.tiles import (
-    DEVIATION,
-    MEAN,
+    Evening,
     grid_tiles,
     mosaic,
     normalize_tiles,
@@ -29,7 +28,7 @@ from selftaught.augment.tiles import (
     require_fit,
     tile_pixels,
 )
-from selftaught.augment.warp import coin, random_crop, require_shares
+from selftaught.augment.warp import coin, moved, random_crop, require_shares
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.parts.heads import dense, require_readable
@@ -51,7 +50,7 @@ class Context(Task):
     tiled = True
     guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
         "gap": ({"gap": 0.0, "jitter": 0.0}, {"gap": 0.1, "jitter": 0.0167}),
-        "normalize": ({"normalize": False}, {"normalize": True}),
+        "normalize": ({"normalize": "none"}, {"normalize": "color"}),
         "color": ({"color": "keep"}, {"color": "project"}),
         "pixelate": ({"pixelate": 0.0}, {"pixelate": 1 / 3}),
     }
@@ -65,9 +64,9 @@ class Context(Task):
     """Distance between neighbouring tiles as a share of the view's side: 0.4 of a tile; half of one in the paper."""
     jitter: float = 0.0167
     """How far each tile strays to every side, as a share of the view's side: 7 pixels in the paper."""
-    normalize: bool = True
-    """Give every tile the same mean and deviation, colour by colour; the released code evens out one root mean
-    square."""
+    normalize: Evening = "color"
+    """What every tile has in common: its mean (mean, the paper), also its root mean square about it (rms, the released
+    code), or mean and deviation colour by colour (color), so that light and tint tell least; or nothing (none)."""
     color: Literal["project", "drop", "keep"] = "project"
     """Against the fringes of lenses: project colours so that green and magenta go, drop all but one colour of each tile
     for noise (the paper finds the two alike; in short runs much less was learned from what is dropped), or keep
@@ -110,13 +109,15 @@ class Context(Task):
         coarse = int(torch.randint(min(COARSEST, side - 1), side, (), generator=generator))
         chosen = coin(self.pixelate, len(tiles), generator)
         tiles = pixelate(tiles, chosen, coarse) if chosen.any() else tiles
-        tiles = normalize_tiles(tiles) if self.normalize else tiles
+        tiles = normalize_tiles(tiles, self.normalize)
         return {"images": self._dropped(tiles, generator) if self.color == "drop" else tiles}
 
     def _dropped(self, tiles: Tensor, generator: torch.Generator) -> Tensor:
         """Keep one colour of each tile; noise of a hundredth of its spread, as in the paper, is the rest."""
         kept = torch.randint(3, (len(tiles),), generator=generator)
-        noise = MEAN + DEVIATION / 100 * torch.randn(tiles.shape, generator=generator)
+        chosen = tiles[torch.arange(len(tiles)), moved(kept, tiles.device)][:, None]
+        mean, deviation = chosen.mean((2, 3), keepdim=True), chosen.std((2, 3), keepdim=True)
+        noise = mean + deviation / 100 * moved(torch.randn(tiles.shape, generator=generator), tiles.device)
         return drop_channels(tiles, kept, noise)
 
     def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:

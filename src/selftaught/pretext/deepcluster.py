@@ -26,7 +26,7 @@ from selftaught.augment.color import random_color, recolor
 from selftaught.augment.warp import identity, moved
 from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Views
 from selftaught.errors import UserError
-from selftaught.parts.clusters import kmeans, nmi, require_faiss, whitened
+from selftaught.parts.clusters import adjusted_nmi, kmeans, require_faiss, whitened
 from selftaught.parts.crops import CropTask
 from selftaught.parts.heads import HeadKind, require_readable
 
@@ -171,6 +171,10 @@ class DeepCluster(CropTask):
         clusters = cast(Clusters, heads["clusters"])
         return {"views": views["images"][clusters.of[views["index"]].argsort(stable=True)]}
 
+    def known(self, heads: nn.ModuleDict, source: Source) -> Tensor:
+        """Those of the last clustering."""
+        return (cast(Clusters, heads["clusters"]).of >= 0).nonzero().flatten().cpu()
+
     def chance(self, source: Source) -> dict[str, float]:
         """One in k."""
         return {"accuracy": 1 / self._count(source)}
@@ -200,7 +204,10 @@ class Clusters(nn.Module):
 
     @property
     def agreement(self) -> dict[str, Tensor]:
-        """Normalised mutual information with the clusters before (figure 2b) and with labels, if any (figure 2a)."""
+        """Mutual information with the clusters before (figure 2b) and with labels, if any (figure 2a).
+
+        Normalised as there, and adjusted for chance, as the part that is clustered is another one each time.
+        """
         return {name: value for name, value in self.named_buffers() if name.startswith("nmi_")}
 
     def learn(self, part: Tensor, found: Tensor, labels: Tensor) -> None:
@@ -211,13 +218,12 @@ class Clusters(nn.Module):
             found: (n,) the cluster of each.
             labels: (n,) what they show, -1 where that is unknown.
         """
-        before = self.of.cpu()[part]
-        agreement = {"nmi_before": (before, found)} if self.times else {}
+        agreement = {"nmi_before": (self.of.cpu()[part], found)}
         if "nmi_labels" in self.agreement:
             agreement["nmi_labels"] = (labels, found)
         for name, (first, second) in agreement.items():
             known = first >= 0
-            getattr(self, name).fill_(nmi(first[known], second[known]))
+            getattr(self, name).fill_(adjusted_nmi(first[known], second[known]))
         self.of.fill_(-1)
         self.of[moved(part, self.of.device)] = moved(found, self.of.device)
         self.times += 1

@@ -82,10 +82,10 @@ class Jigsaw(Task):
         for name in ("grey", "project"):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise UserError(f"--{name} must be a share of the images from 0 to 1, found {share:g}: try 0.3.")
-        if self.puzzles < 1 or self.shift < 0:
+        if self.puzzles < 1 or not 0 <= self.shift <= 0.25:
             raise UserError(
-                f"a jigsaw needs at least one puzzle and a shift of at least 0, found --puzzles {self.puzzles} and "
-                f"--shift {self.shift:g}: leave them out."
+                "a jigsaw needs at least one puzzle and a shift of at most a quarter of a tile's side, found --puzzles "
+                f"{self.puzzles} and --shift {self.shift:g}: leave them out."
             )
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:

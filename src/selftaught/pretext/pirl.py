@@ -16,7 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from selftaught.augment.tiles import grid_tiles, mosaic, require_fit, tile_pixels
+from selftaught.augment.tiles import grid_tiles, mosaic, tile_pixels
 from selftaught.augment.warp import moved, random_crop, require_shares
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
@@ -44,7 +44,8 @@ class PIRL(InstanceDiscrimination):
         """Refuse what cannot be asked."""
         super().__post_init__()
         require_shares("--puzzle-scale", self.puzzle_scale)
-        require_fit(3, self.tile, 1 / 3 - self.tile, (1 / 3 - self.tile) / 2)
+        if not 0 < self.tile <= 1 / 3:
+            raise UserError(f"--tile must be above 0 and at most a third of the view, found {self.tile:g}: try 0.25.")
         if not 0 <= self.weight <= 1:
             raise UserError(f"--weight must be a share in [0, 1], found {self.weight}: try 0.5.")
 
@@ -66,10 +67,10 @@ class PIRL(InstanceDiscrimination):
         heads = super().heads(encoder, source)
         channels, d = encoder.last.channels, self.dimensions
         if self._turns:
-            heads["turned"] = embedding(channels, d, self.head)
+            heads["turned"] = embedding(channels, d, self.head, self.centered)
         if self._shuffles:
             require_readable(encoder, tile_pixels(self.size, self.tile))
-            heads["tile"], heads["tiles"] = nn.Linear(channels, d), embedding(TILES * d, d, self.head)
+            heads["tile"], heads["tiles"] = nn.Linear(channels, d), embedding(TILES * d, d, self.head, self.centered)
         return heads
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
@@ -120,7 +121,8 @@ class PIRL(InstanceDiscrimination):
         """f(v_I), then g(v_It) of every transformation: (B, D) each, of length 1."""
         anchors = []
         if self._shuffles:
-            # Before the whole images, so that those have the last word in the running statistics of batch norms.
+            # Before the whole images, so that those weigh a little more in the running statistics of batch norms, which
+            # are set on whole images alone before a probe.
             tiles = heads["tile"](encoder(views["tiles"])).reshape(len(views["index"]), -1)
             anchors.append(unit(heads["tiles"](tiles)))
         if self._turns:
@@ -141,6 +143,6 @@ class PIRL(InstanceDiscrimination):
         return shown
 
     def chance(self, source: Source) -> dict[str, float]:
-        """One in m + 1 for both."""
+        """One in m + 1 for both; first that of transformed images, which is what sets PIRL apart."""
         level = super().chance(source)
-        return {**level, "transformed_accuracy": level["accuracy"]} if self.weight else level
+        return {"transformed_accuracy": level["accuracy"], **level} if self.weight else level
