@@ -171,7 +171,11 @@ def result(found: Mapping[str, Any]) -> str:
     seeds = f"{found['seeds']} seed{'s' if found['seeds'] != 1 else ''}"
     steps = f" ({found['steps']:,} steps)" if "steps" in found else ""
     options = f", with {code(found['options'])}" if found.get("options") else ""
-    parts = [f"{found['data']}, {value(found['minutes'])} minutes{steps}, {seeds}{options}:"]
+    net = f", `{found['encoder']}`, views of {found['size']} px" if "encoder" in found else ""
+    parts = [f"{found['data']}{net}, {value(found['minutes'])} minutes{steps}, {seeds}{options}:"]
+    for name, level in found.get("solved", {}).items():
+        said = name.replace("_", " ").capitalize()
+        parts.append(f"{said} {level['reached']:.3f} at the end (chance {level['chance']:.3f}).")
     if found.get("command"):
         parts.append(f"    {found['command']}")
     parts.append(table(("layer", "accuracy", "random weights", "gain"), rows))

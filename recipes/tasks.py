@@ -7,7 +7,8 @@ One encoder for all that can, `convnet`; the settings are those that each task c
 The first short run of a task measures how many steps its minutes are; the other seeds take as many, the long run as
 many more as it is longer. What is found is added to results/tasks.json, from which the tasks' pages take their rows.
 
-About 16 minutes per task for the three short runs and their probes and 17 for the long one, so a night for all.
+iGPT has its long run with `--only igpt --long 30`. About 16 minutes per task for the three short runs and their probes
+and 17 for the long one, so a night for all.
 """
 
 import json
@@ -16,7 +17,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.experiment import IGPT, Experiment, Row, parser
+from recipes.experiment import IGPT, Experiment, Row, logged, parser, spread
+from selftaught.run import Run
 
 TASKS: dict[str, dict[str, Any]] = {
     "rotation": {},
@@ -52,28 +54,38 @@ def main() -> None:
     experiment = Experiment(given.data, given.out / source, settings, given.limit)
     names = given.only or list(TASKS)
     note = f"Layers were probed on {given.limit:,} images." if given.limit else ""
-    short: dict[str, list[Row]] = {name: [] for name in names}
+    short: dict[str, list[Run]] = {name: [] for name in names}
     steps = {}
+
+    def found(minutes: float, name: str, runs: Sequence[Run]) -> None:
+        rows = [experiment.row(run) for run in runs]
+        keep(given.kept, entry(source, minutes, runs, rows, tasks[name], note))
+
     for seed in range(given.seeds):  # seed by seed: what is finished first says most
         for name in names:
             known = given.steps or steps.get(name)
             budget = {"steps": known} if known else {"minutes": given.minutes}
             run = experiment.run(name, seed, **{"task": name, **tasks[name], **budget})
             steps[name] = run.folder.read_config()["steps"]
-            short[name].append(experiment.row(run))
-            keep(given.kept, entry(name, source, given.minutes, steps[name], short[name], tasks[name], note))
+            short[name].append(run)
+            found(given.minutes, name, short[name])
         if seed == 0 and given.long:
             for name in names:
                 more = round(steps[name] * given.long / given.minutes)
                 run = experiment.run(f"{name} long", 0, **{"task": name, **tasks[name], "steps": more})
-                keep(given.kept, entry(name, source, given.long, more, [experiment.row(run)], tasks[name], note))
+                found(given.long, name, [run])
     print(table(json.loads(given.kept.read_text()), names, source))
 
 
 def entry(
-    task: str, data: str, minutes: float, steps: int, rows: Sequence[Row], options: Mapping[str, Any], note: str = ""
+    data: str, minutes: float, runs: Sequence[Run], rows: Sequence[Row], options: Mapping[str, Any], note: str = ""
 ) -> dict[str, Any]:
-    """What some seeds of one task came to, as it is kept."""
+    """What some seeds of one task came to, as it is kept: how well it is solved, and what layers are worth."""
+    config, levels = runs[0].folder.read_config(), runs[0].folder.read_status()["chance"]
+    solved = {
+        name: {"reached": statistics.fmean(logged(run, name) for run in runs), "chance": level}
+        for name, level in levels.items()
+    }
     layers = []
     for name in rows[0]:
         accuracies = [row[name]["accuracy"] for row in rows]
@@ -86,32 +98,40 @@ def entry(
                 "random": statistics.fmean(row[name]["random"] for row in rows),
             }
         )
-    about = {"task": task, "data": data, "minutes": minutes, "steps": steps, "seeds": len(rows)}
-    return {**about, **({"options": options} if options else {}), "layers": layers, **({"note": note} if note else {})}
+    about = {"data": data, "minutes": minutes, "seeds": len(runs)}
+    settings = {name: config[name] for name in ("task", "encoder", "size", "threads", "steps")}
+    given = {name: value for name, value in {"options": options, "solved": solved, "note": note}.items() if value}
+    return {**settings, **about, **given, "layers": layers}
 
 
 def keep(path: Path, found: dict[str, Any]) -> None:
-    """Put an entry in the place of that of the same task, data and minutes."""
-    same = ("task", "data", "minutes")
+    """Put an entry in the place of that of the same task, data, settings and minutes."""
+    same = ("task", "data", "encoder", "size", "options", "minutes")
     entries = json.loads(path.read_text()) if path.exists() else []
-    entries = [old for old in entries if any(old[key] != found[key] for key in same)] + [found]
+    entries = [old for old in entries if any(old.get(key) != found.get(key) for key in same)] + [found]
     entries.sort(key=lambda one: (one["data"], list(TASKS).index(one["task"]), one["minutes"]))
     path.write_text(json.dumps(entries, indent=1) + "\n")
 
 
 def table(entries: Sequence[dict[str, Any]], names: Sequence[str], data: str) -> str:
-    """The rows of some tasks on one source."""
-    lines = ["| task | minutes (steps) | seeds | layers, trained | best | best random | gain |", "|" + "---|" * 7]
+    """The rows of some tasks on one source; how well they are solved stands beside chance."""
+    lines = ["| task | minutes (steps) | seeds | solved | layers, trained | layers, random | best less random's best |"]
+    lines += ["|" + "---|" * 7]
     for one in entries:
         if one["task"] not in names or one["data"] != data:
             continue
         layers = one["layers"]
-        best, random = max(layer["accuracy"] for layer in layers), max(layer["random"] for layer in layers)
-        shown = " / ".join(f"{layer['accuracy']:.3f}" for layer in layers)
-        with_options = "".join(f" `{name}={value}`" for name, value in one.get("options", {}).items())
+        trained = " / ".join(spread(layer["each"]) for layer in layers)
+        random = " / ".join(f"{layer['random']:.3f}" for layer in layers)
+        gain = max(layer["accuracy"] for layer in layers) - max(layer["random"] for layer in layers)
+        options = "".join(f" `--{name.replace('_', '-')} {value}`" for name, value in one.get("options", {}).items())
+        solved = ", ".join(
+            f"{name.replace('_', ' ')} {level['reached']:.3f} ({level['chance']:.3f})"
+            for name, level in one.get("solved", {}).items()
+        )
         lines.append(
-            f"| {one['task']}{with_options} | {one['minutes']:g} ({one['steps']:,}) | {one['seeds']} | {shown} | "
-            f"{best:.3f} | {random:.3f} | {best - random:+.3f} |"
+            f"| `{one['task']}`{options} | {one['minutes']:g} ({one['steps']:,}) | {one['seeds']} | {solved} | "
+            f"{trained} | {random} | **{gain:+.3f}** |"
         )
     return "\n".join(lines)
 

@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from recipes import orders, rotation, tasks, verdicts
+from recipes import orders, recalibration, rotation, tasks, verdicts
 from recipes.experiment import T95, interval, profile, spread
 from scipy import stats
 
+import selftaught
 from selftaught.encoders import make_encoder
 from selftaught.settings import Settings
 
@@ -69,8 +70,10 @@ def test_what_tasks_came_to_is_kept_once_for_each_length(folder, tmp_path, monke
     assert (short["minutes"], short["steps"], long["minutes"], long["steps"]) == (3, 2, 15, 10)
     assert short["seeds"] == 1
     assert {"layer", "accuracy", "std", "each", "random"} == set(short["layers"][0])
+    lines = (tmp_path / folder.stem / "rotation-0" / "log.jsonl").read_text().splitlines()
+    assert short["solved"]["accuracy"] == {"reached": json.loads(lines[-1])["accuracy"], "chance": 0.25}
     best, random = (max(layer[key] for layer in long["layers"]) for key in ("accuracy", "random"))
-    assert f"{best:.3f} | {random:.3f} | {best - random:+.3f}" in capsys.readouterr().out
+    assert f"| **{best - random:+.3f}** |" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("name", verdicts.QUESTIONS)
@@ -119,3 +122,16 @@ def test_verdicts_hold_every_variant_against_the_first(folder, tmp_path, monkeyp
     (probe,) = (tmp_path / "negatives" / "64-negatives-0" / "probes").glob("*.json")
     accuracy = next(one for one in json.loads(probe.read_text())["layers"] if one["layer"] == "layer3")["accuracy"]
     assert f"| 64 negatives | {accuracy:.3f} |" in printed
+
+
+def test_recalibration_reads_the_same_layers_with_the_statistics_that_tiles_left(folder, tmp_path, monkeypatch, capsys):
+    options = {"task": "jigsaw", "permutations": 4, "batch_size": 8, "steps": 3, "threads": 1}
+    paths = [tmp_path / f"jigsaw-{seed}" for seed in (0, 1)]
+    tables = [
+        selftaught.pretrain(folder, out=path, seed=seed, **options).probe(folder) for seed, path in enumerate(paths)
+    ]
+    monkeypatch.setattr("sys.argv", ["recalibration", *map(str, paths), "--data", str(folder)])
+    recalibration.main()
+    rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| layer")]
+    assert [row[0] for row in rows] == ["| layer1", "| layer2", "| layer3"]
+    assert [row[1] for row in rows] == [spread([table.layers[n].accuracy for table in tables]) for n in range(3)]
