@@ -94,9 +94,10 @@ def require_readable(encoder: nn.Module, side: int, what: Literal["tile", "crop"
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, 3, side, side, device=device))
     except (AssertionError, RuntimeError, ValueError) as error:  # encoders refuse in many ways
+        alone, flag = ("", "--size") if what == "view" else (" alone", f"--size or --{what}")
         raise UserError(
-            f"the encoder must be able to read a {what} alone, found that {what}s of {side} pixels are too small for "
-            f"it: give a larger --size{'' if what == 'view' else f' or --{what}'}, or another --encoder."
+            f"the encoder must be able to read a {what}{alone}, found that {what}s of {side} pixels are too small for "
+            f"it: give a larger {flag}, or another --encoder."
         ) from error
     finally:
         encoder.train(training)
