@@ -27,14 +27,14 @@ def setting(task: Autoencoder, count: int = 6, seed: int = 0):
 
 @pytest.mark.parametrize("compression", [4, 12, 48])
 def test_the_code_has_so_many_times_fewer_numbers_than_the_image(compression):
-    task = Autoencoder(size=16, compression=compression)
+    task = Autoencoder(crop=1.0, size=16, compression=compression)
     encoder, heads, views = setting(task)
     code = heads["code"](encoder.features(encoder.look(views["images"]))["second"])
     assert code.numel() * compression == views["images"].numel()
 
 
 def test_errors_are_squared_in_srgb():
-    task = Autoencoder(size=16)
+    task = Autoencoder(crop=1.0, size=16)
     encoder, heads, views = setting(task)
     heads["decoder"] = Fixed(torch.full((6, 3, 16, 16), 0.5))
     expected = sum(float((0.5 - (2 * value - 1)) ** 2) for value in views["images"].flatten()) / (6 * 3 * 16 * 16)
@@ -43,7 +43,7 @@ def test_errors_are_squared_in_srgb():
 
 def test_errors_are_squared_in_lab():
     color = pytest.importorskip("skimage.color")
-    task = Autoencoder(size=16, space="lab")
+    task = Autoencoder(crop=1.0, size=16, space="lab")
     encoder, heads, views = setting(task)
     heads["decoder"] = Fixed(torch.zeros(6, 3, 16, 16))
     lab = torch.from_numpy(color.rgb2lab(views["images"].permute(0, 2, 3, 1).double().numpy()))
@@ -52,8 +52,8 @@ def test_errors_are_squared_in_lab():
 
 
 def test_noise_is_on_what_is_shown_and_not_on_what_is_asked():
-    clean = setting(Autoencoder(size=16))[2]
-    noisy = setting(Autoencoder(size=16, noise=0.05))[2]
+    clean = setting(Autoencoder(crop=1.0, size=16))[2]
+    noisy = setting(Autoencoder(crop=1.0, size=16, noise=0.05))[2]
     assert torch.equal(noisy["images"], clean["images"])
     inside = (clean["images"] > 0.25) & (clean["images"] < 0.75)  # five deviations away from where it is clamped
     added = (noisy["noisy"] - clean["images"])[inside]
@@ -63,7 +63,7 @@ def test_noise_is_on_what_is_shown_and_not_on_what_is_asked():
 
 
 def test_masking_greys_whole_pixels_and_leaves_the_others():
-    views = setting(Autoencoder(size=16, masked=0.25))[2]
+    views = setting(Autoencoder(crop=1.0, size=16, masked=0.25))[2]
     hidden = (views["noisy"] == 0.5).all(1)
     assert hidden.float().mean().item() == pytest.approx(0.25, abs=0.05)
     kept = ~hidden[:, None].expand(-1, 3, -1, -1)
@@ -71,7 +71,7 @@ def test_masking_greys_whole_pixels_and_leaves_the_others():
 
 
 def test_the_encoder_is_shown_the_noisy_image():
-    task = Autoencoder(size=16, noise=0.5)
+    task = Autoencoder(crop=1.0, size=16, noise=0.5)
     encoder, heads, views = setting(task)
     clean = {"images": views["images"], "noisy": views["images"]}
     assert task.loss(encoder, heads, views)[0] != task.loss(encoder, heads, clean)[0]
@@ -79,7 +79,7 @@ def test_the_encoder_is_shown_the_noisy_image():
 
 @pytest.mark.parametrize("space", ["rgb", "lab"])
 def test_a_perfect_decoder_shows_the_image_itself(space):
-    task = Autoencoder(size=16, space=space, noise=0.1)
+    task = Autoencoder(crop=1.0, size=16, space=space, noise=0.1)
     encoder, heads, views = setting(task)
     heads["decoder"] = Fixed(task._wanted(views["images"]))
     assert task.loss(encoder, heads, views)[0] == 0
@@ -92,7 +92,7 @@ def test_a_perfect_decoder_shows_the_image_itself(space):
 @pytest.mark.slow
 @pytest.mark.parametrize("space", ["rgb", "lab"])
 def test_it_learns_more_than_the_mean_image(space):
-    task = Autoencoder(size=16, space=space, scale=(1.0, 1.0))
+    task = Autoencoder(crop=1.0, size=16, space=space, scale=(1.0, 1.0))
     encoder, heads, views = setting(task, count=24)
     wanted = task._wanted(views["images"])
     optimizer = torch.optim.Adam([*encoder.parameters(), *heads.parameters()], lr=3e-3)
@@ -120,4 +120,4 @@ def test_what_cannot_be_asked_is_refused(wrong, says):
 
 def test_a_view_smaller_than_a_step_of_the_last_layer_is_refused():
     with pytest.raises(UserError, match="4 pixels, found 3"):
-        Autoencoder(size=3).heads(ToyEncoder(), ToySource())
+        Autoencoder(crop=1.0, size=3).heads(ToyEncoder(), ToySource())

@@ -31,9 +31,9 @@ from selftaught.parts.heads import require_readable
 class Autoencoder(CropTask):
     """Reconstruct the image by least squares."""
 
-    compression: int = 12
+    compression: int = 4
     """How many times fewer numbers the code has than the image, about: at each position of the last layer it is a
-    vector, of one number at least."""
+    vector, of one number at least. At 12 a code has room for broad strokes alone, and layers fell below random ones."""
     space: Literal["rgb", "lab"] = "rgb"
     """Where errors are squared: sRGB, or CIE Lab, where distances resemble the eye's. The encoder is shown sRGB either
     way (Zhang et al. 2017 show Lab as well)."""
@@ -41,13 +41,12 @@ class Autoencoder(CropTask):
     """Deviation of the Gaussian noise on what is shown (values run from 0 to 1); the clean image is asked for."""
     masked: float = 0.0
     """Share of the pixels that are shown as mid-grey (Vincent et al. blacken 0.1 to 0.4); all are asked for."""
-    crop: float = 1.0
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
         super().__post_init__()
         if self.compression < 1:
-            raise UserError(f"--compression must be at least 1, found {self.compression}: try 12.")
+            raise UserError(f"--compression must be at least 1, found {self.compression}: try 4.")
         if not self.noise >= 0 or not 0 <= self.masked < 1:
             raise UserError(
                 f"--noise must be at least 0 and --masked in [0, 1), found {self.noise} and {self.masked}: "
