@@ -23,7 +23,7 @@ MAY = {
     "report": {"errors", "figures"},
     "settings": {"contracts", "data", "encoders", "errors", "pretext", "training"},
     "build": {"contracts", "data", "encoders", "errors", "pretext", "settings", "training"},
-    "run": {"build", "contracts", "data", "downstream", "errors", "figures", "report", "training"},
+    "run": {"build", "contracts", "data", "downstream", "errors", "figures", "parts", "report", "training"},
     "shown": {"contracts", "figures", "training"},
     "pretraining": {"build", "data", "errors", "run", "settings", "shown", "training"},
     "profiling": {"build", "data", "errors", "settings", "training"},
