@@ -297,6 +297,13 @@ class TestMistakes:
         assert words in mistake(capsys, "pretrain", folder, *budget, "--out", tmp_path / "run", *wrong)
         assert not (tmp_path / "run").exists()
 
+    @pytest.mark.parametrize("asked", ["probe", "invariance"])
+    def test_views_that_the_encoder_cannot_read(self, run, folder, capsys, asked):
+        for size in (0, 2):
+            said = mistake(capsys, asked, run, "--data", folder, "--size", size)
+            assert f"views of {size} pixels are too small for it: give a larger --size, or another" in said
+        assert "--images must be at least 2" in mistake(capsys, "invariance", run, "--data", folder, "--images", 1)
+
     def test_a_probe_needs_labels(self, run, capsys, tmp_path):
         Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
         Image.new("RGB", (20, 20), "red").save(tmp_path / "b.png")
