@@ -114,6 +114,27 @@ def test_norms_and_biases_do_not_decay():
     assert all(torch.equal(w, torch.ones(3)) for w in (layer[0].bias, layer[1].weight, layer[1].bias))
 
 
+def test_adamw_by_its_formula_however_weights_lie_in_memory():
+    """Loshchilov & Hutter 2019, algorithm 2: a fused step must not pair weights with the gradients of others."""
+    g, rate, decay, (beta1, beta2) = torch.Generator().manual_seed(0), 0.1, 0.05, (0.9, 0.95)
+    convolution = nn.Conv2d(3, 4, 3, bias=False).to(memory_format=torch.channels_last)
+    optimizer = Optimization(learning_rate=rate, weight_decay=decay).build(convolution)
+    assert [group["fused"] for group in optimizer.param_groups] == [True, True]
+    expected = convolution.weight.detach().double()
+    first, second = torch.zeros_like(expected), torch.zeros_like(expected)
+    for step in range(1, 4):
+        images, wanted = torch.rand(2, 3, 5, 5, generator=g), torch.rand(2, 4, 3, 3, generator=g)
+        optimizer.zero_grad()
+        (convolution(images) - wanted).square().sum().backward()
+        slope = convolution.weight.grad.double()
+        optimizer.step()
+        first, second = beta1 * first + (1 - beta1) * slope, beta2 * second + (1 - beta2) * slope**2
+        moved = first / (1 - beta1**step) / ((second / (1 - beta2**step)).sqrt() + 1e-8)
+        expected = expected - rate * (moved + decay * expected)
+        assert torch.allclose(convolution.weight.double(), expected, atol=1e-5)
+        expected = convolution.weight.detach().double()
+
+
 def test_forgetting_drops_the_momentum_of_one_module():
     one, other = nn.Linear(2, 2), nn.Linear(2, 2)
     optimizer = Optimization(optimizer="sgd").build(one, other)

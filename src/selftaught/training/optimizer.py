@@ -67,15 +67,19 @@ class Optimization:
         return self.learning_rate * factor
 
     def build(self, *modules: nn.Module) -> torch.optim.Optimizer:
-        """An optimizer of the trainable weights of `modules`; norms and biases without decay."""
+        """An optimizer of the trainable weights of `modules`; norms and biases without decay.
+
+        Fused: one pass over each tensor and not a dozen, so that a small net's step is a few per cent shorter on a CPU.
+        """
         weights = [p for module in modules for p in module.parameters() if p.requires_grad]
         groups = [
             {"params": [p for p in weights if p.ndim > 1], "weight_decay": self.weight_decay},
             {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
         ]
         if self.optimizer == "sgd":
-            return torch.optim.SGD(groups, lr=self.learning_rate, momentum=self.momentum, nesterov=self.momentum > 0)
-        return torch.optim.AdamW(groups, lr=self.learning_rate, betas=(self.momentum, self.beta2))
+            nesterov = self.momentum > 0
+            return torch.optim.SGD(groups, self.learning_rate, self.momentum, nesterov=nesterov, fused=True)
+        return torch.optim.AdamW(groups, self.learning_rate, (self.momentum, self.beta2), fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
