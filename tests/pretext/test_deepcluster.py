@@ -79,7 +79,7 @@ def test_the_same_state_and_seed_give_the_same_clusters_and_another_seed_others(
 
 def test_the_top_begins_anew_with_its_optimizer_and_the_rest_goes_on():
     made = Made(clusters=4, per_cluster=5)
-    optimizer = Optimization().build(made.encoder, made.heads)
+    optimizer = Optimization().build({"encoder": made.encoder, **made.heads})
     made.loss()[0].backward()
     optimizer.step()
     assert made.heads["top"].weight in optimizer.state

@@ -167,7 +167,7 @@ def test_players_train_their_own_weights_only_at_their_own_pace(pace):
     assert any("encoder" in name for name in changed)
     # one step of each by hand: the critic first, against what the others were before
     again = pretraining(TOYS["game"])
-    optimizer = run.optimization.build(again.heads["critic"])
+    optimizer = run.optimization.build({"critic": again.heads["critic"]})
     for group in optimizer.param_groups:
         group["lr"] = pace * run.optimization.rate(0.5)
     again.task.critic_loss(again.encoder, again.heads, views)[0].backward()

@@ -77,13 +77,15 @@ class Trainer:
     def __init__(self, fabric: "Fabric", pretraining: Pretraining, compile_losses: bool = False) -> None:
         self.fabric, self.optimization = fabric, pretraining.optimization
         self.task, self.encoder, self.heads = pretraining.task, pretraining.encoder, pretraining.heads
-        critic = [module for name, module in self.heads.items() if name == "critic"]
-        others = [self.encoder, *(module for name, module in self.heads.items() if name != "critic")]
+        others: dict[str, nn.Module] = {"encoder": self.encoder, **self.heads}
+        critic = others.pop("critic", None)
         losses = Losses(self.task, self.encoder, self.heads).to(memory_format=torch.channels_last)
-        players = [others, critic] if critic else [others]
-        optimizers = [self.optimization.build(*modules) for modules in players]
+        players = [others] if critic is None else [others, {"critic": critic}]
+        optimizers = [self.optimization.build(modules) for modules in players]
         # What a player trains is fixed here: weights that were frozen when they were built stay frozen.
-        self.weights = [[p for m in modules for p in m.parameters() if p.requires_grad] for modules in players]
+        self.weights = [
+            [p for module in modules.values() for p in module.parameters() if p.requires_grad] for modules in players
+        ]
         if compile_losses:
             losses.compile()
         self.module, *self.optimizers = fabric.setup(losses, *optimizers)
@@ -97,8 +99,7 @@ class Trainer:
                 for weight in weights:
                     weight.requires_grad_(other == player)
             optimizer = self.optimizers[player]
-            pace = self.optimization.critic_pace if player == 1 else 1.0
-            set_rate(optimizer, pace * self.optimization.rate(spent))
+            set_rate(optimizer, self.optimization.rate(spent))
             loss, outcome = self._asked(views, of_critic=player == 1)
             mark("forward")
             optimizer.zero_grad(set_to_none=True)

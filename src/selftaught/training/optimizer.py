@@ -1,6 +1,7 @@
 """Optimizers and the schedule of their learning rate, a function of the fraction of the run that is spent."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -35,13 +36,16 @@ class Optimization:
     critic_pace: float = 1.0
     """Times the learning rate at which a task's critic learns (Heusel et al. 2017, "GANs Trained by a Two Time-Scale
     Update Rule"): the others learn from its mistakes, so it must be neither far behind nor far ahead."""
+    generator_pace: float = 1.0
+    """Times the learning rate at which a generator learns that is on the encoder's side, as BiGAN's."""
 
     def __post_init__(self) -> None:
         """Refuse rates and fractions that mean nothing."""
         if not self.learning_rate > 0:
             raise UserError(f"the learning rate must be above 0, found {self.learning_rate}: try 0.003.")
-        if not self.critic_pace > 0:
-            raise UserError(f"--critic-pace must be above 0, found {self.critic_pace}: try 1.")
+        for name, pace in self.paces.items():
+            if not pace > 0:
+                raise UserError(f"--{name}-pace must be above 0, found {pace}: try 1.")
         for name, low in (("momentum", 0.0), ("beta2", 0.0), ("weight_decay", 0.0), ("drop", 0.0)):
             if not low <= (value := getattr(self, name)) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, 1), found {value}: leave it out.")
@@ -66,16 +70,25 @@ class Optimization:
                 factor = 1.0
         return self.learning_rate * factor
 
-    def build(self, *modules: nn.Module) -> torch.optim.Optimizer:
-        """An optimizer of the trainable weights of `modules`; norms and biases without decay.
+    @property
+    def paces(self) -> dict[str, float]:
+        """Heads that have a pace of their own."""
+        return {"critic": self.critic_pace, "generator": self.generator_pace}
+
+    def build(self, modules: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
+        """An optimizer of the trainable weights of `modules`, each at its name's pace; norms and biases without decay.
 
         Fused: one pass over each tensor and not a dozen, so that a small net's step is a few per cent shorter on a CPU.
         """
-        weights = [p for module in modules for p in module.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in weights if p.ndim > 1], "weight_decay": self.weight_decay},
-            {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
-        ]
+        groups = []
+        for name, module in modules.items():
+            weights = [p for p in module.parameters() if p.requires_grad]
+            pace = self.paces.get(name, 1.0)
+            decaying, others = [p for p in weights if p.ndim > 1], [p for p in weights if p.ndim <= 1]
+            groups += [
+                {"params": decaying, "weight_decay": self.weight_decay, "pace": pace},
+                {"params": others, "weight_decay": 0.0, "pace": pace},
+            ]
         if self.optimizer == "sgd":
             nesterov = self.momentum > 0
             return torch.optim.SGD(groups, self.learning_rate, self.momentum, nesterov=nesterov, fused=True)
@@ -83,9 +96,9 @@ class Optimization:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group of the optimizer this learning rate."""
+    """Give every group of the optimizer this learning rate, times its pace."""
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["pace"]
 
 
 def forget(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
