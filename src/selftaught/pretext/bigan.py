@@ -164,8 +164,8 @@ class PairCritic(nn.Module):
     """Images (B, 3, size, size) in [0, 1] and codes (B, latent) -> (B, 1), above 0 for an image and its encoding.
 
     DCGAN's discriminator, with the code added to what each of its convolutions finds, as in the release of BiGAN; then
-    dense layers that see both, as in its sister (Dumoulin et al. 2017, "Adversarially Learned Inference"). With one
-    that only adds up, pairs were told by their pictures, and the encoder learned little: its part is the code.
+    dense layers that see both, as in its sister (Dumoulin et al. 2017, "Adversarially Learned Inference"). Without them
+    pairs were told by their pictures, and the encoder, whose part is the code, learned little.
 
     Args:
         latent: numbers of a code.
