@@ -49,7 +49,7 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "colorization": {"steps": 400},
     "inpainting": {"steps": 200, "size": 32},
     "gan": {"steps": 600, "size": 32},
-    "bigan": {"steps": 2400, "size": 32},
+    "bigan": {"steps": 6000, "size": 32},
     "igpt": {"steps": 150, "size": 16, "encoder": "gpt"},
 }
 """What tasks are shown with, beside their defaults; those without `steps` make no pictures and are shown untrained."""

@@ -31,7 +31,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "gan": {},
     "colorization": {},
     "inpainting": {},
-    "bigan": {"batch_size": 32, "critic_width": 48, "generator_width": 48},  # a game learns by the step
+    "bigan": {"batch_size": 32},  # a game learns by the step
     "igpt": IGPT,
 }
 """The variants: tasks, with what they need besides."""
