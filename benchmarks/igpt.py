@@ -103,7 +103,7 @@ def main(words: Sequence[str] | None = None) -> None:
     plain = Plain(len(encoder.look.colors), tokens.shape[1], given.depth, given.width, given.heads)
     run = Pretraining(task, encoder, heads, source, Optimization(), 1, given.batch_size, 0)
     precision = choose_precision("auto", CPU)
-    trainer, optimizer = Trainer(make_fabric(CPU, precision), run), Optimization().build(plain)
+    trainer, optimizer = Trainer(make_fabric(CPU, precision), run), Optimization().build({"net": plain})
 
     def ours() -> int:
         trainer.step(views, 0.5)

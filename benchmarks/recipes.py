@@ -133,7 +133,7 @@ class Usual(Side):
         self.job, self.encoder = job, job.net()
         channels = list(self.encoder.layers.values())[-1].channels
         self.head = nn.Linear(channels, 4) if job.task == "rotation" else projection(self.encoder)
-        self.optimizer = Optimization().build(self.encoder, self.head)
+        self.optimizer = Optimization().build({"encoder": self.encoder, "head": self.head})
         view: View = RotationViews(job.size) if job.task == "rotation" else TorchvisionViews(job.size)
         self.batches = Loaded(Pictures(job.pixels(), view), job.batch_size, job.workers)
         self.images = torch.rand(job.views, 3, job.size, job.size)
