@@ -176,7 +176,10 @@ class Task(ABC):
 
     @abstractmethod
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """Everything with weights or memory that is not the encoder. "critic" is the opponent, where there is one."""
+        """Everything with weights or memory that is not the encoder, and not called "encoder".
+
+        "critic" is the opponent, where there is one; a "generator" on the encoder's side has a pace of its own, too.
+        """
 
     @abstractmethod
     def views(self, batch: Batch, generator: torch.Generator) -> Views:

@@ -120,6 +120,15 @@ def test_a_step_in_bf16_sees_the_views_as_they_are(case, monkeypatch):
     assert all(asked[0][name].dtype == views[name].dtype for name in views)
 
 
+def test_the_loop_trains_every_weight_once(case):
+    run = Pretraining(case.task, case.encoder, case.heads, case.source, Optimization(), 1, 12, 0)
+    trainer = Trainer(make_fabric(CPU, "32"), run)
+    groups = [group for optimizer in trainer.optimizers for group in optimizer.param_groups]
+    trained = [id(weight) for group in groups for weight in group["params"]]
+    weights = (*case.encoder.parameters(), *case.heads.parameters())
+    assert sorted(trained) == sorted(id(weight) for weight in weights if weight.requires_grad)
+
+
 def test_saving_and_loading_restores_the_loss_exactly(case):
     views = case.views()
     loss, outcome = case.task.loss(case.encoder, case.heads, views)
