@@ -82,7 +82,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _begin_nothing(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def _begin_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)  # what has a default --out begins to write there
+
     def begin(*_: object) -> None:
         raise Begun
 
