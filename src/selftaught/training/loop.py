@@ -83,9 +83,7 @@ class Trainer:
         players = [others] if critic is None else [others, {"critic": critic}]
         optimizers = [self.optimization.build(modules) for modules in players]
         # What a player trains is fixed here: weights that were frozen when they were built stay frozen.
-        self.weights = [
-            [p for module in modules.values() for p in module.parameters() if p.requires_grad] for modules in players
-        ]
+        self.weights = [[p for group in each.param_groups for p in group["params"]] for each in optimizers]
         if compile_losses:
             losses.compile()
         self.module, *self.optimizers = fabric.setup(losses, *optimizers)
