@@ -81,7 +81,7 @@ def choose_device(device: str) -> torch.device:
             raise RuntimeError("known are cpu, cuda and mps")
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")
+        reason = str(error).splitlines()[0].rstrip(".")[:200]  # torch says again what it was given, however long
         raise UserError(
             f"--device must name a device of this machine, found {device!r} ({reason}): leave it out for the best."
         ) from error
