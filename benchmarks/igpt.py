@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from benchmarks.images import noise, stored
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish, rate
+from selftaught.contracts import ParameterGroup
 from selftaught.encoders.gpt import GPT
 from selftaught.pretext.igpt import IGPT
 from selftaught.training.loop import Pretraining, Trainer
@@ -103,7 +104,10 @@ def main(words: Sequence[str] | None = None) -> None:
     plain = Plain(len(encoder.look.colors), tokens.shape[1], given.depth, given.width, given.heads)
     run = Pretraining(task, encoder, heads, source, Optimization(), 1, given.batch_size, 0)
     precision = choose_precision("auto", CPU)
-    trainer, optimizer = Trainer(make_fabric(CPU, precision), run), Optimization().build({"net": plain})
+    trainer, optimizer = (
+        Trainer(make_fabric(CPU, precision), run),
+        Optimization().build([ParameterGroup(list(plain.parameters()))]),
+    )
 
     def ours() -> int:
         trainer.step(views, 0.5)

@@ -25,7 +25,7 @@ from benchmarks.images import Loaded, Pictures, View, noise, stored
 from benchmarks.interleaved import rate
 from benchmarks.two_views import TwoViews, contrastive, projection
 from benchmarks.views import TorchvisionViews
-from selftaught.contracts import Encoder, Task
+from selftaught.contracts import Encoder, ParameterGroup, Task
 from selftaught.encoders import make_encoder
 from selftaught.pretext.rotation import Rotation
 from selftaught.training.checkpoint import Checkpoints
@@ -133,7 +133,7 @@ class Usual(Side):
         self.job, self.encoder = job, job.net()
         channels = list(self.encoder.layers.values())[-1].channels
         self.head = nn.Linear(channels, 4) if job.task == "rotation" else projection(self.encoder)
-        self.optimizer = Optimization().build({"encoder": self.encoder, "head": self.head})
+        self.optimizer = Optimization().build([ParameterGroup([*self.encoder.parameters(), *self.head.parameters()])])
         view: View = RotationViews(job.size) if job.task == "rotation" else TorchvisionViews(job.size)
         self.batches = Loaded(Pictures(job.pixels(), view), job.batch_size, job.workers)
         self.images = torch.rand(job.views, 3, job.size, job.size)

@@ -34,7 +34,9 @@ class TwoViews(Task):
         """`images` (2 * B, 3, S, S), the two views of an image in a row."""
         return {"images": two_views(batch, self.size, generator)}
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """See `contrastive`."""
         return contrastive(heads["projection"](encoder(views["images"])).float()), {}
 

@@ -150,6 +150,17 @@ class Relabelling:
 
 
 @dataclass(frozen=True)
+class ParameterGroup:
+    """Parameters that share a learning rate."""
+
+    parameters: Sequence[nn.Parameter]
+    lr_scale: float = 1.0
+    """Factor on the learning rate of the run."""
+    critic: bool = False
+    """Whether these minimize `critic_loss`, by an optimizer of their own, while all other parameters are frozen."""
+
+
+@dataclass(frozen=True)
 class Task(ABC):
     """A pretext task: hyperparameters only. What has weights or memory is built by `heads` and lives there.
 
@@ -176,22 +187,34 @@ class Task(ABC):
 
     @abstractmethod
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """Everything with weights or memory that is not the encoder, and not called "encoder".
+        """Everything with parameters or buffers that is not the encoder: projections, decoders, memory banks."""
 
-        "critic" is the opponent, where there is one; a "generator" on the encoder's side has a pace of its own, too.
+    def parameter_groups(self, encoder: Encoder, heads: nn.ModuleDict) -> list[ParameterGroup]:
+        """Every parameter of encoder and heads, once: by default one group.
+
+        Override it for learning rates that differ by layer or head, or to give a task a critic. Parameters that do not
+        require gradients (such as those of a momentum encoder) may be included; they are not trained.
         """
+        return [ParameterGroup([*encoder.parameters(), *heads.parameters()])]
 
     @abstractmethod
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """What is shown and what is asked: pure, and the only place where randomness is drawn."""
 
     @abstractmethod
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
-        """The scalar that encoder and heads (but the critic) minimise, and what to log or remember."""
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
+        """The scalar that all parameters but the critic's minimize, and values to log or to pass to `after_step`.
 
-    def critic_loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
-        """The scalar that heads["critic"] minimises by its own optimizer while all else is frozen."""
-        raise NotImplementedError(f"{type(self).__name__} built a critic but has no critic_loss")
+        `progress` is the fraction of the run that is done, 0 to 1, for schedules of temperatures, momenta and the like.
+        """
+
+    def critic_loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
+        """The scalar that the parameters of `ParameterGroup.critic` minimize, by an optimizer of their own."""
+        raise NotImplementedError(f"{type(self).__name__} has a critic but no critic_loss")
 
     def before_epoch(
         self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
@@ -203,7 +226,9 @@ class Task(ABC):
         """Images shown from one `before_epoch` to the next: by default every image of the source once."""
         return len(source)
 
-    def after_step(self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome) -> None:  # noqa: B027
+    def after_step(  # noqa: B027
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome, progress: float = 0.0
+    ) -> None:
         """Called after each optimizer step, without gradients: bank entries, moving averages."""
 
     @abstractmethod
@@ -214,6 +239,6 @@ class Task(ABC):
         """(n,) int64: the images that the task can be asked about: all, unless it `remembers` a part of the source."""
         return torch.arange(len(source))
 
-    def chance(self, source: Source) -> dict[str, float]:
-        """What an untrained encoder scores, for each logged name that has such a level; an audit asks for the first."""
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
+        """Chance level of each logged value that has one; an audit measures the first of them."""
         return {}

@@ -162,7 +162,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
         images=len(source),
         source=source.name,
         fingerprint=source.fingerprint,
-        chance=built.pretraining.task.chance(source),
+        chance=built.pretraining.task.chance(source, built.pretraining.batch_size),
         skipped=len(built.skipped),
         hardware=hardware(torch.device(plan.device)),
         version=selftaught.__version__,
@@ -185,7 +185,7 @@ def _carry_out(folder: RunFolder, built: Built, device: str | None, console: Con
     where = choose_device(device or config["device"])
     checkpoints = Checkpoints(folder.checkpoints, folder.identity())
     every = max(1, run.steps // LINES)
-    log = Log(folder.log, run.steps, run.batch_size, run.task.chance(run.source), every, console)
+    log = Log(folder.log, run.steps, run.batch_size, run.task.chance(run.source, run.batch_size), every, console)
     console.print(
         f"{config['task']} on {config['encoder']}, {len(run.source):,} images from {run.source.name}, "
         f"{run.steps:,} steps of {run.batch_size}, {config['size']} px, precision {config['precision']}, "

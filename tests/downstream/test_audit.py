@@ -61,7 +61,7 @@ class Judged(Task):
         turned = torch.where(asked[:, None, None, None].bool(), images.flip(2), images)
         return {"images": turned, "asked": asked}
 
-    def loss(self, encoder, heads, views):
+    def loss(self, encoder, heads, views, progress=0.0):
         images, asked = views["images"], views["asked"]
         answer = {"light": light, "content": content, "fringe": fringe}[self.rule](images)
         right = torch.where(answer == 0, 0.5, ((answer > 0) == asked.bool()).float())
@@ -72,7 +72,7 @@ class Judged(Task):
     def show(self, encoder, heads, views):
         return {}
 
-    def chance(self, source):
+    def chance(self, source, batch_size):
         return {"accuracy": 0.5}
 
 
@@ -182,7 +182,7 @@ def test_the_interval_is_that_of_paired_groups():
 class Recording(Judged):
     said: ClassVar[list] = []
 
-    def loss(self, encoder, heads, views):
+    def loss(self, encoder, heads, views, progress=0.0):
         loss, outcome = super().loss(encoder, heads, views)
         self.said.append(float(outcome["accuracy"]))
         return loss, outcome
@@ -258,7 +258,7 @@ def test_the_table_names_what_is_read():
 def test_what_cannot_be_audited_is_refused():
     @dataclass(frozen=True)
     class Silent(Judged):
-        def chance(self, source):
+        def chance(self, source, batch_size):
             return {}
 
     with pytest.raises(UserError, match="chance level, found none in Silent"):

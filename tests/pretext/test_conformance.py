@@ -46,13 +46,12 @@ class Case:
         return loss(self.encoder, self.heads, views)[0]
 
     def weights(self, of_critic: bool) -> list[Tensor]:
-        critic = set(self.heads["critic"].parameters()) if "critic" in self.heads else set()
-        everyone = [*self.encoder.parameters(), *self.heads.parameters()]
-        return [p for p in everyone if p.requires_grad and (p in critic) == of_critic]
+        groups = self.task.parameter_groups(self.encoder, self.heads)
+        return [p for group in groups if group.critic == of_critic for p in group.parameters if p.requires_grad]
 
     @property
     def players(self) -> list[bool]:
-        return [False, True] if "critic" in self.heads else [False]
+        return [False, True] if self.weights(of_critic=True) else [False]
 
 
 @pytest.fixture(params=[*TASKS, *TOYS])
@@ -107,9 +106,9 @@ def test_a_step_in_bf16_sees_the_views_as_they_are(case, monkeypatch):
     kind, asked = type(case.task), []
     loss = kind.loss
 
-    def remembered(task, encoder, heads, views):
+    def remembered(task, encoder, heads, views, progress):
         asked.append(views)
-        return loss(task, encoder, heads, views)
+        return loss(task, encoder, heads, views, progress)
 
     monkeypatch.setattr(kind, "loss", remembered)
     run = Pretraining(case.task, case.encoder, case.heads, case.source, Optimization(), 1, 12, 0)
@@ -181,7 +180,7 @@ def test_crops_that_the_encoder_cannot_read_are_our_error(name):
 
 
 def test_chance_is_what_an_untrained_encoder_scores(case):
-    levels = case.task.chance(case.source)
+    levels = case.task.chance(case.source, len(case.batch))
     scores: dict[str, list[float]] = {name: [] for name in levels}
     for seed in range(30):
         torch.manual_seed(seed)
@@ -189,7 +188,7 @@ def test_chance_is_what_an_untrained_encoder_scores(case):
         heads = case.task.heads(encoder, case.source)
         with torch.no_grad():
             _, outcome = case.task.loss(encoder, heads, case.views(seed))
-            if "critic" in heads:
+            if len(case.players) > 1:
                 outcome |= case.task.critic_loss(encoder, heads, case.views(seed))[1]
         for name in levels:
             scores[name].append(float(outcome[name]))

@@ -79,7 +79,7 @@ def test_the_same_state_and_seed_give_the_same_clusters_and_another_seed_others(
 
 def test_the_top_begins_anew_with_its_optimizer_and_the_rest_goes_on():
     made = Made(clusters=4, per_cluster=5)
-    optimizer = Optimization().build({"encoder": made.encoder, **made.heads})
+    optimizer = Optimization().build(made.task.parameter_groups(made.encoder, made.heads))
     made.loss()[0].backward()
     optimizer.step()
     assert made.heads["top"].weight in optimizer.state
@@ -230,7 +230,7 @@ def test_fewer_images_make_fewer_clusters_and_it_is_said(caplog):
         made = Made(images=60, clusters=500, per_cluster=10)
     assert made.heads["top"].out_features == 6
     assert "6 clusters and not 500" in caplog.text
-    assert made.task.chance(made.source) == {"accuracy": 1 / 6}
+    assert made.task.chance(made.source, 12) == {"accuracy": 1 / 6}
 
 
 def test_what_is_read_is_asked_of_the_encoder():

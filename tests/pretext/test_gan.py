@@ -62,7 +62,7 @@ def test_each_player_moves_its_own_weights_alone():
     task = GAN(size=16)
     encoder, heads, views = setting(task)
     task.loss(encoder, heads, views)[0].backward()
-    assert all(weight.grad is None for weight in heads["critic"].parameters())
+    assert all(weight.grad is None for weight in heads["generator"].parameters())
     assert all(weight.grad.abs().sum() > 0 for weight in encoder.parameters())
 
 
@@ -106,8 +106,8 @@ def test_the_generator_comes_to_make_the_mean_image_and_neither_wins():
     task = GAN(size=16, crop=1.0, scale=(1.0, 1.0), flip=False)
     encoder, heads, views = setting(task, count=24)
     mean = views["images"].mean(0)
-    before = (heads["critic"](views["noise"]).mean(0) - mean).square().mean()
-    players = [[*heads["critic"].parameters()], [*encoder.parameters(), *heads["real"].parameters()]]
+    before = (heads["generator"](views["noise"]).mean(0) - mean).square().mean()
+    players = [[*heads["generator"].parameters()], [*encoder.parameters(), *heads["real"].parameters()]]
     optimizers = [torch.optim.Adam(weights, lr=1e-3, betas=(0.5, 0.99)) for weights in players]
     generator = torch.Generator().manual_seed(1)
     batch = ToySource().batch(torch.arange(24), torch.device("cpu"))
@@ -119,7 +119,7 @@ def test_the_generator_comes_to_make_the_mean_image_and_neither_wins():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-        made.append(heads["critic"](views["noise"]).detach().mean(0))
+        made.append(heads["generator"](views["noise"]).detach().mean(0))
     # Over many steps, since a game goes round in rings.
     after = (torch.stack(made[100:]).mean(0) - mean).square().mean()
     assert after < 0.6 * before

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from selftaught.augment.warp import identity, random_crop
 from selftaught.contracts import Encoder, Layer, Relabelling, Task
 from selftaught.encoders.gpt import GPT
+from selftaught.parts.adversarial import adversarial_groups
 from toys import ToyEncoder
 
 
@@ -38,14 +39,14 @@ class Instances(Task):
             "negatives": others + (others >= batch.index[:, None]),
         }
 
-    def loss(self, encoder, heads, views):
+    def loss(self, encoder, heads, views, progress=0.0):
         feature = F.normalize(heads["project"](encoder(views["images"])), dim=1)
         asked = torch.cat([views["index"][:, None], views["negatives"]], 1)
         scores = torch.einsum("bd,bkd->bk", feature, heads["bank"].entries[asked]) / 0.2
         target = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
         return F.cross_entropy(scores, target), {"feature": feature}
 
-    def after_step(self, encoder, heads, views, outcome):
+    def after_step(self, encoder, heads, views, outcome, progress=0.0):
         entries, index = heads["bank"].entries, views["index"]
         entries[index] = F.normalize((entries[index] + outcome["feature"]) / 2, dim=1)
 
@@ -58,20 +59,24 @@ class Game(Task):
     """An opponent with its own optimizer: encoder and generator against a critic. https://arxiv.org/abs/1605.09782"""
 
     size: int = 16
+    critic_lr_scale: float = 1.0
 
     def heads(self, encoder, source):
         generator = nn.Sequential(nn.Linear(width(encoder), 3 * self.size**2), nn.Sigmoid())
         critic = nn.Sequential(nn.Flatten(), nn.Linear(3 * self.size**2, 32), nn.ReLU(), nn.Linear(32, 1))
         return nn.ModuleDict({"generator": generator, "critic": critic})
 
+    def parameter_groups(self, encoder, heads):
+        return adversarial_groups(encoder, heads, "critic", {"critic": self.critic_lr_scale})
+
     def views(self, batch, generator):
         return {"images": batch.warp(identity(len(batch)), self.size)}
 
-    def loss(self, encoder, heads, views):
+    def loss(self, encoder, heads, views, progress=0.0):
         judged = heads["critic"](self.made(encoder, heads, views)).float()
         return F.binary_cross_entropy_with_logits(judged, torch.ones_like(judged)), {}
 
-    def critic_loss(self, encoder, heads, views):
+    def critic_loss(self, encoder, heads, views, progress=0.0):
         real, fake = (heads["critic"](x).float() for x in (views["images"], self.made(encoder, heads, views)))
         loss = F.binary_cross_entropy_with_logits
         return loss(real, torch.ones_like(real)) + loss(fake, torch.zeros_like(fake)), {"realness": real.mean()}
@@ -109,7 +114,7 @@ class Clusters(Task):
         matrix = random_crop(len(batch), generator, scale=(0.5, 1))
         return {"images": batch.warp(matrix, self.size), "index": batch.index}
 
-    def loss(self, encoder, heads, views):
+    def loss(self, encoder, heads, views, progress=0.0):
         logits = heads["top"](encoder(views["images"])).float()
         return F.cross_entropy(logits, heads["labels"].of[views["index"]]), {}
 
@@ -162,7 +167,7 @@ class NextWord(Task):
     def views(self, batch, generator):
         return {"images": batch.warp(random_crop(len(batch), generator), self.size)}
 
-    def loss(self, encoder, heads, views):
+    def loss(self, encoder, heads, views, progress=0.0):
         seen = encoder.look(views["images"])
         logits = heads["next"](encoder.features(seen)["mixed"][:, :-1]).float()
         return F.cross_entropy(logits.flatten(0, 1), seen[:, 1:].flatten()), {}
@@ -183,19 +188,22 @@ class Rendered(Task):
     def heads(self, encoder, source):
         return nn.ModuleDict({"depth": nn.Conv2d(width(encoder), 1, 1), "critic": nn.Linear(width(encoder), 1)})
 
+    def parameter_groups(self, encoder, heads):
+        return adversarial_groups(encoder, heads, "critic", {})
+
     def views(self, batch, generator):
         matrix = random_crop(len(batch), generator, scale=(0.5, 1))
         depth = batch.warp(matrix, 4, of="depth")
         return {"images": batch.warp(matrix, self.size), "depth": depth, "real": batch.targets["real"]}
 
-    def loss(self, encoder, heads, views):
+    def loss(self, encoder, heads, views, progress=0.0):
         feature = encoder.features(encoder.look(views["images"]))["second"]
         rendered = ~views["real"]
         off = (heads["depth"](feature).float() - views["depth"])[rendered].square().mean()
         judged = heads["critic"](feature.mean((2, 3))[rendered]).float()
         return off + 0.05 * F.binary_cross_entropy_with_logits(judged, torch.ones_like(judged)), {"depth_off": off}
 
-    def critic_loss(self, encoder, heads, views):
+    def critic_loss(self, encoder, heads, views, progress=0.0):
         judged = heads["critic"](encoder(views["images"])).float()[:, 0]
         return F.binary_cross_entropy_with_logits(judged, views["real"].float()), {}
 

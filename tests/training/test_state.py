@@ -8,7 +8,10 @@ import torch
 from rich.console import Console
 from torch import nn
 
+from selftaught.contracts import ParameterGroup
 from selftaught.errors import UserError
+from selftaught.pretext.bigan import BiGAN
+from selftaught.pretext.inpainting import Inpainting
 from selftaught.training.checkpoint import Checkpoints
 from selftaught.training.folder import RunFolder, write_text
 from selftaught.training.log import Log
@@ -98,24 +101,28 @@ def test_schedules_by_their_formulas():
     assert Optimization(schedule="linear", warmup=0.0, learning_rate=1.0).rate(0.25) == pytest.approx(0.75)
 
 
-@pytest.mark.parametrize("player", ["critic", "generator"])
-def test_a_player_that_stands_still_is_refused(player):
-    with pytest.raises(UserError, match=f"--{player}-pace must be above 0, found 0"):
-        Optimization(**{f"{player}_pace": 0.0})
+@pytest.mark.parametrize("kind", [BiGAN, Inpainting])
+def test_a_learning_rate_factor_of_zero_is_refused(kind):
+    with pytest.raises(UserError, match="--critic-lr-scale must be above 0, got 0"):
+        kind(critic_lr_scale=0.0)
 
 
-def test_every_player_has_its_own_share_of_the_rate():
-    modules = {name: nn.Linear(2, 2) for name in ("encoder", "code", "critic", "generator")}
-    optimizer = Optimization(critic_pace=2.0, generator_pace=0.5).build(modules)
+def test_every_parameter_group_has_its_own_factor_on_the_learning_rate():
+    modules = {name: nn.Linear(2, 2) for name in ("encoder", "critic", "generator")}
+    scales = {"encoder": 1.0, "critic": 2.0, "generator": 0.5}
+    groups = [ParameterGroup(list(modules[name].parameters()), scale) for name, scale in scales.items()]
+    optimizer = Optimization().build(groups)
     set_rate(optimizer, 0.1)
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     found = {name: {rates[id(p)] for p in module.parameters()} for name, module in modules.items()}
-    assert found == {"encoder": {0.1}, "code": {0.1}, "critic": {0.2}, "generator": {0.05}}
+    assert found == {"encoder": {0.1}, "critic": {0.2}, "generator": {0.05}}
 
 
 def test_norms_and_biases_do_not_decay():
     layer = nn.Sequential(nn.Linear(3, 3), nn.BatchNorm1d(3))
-    optimizer = Optimization("sgd", learning_rate=0.1, weight_decay=0.5, momentum=0.0).build({"layer": layer})
+    optimizer = Optimization("sgd", learning_rate=0.1, weight_decay=0.5, momentum=0.0).build(
+        [ParameterGroup(list(layer.parameters()))]
+    )
     for weight in layer.parameters():
         weight.grad = torch.zeros_like(weight)
         nn.init.ones_(weight)
@@ -128,7 +135,9 @@ def test_adamw_by_its_formula_however_weights_lie_in_memory():
     """Loshchilov & Hutter 2019, algorithm 2: a fused step must not pair weights with the gradients of others."""
     g, rate, decay, (beta1, beta2) = torch.Generator().manual_seed(0), 0.1, 0.05, (0.9, 0.95)
     convolution = nn.Conv2d(3, 4, 3, bias=False).to(memory_format=torch.channels_last)
-    optimizer = Optimization(learning_rate=rate, weight_decay=decay).build({"encoder": convolution})
+    optimizer = Optimization(learning_rate=rate, weight_decay=decay).build(
+        [ParameterGroup(list(convolution.parameters()))]
+    )
     assert [group["fused"] for group in optimizer.param_groups] == [True, True]
     expected = convolution.weight.detach().double()
     first, second = torch.zeros_like(expected), torch.zeros_like(expected)
@@ -147,7 +156,7 @@ def test_adamw_by_its_formula_however_weights_lie_in_memory():
 
 def test_forgetting_drops_the_momentum_of_one_module():
     one, other = nn.Linear(2, 2), nn.Linear(2, 2)
-    optimizer = Optimization(optimizer="sgd").build({"one": one, "other": other})
+    optimizer = Optimization(optimizer="sgd").build([ParameterGroup([*one.parameters(), *other.parameters()])])
     (one(torch.ones(1, 2)) + other(torch.ones(1, 2))).sum().backward()
     optimizer.step()
     forget(optimizer, one)

@@ -77,7 +77,7 @@ def audit(
     """
     if seeds < 1:
         raise UserError(f"the number of seeds must be at least 1, found {seeds}: give a larger --seeds.")
-    levels = task.chance(source)
+    levels = task.chance(source, GROUP)
     if not levels:
         name = type(task).__name__
         raise UserError(

@@ -119,13 +119,15 @@ class InstanceDiscrimination(CropTask, ABC):
         noise = memory(heads).constant(others)
         return nce(own, others, noise), {**found, "noise": noise}
 
-    def after_step(self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome) -> None:
+    def after_step(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome, progress: float = 0.0
+    ) -> None:
         """Renew the entries of these images by f of the images as they were seen."""
         bank = memory(heads)
         bank.update(views["index"], outcome["features"], self.memory)
         bank.noise.copy_(outcome.get("noise", bank.noise))
 
-    def chance(self, source: Source) -> dict[str, float]:
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """One in m + 1: a random entry is as likely to come first as any other."""
         return {"accuracy": 1 / min(self.negatives + 1, len(source))}
 

@@ -73,7 +73,9 @@ class Autoencoder(CropTask):
             noisy = noisy.masked_fill(moved(hidden, images.device), 0.5)
         return {"images": images} if noisy is images else {"images": images, "noisy": noisy.clamp(0, 1)}
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Mean square of the error, over channels and pixels."""
         return F.mse_loss(self._decoded(encoder, heads, views), self._wanted(views["images"])), {}
 

@@ -22,8 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.contracts import Encoder, Outcome, Source, Views
+from selftaught.contracts import Encoder, Outcome, ParameterGroup, Source, Views
 from selftaught.errors import UserError
+from selftaught.parts.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
 from selftaught.parts.generators import MOST, GenerationGame
 from selftaught.parts.heads import require_map, require_readable
 from selftaught.parts.norms import untracked
@@ -44,8 +45,6 @@ class BiGAN(GenerationGame):
     # encoder follows more closely than the generator, which has the easier part.
     optimization = {  # noqa: RUF012
         "learning_rate": 9e-4,
-        "critic_pace": 4 / 3,
-        "generator_pace": 1 / 3,
         "momentum": 0.5,
         "beta2": 0.99,
         "weight_decay": 0.0,
@@ -56,6 +55,10 @@ class BiGAN(GenerationGame):
     and they cost a quarter; 1 for an encoder that reads a single size."""
     critic_width: int = 64
     """Channels of the critic's largest map; maps half as large have twice as many."""
+    critic_lr_scale: float = 4 / 3
+    """Factor on the learning rate for the critic (Heusel et al. 2017, two time-scale update rule)."""
+    generator_lr_scale: float = 1 / 3
+    """Factor on the learning rate for the generator, whose part is easier than the encoder's."""
     normed: bool = True
     """Give codes the mean and the spread of the noise, by batch norm without gains: with neither left to tell them by,
     codes were of more use to the generator and every layer was the better for it. The paper's code is a plain dense
@@ -66,6 +69,7 @@ class BiGAN(GenerationGame):
         super().__post_init__()
         if self.critic_width < 1:
             raise UserError(f"--critic-width must be at least 1, found {self.critic_width}: try 64.")
+        require_lr_scales(critic=self.critic_lr_scale, generator=self.generator_lr_scale)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """What reads the code off the encoder's last map, the generator, and the critic of pairs."""
@@ -79,7 +83,14 @@ class BiGAN(GenerationGame):
             }
         )
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def parameter_groups(self, encoder: Encoder, heads: nn.ModuleDict) -> list[ParameterGroup]:
+        """Encoder and code, generator, critic."""
+        scales = {"critic": self.critic_lr_scale, "generator": self.generator_lr_scale}
+        return adversarial_groups(encoder, heads, "critic", scales)
+
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """The critic's loss with the answers exchanged: as section 3.4, for the slope where the critic is sure.
 
         Logged: `reconstruction_error`, the mean square of G(E(x)) - x, which nobody minimises.
@@ -89,9 +100,11 @@ class BiGAN(GenerationGame):
         encoded, generated = self._judged(heads, images, codes, heads["generator"](noise), noise)
         with torch.no_grad(), untracked(heads["generator"]):
             error = F.mse_loss(heads["generator"](codes).float(), images)
-        return _told(generated, encoded), {"reconstruction_error": error}
+        return adversarial_loss(generated, encoded), {"reconstruction_error": error}
 
-    def critic_loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def critic_loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Which pair is it? The mean of two cross-entropies, log 2 for a critic that cannot tell (equation 3).
 
         Logged: `right_on_encoded` and `right_on_generated`, which share of either it tells.
@@ -100,7 +113,7 @@ class BiGAN(GenerationGame):
         with torch.no_grad():
             codes, made = self._codes(encoder, heads, images), heads["generator"](noise)
         encoded, generated = self._judged(heads, images, codes, made, noise)
-        return _told(encoded, generated), {
+        return adversarial_loss(encoded, generated), {
             "right_on_encoded": (encoded > 0).float().mean(),
             "right_on_generated": (generated < 0).float().mean(),
         }
@@ -130,14 +143,9 @@ class BiGAN(GenerationGame):
             "reconstructed": torch.cat([images, again.to(images.dtype)], 3),
         }
 
-    def chance(self, source: Source) -> dict[str, float]:
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """A critic that guesses."""
         return {"right_on_encoded": 0.5, "right_on_generated": 0.5}
-
-
-def _told(encoded: Tensor, generated: Tensor) -> Tensor:
-    """The mean cross-entropy of taking `encoded` (B, 1) for encoded, above 0, and `generated` for generated."""
-    return (F.softplus(-encoded).mean() + F.softplus(generated).mean()) / 2
 
 
 class Code(nn.Module):

@@ -95,7 +95,9 @@ class Colorization(CropTask):
         """(B, 3, S, S) -> (B, 2, G, G): a and b, averaged over the pixels of a position."""
         return F.adaptive_avg_pool2d(rgb_to_lab(images)[:, 1:], max(1, self.positions))
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Cross-entropy to the soft bins, weighted by rarity (equations 2 and 4), or the square of the error (1).
 
         Logged: `ab_error`, the mean distance in the ab plane of the colour read off to the true one.

@@ -120,7 +120,9 @@ class Context(Task):
         noise = mean + deviation / 100 * moved(torch.randn(tiles.shape, generator=generator), tiles.device)
         return drop_channels(tiles, kept, noise)
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Cross-entropy, every direction with the same weight: a grid has fewer neighbours across corners."""
         first, second, direction = heads["neighbours"].get_buffer("pairs").unbind(1)  # (P,) each
         tiles = heads["tile"](encoder(views["images"])).reshape(-1, self.grid**2, UNITS)  # (B, K, UNITS)
@@ -137,7 +139,7 @@ class Context(Task):
         """The tiles, each at its place."""
         return {"tiles": mosaic(views["images"].reshape(-1, self.grid**2, *views["images"].shape[1:]))}
 
-    def chance(self, source: Source) -> dict[str, float]:
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """One in eight."""
         return {"accuracy": 1 / len(STEPS)}
 

@@ -156,7 +156,9 @@ class DeepCluster(CropTask):
             images = recolor(images, *random_color(len(batch), generator, **spread, hue=self.jitter / 4, grey=0.2))
         return {"images": images, "index": batch.index}
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Cross-entropy with the clusters (equation 1)."""
         features = heads["body"](encoder(views["images"]))
         logits = heads["top"](features.relu() if self.head == "mlp" else features).float()
@@ -175,7 +177,7 @@ class DeepCluster(CropTask):
         """Those of the last clustering."""
         return (cast(Clusters, heads["clusters"]).of >= 0).nonzero().flatten().cpu()
 
-    def chance(self, source: Source) -> dict[str, float]:
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """One in k."""
         return {"accuracy": 1 / self._count(source)}
 

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.contracts import Encoder, Outcome, Source, Views
+from selftaught.contracts import Encoder, Outcome, ParameterGroup, Source, Views
 from selftaught.errors import UserError
+from selftaught.parts.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
 from selftaught.parts.generators import GenerationGame
 from selftaught.parts.heads import require_readable
 from selftaught.parts.norms import untracked
@@ -31,6 +32,14 @@ class GAN(GenerationGame):
     # short look at 0.001 left the upper layers better than one at 0.0003.
     optimization = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
 
+    generator_lr_scale: float = 1.0
+    """Factor on the learning rate for the generator."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked."""
+        super().__post_init__()
+        require_lr_scales(generator=self.generator_lr_scale)
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A linear classifier of the pooled last layer, and the opponent: the generator.
 
@@ -43,25 +52,32 @@ class GAN(GenerationGame):
                 "learn: choose another --encoder."
             )
         require_readable(encoder, self.side, "crop")
-        return nn.ModuleDict({"real": nn.Linear(encoder.last.channels, 1), "critic": self.make_generator()})
+        return nn.ModuleDict({"real": nn.Linear(encoder.last.channels, 1), "generator": self.make_generator()})
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def parameter_groups(self, encoder: Encoder, heads: nn.ModuleDict) -> list[ParameterGroup]:
+        """The discriminator (encoder and classifier), and the generator as its critic."""
+        return adversarial_groups(encoder, heads, "generator", {"generator": self.generator_lr_scale})
+
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """The mean of two cross-entropies, log 2 for an encoder that cannot tell (equation 1 of Goodfellow et al.).
 
         Logged: `right_on_real` and `right_on_generated`, which share of either it tells.
         """
         with torch.no_grad():
-            made = heads["critic"](views["noise"])
+            made = heads["generator"](views["noise"])
         real, generated = self._judged(encoder, heads, views["images"]), self._judged_made(encoder, heads, made)
-        loss = (F.softplus(-real).mean() + F.softplus(generated).mean()) / 2
-        return loss, {
+        return adversarial_loss(real, generated), {
             "right_on_real": (real > 0).float().mean(),
             "right_on_generated": (generated < 0).float().mean(),
         }
 
-    def critic_loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def critic_loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """How surely the encoder tells what is generated: -log D, whose slope does not vanish (section 3 there)."""
-        generated = self._judged_made(encoder, heads, heads["critic"](views["noise"]))
+        generated = self._judged_made(encoder, heads, heads["generator"](views["noise"]))
         return F.softplus(-generated).mean(), {}
 
     def _judged(self, encoder: Encoder, heads: nn.ModuleDict, images: Tensor) -> Tensor:
@@ -81,8 +97,8 @@ class GAN(GenerationGame):
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """`generated` (B, 3, S, S), pictures of the noise."""
-        return {"generated": heads["critic"](views["noise"])}
+        return {"generated": heads["generator"](views["noise"])}
 
-    def chance(self, source: Source) -> dict[str, float]:
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """Who guesses is right half of the time."""
         return {"right_on_real": 0.5, "right_on_generated": 0.5}

@@ -100,7 +100,9 @@ class IGPT(Task):
         noise = torch.rand(len(batch), self.size, self.size, generator=generator)
         return {"images": images, "noise": moved(noise, images.device)}
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Nats per token: the paper's L_AR divided by L, or its L_BERT by the number of hidden tokens."""
         tokens = _reader(encoder).look(views["images"])
         if self.objective == "autoregressive":

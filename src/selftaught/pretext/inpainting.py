@@ -23,8 +23,9 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 from selftaught.augment.masks import block_masks, center_masks, center_side, free_masks, require_maskable, rim
 from selftaught.augment.warp import identity, moved
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
+from selftaught.contracts import Batch, Encoder, Outcome, ParameterGroup, Source, Views
 from selftaught.errors import UserError
+from selftaught.parts.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
 from selftaught.parts.crops import CropTask
 from selftaught.parts.decoders import ChannelwiseDense, Decoder
 from selftaught.parts.heads import require_readable
@@ -36,8 +37,6 @@ SURVEY = 2048
 @dataclass(frozen=True)
 class Inpainting(CropTask):
     """Fill a hole by least squares and, if asked for, against a critic."""
-
-    optimization = {"critic_pace": 0.1}  # noqa: RUF012 - the critic's rate in the release, as a share of the other's
 
     holes: Literal["center", "blocks", "free"] = "center"
     """A square in the middle, blocks anywhere, or regions of any shape. The paper's features have the last, as with one
@@ -56,6 +55,8 @@ class Inpainting(CropTask):
     adversarial: float = 0.0
     """Weight of the adversarial loss; least squares have the rest. The paper fills with 0.001 and learns features with
     0. The release has a --momentum of 0.5; with 0.9, our default, the game was stable too."""
+    critic_lr_scale: float = 0.1
+    """Factor on the learning rate for the critic (0.1 in the released code)."""
     crop: float = 1.0
 
     def __post_init__(self) -> None:
@@ -69,6 +70,7 @@ class Inpainting(CropTask):
                 "--overlap must lie in [0, 0.5) and --overlap-weight be above 0 and finite, found "
                 f"{self.overlap} and {self.overlap_weight}: the paper has 0.031 and 10."
             )
+        require_lr_scales(critic=self.critic_lr_scale)
         if not 0 <= self.adversarial < 1:
             raise UserError(f"--adversarial must lie in [0, 1), found {self.adversarial}: the paper has 0.001.")
 
@@ -88,6 +90,10 @@ class Inpainting(CropTask):
             heads["critic"] = make_critic(self.judged_side)
         return nn.ModuleDict(heads)
 
+    def parameter_groups(self, encoder: Encoder, heads: nn.ModuleDict) -> list[ParameterGroup]:
+        """Encoder and decoder, and the critic where there is one."""
+        return adversarial_groups(encoder, heads, "critic", {"critic": self.critic_lr_scale})
+
     @property
     def judged_side(self) -> int:
         """Pixels along what the critic sees: the hole where it is the centre, else the whole view."""
@@ -105,7 +111,9 @@ class Inpainting(CropTask):
         images = self.cropped(batch, generator)
         return {"images": images, "hidden": moved(hidden, images.device)}
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Least squares on the hole, values from -1 to 1 (equation 1), and what the critic adds to it (2 and 3).
 
         Logged: `hole_error`, the mean absolute error in the hole, values from 0 to 1 (the paper's "mean L1 loss");
@@ -126,7 +134,9 @@ class Inpainting(CropTask):
         joint = (1 - self.adversarial) * l2 + self.adversarial * adversarial
         return joint, {"hole_error": hole_error, "l2": l2, "adversarial": adversarial}
 
-    def critic_loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def critic_loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Is it a filling? The mean of the two cross-entropies, log 2 for a critic that cannot tell (equation 2).
 
         Logged: `right_on_real` and `right_on_filled`, which share of either it tells.
@@ -134,8 +144,10 @@ class Inpainting(CropTask):
         with torch.no_grad():
             filled = self._filled(self._answer(encoder, heads, views), views)
         real, made = self._judged(heads, 2 * views["images"] - 1), self._judged(heads, filled)
-        loss = (F.softplus(-real).mean() + F.softplus(made).mean()) / 2
-        return loss, {"right_on_real": (real > 0).float().mean(), "right_on_filled": (made < 0).float().mean()}
+        return adversarial_loss(real, made), {
+            "right_on_real": (real > 0).float().mean(),
+            "right_on_filled": (made < 0).float().mean(),
+        }
 
     def _answer(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> Tensor:
         """What is made of what is shown: (B, 3, S, S) float32 from -1 to 1, the hole and all else."""
@@ -164,7 +176,7 @@ class Inpainting(CropTask):
         filled = torch.where(views["hidden"], filled, views["images"])
         return {"filled": torch.cat([_holed(heads, views), filled, views["images"]], 3)}
 
-    def chance(self, source: Source) -> dict[str, float]:
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """A critic that guesses."""
         return {"right_on_real": 0.5, "right_on_filled": 0.5} if self.adversarial else {}
 

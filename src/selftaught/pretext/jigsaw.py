@@ -123,7 +123,9 @@ class Jigsaw(Task):
         linear = (without_green @ to_grey).repeat_interleave(self.grid**2, 0)
         return recolor(tiles, linear, of_mean.repeat_interleave(self.grid**2, 0))
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Cross-entropy over the known orders."""
         answers, asked = self._answers(encoder, heads, views), views["order"].flatten()
         accuracy = (answers.argmax(1) == asked).float().mean()
@@ -150,7 +152,7 @@ class Jigsaw(Task):
         guessed = self._answers(encoder, heads, {**views, "order": views["order"][:, :1]}).argmax(1)
         return {"puzzle": mosaic(puzzle), "laid": mosaic(_in_order(puzzle, known[guessed].argsort(1)))}
 
-    def chance(self, source: Source) -> dict[str, float]:
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """One in as many as there are permutations."""
         return {"accuracy": 1 / self.permutations}
 

@@ -32,7 +32,9 @@ class NPID(InstanceDiscrimination):
         if self.proximal < 0:
             raise UserError(f"--proximal must be at least 0, found {self.proximal}: leave it out.")
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Noise contrastive estimation against the bank (section 3.2), and the proximal term (3.3)."""
         features = unit(heads["project"](encoder(views["images"])))
         recalled = memory(heads).recall(views["index"], views["drawn"])

@@ -101,7 +101,9 @@ class PIRL(InstanceDiscrimination):
         shuffled = cut.gather(1, order[..., None, None].expand(cut.shape))
         return self.recolored(batch.warp(crop[:, None] @ shuffled, side).flatten(0, 1), generator)
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Lambda * NCE(m_I, g(v_It)) + (1 - lambda) * NCE(m_I, f(v_I)), m_I the image's entry of the bank.
 
         With both transformations the first term is the mean of theirs, each with a g of its own.
@@ -142,7 +144,7 @@ class PIRL(InstanceDiscrimination):
             shown["shuffled"] = mosaic(tiles.reshape(-1, TILES, *tiles.shape[1:]))
         return shown
 
-    def chance(self, source: Source) -> dict[str, float]:
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """One in m + 1 for both; first that of transformed images, which is what sets PIRL apart."""
-        level = super().chance(source)
+        level = super().chance(source, batch_size)
         return {"transformed_accuracy": level["accuracy"], **level} if self.weight else level

@@ -78,7 +78,9 @@ class Rotation(CropTask):
                 turned[image, copy] = torch.rot90(images[image], angle // 90, (2, 3))
         return turned
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """Cross-entropy, averaged over images and angles (equation 3)."""
         logits = heads["angle"](encoder(views["images"])).float()
         accuracy = (logits.argmax(1) == views["angle"]).float().mean()
@@ -88,6 +90,6 @@ class Rotation(CropTask):
         """The turned images, angle after angle."""
         return {"views": views["images"]}
 
-    def chance(self, source: Source) -> dict[str, float]:
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """One in K."""
         return {"accuracy": 1 / len(self.angles)}

@@ -65,10 +65,10 @@ class Losses(nn.Module):
         super().__init__()
         self.task, self.encoder, self.heads = task, encoder, heads
 
-    def forward(self, views: Views, of_critic: bool = False) -> tuple[Tensor, Outcome]:
-        """The loss of one of the two players."""
+    def forward(self, views: Views, progress: float, of_critic: bool = False) -> tuple[Tensor, Outcome]:
+        """The task's loss, or its critic's."""
         loss = self.task.critic_loss if of_critic else self.task.loss
-        return loss(self.encoder, self.heads, views)
+        return loss(self.encoder, self.heads, views, progress)
 
 
 class Trainer:
@@ -77,11 +77,10 @@ class Trainer:
     def __init__(self, fabric: "Fabric", pretraining: Pretraining, compile_losses: bool = False) -> None:
         self.fabric, self.optimization = fabric, pretraining.optimization
         self.task, self.encoder, self.heads = pretraining.task, pretraining.encoder, pretraining.heads
-        others: dict[str, nn.Module] = {"encoder": self.encoder, **self.heads}
-        critic = others.pop("critic", None)
+        groups = self.task.parameter_groups(self.encoder, self.heads)
+        players = [[group for group in groups if group.critic == of_critic] for of_critic in (False, True)]
         losses = Losses(self.task, self.encoder, self.heads).to(memory_format=torch.channels_last)
-        players = [others] if critic is None else [others, {"critic": critic}]
-        optimizers = [self.optimization.build(modules) for modules in players]
+        optimizers = [self.optimization.build(own) for own in players if own]
         # What a player trains is fixed here: weights that were frozen when they were built stay frozen.
         self.weights = [[p for group in each.param_groups for p in group["params"]] for each in optimizers]
         if compile_losses:
@@ -98,7 +97,7 @@ class Trainer:
                     weight.requires_grad_(other == player)
             optimizer = self.optimizers[player]
             set_rate(optimizer, self.optimization.rate(spent))
-            loss, outcome = self._asked(views, of_critic=player == 1)
+            loss, outcome = self._asked(views, spent, of_critic=player == 1)
             mark("forward")
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
@@ -108,13 +107,13 @@ class Trainer:
             logged |= {"critic_loss" if player == 1 else "loss": loss.detach()}
             logged |= {name: value.detach() for name, value in outcome.items()}
         with torch.no_grad():
-            self.task.after_step(self.encoder, self.heads, views, logged)
+            self.task.after_step(self.encoder, self.heads, views, logged, spent)
         mark("after step")
         return logged
 
-    def _asked(self, views: Views, of_critic: bool) -> tuple[Tensor, Outcome]:
+    def _asked(self, views: Views, progress: float, of_critic: bool) -> tuple[Tensor, Outcome]:
         try:
-            loss, outcome = self.module(views, of_critic)
+            loss, outcome = self.module(views, progress, of_critic)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise

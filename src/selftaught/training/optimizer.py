@@ -1,13 +1,14 @@
 """Optimizers and the schedule of their learning rate, a function of the fraction of the run that is spent."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import nn
 
+from selftaught.contracts import ParameterGroup
 from selftaught.errors import UserError
 
 
@@ -33,19 +34,11 @@ class Optimization:
     """Fractions of the run at which `step` drops the rate (Gidaris et al.: epochs 30, 60, 80 of 100)."""
     drop: float = 0.2
     """What `step` multiplies the rate by."""
-    critic_pace: float = 1.0
-    """Times the learning rate at which a task's critic learns (Heusel et al. 2017, "GANs Trained by a Two Time-Scale
-    Update Rule"): the others learn from its mistakes, so it must be neither far behind nor far ahead."""
-    generator_pace: float = 1.0
-    """Times the learning rate at which a generator learns that is on the encoder's side, as BiGAN's."""
 
     def __post_init__(self) -> None:
         """Refuse rates and fractions that mean nothing."""
         if not self.learning_rate > 0:
             raise UserError(f"the learning rate must be above 0, found {self.learning_rate}: try 0.003.")
-        for name, pace in self.paces.items():
-            if not pace > 0:
-                raise UserError(f"--{name}-pace must be above 0, found {pace}: try 1.")
         for name, low in (("momentum", 0.0), ("beta2", 0.0), ("weight_decay", 0.0), ("drop", 0.0)):
             if not low <= (value := getattr(self, name)) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, 1), found {value}: leave it out.")
@@ -70,35 +63,29 @@ class Optimization:
                 factor = 1.0
         return self.learning_rate * factor
 
-    @property
-    def paces(self) -> dict[str, float]:
-        """Heads that have a pace of their own."""
-        return {"critic": self.critic_pace, "generator": self.generator_pace}
-
-    def build(self, modules: Mapping[str, nn.Module]) -> torch.optim.Optimizer:
-        """An optimizer of the trainable weights of `modules`, each at its name's pace; norms and biases without decay.
+    def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
+        """An optimizer of the trainable parameters of the groups; norms and biases have no weight decay.
 
         Fused: one pass over each tensor and not a dozen, so that a small net's step is a few per cent shorter on a CPU.
         """
-        groups = []
-        for name, module in modules.items():
-            weights = [p for p in module.parameters() if p.requires_grad]
-            pace = self.paces.get(name, 1.0)
+        split = []
+        for group in groups:
+            weights = [p for p in group.parameters if p.requires_grad]
             decaying, others = [p for p in weights if p.ndim > 1], [p for p in weights if p.ndim <= 1]
-            groups += [
-                {"params": decaying, "weight_decay": self.weight_decay, "pace": pace},
-                {"params": others, "weight_decay": 0.0, "pace": pace},
+            split += [
+                {"params": decaying, "weight_decay": self.weight_decay, "lr_scale": group.lr_scale},
+                {"params": others, "weight_decay": 0.0, "lr_scale": group.lr_scale},
             ]
         if self.optimizer == "sgd":
             nesterov = self.momentum > 0
-            return torch.optim.SGD(groups, self.learning_rate, self.momentum, nesterov=nesterov, fused=True)
-        return torch.optim.AdamW(groups, self.learning_rate, (self.momentum, self.beta2), fused=True)
+            return torch.optim.SGD(split, self.learning_rate, self.momentum, nesterov=nesterov, fused=True)
+        return torch.optim.AdamW(split, self.learning_rate, (self.momentum, self.beta2), fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group of the optimizer this learning rate, times its pace."""
+    """Set the learning rate of every group: `rate` times the group's own factor."""
     for group in optimizer.param_groups:
-        group["lr"] = rate * group["pace"]
+        group["lr"] = rate * group["lr_scale"]
 
 
 def forget(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
