@@ -12,7 +12,7 @@ ROOT = Path(selftaught.__file__).parent
 MAY = {
     "errors": set(),
     "contracts": {"errors"},
-    "augment": {"errors"},
+    "augment": {"contracts", "errors"},
     "parts": {"augment", "contracts", "errors"},
     "encoders": {"augment", "contracts", "errors"},
     "data": {"augment", "contracts", "errors"},

@@ -132,6 +132,36 @@ class Encoder(nn.Module, ABC):
         return list(self.features(self.look(images)).values())[-1]
 
 
+class TokenEncoder(Encoder, ABC):
+    """An encoder that processes an image as a sequence of patch tokens, for masked-image tasks and attention maps.
+
+    `features` of an image equals `encode` of all its tokens, laid out as maps.
+    """
+
+    patch: int
+    """Side of a patch in pixels."""
+
+    @abstractmethod
+    def tokens(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, L, D): patch embeddings with their positions, row by row."""
+
+    @abstractmethod
+    def encode(self, tokens: Tensor, keep: Tensor | None = None) -> dict[str, Tensor]:
+        """Features of every layer, computed from some of the tokens.
+
+        Args:
+            tokens: (B, L, D), see `tokens`.
+            keep: (B, n) int64, the tokens that the encoder processes; None for all of them.
+
+        Returns:
+            (B, n, D) for every layer, keys as in `layers`, in the order of `keep`.
+        """
+
+    @abstractmethod
+    def attention(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) in [0, 1] -> (B, heads, L, L): attention weights of the last block; every row sums to 1."""
+
+
 def pooled(feature: Tensor) -> Tensor:
     """Average a feature over its positions: (B, C, H, W), (B, L, D) or (B, D) -> (B, D)."""
     if feature.ndim == 4:

@@ -14,6 +14,7 @@ from selftaught.encoders.gpt import GPT
 from selftaught.encoders.look import looks
 from selftaught.encoders.nin import NIN
 from selftaught.encoders.timm import Timm
+from selftaught.encoders.vit import ViT
 
 ENCODERS: dict[str, tuple[Callable[..., Encoder], int]] = {
     "convnet": (ConvNet, 32),
@@ -24,6 +25,7 @@ ENCODERS: dict[str, tuple[Callable[..., Encoder], int]] = {
     "alexnet-large": (AlexNet, 128),
     "gpt-causal": (lambda **o: GPT(width=64, **o), 16),
     "gpt-all-around": (lambda **o: GPT(width=64, causal=False, norm="rms", **o), 16),
+    "vit": (lambda **o: ViT(depth=2, width=32, heads=2, **o), 32),
     "timm-resnet": (lambda **o: Timm(name="test_resnet", **o), 64),
     "timm-resnet18-small": (lambda **o: Timm(name="resnet18", **o), 32),
     "timm-convnext": (lambda **o: Timm(name="test_convnext", **o), 64),

@@ -10,6 +10,7 @@ ENCODERS = {
     "convnet": "selftaught.encoders.convnet:ConvNet",
     "nin": "selftaught.encoders.nin:NIN",
     "alexnet": "selftaught.encoders.alexnet:AlexNet",
+    "vit": "selftaught.encoders.vit:ViT",
     "gpt": "selftaught.encoders.gpt:GPT",
     "timm:NAME": "selftaught.encoders.timm:Timm",
 }
