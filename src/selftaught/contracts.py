@@ -205,6 +205,8 @@ class Task(ABC):
     """Whether it shows tiles of images: the encoder's batch statistics are set on whole ones before it is asked."""
     remembers: ClassVar[bool] = False
     """Whether its loss looks images up by their index: it can be asked about those of its pretraining alone."""
+    predicts_transformation: ClassVar[bool] = False
+    """Whether the answer is a transformation that `views` draws whatever the image: on pure noise it scores chance."""
     guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {}
     """What keeps it from being solved without looking, for an audit to switch: name -> values of fields that only
     `views` reads, when it is off and when it is on."""

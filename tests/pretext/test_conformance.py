@@ -3,7 +3,9 @@
 import copy
 import inspect
 import io
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 
 import pytest
 import torch
@@ -11,10 +13,12 @@ import yaml
 from torch import Tensor
 from toy_tasks import TOYS, encoder_for
 
-from selftaught.contracts import Task
+from selftaught.augment.warp import identity
+from selftaught.contracts import Batch, Task
 from selftaught.errors import UserError
 from selftaught.parts.crops import CropTask
 from selftaught.pretext import TASKS, task_class
+from selftaught.pretext.jigsaw import Jigsaw
 from selftaught.training.loop import Pretraining, Trainer
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import make_fabric
@@ -23,13 +27,21 @@ from toys import ToyEncoder, ToySource
 CPU = torch.device("cpu")
 
 
+OPTIONS: dict[type, dict[str, object]] = {Jigsaw: {"permutations": 4}}
+"""Settings with which a task and its subclasses are learned in a second."""
+
+
 class Case:
     """A task with everything it needs, and one batch."""
 
     def __init__(self, kind: type[Task]) -> None:
         torch.manual_seed(0)
+        self.kind = kind
         self.source = ToySource()
-        self.task = kind(size=8) if kind.__name__ == "NextWord" else kind(size=16)
+        self.task = kind(
+            size=8 if kind.__name__ == "NextWord" else 16,
+            **next((OPTIONS[c] for c in kind.__mro__ if c in OPTIONS), {}),
+        )
         self.encoder = encoder_for(self.task)
         self.encoder.fit(self.source)
         self.heads = self.task.heads(self.encoder, self.source)
@@ -207,3 +219,146 @@ def test_what_is_shown_are_images(case):
         assert pictures.shape[1] == 3
         assert pictures.min() >= 0
         assert pictures.max() <= 1
+
+
+def by_image(tensor: Tensor, count: int) -> Tensor | None:
+    """(count * K, ...) -> (count, K, ...); None for a tensor that all images of the batch share."""
+    return tensor.unflatten(0, (count, -1)) if len(tensor) and len(tensor) % count == 0 else None
+
+
+def permuted(tensor: Tensor, order: Tensor) -> Tensor:
+    """The images of a view tensor in another order, the views of an image together."""
+    blocks = by_image(tensor, len(order))
+    return tensor if blocks is None else blocks[order].flatten(0, 1)
+
+
+def test_the_loss_does_not_depend_on_the_order_of_the_images(case):
+    """So nothing is compared across images by their position in the batch: no wrong positives, no shifted targets."""
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    views = case.views()
+    other = {name: permuted(tensor, order) for name, tensor in views.items()}
+    for of_critic in case.players:
+        with torch.no_grad():
+            torch.testing.assert_close(case.loss(other, of_critic), case.loss(views, of_critic), rtol=2e-3, atol=1e-4)
+
+
+def trained(case: Case, batches: Sequence[Batch]) -> Case:
+    """Train on fresh views of the batches, the players in turn."""
+    steps = len(batches)
+    optimizers = {of_critic: torch.optim.Adam(case.weights(of_critic), lr=3e-3) for of_critic in case.players}
+    for step, batch in enumerate(batches):
+        views = case.task.views(batch, torch.Generator().manual_seed(1000 + step))
+        for of_critic in reversed(case.players):
+            torch.manual_seed(step)
+            compute = case.task.critic_loss if of_critic else case.task.loss
+            loss, outcome = compute(case.encoder, case.heads, views, step / steps)
+            optimizers[of_critic].zero_grad()
+            loss.backward()
+            optimizers[of_critic].step()
+        with torch.no_grad():
+            detached = {name: value.detach() for name, value in outcome.items()}
+            case.task.after_step(case.encoder, case.heads, views, detached, step / steps)
+    return case
+
+
+def mismatches(case: Case, views: dict[str, Tensor]) -> list[float]:
+    """The loss when one thing belongs to another image or view: a tensor, some views of an image, the features."""
+    order = (torch.arange(12) + 1) % 12
+    found = []
+    for name, tensor in views.items():
+        blocks = by_image(tensor, 12)
+        if blocks is None:
+            continue
+        swapped = {**views, name: blocks[order].flatten(0, 1)}
+        found.append(float(case.loss(swapped)))
+        found.append(float(case.loss({**views, name: tensor.roll(1, 0)})))
+        if blocks.shape[1] > 1:
+            mixed = torch.cat([blocks[:, :1], blocks[order][:, 1:]], 1)
+            found.append(float(case.loss({**views, name: mixed.flatten(0, 1)})))
+    for method in ("features", "encode"):
+        compute = getattr(case.encoder, method, None)
+        if compute is not None:
+            setattr(case.encoder, method, partial(_shifted, compute))
+            found.append(float(case.loss(views)))
+            delattr(case.encoder, method)
+    return found
+
+
+def _shifted(compute, *inputs, **options):
+    """Every view gets the features of the one before it."""
+    return {name: feature.roll(1, 0) for name, feature in compute(*inputs, **options).items()}
+
+
+def test_after_training_a_mismatch_raises_the_loss(case):
+    """What was learned concerns the image itself. A collapsed encoder, or one that is compared with itself, fails."""
+    if len(case.players) > 1:
+        pytest.skip("an adversarial loss does not say how well an image is represented")
+    with torch.no_grad():
+        initial = float(case.loss(case.views()))
+    trained(case, batches=[case.batch] * 120)
+    rises = []
+    with torch.no_grad():
+        for seed in range(4):
+            views = case.views(seed)
+            rises.append(torch.tensor(mismatches(case, views)) - float(case.loss(views)))
+    assert torch.stack(rises).mean(0).max() > 0.02 * abs(initial)
+
+
+def test_the_players_are_opponents(case):
+    """What the critic's own steps gain, the other player loses."""
+    if len(case.players) == 1:
+        pytest.skip("no critic")
+    views = case.views()
+    optimizer = torch.optim.Adam(case.weights(of_critic=True), lr=1e-2)
+    before = float(case.loss(views).detach())
+    for _ in range(100):
+        optimizer.zero_grad()
+        case.loss(views, of_critic=True).backward()
+        optimizer.step()
+    assert float(case.loss(views).detach()) > before
+
+
+class Noise(ToySource):
+    """Images without content: uniform noise, and labels that say nothing about it."""
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(12, seed)
+        generator = torch.Generator().manual_seed(seed)
+        self.images = torch.rand(self.images.shape, generator=generator)
+        self.labels = torch.randint(2, (12,), generator=generator)
+
+
+def test_a_transformation_cannot_be_told_on_noise(case):
+    """Images of noise hold no cue, so what is right above chance there was leaked by the task itself."""
+    if not case.task.predicts_transformation:
+        pytest.skip("the answer depends on the image")
+    trained(case, batches=[Noise(step).batch(torch.arange(12), CPU) for step in range(80)])
+    name, level = next(iter(case.task.chance(case.source, 12).items()))
+    scores = []
+    with torch.no_grad():
+        for seed in range(40):
+            case.batch = Noise(500 + seed).batch(torch.arange(12), CPU)
+            scores.append(float(case.task.loss(case.encoder, case.heads, case.views(seed))[1][name]))
+    found = torch.tensor(scores)
+    assert found.mean() - level < 4 * found.std() / len(scores) ** 0.5 + 1e-6
+
+
+def test_what_an_epoch_changes_depends_on_the_encoder_as_it_is(case):
+    """Labels, weights and memories of an epoch are those of the present encoder, not of the epoch before."""
+    losses = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        with torch.no_grad():
+            case.task.before_epoch(case.encoder, case.heads, case.source, torch.Generator().manual_seed(5))
+            losses.append(case.loss(case.views()))
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_tokens_stand_for_the_colors_of_their_pixels(case):
+    pictures = getattr(case.encoder.look, "pictures", None)
+    if pictures is None:
+        pytest.skip("the encoder has no palette")
+    side = case.encoder.look.side
+    images = case.batch.warp(identity(12), side)
+    off = (pictures(case.encoder.look(images)) - images).square().mean()
+    assert off < 0.1 * images.var((0, 2, 3), correction=0).mean()

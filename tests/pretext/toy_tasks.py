@@ -4,11 +4,13 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
+from modern_toys import MODERN, MaskedImage
 from torch import Tensor, nn
 
 from selftaught.augment.warp import identity, random_crop
 from selftaught.contracts import Encoder, Layer, Relabelling, Task
 from selftaught.encoders.gpt import GPT
+from selftaught.encoders.vit import ViT
 from selftaught.parts.adversarial import adversarial_groups
 from toys import ToyEncoder
 
@@ -211,10 +213,12 @@ class Rendered(Task):
         return {"views": views["images"], "depth": views["depth"].expand(-1, 3, -1, -1)}
 
 
-TOYS = {task.__name__.lower(): task for task in (Instances, Game, Clusters, NextWord, Rendered)}
+TOYS = {task.__name__.lower(): task for task in (Instances, Game, Clusters, NextWord, Rendered)} | MODERN
 
 
 def encoder_for(task: Task) -> Encoder:
+    if isinstance(task, MaskedImage):
+        return ViT(size=task.size, patch=task.patch, depth=2, width=32, heads=2)
     if "causal" in task.wants:
         return GPT(size=task.size, context=8, depth=2, width=32, heads=2, colors=16, **task.wants)
     return (Reader if task.wants.get("reads") == "tokens" else ToyEncoder)(size=task.size, **task.wants)

@@ -48,6 +48,7 @@ class Context(Task):
     """Classify in which of eight directions one tile lies from another."""
 
     tiled = True
+    predicts_transformation = True
     guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
         "gap": ({"gap": 0.0, "jitter": 0.0}, {"gap": 0.1, "jitter": 0.0167}),
         "normalize": ({"normalize": "none"}, {"normalize": "color"}),

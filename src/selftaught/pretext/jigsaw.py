@@ -37,6 +37,7 @@ class Jigsaw(Task):
     """Find the permutation by which the tiles of an image were shuffled, among a set of distant ones."""
 
     tiled = True
+    predicts_transformation = True
     guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
         "gap": ({"gap": 0.0}, {"gap": 1 / 12}),
         "normalize": ({"normalize": False}, {"normalize": True}),

@@ -25,6 +25,8 @@ from selftaught.parts.heads import HeadKind, classifier, require_readable
 class Rotation(CropTask):
     """Classify the angle by which an image was turned."""
 
+    predicts_transformation = True
+
     angles: tuple[int, ...] = (0, 90, 180, 270)
     """Degrees, counter-clockwise. Multiples of 90 are exact; others make all resample the inscribed square."""
     copies: Literal["all", "one"] = "all"
