@@ -17,7 +17,7 @@ from torch import Tensor
 
 from selftaught.errors import UserError, readable
 from selftaught.runs.atomic import write_bytes, write_error, write_text
-from selftaught.runs.files import exists, list_folder, read_limited, read_start
+from selftaught.runs.files import check_links, exists, list_folder, read_limited, read_start
 from selftaught.runs.log import read_log
 from selftaught.runs.models import Audit, Config, Description, Invariance, Model, Probe, Status, mismatch
 from selftaught.runs.parse import one_line, parse_json, parse_yaml
@@ -89,6 +89,7 @@ class RunFolder:
                 f"a run folder holds config.yaml, but {readable(str(self.path))} has none: give a folder that "
                 "`selftaught pretrain` wrote."
             )
+        check_links(self.config, self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
