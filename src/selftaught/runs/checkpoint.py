@@ -116,8 +116,10 @@ def _is_complete(file: BinaryIO) -> bool:
 
 
 def _is_uncompressed(file: BinaryIO) -> bool:
-    """Whether the archive holds no more than its own size, as torch writes it: a few compressed kilobytes can be many
-    gigabytes of zeros."""
+    """Whether the archive unpacks to no more than its own size, as those that torch writes.
+
+    A few compressed kilobytes can be many gigabytes of zeros.
+    """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
     stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)

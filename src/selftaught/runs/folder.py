@@ -66,11 +66,11 @@ class RunFolder:
         """
         try:
             if self.path.exists() and not (self.path.is_dir() and self._is_unused()):
-                what = "another run" if exists(self.config) else "something else"
+                what, place = "another run" if exists(self.config) else "something else", readable(str(self.path))
                 way = (
                     "give another --out, or --resume to go on with it" if self.config.exists() else "give another --out"
                 )
-                raise UserError(f"--out must be a new or empty folder, found {what} in {readable(str(self.path))}: {way}.")
+                raise UserError(f"--out must be a new or empty folder, found {what} in {place}: {way}.")
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.path / ".writable", "", self.path)
             (self.path / ".writable").unlink()
@@ -106,8 +106,8 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise UserError(
-                f"one process at a time may train a run, found another at work on {readable(str(self.path))}: wait for it "
-                "or stop it."
+                f"one process at a time may train a run, found another at work on {readable(str(self.path))}: wait for "
+                "it or stop it."
             ) from None
         try:
             yield
