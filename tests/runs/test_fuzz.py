@@ -33,6 +33,7 @@ WRONG: tuple[Any, ...] = (
     [None], [[]], [1, 1], {}, {"": None}, {"a": {"b": []}},
 )  # fmt: skip
 GONE = object()
+MUTANTS = 40
 
 
 @pytest.fixture(scope="module")
@@ -81,11 +82,11 @@ def refusal(read: Callable[[], object]) -> str:
     return ""
 
 
-def survives(run: Path) -> bool:
-    """Read everything as the commands do; whether the report could be made."""
-    folder = RunFolder(run)
-    for read in (_begun, load_encoder, RunFolder.identity):
-        assert len(refusal(lambda read=read: read(folder))) < 2000
+def survives(run: Path, name: str) -> bool:
+    """Read a changed file as the commands do; whether the report could be made."""
+    readers = {"config.yaml": (_begun, RunFolder.identity), "encoder.json": (load_encoder,)}
+    for read in readers.get(name, ()):
+        assert len(refusal(lambda read=read: read(RunFolder(run)))) < 2000
     if said := refusal(lambda: read_records([run])):
         assert len(said) < 1000
         assert said.isprintable()
@@ -101,12 +102,12 @@ def test_every_wrong_value_is_refused_or_harmless(name, run):
     mutants = variants(path.read_text(), path.suffix)
     random.Random(0).shuffle(mutants)
     accepted = []
-    for mutant in mutants[:120]:
+    for mutant in mutants[:MUTANTS]:
         path.write_text(mutant)
-        if survives(run):
+        if survives(run, name):
             accepted.append(mutant)
-    assert len(accepted) < 120
-    for mutant in accepted[:2]:
+    assert len(accepted) < MUTANTS
+    for mutant in accepted[:1]:
         path.write_text(mutant)
         render(read_records([run]))
 
@@ -117,7 +118,7 @@ def test_every_wrong_value_of_all_is_refused_or_harmless(name, run):
     path = run / name
     for mutant in variants(path.read_text(), path.suffix):
         path.write_text(mutant)
-        if survives(run):
+        if survives(run, name):
             render(read_records([run]))
 
 
@@ -125,11 +126,11 @@ def test_every_wrong_value_of_all_is_refused_or_harmless(name, run):
 def test_every_damaged_byte_is_refused_or_harmless(name, run):
     path, draw = run / name, random.Random(0)
     content = path.read_bytes()
-    for _ in range(100):
+    for _ in range(MUTANTS):
         at, kind = draw.randrange(len(content)), draw.choice(("cut", "set", "insert"))
         piece = bytes([draw.choice(b'\0\x1b\x80\xff{}[]",:-0e9&*!%\n ')])
         path.write_bytes(content[:at] if kind == "cut" else content[:at] + piece + content[at + (kind == "set") :])
-        survives(run)
+        survives(run, name)
 
 
 @pytest.mark.parametrize(

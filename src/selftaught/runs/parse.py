@@ -1,4 +1,4 @@
-"""JSON and YAML from files that may be damaged or hostile: plain values of limited size and depth, or a `ValueError`."""
+"""JSON and YAML from files that may be damaged or hostile: plain values of limited depth, or a `ValueError`."""
 
 import json
 import math
