@@ -16,8 +16,8 @@ from typing import Any
 
 import selftaught
 from selftaught.downstream.table import ProbeTable, from_json
-from selftaught.report.record import read_log
 from selftaught.run import Run
+from selftaught.runs.log import read_log
 
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Two-sided 95 % quantiles of Student's t by degrees of freedom."""

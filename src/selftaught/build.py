@@ -14,9 +14,9 @@ from selftaught.data.photos import words
 from selftaught.encoders import make_encoder
 from selftaught.errors import NoTestPart, UserError
 from selftaught.pretext import task_class
+from selftaught.runs.checkpoint import Checkpoints
+from selftaught.runs.folder import RunFolder
 from selftaught.settings import Settings, plain, tupled
-from selftaught.training.checkpoint import Checkpoints
-from selftaught.training.folder import RunFolder
 from selftaught.training.loop import Pretraining
 from selftaught.training.randomness import ambient
 
@@ -40,11 +40,18 @@ class Built:
     """(name, reason) of the images that could not be used."""
 
 
-def build(data: Sequence[str], settings: Settings, labels: Path | None = None) -> Built:
-    """Make the objects of a run. Heads and encoder have fresh weights, a function of the seed."""
+def build(data: Sequence[str], settings: Settings, labels: Path | None = None, download: bool = True) -> Built:
+    """Make the objects of a run. Heads and encoder have fresh weights, a function of the seed.
+
+    Args:
+        data: where the images come from.
+        settings: of the run.
+        labels: CSV file with path and label.
+        download: whether a data set may be downloaded: not where only the config of a run names it.
+    """
     general = settings.general
     _try_out(settings)
-    source = build_source(data, settings, labels)
+    source = build_source(data, settings, labels, download)
     size = general.size or min(source.side, LARGEST_VIEW)
     task = task_class(general.task)(**settings.task, size=size)
     _check_needs(general.task, task, source)
@@ -74,7 +81,7 @@ def _try_out(settings: Settings) -> None:
         make_encoder(settings.general.encoder, **{**settings.encoder, **task.wants, "size": size})
 
 
-def build_source(data: Sequence[str], settings: Settings, labels: Path | None = None) -> Source:
+def build_source(data: Sequence[str], settings: Settings, labels: Path | None = None, download: bool = True) -> Source:
     """The images of a run: crops where the source is photos, else every image as one."""
     if not data:
         raise UserError("pretraining needs images, found no SOURCE: name a folder, a photo, a parquet file or cifar10.")
@@ -86,7 +93,15 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
                 f"--crops cuts photos, found {data[0]}, which is none: name the image files, or leave it out."
             )
         store = None if general.size is None else round(STORE * general.size)
-        return open_source(data[0], side=store, limit=general.limit, seed=general.seed, labels=labels, unlabelled=True)
+        return open_source(
+            data[0],
+            side=store,
+            limit=general.limit,
+            seed=general.seed,
+            labels=labels,
+            unlabelled=True,
+            download=download,
+        )
     if labels is not None:
         raise UserError("--labels names the classes of many images, found photos: leave it out.")
     if general.limit is not None:
@@ -120,11 +135,17 @@ def describe_encoder(name: str, encoder: Encoder, options: dict[str, Any], size:
     }
 
 
+def not_pretrained(options: dict[str, Any]) -> dict[str, Any]:
+    """The options for an encoder of the same shape with random weights, for which nothing is downloaded."""
+    if not options.get("pretrained"):
+        return options
+    stem = {"small": False} if options.get("small", False) is None else {}  # which published weights do not have
+    return {**options, "pretrained": False, **stem}
+
+
 def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
     """The encoder that `encoder.json` describes, with random weights; its `look` has learned nothing yet."""
-    options = {key: tupled(value) for key, value in description["options"].items()}
-    if "pretrained" in options:
-        options["pretrained"] = False  # random means random, and nothing is downloaded to be overwritten
+    options = not_pretrained({key: tupled(value) for key, value in description["options"].items()})
     with ambient(seed, "weights"):
         return make_encoder(description["name"], **options)
 
@@ -143,10 +164,15 @@ def load_encoder(folder: RunFolder) -> Encoder:
     return encoder.eval().to(memory_format=torch.channels_last)
 
 
-def load_pretraining(folder: RunFolder) -> Pretraining:
-    """A run as it stands: task, encoder and heads on the CPU, and the images it trained on."""
+def load_pretraining(folder: RunFolder, named: str | Path | None = None) -> Pretraining:
+    """The present state of a run: task, encoder and heads on the CPU, and the images it trained on.
+
+    Args:
+        folder: the run.
+        named: a source that the user named; the run's own is downloaded only if it is this one.
+    """
     data, settings, labels = _begun(folder)
-    found = build(data, settings, labels).pretraining
+    found = build(data, settings, labels, download=[str(named)] == data).pretraining
     saved = Checkpoints(folder.checkpoints, folder.identity()).load()
     if saved is None:
         raise UserError(
@@ -174,21 +200,21 @@ def unseen_source(folder: RunFolder) -> Source:
         others = replace(settings.general, seed=settings.general.seed + 1)
         return build_source(data, replace(settings, general=others))
     side = round(STORE * (settings.general.size or LARGEST_VIEW))
-    return open_unseen(data[0], side, labels=labels)
+    return open_unseen(data[0], side, labels=labels, download=False)
 
 
-def open_unseen(data: str | Path, side: int, limit: int | None = None, labels: Path | None = None) -> Source:
+def open_unseen(
+    data: str | Path, side: int, limit: int | None = None, labels: Path | None = None, download: bool = True
+) -> Source:
     """The test part, which no pretraining saw; all where there is none."""
     try:
-        return open_source(data, side=side, split="test", limit=limit, labels=labels)
+        return open_source(data, side=side, split="test", limit=limit, labels=labels, download=download)
     except NoTestPart:
-        return open_source(data, side=side, split="all", limit=limit, labels=labels)
+        return open_source(data, side=side, split="all", limit=limit, labels=labels, download=download)
 
 
 def _begun(folder: RunFolder) -> tuple[list[str], Settings, Path | None]:
     """Data, settings and file of labels of a run."""
     config = {name: tupled(value) for name, value in folder.read_config().items()}
     data, labels = list(config.pop("data")), config.pop("labels", None)
-    if "pretrained" in config:
-        config["pretrained"] = False  # nothing is downloaded to be overwritten
-    return data, Settings.of(**config), None if labels is None else Path(labels)
+    return data, Settings.of(**not_pretrained(config)), None if labels is None else Path(labels)

@@ -11,7 +11,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 import selftaught
-from selftaught.errors import UserError
+from selftaught.errors import UserError, readable
 from selftaught.mistakes import sentence
 
 Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object and nothing else.", negative="")]
@@ -33,13 +33,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         application(given)(given, exit_on_error=False, print_error=False, result_action="return_value")
     except (UserError, CycloptsError) as error:
         said = sentence(error) if isinstance(error, CycloptsError) else " ".join(str(error).split())
-        print(f"selftaught: {said}", file=sys.stderr)
+        print(f"selftaught: {readable(said)}", file=sys.stderr)
         return 2
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `selftaught list tasks | head -1`
             sys.stderr.close()
             return 0
-        where = f" at {error.filename}" if error.filename else ""
+        where = f" at {readable(str(error.filename))}" if error.filename else ""
         print(f"selftaught: files must be usable, found {_line(error)}{where}: check the path.", file=sys.stderr)
         return 2
     except RuntimeError as error:
@@ -155,7 +155,6 @@ def compare(
     out: Annotated[Path | None, Parameter(help="Write a page that compares them, too.")] = None,
 ) -> None:
     """Show runs side by side."""
-    from selftaught.data.reader import readable
     from selftaught.report import compare, runs_among, write_report
 
     found = runs_among(runs)
@@ -173,7 +172,6 @@ def report(
     out: Annotated[Path | None, Parameter(help="The page; by default report.html in the run.")] = None,
 ) -> None:
     """Write what a run learned as one self-contained page."""
-    from selftaught.data.reader import readable
     from selftaught.run import Run
 
     print(readable(str(Run(run).report(out))))
@@ -252,7 +250,7 @@ def _print(what: Any) -> None:
         return
     from rich.console import Console
 
-    console = Console()
+    console = Console(markup=False)  # names of files may look like markup
     if not console.is_terminal:
         console.width = 160
     console.print(what)

@@ -28,3 +28,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}."
     return UserError(f"there is no {kind} called {name!r}: {hint}")
+
+
+def readable(text: str) -> str:
+    """Text from a file or a file name, on one line and without characters that a terminal would obey.
+
+    Control characters (terminal escapes among them), line breaks and marks of text direction become Python escapes.
+    """
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

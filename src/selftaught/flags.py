@@ -5,7 +5,6 @@ the same reader as those of the command line: same names, same types, same mista
 """
 
 import inspect
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,9 +12,9 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 from cyclopts.config import Dict
 
-from selftaught.errors import UserError, unknown
+from selftaught.errors import UserError, readable, unknown
+from selftaught.runs.folder import RunFolder, read_yaml
 from selftaught.settings import General, Setting, offered
-from selftaught.training.folder import RunFolder, read_yaml
 
 SOURCE = "Where images come from: a folder, photos, parquet, or a known name (selftaught list sources)."
 FILES: tuple[tuple[str, Any, Any, str], ...] = (
@@ -46,14 +45,14 @@ def pretrain_command(
         config = read_yaml(Path(path))
     elif "--resume" in given and out is not None:
         config = RunFolder(Path(out)).read_config()
-    _must_end(config, path or out)
     task = _given("--task", given) or config.get("task") or General.task
     encoder = _given("--encoder", given) or config.get("encoder") or General.encoder
     settings = offered(str(task), str(encoder))
 
     def run(*source: str, **options: Any) -> None:
         options.pop("config", None)
-        pretrain(source or (config.get("data", ()) if path is not None else ()), **options)
+        named = source or (config.get("data", ()) if path is not None else ())
+        pretrain(named, download=bool(source), **options)
 
     parameters = _parameters(settings)
     run.__name__, run.__doc__ = "pretrain", said
@@ -82,6 +81,11 @@ def _reader(config: Mapping[str, Any], known: Sequence[str], given: Sequence[str
     for name in config:
         if name != "data" and name not in known:
             raise unknown(f"setting (in {path})", str(name), known)
+    if config.get("pretrained") and "--pretrained" not in given and "--no-pretrained" not in given:
+        raise UserError(
+            f"{readable(path)} begins with published weights, which would have to be downloaded: give --pretrained to "
+            "allow it, or --no-pretrained."
+        )
     budget = any(_given(f"--{name}", given) for name in BUDGETS)
     kept = {
         name: value
@@ -89,14 +93,6 @@ def _reader(config: Mapping[str, Any], known: Sequence[str], given: Sequence[str
         if name != "data" and value is not None and not (budget and name in BUDGETS)
     }
     return Dict(kept, use_commands_as_keys=False, source=path)
-
-
-def _must_end(config: Mapping[str, Any], path: str | None) -> None:
-    """Refuse a value that holds itself (YAML's anchors can say so) or is nested without end."""
-    try:
-        json.dumps(config, default=str, skipkeys=True)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"a config must hold plain values, found one that holds itself in {path}: check it.") from error
 
 
 def _given(flag: str, arguments: Sequence[str]) -> str | None:

@@ -13,22 +13,22 @@ import torch
 from rich.console import Console
 
 import selftaught
-from selftaught.build import Built, build, describe_encoder
+from selftaught.build import Built, build, describe_encoder, not_pretrained
 from selftaught.data.crops import Crops
 from selftaught.data.photos import words
-from selftaught.data.reader import readable
-from selftaught.errors import UserError
+from selftaught.errors import UserError, readable
 from selftaught.run import Run
+from selftaught.runs.atomic import write_text
+from selftaught.runs.checkpoint import Checkpoints
+from selftaught.runs.files import exists
+from selftaught.runs.folder import RunFolder
 from selftaught.settings import Settings, plain, tupled
 from selftaught.shown import keep_shown
-from selftaught.training.checkpoint import Checkpoints
-from selftaught.training.folder import RunFolder
 from selftaught.training.interruption import stop_on_signals
 from selftaught.training.log import Log
 from selftaught.training.loop import Trainer, train
 from selftaught.training.machine import hardware, keep_freed_memory, use_threads
 from selftaught.training.plan import choose_device, make_fabric, make_plan
-from selftaught.training.whole import write_text
 
 LINES = 400
 """About how many lines a log has, whatever the length of the run."""
@@ -40,6 +40,7 @@ def pretrain(
     out: str | Path | None = None,
     resume: bool = False,
     labels: str | Path | None = None,
+    download: bool = True,
     **settings: Any,
 ) -> Run:
     """Train an encoder without labels.
@@ -49,6 +50,8 @@ def pretrain(
         out: the run folder, new or empty; by default a new one under `runs/`.
         resume: go on with the run in `out`; its settings are those it has, but for the device.
         labels: CSV file with path and label, for sources whose labels are elsewhere.
+        download: whether a data set named in `data` may be downloaded. What only the config of a resumed run names
+            is not.
         settings: any of `selftaught pretrain --help`, with underscores: task, encoder, minutes, size ...
 
     Returns:
@@ -68,7 +71,7 @@ def pretrain(
         folder = RunFolder(Path(out) if out is not None else _new_path(where, chosen))
         _ = chosen.general.budget, choose_device(chosen.general.device)
         folder.must_be_free()
-        built = build(where, chosen, None if listed is None else Path(listed))
+        built = build(where, chosen, None if listed is None else Path(listed), download)
         folder.claim()
     if built.skipped:
         where_said = readable(str(folder.skipped))
@@ -122,8 +125,16 @@ def _take_up(
             f"a resumed run keeps its settings, found another {differing[0].replace('_', '-')}: leave it out, or begin "
             "a new run."
         )
+    if config.get("pretrained") and "pretrained" not in given:
+        if not exists(folder.checkpoints / "last.pt"):
+            raise UserError(
+                "the config of this run begins with published weights, which would have to be downloaded: give "
+                "--pretrained to allow it."
+            )
+        config = not_pretrained(config)  # the checkpoint has the weights
     settings = Settings.of(**{**config, "device": given.get("device", config["device"])})
-    return folder, settings, build(begun[0], settings, None if begun[1] is None else Path(begun[1]))
+    built = build(begun[0], settings, None if begun[1] is None else Path(begun[1]), download=bool(data))
+    return folder, settings, built
 
 
 def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Settings, built: Built) -> None:
@@ -149,7 +160,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
         crops=len(source) if isinstance(source, Crops) else None,
     )
     if built.skipped:
-        write_text(folder.skipped, "".join(f"{name}: {reason}\n" for name, reason in built.skipped))
+        write_text(folder.skipped, "".join(f"{name}: {reason}\n" for name, reason in built.skipped), folder.path)
     folder.update_status(
         status="running",
         began=datetime.now().astimezone().isoformat(timespec="seconds"),
@@ -187,7 +198,7 @@ def _carry_out(folder: RunFolder, built: Built, device: str | None, console: Con
     every = max(1, run.steps // LINES)
     log = Log(folder.log, run.steps, run.batch_size, run.task.chance(run.source, run.batch_size), every, console)
     console.print(
-        f"{config['task']} on {config['encoder']}, {len(run.source):,} images from {run.source.name}, "
+        f"{config['task']} on {config['encoder']}, {len(run.source):,} images from {readable(run.source.name)}, "
         f"{run.steps:,} steps of {run.batch_size}, {config['size']} px, precision {config['precision']}, "
         f"{hardware(where)}"
     )

@@ -16,7 +16,13 @@ from selftaught.training.plan import choose_device, choose_precision, make_fabri
 from selftaught.training.profile import Profile, profile_step
 
 
-def profile(data: str | Path | Sequence[str | Path], *, labels: str | Path | None = None, **settings: Any) -> Profile:
+def profile(
+    data: str | Path | Sequence[str | Path],
+    *,
+    labels: str | Path | None = None,
+    download: bool = True,
+    **settings: Any,
+) -> Profile:
     """Measure a training step by part, as `pretrain` with the same settings would take it.
 
     Raises:
@@ -25,7 +31,7 @@ def profile(data: str | Path | Sequence[str | Path], *, labels: str | Path | Non
     keep_freed_memory()
     chosen = Settings.of(**settings)
     device = choose_device(chosen.general.device)
-    built = build(words(data), chosen, None if labels is None else Path(labels))
+    built = build(words(data), chosen, None if labels is None else Path(labels), download)
     with use_threads(chosen.general.threads):
         precision = choose_precision(chosen.general.precision, device)
         return profile_step(built.pretraining, make_fabric(device, precision), precision)

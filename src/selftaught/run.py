@@ -1,6 +1,5 @@
 """A run: the folder that a pretraining wrote, and what can be asked of it."""
 
-import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,12 +15,12 @@ from selftaught.downstream.audit import audit
 from selftaught.downstream.invariance import InvarianceTable, invariance
 from selftaught.downstream.layers import Protocol, probe_layers
 from selftaught.downstream.table import ProbeTable
-from selftaught.errors import UserError
+from selftaught.errors import UserError, readable
 from selftaught.parts.heads import require_readable
-from selftaught.training.folder import RunFolder
+from selftaught.runs.atomic import write_text
+from selftaught.runs.folder import RunFolder
 from selftaught.training.machine import keep_freed_memory
 from selftaught.training.plan import choose_device
-from selftaught.training.whole import write_text
 
 
 class Run:
@@ -95,7 +94,7 @@ class Run:
         # Where pretraining had labels, or parts that come apart, its own part is in the name of its source.
         table = replace(table, seen=_place(test_part.name) == _place(str(self.folder.read_status().get("source"))))
         fewer = f"-{limit}" if limit else ""  # a table of its own: what do few labels do?
-        self._keep(self.folder.probes / f"{_stem(table.data)}-{protocol}{fewer}.json", table.to_json())
+        self.folder.write_result(self.folder.probes / f"{_stem(table.data)}-{protocol}{fewer}.json", table.to_json())
         return table
 
     def invariance(
@@ -135,9 +134,9 @@ class Run:
             device=choose_device(device),
             recalibrate=bool(description.get("tiled")),
         )
-        path = self.folder.path / "invariance" / f"{_stem(table.data)}.json"
-        self._keep(path, table.to_json())
-        write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())))
+        path = self.folder.invariances / f"{_stem(table.data)}.json"
+        self.folder.write_result(path, table.to_json())
+        write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())), self.path)
         return table
 
     def audit(
@@ -164,7 +163,7 @@ class Run:
         from selftaught.figures import svg
 
         keep_freed_memory()
-        run = load_pretraining(self.folder)
+        run = load_pretraining(self.folder, data if isinstance(data, str | Path) else None)
         if run.task.remembers and data is not None:
             raise UserError(
                 f"{type(run.task).__name__} knows the images of its pretraining and no others, found other --data: "
@@ -184,35 +183,35 @@ class Run:
         same = not isinstance(source, Crops) and _place(source.name) == _place(run.source.name)
         seen = same or source.fingerprint == run.source.fingerprint
         table = replace(table, seen=seen, probes=best_layers(self._probes()))
-        path = self.folder.path / "audit" / f"{_stem(table.data)}.json"
-        self._keep(path, table.to_json())
-        write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())))
+        path = self.folder.audits / f"{_stem(table.data)}.json"
+        self.folder.write_result(path, table.to_json())
+        write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())), self.path)
         return table
 
     def _probes(self) -> list[dict[str, Any]]:
-        """The probes of the encoder as it stands."""
-        step = self.folder.read_status()["step"]
-        found = [json.loads(path.read_text()) for path in sorted(self.folder.probes.glob("*.json"))]
-        return [probe for probe in found if probe.get("step") == step]
+        """The complete probes of the encoder in its present state."""
+        step = self.folder.read_status().get("step")
+        return [
+            probe
+            for probe in self.folder.read_probes()
+            if probe.get("step") == step
+            and all(layer.get(name) is not None for layer in probe["layers"] for name in ("accuracy", "random"))
+            and {"data", "protocol"} <= probe.keys()
+        ]
 
     def _ready(self, size: int | None) -> tuple[Encoder, dict[str, Any], int]:
         """The encoder, what it is, and the side of the views it is asked about: that of pretraining unless given."""
         keep_freed_memory()
-        encoder, description = self.encoder, json.loads(self.folder.encoder.read_text())
+        encoder, description = self.encoder, self.folder.read_description()
         side = int(description["size"]) if size is None else size
         require_readable(encoder, side, "view")
         return encoder, description, side
-
-    def _keep(self, path: Path, found: dict[str, object]) -> None:
-        """Write what was found, with the step at which the encoder stood."""
-        path.parent.mkdir(exist_ok=True)
-        write_text(path, json.dumps({**found, "step": self.folder.read_status()["step"]}, indent=1))
 
     def report(self, out: Path | None = None) -> Path:
         """Write the run as one self-contained page; returns where it is."""
         from selftaught.report import write_report
 
-        return write_report([self.path], out or self.path / "report.html")
+        return write_report([self.path], out or self.folder.report)
 
 
 def _fresh(encoder: Encoder, description: dict[str, Any]) -> Callable[[int], Encoder]:
@@ -231,7 +230,7 @@ def _place(name: str) -> str:
 
     The part that pretraining had stays in the name, so that two names are alike where it had everything.
     """
-    return str(Path(re.sub(r" \(test[^()]*\)$", "", name)).absolute())
+    return readable(str(Path(re.sub(r" \(test[^()]*\)$", "", name)).absolute()))  # as the status of a run is read
 
 
 def _stem(data: str) -> str:

@@ -1,18 +1,17 @@
 """Grids of what a task shows for people, kept in the run while it trains."""
 
 import math
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from selftaught.contracts import Encoder, Views
-from selftaught.figures.grid import save_png
-from selftaught.training.folder import RunFolder
+from selftaught.figures.grid import png_bytes
+from selftaught.runs.atomic import write_bytes
+from selftaught.runs.folder import RunFolder
 from selftaught.training.loop import Pretraining
 from selftaught.training.randomness import generator_for
-from selftaught.training.whole import write_error
 
 SHOWN = 32
 """Pictures in a grid."""
@@ -37,17 +36,8 @@ def keep_shown(folder: RunFolder, run: Pretraining, every: int) -> Any:
             views = run.task.views(same, generator_for(run.seed, "shown", 0))
             shown = run.task.show(encoder, heads, views)
         for name, pictures in shown.items():
-            _keep_grid(folder.shown / f"step-{step:06d}" / f"{name}.png", pictures)
-            _keep_grid(folder.shown / f"{name}.png", pictures)
+            content = png_bytes(pictures[:SHOWN].float().cpu())
+            write_bytes(folder.shown / f"step-{step:06d}" / f"{name}.png", content, folder.path)
+            write_bytes(folder.shown / f"{name}.png", content, folder.path)
 
     return watch
-
-
-def _keep_grid(path: Path, pictures: Tensor) -> None:
-    part = path.with_name(f"{path.name}.part")
-    try:
-        save_png(pictures[:SHOWN].float().cpu(), part)
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise write_error(path.parent, error) from error

@@ -12,7 +12,7 @@ from sklearn.metrics import adjusted_mutual_info_score
 from selftaught.downstream.audit import audit
 from selftaught.errors import UserError
 from selftaught.pretext.deepcluster import DeepCluster
-from selftaught.training.checkpoint import Checkpoints
+from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train

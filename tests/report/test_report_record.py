@@ -8,7 +8,8 @@ from fake_runs import fake_run
 from safetensors.torch import load_file, save_file
 
 from selftaught.errors import UserError
-from selftaught.report.record import last_part, read_log, read_record, read_records
+from selftaught.report.record import last_part, read_record, read_records
+from selftaught.runs.log import read_log
 
 
 def test_reads_what_was_written(tmp_path: Path) -> None:

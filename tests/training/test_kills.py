@@ -20,11 +20,12 @@ from rich.console import Console
 from test_loop import same
 
 from crash import die_before, files, in_child
-from selftaught.training.checkpoint import Checkpoints
-from selftaught.training.folder import RunFolder
-from selftaught.training.log import Log, read_lines
-from selftaught.training.weights import read_weights
-from selftaught.training.whole import write_text
+from selftaught.runs.atomic import write_text
+from selftaught.runs.checkpoint import Checkpoints
+from selftaught.runs.folder import RunFolder
+from selftaught.runs.log import read_log
+from selftaught.runs.weights import read_weights
+from selftaught.training.log import Log
 
 # The forks below happen while torch's threads sleep; see `in_child`.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -140,7 +141,7 @@ def test_a_log_is_whole_up_to_its_last_line_whenever_its_writer_dies(tmp_path):
             log.write(step, {"loss": torch.tensor(float(step))}, 0.1)
 
     def check(folder: Path) -> None:
-        lines = read_lines(folder / "log.jsonl")
+        lines = read_log(folder / "log.jsonl")
         assert [line["step"] for line in lines] == list(range(1, len(lines) + 1))
         assert [line["loss"] for line in lines] == [line["step"] for line in lines]
 

@@ -19,7 +19,7 @@ from selftaught.pretext.gan import GAN
 from selftaught.pretext.igpt import IGPT
 from selftaught.pretext.inpainting import Inpainting
 from selftaught.pretext.rotation import Rotation
-from selftaught.training.checkpoint import Checkpoints
+from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train

@@ -12,8 +12,9 @@ from selftaught.contracts import ParameterGroup
 from selftaught.errors import UserError
 from selftaught.pretext.bigan import BiGAN
 from selftaught.pretext.inpainting import Inpainting
-from selftaught.training.checkpoint import Checkpoints
-from selftaught.training.folder import RunFolder, write_text
+from selftaught.runs.atomic import write_text
+from selftaught.runs.checkpoint import Checkpoints
+from selftaught.runs.folder import RunFolder
 from selftaught.training.log import Log
 from selftaught.training.optimizer import Optimization, forget, set_rate
 from selftaught.training.randomness import derived, order

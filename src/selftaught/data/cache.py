@@ -90,9 +90,14 @@ def decoded(reader: Reader, side: int, chosen: Indices | None = None, folder: Pa
 
 def cache_folder() -> Path:
     """Where caches and downloads go: $SELFTAUGHT_CACHE, else $XDG_CACHE_HOME/selftaught, else ~/.cache/selftaught."""
-    if chosen := os.environ.get("SELFTAUGHT_CACHE"):
-        return Path(chosen).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selftaught"
+    try:
+        if chosen := os.environ.get("SELFTAUGHT_CACHE"):
+            return Path(chosen).expanduser()
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selftaught"
+    except RuntimeError as error:  # $HOME is not set and the user has no entry in the password database
+        raise UserError(
+            "this user has no home folder to keep decoded images in: set SELFTAUGHT_CACHE to a folder."
+        ) from error
 
 
 def _read(target: Path, side: int) -> Decoded | None:

@@ -120,12 +120,13 @@ def photo_file(name: str) -> Path:
     return file
 
 
-def known_splits(name: str, folder: Path | None = None) -> dict[str, Reader]:
+def known_splits(name: str, folder: Path | None = None, download: bool = True) -> dict[str, Reader]:
     """Read a data set by name, downloading it where it is not there yet.
 
     Args:
         name: "digits", or a key of `KNOWN`.
         folder: where downloads are kept; None for `downloads` in the cache folder.
+        download: whether it may be downloaded where it is not there yet.
 
     Returns:
         "all", and "train" and "test" where the data set has them.
@@ -134,10 +135,10 @@ def known_splits(name: str, folder: Path | None = None) -> dict[str, Reader]:
         return {"all": _digits()}
     known = KNOWN[name]
     place = folder or cache_folder() / "downloads"
-    made = {"train": _torchvision(name, known, known.train, place)}
+    made = {"train": _torchvision(name, known, known.train, place, download)}
     if known.test is None:
         return {"all": made["train"]}
-    made["test"] = _torchvision(name, known, known.test, place)
+    made["test"] = _torchvision(name, known, known.test, place, download)
     return {"all": _chained(made["train"], made["test"]), **made}
 
 
@@ -152,13 +153,18 @@ def _digits() -> Listed:
     return Listed("digits", loaded.target.astype(np.int64), tuple("0123456789"), images, titles)
 
 
-def _torchvision(name: str, known: Known, split: Asked, folder: Path) -> Listed:
+def _torchvision(name: str, known: Known, split: Asked, folder: Path, download: bool) -> Listed:
     maker = getattr(importlib.import_module("torchvision.datasets"), known.maker)
     asked = {} if split is None else {"train" if isinstance(split, bool) else "split": split}
     options = {"root": str(folder / name), **asked, **dict(known.more)}
     try:
         data = maker(**options)
-    except RuntimeError:  # torchvision's word for "not there yet"
+    except RuntimeError as error:  # torchvision's word for "not there yet"
+        if not download:
+            raise UserError(
+                f"{name!r} is not on this machine, and only a data set that is named on the command line is "
+                f"downloaded, not one that a config names: give SOURCE `{name}` to pretrain, or `--data {name}`."
+            ) from error
         data = _download(name, maker, options)
     return _listed(name, known, data)
 

@@ -44,6 +44,7 @@ def open_source(
     labels: Path | None = None,
     unlabelled: bool = False,
     cache: Path | None = None,
+    download: bool = True,
 ) -> Stored:
     """Open images by name or path, decoding them on first use.
 
@@ -59,11 +60,12 @@ def open_source(
         unlabelled: keep images that have no label where others do, with a label of -1, as pretraining can learn from
             them; they are never of the test part. Otherwise they are left out.
         cache: where decoded images are kept; None for $SELFTAUGHT_CACHE or ~/.cache/selftaught.
+        download: whether a data set with a name may be downloaded.
 
     Raises:
         UserError: there is no such source, it is empty or mostly broken, or has no such part.
     """
-    wish = _Wish(side, limit, seed, labels, cache, unlabelled)
+    wish = _Wish(side, limit, seed, labels, cache, unlabelled, download)
     splits = _readers(spec, wish)
     return _open(splits, split, replace(wish, side=_side(splits, side)))
 
@@ -94,13 +96,14 @@ class _Wish:
     labels: Path | None
     cache: Path | None
     unlabelled: bool = False
+    download: bool = True
     pixels: dict[str, Resident] = field(default_factory=dict)
     """Arrays opened so far: two parts of one array are resident once."""
 
 
 def _readers(spec: Spec, wish: _Wish) -> dict[str, Reader]:
     """The readers of a source by split: always "all", and "train" and "test" where it comes with both."""
-    splits = _found(spec, wish.cache)
+    splits = _found(spec, wish.cache, wish.download)
     if not len(splits["all"]):
         raise UserError(f"a source must have at least one image, found none in {splits['all'].name}: check it.")
     if "test" not in splits and "validation" in splits:
@@ -110,7 +113,7 @@ def _readers(spec: Spec, wish: _Wish) -> dict[str, Reader]:
     return relabelled(splits, wish.labels) if wish.labels else splits
 
 
-def _found(spec: Spec, cache: Path | None) -> dict[str, Reader]:
+def _found(spec: Spec, cache: Path | None, download: bool = True) -> dict[str, Reader]:
     """What a spec means. A path is meant when it exists, has a separator or ends like one; else a name."""
     given = words(spec)
     if is_photos(spec):
@@ -144,7 +147,7 @@ def _found(spec: Spec, cache: Path | None) -> dict[str, Reader]:
             f"images must be on this machine, found {readable(word)!r}: download its files and name their folder."
         )
     if word == "digits" or word in KNOWN:
-        return known_splits(word, cache and cache / "downloads")
+        return known_splits(word, cache and cache / "downloads", download)
     if path.suffix in (".parquet", ".tar", ".zip") or os.sep in word or "/" in word:
         raise _nothing_at(path, word)
     raise unknown("source", readable(word), ["digits", *KNOWN, *PHOTOS])

@@ -18,6 +18,8 @@ from stat import S_ISREG
 import numpy as np
 from numpy.typing import NDArray
 
+from selftaught.errors import readable as readable  # names are made printable where they are read
+
 Raw = Path | bytes | NDArray[np.uint8]
 """One image before decoding: a file, the bytes of a file, or pixels (H, W), (H, W, 3) or (H, W, 4)."""
 Indices = NDArray[np.int64]
@@ -131,8 +133,3 @@ def split_of(word: str) -> str | None:
     """Which split a folder or the stem of a file names: `val`, `train-00000-of-00003`; None when it names none."""
     first = re.split(r"[-_.]", word.lower(), maxsplit=1)[0]
     return next((split for split, words in SPLITS.items() if first in words), None)
-
-
-def readable(text: str) -> str:
-    """A name on one line that every terminal and file can hold."""
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

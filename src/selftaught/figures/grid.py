@@ -1,5 +1,6 @@
 """Many small images as one: pixel for pixel, with clear gutters, and captions where wanted."""
 
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -61,11 +62,18 @@ def save_png(images: Tensor, path: Path, columns: int | None = None) -> None:
         path: where to; its folder is made.
         columns: images in a row; None means eight squares, and about as wide a row of wider images.
     """
+    content = png_bytes(images, columns)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+
+
+def png_bytes(images: Tensor, columns: int | None = None) -> bytes:
+    """The images as one PNG; arguments as for `save_png`."""
     if columns is None:
         columns = max(1, round(8 * images.shape[-2] / images.shape[-1])) if images.ndim == 4 else 8
-    tiles = mosaic(images, columns)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(tiles).save(path, format="PNG", optimize=True)
+    written = io.BytesIO()
+    Image.fromarray(mosaic(images, columns)).save(written, format="PNG", optimize=True)
+    return written.getvalue()
 
 
 def mosaic(images: Tensor, columns: int, below: int = 0) -> np.ndarray:

@@ -2,6 +2,9 @@
 
 import base64
 import io
+import struct
+import warnings
+import zlib
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -12,7 +15,11 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from selftaught.figures.style import DARK, svg
+from selftaught.report.record import MAX_PICTURE
+from selftaught.runs.files import read_limited
 
+MAX_SIDE, MAX_PIXELS = 8192, 2**24
+"""Pixels along a side and in all, as the header gives them, of a picture that is decoded."""
 NARROW = 720
 """Pixels that a picture of small images should come near to in width: narrower ones are magnified by a whole number."""
 
@@ -51,23 +58,23 @@ def png_of(figure: Figure) -> Picture:
         return Picture(data_uri(written.getvalue(), "png"), *image.size)
 
 
-def picture(path: Path, limit: int, first_row: bool = False) -> Picture | None:
+def picture(path: Path, root: Path, limit: int, first_row: bool = False) -> Picture | None:
     """A PNG file: as it is where it is small, else as WebP, shrunk until it fits. None where it cannot be read.
 
     Args:
         path: the file.
+        root: the run folder that it is in.
         limit: bytes that it may take.
         first_row: leave out what stands below the first clear line of a grid.
     """
+    content, kind = read_limited(path, root, MAX_PICTURE), "png"
     try:
-        with Image.open(path) as opened:
-            image = opened.convert("RGBA")
-        content, kind = path.read_bytes(), "png"
+        image = decode_png(content)
         if first_row:
             image = above_gutter(image)
             image.save(written := io.BytesIO(), format="PNG", optimize=True)
             content = written.getvalue()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+    except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError):
         return None
     width, height = image.size
     while len(content) > limit and min(image.size) > 16:
@@ -77,6 +84,21 @@ def picture(path: Path, limit: int, first_row: bool = False) -> Picture | None:
         image = image.resize((max(1, image.width * 4 // 5), max(1, image.height * 4 // 5)), Image.Resampling.LANCZOS)
     times = max(1, NARROW // width)
     return Picture(data_uri(content, kind), width * times, height * times, times > 1)
+
+
+def decode_png(content: bytes) -> Image.Image:
+    """The pixels of a PNG file, as RGBA.
+
+    Pillow's other formats are not tried: one of them, PostScript, starts a program.
+
+    Raises:
+        OSError, ValueError, SyntaxError: it is damaged, another format, or has too many pixels.
+    """
+    with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=("PNG",)) as opened:
+        warnings.simplefilter("error")  # what Pillow warns of is no picture of a run
+        if max(opened.size) > MAX_SIDE or opened.width * opened.height > MAX_PIXELS:
+            raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
+        return opened.convert("RGBA")
 
 
 def above_gutter(image: Image.Image) -> Image.Image:

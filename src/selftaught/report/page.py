@@ -15,6 +15,7 @@ from selftaught.report.compare import COLUMNS, GAIN, WORDS, rows
 from selftaught.report.embed import inline
 from selftaught.report.record import Record, read_records
 from selftaught.report.section import chances, make_section
+from selftaught.runs.atomic import write_bytes
 
 PICTURES = 1_200_000
 """Bytes that all task pictures of a page may take together, so that it can be mailed."""
@@ -40,8 +41,17 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
             f"a report is one file, but {out} is a folder: name a file in it, such as {out / 'report.html'}."
         )
     html = render(read_records(runs))
-    out.parent.mkdir(parents=True, exist_ok=True)
-    out.write_text(html, encoding="utf-8", errors="replace")  # names of files need not be valid text
+    content = html.encode("utf-8", errors="replace")  # names of files need not be valid text
+    root = next((run for run in runs if run.absolute() in out.absolute().parents), None)
+    if root is not None:
+        write_bytes(out.absolute(), content, root.absolute())
+        return out
+    place = out.resolve()  # outside of runs, links lead where the user wants them to
+    place.parent.mkdir(parents=True, exist_ok=True)
+    if place.exists() and not place.is_file():  # /dev/stdout
+        place.write_bytes(content)
+    else:
+        write_bytes(place, content)
     return out
 
 

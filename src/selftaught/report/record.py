@@ -1,21 +1,28 @@
-"""A run folder, read: all that the report knows of a run comes through here.
+"""What the report shows of a run, gathered from its folder.
 
-A run may be unfinished, interrupted or not yet probed, so only `config.yaml` must be there and everything else may be
+A run may be unfinished, interrupted or not yet probed, so only `config.yaml` must exist and everything else may be
 missing. A log whose last line was cut short is read up to there.
 """
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import yaml
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from selftaught.errors import UserError
+from selftaught.errors import UserError, readable
+from selftaught.runs.files import exists, list_folder, read_limited
+from selftaught.runs.folder import RunFolder
+from selftaught.runs.weights import read_weight
+
+MAX_FILTERS, MAX_FILTER_SIDE = 2048, 64
+"""Filters that are drawn at most, and their side in pixels."""
+MAX_STEPS = 20
+"""Folders of images from during training that are read at most; a run writes four."""
+MAX_PICTURE = 2**24
+"""Bytes of a picture file; a grid of 32 views of 128 pixels has at most two million."""
 
 
 @dataclass(frozen=True)
@@ -89,14 +96,17 @@ class Record:
     def filters(self) -> Tensor | None:
         """(F, 1 to 3, h, w): the first convolution of the encoder, or None where there is none to show."""
         name, path = self.encoder.get("filters"), self.path / "encoder.safetensors"
-        if not name or not path.is_file():
-            return None
-        try:
-            with safe_open(str(path), framework="pt") as weights:
-                weight: Tensor = weights.get_tensor(str(name))
-        except (SafetensorError, OSError):
-            return None
-        return weight if weight.ndim == 4 and weight.shape[1] <= 3 and weight.shape[2] > 1 else None
+        weight = read_weight(path, name) if name and exists(path) else None
+        drawable = (
+            weight is not None
+            and weight.ndim == 4
+            and 1 <= weight.shape[0] <= MAX_FILTERS
+            and 1 <= weight.shape[1] <= 3
+            and 2 <= weight.shape[2] <= MAX_FILTER_SIDE
+            and 1 <= weight.shape[3] <= MAX_FILTER_SIDE
+            and weight.is_floating_point()
+        )
+        return weight if drawable else None
 
 
 def runs_among(paths: Sequence[Path]) -> list[Path]:
@@ -104,7 +114,7 @@ def runs_among(paths: Sequence[Path]) -> list[Path]:
 
     One path alone is a run or a mistake, and so are several of which none is one.
     """
-    found = [path for path in paths if (path / "config.yaml").is_file()] if len(paths) > 1 else []
+    found = [path for path in paths if exists(path / "config.yaml")] if len(paths) > 1 else []
     return found or list(paths)
 
 
@@ -116,9 +126,9 @@ def read_records(runs: Sequence[Path]) -> list[Record]:
     """
     if not runs:
         raise UserError("a report needs at least one run folder, but none was given: name one, such as runs/rotation.")
-    names = [text_name(run.resolve().name) for run in runs]
+    names = [readable(run.resolve().name) for run in runs]
     return [
-        read_record(run, name if names.count(name) == 1 else f"{text_name(run.resolve().parent.name)}/{name}")
+        read_record(run, name if names.count(name) == 1 else f"{readable(run.resolve().parent.name)}/{name}")
         for run, name in zip(runs, names, strict=True)
     ]
 
@@ -135,98 +145,69 @@ def read_record(run: Path, name: str) -> Record:
         run: the folder that `selftaught pretrain` wrote.
         name: what to call it.
     """
-    config, state = read_config(run), read_json(run / "run.json")
+    folder = RunFolder(run)
+    state = folder.read_status()
 
-    def found(folder: str, filled: str) -> list[Mapping[str, Any]]:
-        read = [read_json(path) for path in sorted(run.glob(f"{folder}/*.json"))]
-        return [one for one in read if one.get(filled) and _is_current(one, state)]
+    def current(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+        return [result for result in results if _is_current(result, state)]
 
-    shown = {path.stem: path for path in find_shown(run / "shown")}
+    shown = {readable(path.stem): path for path in find_shown(folder)}
     return Record(
         path=run,
         name=name,
-        config=config,
+        config=_printable(folder.read_config(complete=False)),
         state=state,
-        log=read_log(run / "log.jsonl"),
-        encoder=read_json(run / "encoder.json"),
-        probes=found("probes", "layers"),
-        audits=found("audit", "answers"),
-        invariances=found("invariance", "rows"),
+        log=folder.read_log(),
+        encoder=folder.read_description(),
+        probes=current(folder.read_probes()),
+        audits=current(folder.read_audits()),
+        invariances=current(folder.read_invariances()),
         shown=shown,
-        earlier={name: find_earlier(run / "shown", path) for name, path in shown.items()},
-        skipped=read_lines(run / "skipped.txt"),
+        earlier={name: find_earlier(folder, path) for name, path in shown.items()},
+        skipped=folder.read_skipped(),
     )
 
 
-def read_config(run: Path) -> Mapping[str, Any]:
-    """`config.yaml`, whose presence makes a folder a run."""
-    path = run / "config.yaml"
-    if not path.is_file():
-        raise UserError(f"a run folder holds config.yaml, but {run} has none: give a folder that `pretrain` wrote.")
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, OSError) as problem:
-        raise UserError(
-            f"{path} must be YAML, but it cannot be read ({one_line(problem)}): mend or remove it."
-        ) from None
-    if not isinstance(config, dict):
-        raise UserError(f"{path} must hold settings by name, but it holds {type(config).__name__}: mend or remove it.")
-    return config
+def _printable(value: Any) -> Any:
+    """A setting with control characters escaped."""
+    if isinstance(value, str):
+        return readable(value)
+    if isinstance(value, dict):
+        return {readable(name): _printable(item) for name, item in value.items()}
+    return [_printable(item) for item in value] if isinstance(value, list) else value
 
 
-def read_json(path: Path) -> Mapping[str, Any]:
-    """One JSON object, or nothing where there is no such file."""
-    if not path.is_file():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, OSError) as problem:
-        raise UserError(f"{path} must be JSON, but it cannot be read ({one_line(problem)}): remove it.") from None
-    if not isinstance(found, dict):
-        raise UserError(f"{path} must hold one JSON object, but it holds {type(found).__name__}: remove it.")
-    return found
-
-
-def read_log(path: Path) -> list[Mapping[str, float]]:
-    """The numbers of each line; a line that was cut short, as the last may be, or that has no step is left out."""
-    lines: list[Mapping[str, float]] = []
-    for text in read_lines(path):
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict) and is_number(line.get("step")):
-            lines.append({name: float(value) for name, value in line.items() if isinstance(value, int | float)})
-    return lines
-
-
-def read_lines(path: Path) -> list[str]:
-    """The lines of a text that are not blank; none where there is no such file."""
-    if not path.is_file():
-        return []
-    return [line for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
-
-
-def find_shown(folder: Path) -> list[Path]:
+def find_shown(folder: RunFolder) -> list[Path]:
     """The final images; where a run did not get that far, the last ones from during training."""
-    final, earlier = sorted(folder.glob("*.png")), find_steps(folder)
-    return final or (sorted(earlier[-1].glob("*.png")) if earlier else [])
+    steps = find_steps(folder)
+    return list_pictures(folder, folder.shown) or (list_pictures(folder, steps[-1]) if steps else [])
 
 
-def find_earlier(folder: Path, shown: Path) -> list[tuple[int, Path]]:
-    """Images of the same name from during training, by step; those that never change are not worth a second look."""
+def find_earlier(folder: RunFolder, shown: Path) -> list[tuple[int, Path]]:
+    """Images of the same name from during training that differ from the final one, by step."""
     found = [
-        (int(digits), step / shown.name)
+        (int(step.name.removeprefix("step-")), step / shown.name)
         for step in find_steps(folder)
-        if (digits := step.name.removeprefix("step-")).isdecimal() and (step / shown.name).is_file()
+        if exists(step / shown.name) and step / shown.name != shown
     ]
-    last = shown.read_bytes()
-    return [(step, path) for step, path in found if path.read_bytes() != last]
+    last = read_limited(shown, folder.path, MAX_PICTURE)
+    return [(step, path) for step, path in found if read_limited(path, folder.path, MAX_PICTURE) != last]
 
 
-def find_steps(folder: Path) -> list[Path]:
+def find_steps(folder: RunFolder) -> list[Path]:
     """The folders of images from during training, in order."""
-    return sorted(folder.glob("step-*"), key=lambda step: (len(step.name), step.name))
+    found = [path for path in list_folder(folder.shown, folder.path) if _is_step(path.name)]
+    return sorted(found, key=lambda step: int(step.name.removeprefix("step-")))[-MAX_STEPS:]
+
+
+def _is_step(name: str) -> bool:
+    digits = name.removeprefix("step-")
+    return name.startswith("step-") and digits.isascii() and digits.isdecimal() and len(digits) < 19
+
+
+def list_pictures(run: RunFolder, folder: Path) -> list[Path]:
+    """The PNG files in a folder of a run, by name."""
+    return [path for path in list_folder(folder, run.path) if path.suffix == ".png"]
 
 
 def is_number(value: object) -> TypeGuard[float]:
@@ -234,16 +215,6 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def text_name(name: str) -> str:
-    """A file's name as text that can be written: bytes that are no UTF-8 become question marks."""
-    return name.encode("utf-8", errors="replace").decode("utf-8")
-
-
 def last_part(name: str) -> str:
     """What a source is called without its folders: "a/b/cifar10 (train)" is "cifar10 (train)"."""
     return ", ".join(part.rstrip("/").rsplit("/", 1)[-1] for part in name.split(", "))
-
-
-def one_line(problem: Exception) -> str:
-    """What went wrong, on one line."""
-    return " ".join(str(problem).split())

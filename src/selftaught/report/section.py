@@ -10,6 +10,7 @@ import yaml
 from markupsafe import Markup
 
 from selftaught import figures
+from selftaught.errors import readable
 from selftaught.report.compare import MISSING, count, fraction
 from selftaught.report.embed import Picture, inline, picture, png_of
 from selftaught.report.record import Record, is_number, last_part
@@ -93,7 +94,7 @@ def make_section(record: Record, number: int, limit: int) -> Section:
     weight = record.filters
     charts = draw_curves(record, f"run{number}")
     early = len([name for name in charts if name == "loss" or name in chances(record)])
-    path = shlex.quote(str(record.path))
+    path, config_path = (shlex.quote(readable(str(place))) for place in (record.path, record.path / "config.yaml"))
     return Section(
         record=record,
         title=f"{record.pretext} from {last_part(record.source)}",
@@ -110,7 +111,7 @@ def make_section(record: Record, number: int, limit: int) -> Section:
         broken=broken_loss(record),
         shown=[shown for name in list(record.shown)[:MOST] if (shown := gather_shown(record, name, limit))],
         filters=png_of(figures.filters(weight)) if weight is not None else None,
-        repeat=f"selftaught pretrain --config {shlex.quote(str(record.path / 'config.yaml'))} --out {path}-again",
+        repeat=f"selftaught pretrain --config {config_path} --out {path}-again",
         probe_command=f"selftaught probe {path} --data LABELLED_IMAGES",
         config=yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True),
     )
@@ -131,10 +132,10 @@ def gather_looks(record: Record, salt: str) -> list[Look]:
 
 def gather_shown(record: Record, name: str, limit: int) -> Shown | None:
     """Pictures of one name, or None where they cannot be read."""
-    last = picture(record.shown[name], limit)
+    last = picture(record.shown[name], record.path, limit)
     if last is None:
         return None
-    before = [(step, picture(path, limit, first_row=True)) for step, path in record.earlier[name]]
+    before = [(step, picture(path, record.path, limit, first_row=True)) for step, path in record.earlier[name]]
     earlier = [(f"step {count(step)}", image) for step, image in before if image]
     return Shown(name.replace("_", " "), last, earlier)
 

@@ -1,7 +1,6 @@
 """The log: one JSON line per logging step for programs, a progress bar with an estimate for people."""
 
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from selftaught.training.whole import write_error, write_text
+from selftaught.runs.atomic import append_text, write_text
+from selftaught.runs.log import read_log
 
 
 class Log:
@@ -67,9 +67,9 @@ class Log:
 
     def begin(self, step: int) -> None:
         """Training starts after `step`: lines of later steps, which a kill made forget, are dropped."""
-        kept = [line for line in read_lines(self.path) if line["step"] <= step]
+        kept = [line for line in read_log(self.path) if line["step"] <= step]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.before = self.seconds = kept[-1]["seconds"] if kept else 0.0
+        self.before = self.seconds = kept[-1].get("seconds", 0.0) if kept else 0.0
         self.started = self.noted = monotonic()
         self.noted_step = step
         self.progress.update(self.bar, completed=step)
@@ -93,20 +93,11 @@ class Log:
             "learning_rate": rate,
             **dict(zip(scalars, numbers, strict=True)),
         }
-        self._append(json.dumps(line) + "\n")
+        # On the disk before a checkpoint can be: else a power cut could leave a state whose log ends before it.
+        append_text(self.path, json.dumps(line) + "\n")
         self.noted, self.noted_step = now, step
         self._tell(line)
         return line
-
-    def _append(self, text: str) -> None:
-        """On the disk before a checkpoint can be: else a power cut could leave a state whose log ends before it."""
-        try:
-            with self.path.open("a") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            raise write_error(self.path.parent, error) from error
 
     def _tell(self, line: Mapping[str, Any]) -> None:
         step = line["step"]
@@ -119,17 +110,3 @@ class Log:
         tenth = max(1, self.steps // 10)
         if not self.console.is_terminal and (step // tenth > (step - self.every) // tenth or step == self.steps):
             self.console.print(f"step {step:,} of {self.steps:,} · {line['seconds']:.0f} s · {now}", soft_wrap=True)
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The lines of a log; one cut short by a kill, or damaged, ends it."""
-    lines: list[dict[str, Any]] = []
-    if path.exists():
-        for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-            try:
-                line = json.loads(text)
-                line["step"] + line["seconds"]
-            except (ValueError, TypeError, KeyError, RecursionError):
-                break
-            lines.append(line)
-    return lines

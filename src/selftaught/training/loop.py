@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.training.checkpoint import Checkpoints
+from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.optimizer import Optimization, forget, set_rate

@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, uint8
 
-from selftaught.errors import UserError
+from selftaught.errors import UserError, readable
+from selftaught.runs.files import open_regular
 
 MARK = "blake2b"
 """The one entry of the file's metadata. With a second, their order, and so the bytes, would differ by process."""
@@ -25,20 +26,37 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     """The weights in a file; of one without our digest (another program's) nothing but its header is checked.
 
     Raises:
-        UserError: it is missing, cut short or changed.
+        UserError: it is missing, no regular file, cut short or changed.
     """
+    open_regular(path, path.parent).close()  # safetensors opens by name
     try:
         with safe_open(path, "pt") as file:
             weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             noted = (file.metadata() or {}).get(MARK)
         reason = "" if noted in (None, _digest(weights)) else "bytes that were changed"
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         reason = str(error)
     if reason:
         raise UserError(
-            f"the encoder of a run must be readable, found {reason} in {path}: restore the file or train again."
+            f"the encoder of a run must be readable, found {readable(reason)[:200]} in {readable(str(path))}: restore "
+            "the file or train again."
         )
     return weights
+
+
+def read_weight(path: Path, name: str) -> Tensor | None:
+    """One tensor of a file of weights, None where it cannot be had.
+
+    Raises:
+        UserError: the file is no regular file of the run.
+    """
+    open_regular(path, path.parent).close()
+    try:
+        with safe_open(path, "pt") as file:
+            weight: Tensor = file.get_tensor(name)
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError):
+        return None
+    return weight
 
 
 def _digest(weights: Mapping[str, Tensor]) -> str:

@@ -1,21 +1,22 @@
-"""Checkpoints: written whole or not at all, and the one before is kept in case the disk lied.
+"""Checkpoints: written atomically, and the previous one is kept in case the disk did not store the last.
 
 Read with torch's weights-only loader: tensors, numbers, names; nothing in a checkpoint can run. A file ends with a
-digest of the rest, because torch does not look at the checksums it writes, and says which run it is of: a state is gone
-on with as it was, or not at all.
-
-Not here: protection against somebody who means harm and computes the digest anew; what he can do is train badly.
+digest of the rest, because torch does not verify the checksums it writes, and names the run it belongs to: a state is
+resumed exactly as it was, or not at all. Somebody who computes the digest anew can make a run train badly, but neither
+run code nor use more memory than the file is large.
 """
 
 import hashlib
 import os
+import zipfile
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 import torch
 
 from selftaught.errors import UserError
-from selftaught.training.whole import whole
+from selftaught.runs.atomic import atomic_write
+from selftaught.runs.files import check_links, exists, make_folder, open_regular
 
 DIGEST = 32
 """Bytes at the end of a file, after the zip archive that torch reads."""
@@ -31,6 +32,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, run: str = "") -> None:
         self.last, self.previous, self.run = folder / "last.pt", folder / "previous.pt", run
+        self.root = folder.parent
 
     def save(self, state: dict[str, Any]) -> None:
         """Write a state beside the others, then let it take the place of the last: a kill in between costs nothing.
@@ -39,8 +41,8 @@ class Checkpoints:
             UserError: the disk is full or the folder cannot be written; the states before are as they were.
         """
         try:
-            self.last.parent.mkdir(parents=True, exist_ok=True)
-            with whole(self.last, before=self.previous) as file:
+            make_folder(self.last.parent, self.root)
+            with atomic_write(self.last, self.root, self.previous) as file:
                 digested = _Digested(file)
                 torch.save({**state, "run": self.run}, cast(BinaryIO, digested))  # it asks for no more than `write`
                 file.write(digested.digest.digest())
@@ -60,7 +62,8 @@ class Checkpoints:
         Raises:
             UserError: there are checkpoints, and none can be read.
         """
-        present = [path for path in (self.last, self.previous) if os.path.lexists(path)]
+        check_links(self.last.parent, self.root)
+        present = [path for path in (self.last, self.previous) if exists(path)]
         for path in present:
             if (state := self._read(path)) is not None:
                 return state
@@ -74,9 +77,11 @@ class Checkpoints:
     def _read(self, path: Path) -> dict[str, Any] | None:
         """A state of this run, None where the file holds none."""
         try:
-            if not _is_whole(path):
-                return None
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            with open_regular(path, self.root) as file:
+                if not _is_complete(file) or not _is_uncompressed(file):
+                    return None
+                file.seek(0)
+                state = torch.load(file, map_location="cpu", weights_only=True)
             if state.pop("run", self.run) != self.run or type(state["step"]) is not int:
                 return None
         except Exception:  # not ours: torch raises half a dozen kinds
@@ -100,15 +105,25 @@ class _Digested:
         self.file.flush()
 
 
-def _is_whole(path: Path) -> bool:
+def _is_complete(file: BinaryIO) -> bool:
     """Whether a file ends with the digest of the rest."""
     digest = hashlib.blake2b(digest_size=DIGEST)
-    left = path.stat().st_size - DIGEST
-    with path.open("rb") as file:
-        while left > 0 and (piece := file.read(min(left, 2**20))):
-            digest.update(piece)
-            left -= len(piece)
-        return file.read() == digest.digest()
+    left = os.fstat(file.fileno()).st_size - DIGEST
+    while left > 0 and (piece := file.read(min(left, 2**20))):
+        digest.update(piece)
+        left -= len(piece)
+    return file.read() == digest.digest()
+
+
+def _is_uncompressed(file: BinaryIO) -> bool:
+    """Whether the archive unpacks to no more than its own size, as those that torch writes.
+
+    A few compressed kilobytes can be many gigabytes of zeros.
+    """
+    with zipfile.ZipFile(file) as archive:
+        entries = archive.infolist()
+    stored = all(entry.compress_type == zipfile.ZIP_STORED for entry in entries)
+    return stored and sum(entry.file_size for entry in entries) <= os.fstat(file.fileno()).st_size
 
 
 def _storage_error(error: BaseException | None) -> OSError | None:

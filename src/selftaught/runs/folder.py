@@ -1,0 +1,249 @@
+"""A run folder: written by training, read by everything else.
+
+config.yaml  run.json  log.jsonl  checkpoint/  encoder.safetensors  encoder.json  shown/  probes/  audit/
+invariance/  skipped.txt  report.html
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import yaml
+from filelock import FileLock, Timeout
+from torch import Tensor
+
+from selftaught.errors import UserError, readable
+from selftaught.runs.atomic import write_bytes, write_error, write_text
+from selftaught.runs.files import check_links, exists, list_folder, read_limited, read_start
+from selftaught.runs.log import read_log
+from selftaught.runs.models import Audit, Config, Description, Invariance, Model, Probe, Status, mismatch
+from selftaught.runs.parse import one_line, parse_json, parse_yaml
+from selftaught.runs.weights import read_weights, weights_bytes
+
+PROBED = {".lock", ".writable", ".writable.part"}
+"""What `claim` leaves in a folder when it is killed."""
+DECIDED = ("task", "encoder", "device", "precision", "compile", "steps", "size", "data")
+"""What the config of a run always has, because it was decided when the run began."""
+UNBEGUN = PROBED | {"skipped.txt", "skipped.txt.part", "run.json", "run.json.part", "config.yaml.part"}
+"""What a run leaves that is killed before it has a config, beside its lock."""
+MAX_CONFIG, MAX_RESULT, MAX_SKIPPED = 2**20, 2**23, 2**20
+"""Bytes of a YAML file and of a JSON file that are read at most, and of the list of skipped images."""
+
+
+class RunFolder:
+    """The paths of a run, and how its files are read and written.
+
+    Args:
+        path: the folder; it may be reached through symbolic links, but none inside it is followed.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.config, self.status, self.log = path / "config.yaml", path / "run.json", path / "log.jsonl"
+        self.checkpoints, self.shown, self.probes = path / "checkpoint", path / "shown", path / "probes"
+        self.audits, self.invariances, self.report = path / "audit", path / "invariance", path / "report.html"
+        self.weights, self.encoder, self.skipped = (
+            path / "encoder.safetensors",
+            path / "encoder.json",
+            path / "skipped.txt",
+        )
+
+    def must_be_free(self) -> None:
+        """Refuse a folder that holds something, or that cannot be made or written; leave no trace of having asked."""
+        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
+        self.claim()
+        for path in made:
+            path.rmdir()
+
+    def claim(self) -> None:
+        """Make the folder, which must not hold anything yet.
+
+        Raises:
+            UserError: there is something in it, or it cannot be made or written.
+        """
+        try:
+            if self.path.exists() and not (self.path.is_dir() and self._is_unused()):
+                what, place = "another run" if exists(self.config) else "something else", readable(str(self.path))
+                way = (
+                    "give another --out, or --resume to go on with it" if self.config.exists() else "give another --out"
+                )
+                raise UserError(f"--out must be a new or empty folder, found {what} in {place}: {way}.")
+            self.path.mkdir(parents=True, exist_ok=True)
+            write_text(self.path / ".writable", "", self.path)
+            (self.path / ".writable").unlink()
+        except OSError as error:
+            raise write_error(self.path, error) from error
+
+    def _is_unused(self) -> bool:
+        """Whether nothing is in the folder but what a run leaves that was killed before it began."""
+        names = {path.name for path in self.path.iterdir()}
+        return names <= (UNBEGUN if ".lock" in names else PROBED)
+
+    def must_be_run(self) -> None:
+        """Refuse a folder that no pretraining wrote."""
+        if not exists(self.config):
+            raise UserError(
+                f"a run folder holds config.yaml, but {readable(str(self.path))} has none: give a folder that "
+                "`selftaught pretrain` wrote."
+            )
+        check_links(self.config, self.path)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder: two processes must not train one run.
+
+        Raises:
+            UserError: another process holds it, or its lock file is none of ours.
+        """
+        path = self.path / ".lock"
+        if exists(path) and read_start(path, self.path, 1):  # taking the lock would empty a file of another name
+            raise UserError(f"{readable(str(path))} must be an empty file, but it is not: remove it.")
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                f"one process at a time may train a run, found another at work on {readable(str(self.path))}: wait for "
+                "it or stop it."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read_config(self, complete: bool = True) -> dict[str, Any]:
+        """The settings of the run, flat, and its `data`.
+
+        Args:
+            complete: whether all of `DECIDED` must be there, as they are in a run that can be resumed.
+
+        Raises:
+            UserError: this is no run, or its config is damaged or incomplete.
+        """
+        self.must_be_run()
+        config = read_yaml(self.config, self.path)
+        absent = [name for name in DECIDED if complete and config.get(name) is None]
+        if reason := f"{absent[0]} is missing" if absent else mismatch(Config, config):
+            raise UserError(f"{readable(str(self.config))} is no config of a run ({reason}): restore the file.")
+        return config
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """Write the settings of the run."""
+        write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), self.path)
+
+    def read_status(self) -> dict[str, Any]:
+        """`run.json`; empty where training never began."""
+        return self._read_json(self.status, Status) if exists(self.status) else {}
+
+    def update_status(self, **facts: Any) -> None:
+        """Change some fields of `run.json`."""
+        write_text(self.status, json.dumps({**self.read_status(), **facts}, indent=1), self.path)
+
+    def identity(self) -> str:
+        """A digest of settings and images, but not of where they are: runs that agree in it are the same run."""
+        config, status = self.read_config(), self.read_status()
+        settings = {name: config[name] for name in config if name not in ("data", "labels", "device")}
+        said = json.dumps([settings, status.get("fingerprint")], sort_keys=True, default=str)
+        return blake2b(said.encode(), digest_size=16).hexdigest()
+
+    def write_encoder(self, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
+        """Write the encoder, which from then on needs nothing else of the run.
+
+        The description first: it is the same all through a run, so whenever there are weights, theirs is beside them.
+        """
+        write_text(self.encoder, json.dumps(description, indent=1), self.path)
+        write_bytes(self.weights, weights_bytes(weights), self.path)
+
+    def read_encoder(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Weights and description of the encoder."""
+        self.must_be_run()
+        if not exists(self.weights):
+            raise UserError(
+                f"a run must have trained an encoder, found none yet in {readable(str(self.path))}: go on with "
+                f"`selftaught pretrain --resume --out {readable(str(self.path))}`."
+            )
+        return read_weights(self.weights), self._read_json(self.encoder, Description)
+
+    def read_description(self) -> dict[str, Any]:
+        """`encoder.json`; empty where there is none yet."""
+        return self._read_json(self.encoder, Description) if exists(self.encoder) else {}
+
+    def read_log(self) -> list[dict[str, float]]:
+        """The numbers of each line of the log."""
+        return read_log(self.log)
+
+    def read_probes(self) -> list[dict[str, Any]]:
+        """`probes/*.json`, by file name."""
+        return self._read_results(self.probes, Probe)
+
+    def read_audits(self) -> list[dict[str, Any]]:
+        """`audit/*.json`, by file name."""
+        return self._read_results(self.audits, Audit)
+
+    def read_invariances(self) -> list[dict[str, Any]]:
+        """`invariance/*.json`, by file name."""
+        return self._read_results(self.invariances, Invariance)
+
+    def write_result(self, path: Path, result: Mapping[str, Any]) -> None:
+        """Write a probe, audit or invariance, with the step at which the encoder was measured."""
+        step = self.read_status().get("step")
+        stamped = result if step is None else {**result, "step": step}
+        write_text(path, json.dumps(stamped, indent=1), self.path)
+
+    def read_skipped(self) -> list[str]:
+        """The images that were skipped and why, one line each; of a very long list the beginning."""
+        if not exists(self.skipped):
+            return []
+        text = read_start(self.skipped, self.path, MAX_SKIPPED).decode("utf-8", "replace")
+        return [readable(line) for line in text.split("\n") if line.strip()]
+
+    def _read_results(self, folder: Path, model: type[Model]) -> list[dict[str, Any]]:
+        """The results in a subfolder; every one must be valid."""
+        paths = [path for path in list_folder(folder, self.path) if path.suffix == ".json"]
+        return [self._read_json(path, model) for path in paths]
+
+    def _read_json(self, path: Path, model: type[Model]) -> dict[str, Any]:
+        """A JSON file of the run that holds one object."""
+        place = readable(str(path))
+        try:
+            found = parse_json(read_limited(path, self.path, MAX_RESULT))
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(
+                f"{place} must be JSON, but it cannot be read ({one_line(error)}): restore or remove it."
+            ) from error
+        if not isinstance(found, dict):
+            raise UserError(
+                f"{place} must hold one JSON object, but it holds {type(found).__name__}: restore or remove it."
+            )
+        if reason := mismatch(model, found):
+            raise UserError(f"{place} is damaged ({reason}): restore or remove it.")
+        return found
+
+
+def read_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
+    """A YAML file that holds one mapping.
+
+    Args:
+        path: the file.
+        root: the run folder; by default the folder of the file.
+
+    Raises:
+        UserError: it cannot be read, or is not UTF-8 or not YAML of plain values.
+    """
+    place = readable(str(path))
+    try:
+        found = parse_yaml(read_limited(path, root or path.parent, MAX_CONFIG))
+    except UserError:
+        raise
+    except ValueError as error:
+        raise UserError(
+            f"{place} must be YAML, but it cannot be read ({one_line(error)}): correct the file."
+        ) from error
+    if not isinstance(found, dict):
+        raise UserError(f"{place} must hold `name: value` lines, but it holds {type(found).__name__}: correct it.")
+    return found

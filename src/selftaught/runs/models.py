@@ -1,0 +1,171 @@
+"""What the files of a run must hold: strict about types, ranges and sizes, permissive about unknown extra fields."""
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, ValidationError, model_validator
+
+from selftaught.errors import readable
+
+Name = Annotated[str, Field(min_length=1, max_length=300)]
+Words = Annotated[str, Field(max_length=10_000)]
+Share = Annotated[float, Field(ge=0, le=1 + 1e-6)]
+"""An accuracy; sums of floats may exceed 1 by rounding."""
+Amount = Annotated[float, Field(ge=0, le=1e18)]
+Count = Annotated[int, Field(ge=0, le=10**18)]
+
+
+class Model(BaseModel):
+    """Strict: no number is read from text, no boolean is a number, no number is infinite or NaN."""
+
+    model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
+
+
+class Config(Model):
+    """`config.yaml`, as far as it must be right before any setting is checked by its owner."""
+
+    task: Name | None = None
+    encoder: Name | None = None
+    device: Name | None = None
+    precision: Name | None = None
+    compile: Name | None = None
+    steps: Annotated[int, Field(ge=0, le=10**12)] | None = None
+    size: Annotated[int, Field(ge=1, le=4096)] | None = None
+    batch_size: Annotated[int, Field(ge=1, le=2**20)] | None = None
+    data: Annotated[list[Annotated[str, Field(min_length=1, max_length=4096)]], Field(max_length=100_000)] | None = None
+    labels: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+
+
+class Status(Model):
+    """`run.json`."""
+
+    status: Name | None = None
+    step: Count | None = None
+    steps: Count | None = None
+    seconds: Amount | None = None
+    images: Count | None = None
+    source: Words | None = None
+    fingerprint: Words | None = None
+    chance: dict[str, float] | None = None
+    asked: dict[str, Any] | None = None
+    hardware: Words | None = None
+    version: Words | None = None
+    torch: Words | None = None
+
+
+class LogLine(Model):
+    """One line of `log.jsonl`. A loss may be NaN, so further fields are not checked here."""
+
+    step: Count
+    seconds: Amount | None = None
+
+
+class Description(Model):
+    """`encoder.json`."""
+
+    name: Name
+    options: Annotated[dict[str, Any], Field(max_length=100)]
+    size: Annotated[int, Field(ge=1, le=4096)]
+    layers: Annotated[dict[str, Annotated[list[Count], Field(min_length=2, max_length=2)]], Field(max_length=1000)]
+    filters: Words | None = None
+    tiled: StrictBool = False
+
+
+class ProbedLayer(Model):
+    """One layer of a probe."""
+
+    layer: Name
+    accuracy: Share | None = None
+    random: Share | None = None
+    std: Amount | None = None
+    random_std: Amount | None = None
+    dimensions: Count | None = None
+    penalty: Annotated[float | None, Field(alias="lambda")] = None
+
+
+class Probe(Model):
+    """`probes/*.json`."""
+
+    layers: Annotated[list[ProbedLayer], Field(min_length=1, max_length=1000)]
+    data: Words | None = None
+    chance: Share | None = None
+    pixels: Share | None = None
+    train: Count | None = None
+    test: Count | None = None
+    protocol: Name | None = None
+    dimensions: Count | None = None
+    spread: Words | None = None
+    seeds: Count | None = None
+    seen: StrictBool | Count | None = None
+    step: Count | None = None
+
+    @model_validator(mode="after")
+    def _layers_differ(self) -> Self:
+        if len({row.layer for row in self.layers}) < len(self.layers):
+            raise ValueError("a layer is listed twice")
+        return self
+
+
+class AuditAnswer(Model):
+    """One change of an audit."""
+
+    change: Name
+    kind: Literal["trained", "removed", "planted", "control", "off", "on"]
+    accuracy: Share
+    expected: Share
+    margin: Annotated[float, Field(ge=0, le=1e6)]
+    reads: StrictBool
+    verdict: Words
+
+
+class Audit(Model):
+    """`audit/*.json`."""
+
+    data: Words
+    chance: Share
+    answers: Annotated[list[AuditAnswer], Field(min_length=1, max_length=300)]
+    step: Count | None = None
+
+
+Histogram = Annotated[list[Annotated[int, Field(ge=0, le=10**15)]], Field(min_length=1, max_length=1000)]
+
+
+class Distances(Model):
+    """One layer under one change."""
+
+    layer: Name
+    change: Name
+    nearer: Share
+    random: Share
+    own: Histogram
+    others: Histogram
+
+
+class Invariance(Model):
+    """`invariance/*.json`."""
+
+    data: Words
+    rows: Annotated[list[Distances], Field(min_length=1, max_length=1000)]
+    step: Count | None = None
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Self:
+        cells = [(row.layer, row.change) for row in self.rows]
+        layers, changes = {layer for layer, _ in cells}, {change for _, change in cells}
+        if len(set(cells)) < len(cells) or len(cells) != len(layers) * len(changes):
+            raise ValueError("every layer must have one row for every change")
+        if len({len(bins) for row in self.rows for bins in (row.own, row.others)}) > 1:
+            raise ValueError("all histograms must have the same number of bins")
+        return self
+
+
+def mismatch(model: type[Model], found: Any) -> str:
+    """Where a value differs from its model, in a few words; empty where it does not."""
+    try:
+        model.model_validate(found)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        given = repr(first["input"])
+        text = f"{place}: {first['msg']}" if place else first["msg"]
+        return readable(f"{text[:200]}, got {given if len(given) < 60 else f'{given[:60]} ...'}")
+    return ""

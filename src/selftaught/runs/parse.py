@@ -1,0 +1,108 @@
+"""JSON and YAML from files that may be damaged or hostile: plain values of limited depth, or a `ValueError`."""
+
+import json
+import math
+from typing import Any
+
+import yaml
+
+from selftaught.errors import readable
+
+MAX_DEPTH = 24
+"""Levels of nesting; what a run writes has at most five."""
+MAX_INTEGER = 2**63
+"""Larger integers fit no tensor."""
+LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""libyaml is ten times as fast where PyYAML was built with it."""
+
+
+def parse_json(content: bytes) -> Any:
+    """A JSON value, its strings made printable.
+
+    Raises:
+        ValueError: it is not UTF-8 or not JSON, nested too deeply, or holds a number too large.
+    """
+    try:
+        return _printable(json.loads(content.decode("utf-8"), parse_int=_integer), 0)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def parse_yaml(content: bytes) -> Any:
+    """A YAML value of numbers, text, true and false, lists and mappings, without anchors.
+
+    Anchors are refused because a few hundred bytes of them expand to gigabytes.
+
+    Raises:
+        ValueError: it is not UTF-8 or not YAML, has anchors, tags or other values, or is nested too deeply.
+    """
+    text = content.decode("utf-8")
+    try:
+        depth = 0
+        for event in yaml.parse(text, Loader=LOADER):
+            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+                raise ValueError("anchors and aliases are not supported")
+            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_DEPTH:
+                raise ValueError("nested too deeply")
+        found = yaml.load(text, Loader=LOADER)
+    except yaml.YAMLError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    except (RecursionError, LookupError, TypeError, AttributeError, OverflowError) as error:  # `!!int ""`
+        raise ValueError(f"a value that cannot be read ({error})") from None
+    _check_plain(found, 0)
+    return found
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, on one line of at most 200 characters."""
+    return readable(" ".join(str(error).split()))[:200]
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > 20 or abs(int(digits)) >= MAX_INTEGER:
+        raise ValueError(f"a number of {len(digits)} digits is too large")
+    return int(digits)
+
+
+def _printable(value: Any, depth: int) -> Any:
+    """The value with control characters, which terminals obey, escaped in all strings."""
+    if depth > MAX_DEPTH:
+        raise ValueError("nested too deeply")
+    if isinstance(value, str):
+        return readable(value)
+    if isinstance(value, list):
+        return [_printable(item, depth + 1) for item in value]
+    if isinstance(value, dict):
+        return {readable(name): _printable(item, depth + 1) for name, item in value.items()}
+    return value
+
+
+def _check_plain(value: Any, depth: int) -> None:
+    """Refuse what no setting can be."""
+    if isinstance(value, list):
+        for item in value:
+            _check_plain(item, depth + 1)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if not isinstance(name, str):
+                raise ValueError(f"names must be text, but one is {type(name).__name__}")
+            _check_plain(name, depth + 1)
+            _check_plain(item, depth + 1)
+    elif isinstance(value, str):
+        if "\0" in value:
+            raise ValueError("text with a null character")
+        try:
+            value.encode("utf-8", "surrogateescape")  # as file names are encoded
+        except UnicodeEncodeError:
+            raise ValueError("text that is not valid Unicode") from None
+    elif isinstance(value, float):
+        if not math.isfinite(value):
+            raise ValueError("numbers must be finite")
+    elif isinstance(value, int):
+        if abs(value) >= MAX_INTEGER:
+            raise ValueError("an integer is too large")
+    elif value is not None:
+        raise ValueError(
+            f"values must be numbers, text or lists, but one is a {type(value).__name__}: put it in quotes"
+        )
