@@ -1,9 +1,10 @@
 """A run folder: the seam between training, which writes it, and everything that reads it.
 
 config.yaml  run.json  log.jsonl  checkpoint/  encoder.safetensors  encoder.json  shown/  probes/  figures/
-skipped.txt  report.html
+skipped.txt  images.npy  report.html
 """
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -27,7 +30,10 @@ DECIDED: dict[str, type] = {
     "data": list,
 }
 """What the config of a run always has, because it was decided when it began."""
-UNBEGUN = PROBED | {"skipped.txt", "skipped.txt.part", "run.json", "run.json.part", "config.yaml.part"}
+UNBEGUN = PROBED | {
+    *("skipped.txt", "skipped.txt.part", "images.npy", "images.npy.part"),
+    *("run.json", "run.json.part", "config.yaml.part"),
+}
 """What a run leaves that is killed before it has a config, beside its lock."""
 
 
@@ -43,6 +49,7 @@ class RunFolder:
             path / "encoder.json",
             path / "skipped.txt",
         )
+        self.image_ids = path / "images.npy"
 
     def must_be_free(self) -> None:
         """Refuse a folder that holds something, or that cannot be made or written; leave no trace of having asked."""
@@ -121,6 +128,25 @@ class RunFolder:
     def update_status(self, **facts: Any) -> None:
         """Change some facts of how the run stands."""
         write_text(self.status, json.dumps({**self.read_status(), **facts}, indent=1))
+
+    def write_image_ids(self, ids: Tensor) -> None:
+        """Write which images the run is trained on, as sorted int64 digests (`Source.content_ids`); nothing if unknown."""
+        if len(ids):
+            file = io.BytesIO()
+            np.save(file, ids.sort().values.numpy())
+            write_bytes(self.image_ids, file.getvalue())
+
+    def read_image_ids(self) -> Tensor | None:
+        """(M,) int64: which images the run was trained on; None if unknown, as in runs of earlier versions."""
+        try:
+            return torch.from_numpy(np.load(self.image_ids, allow_pickle=False).astype(np.int64))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, EOFError) as error:
+            raise UserError(
+                f"cannot read {self.image_ids}, the list of pretraining images ({error}): restore the file, or remove "
+                "it (overlap with test images is then unknown)."
+            ) from error
 
     def identity(self) -> str:
         """A digest of settings and images, but not of where they are: runs that agree in it are the same run."""
