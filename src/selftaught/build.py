@@ -143,8 +143,8 @@ def load_encoder(folder: RunFolder) -> Encoder:
     return encoder.eval().to(memory_format=torch.channels_last)
 
 
-def load_pretraining(folder: RunFolder) -> Pretraining:
-    """A run as it stands: task, encoder and heads on the CPU, and the images it trained on."""
+def load_pretraining(folder: RunFolder) -> tuple[Pretraining, int]:
+    """The last checkpoint of a run: task, encoder and heads on the CPU, the images it trained on, and its step."""
     data, settings, labels = _begun(folder)
     found = build(data, settings, labels).pretraining
     saved = Checkpoints(folder.checkpoints, folder.identity()).load()
@@ -161,7 +161,7 @@ def load_pretraining(folder: RunFolder) -> Pretraining:
             f"a checkpoint must fit the run that it is of, found another in {folder.checkpoints}, or other images in "
             f"{found.source.name}: put back those of the run."
         ) from error
-    return found
+    return found, int(saved["step"])
 
 
 def unseen_source(folder: RunFolder) -> Source:

@@ -21,7 +21,7 @@ from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, pooled
 from selftaught.downstream.baselines import calibrate
 from selftaught.downstream.changes import CHANGES
-from selftaught.downstream.table import RECALIBRATED, mean_and_spread
+from selftaught.downstream.table import RECALIBRATED, mean_and_std
 from selftaught.errors import UserError
 
 IMAGES = 1000
@@ -195,7 +195,7 @@ def distances(images: Tensor, copies: Tensor) -> tuple[float, Tensor, Tensor]:
 
 
 def _row(key: tuple[str, str], trained: list[Found], untrained: list[Found]) -> Distances:
-    nearer, std = mean_and_spread([found[key][0] for found in trained])
-    random, random_std = mean_and_spread([found[key][0] for found in untrained])
+    nearer, std = mean_and_std([found[key][0] for found in trained])
+    random, random_std = mean_and_std([found[key][0] for found in untrained])
     _, own, others = trained[0][key]
     return Distances(*key, nearer, std, random, random_std, tuple(own.tolist()), tuple(others.tolist()))
