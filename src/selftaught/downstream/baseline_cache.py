@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,7 @@ def state_digest(module: nn.Module) -> str:
 
 
 def _write(path: Path, results: Mapping[str, ProbeResult]) -> None:
-    arrays: dict[str, np.ndarray] = {"layers": np.array(list(results))}
+    arrays: dict[str, Any] = {"layers": np.array(list(results))}
     for number, result in enumerate(results.values()):
         penalty = np.nan if result.penalty is None else result.penalty
         arrays[f"correct{number}"] = result.correct.numpy()

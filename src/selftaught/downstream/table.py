@@ -1,4 +1,4 @@
-"""The table of a probe: JSON for programs, lines for people, and the correctness of every image for later comparisons."""
+"""The table of a probe: JSON for programs, lines for people, and which test images were classified correctly."""
 
 import io
 import re

@@ -130,7 +130,7 @@ class RunFolder:
         write_text(self.status, json.dumps({**self.read_status(), **facts}, indent=1))
 
     def write_image_ids(self, ids: Tensor) -> None:
-        """Write which images the run is trained on, as sorted int64 digests (`Source.content_ids`); nothing if unknown."""
+        """Write which images the run is trained on: sorted `Source.content_ids`; nothing if they are unknown."""
         if len(ids):
             file = io.BytesIO()
             np.save(file, ids.sort().values.numpy())

@@ -49,9 +49,7 @@ class FastProbe(Probe):
         }
 
 
-def _fitted(
-    encoder: Encoder, train: Source, viewing: Viewing, seed: int, on_progress: OnProgress
-) -> dict[str, Linear]:
+def _fitted(encoder: Encoder, train: Source, viewing: Viewing, seed: int, on_progress: OnProgress) -> dict[str, Linear]:
     classes = len(require_labels(train))
     held = held_out(len(train), seed)
     ridges: dict[str, Ridge] = {}

@@ -88,9 +88,7 @@ class KNNProbe(Probe):
         return torch.cat(predicted)
 
 
-def _banks(
-    encoder: Encoder, train: Source, viewing: Viewing, seed: int, on_progress: OnProgress
-) -> dict[str, Bank]:
+def _banks(encoder: Encoder, train: Source, viewing: Viewing, seed: int, on_progress: OnProgress) -> dict[str, Bank]:
     held = held_out(len(train), seed)
     parts = []
     for features in layer_features(encoder, train, viewing):
