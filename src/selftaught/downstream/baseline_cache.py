@@ -5,6 +5,7 @@ and its hyperparameters, the preprocessing, the versions. A file that is missing
 again; a cache that cannot be written is no cache.
 """
 
+import io
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -98,7 +99,7 @@ def _write(path: Path, results: Mapping[str, ProbeResult]) -> None:
 
 def _read(path: Path) -> dict[str, ProbeResult] | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             results = {}
             for number, layer in enumerate(arrays["layers"].tolist()):
                 held, dimensions, penalty = arrays[f"numbers{number}"].tolist()

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from selftaught.figures.style import CHARACTER, FONT, MUTED, End, chart, label_ends, series, shown_name
 
 Probe = Mapping[str, Any]
-"""The content of a `probes/*.json`: `chance`, `pixels`, `layers` (each with `layer`, `accuracy`, `std`, `random`), ..."""
+"""A `probes/*.json`: `chance`, `pixels`, `layers` (each with `layer`, `accuracy`, `std`, `random`), ..."""
 
 LEVEL = 46
 """Characters of layer names, gaps included, that fit level under the axis."""
@@ -42,8 +42,9 @@ def layers(probes: Mapping[str, Probe]) -> Figure:
     """Draw accuracy over layers, for one run or several probed on the same data.
 
     Trained layers are solid, random weights of the same encoder dashed, both with bars of one standard deviation (over
-    probe seeds and over random initializations) where it is known; raw pixels and chance are dotted. One run is labelled by what its lines are, several by their names. Runs whose encoders have the
-    same layers share an axis of names; others are laid over each other by depth.
+    probe seeds and over random initializations) where it is known; raw pixels and chance are dotted. One run is labeled
+    by what its lines are, several by their names. Runs whose encoders have the same layers share an axis of names;
+    others are laid over each other by depth.
 
     Args:
         probes: the probe of each run, by the run's name; at least one, each with at least one layer.

@@ -35,12 +35,12 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
     Raises:
         UserError: if there is no run, one is no run folder or holds a file that cannot be read, or `out` is a folder.
     """
-    out, runs = Path(out), [Path(run) for run in runs]
+    out = Path(out)
     if out.is_dir():
         raise UserError(
             f"a report is one file, but {out} is a folder: name a file in it, such as {out / 'report.html'}."
         )
-    html = render(read_records(runs))
+    html = render(read_records([Path(run) for run in runs]))
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(html, encoding="utf-8", errors="replace")  # names of files need not be valid text
     return out

@@ -16,8 +16,8 @@ TOO_WIDE = 0.05
 class Verdict:
     """The numbers that decide, all accuracies as fractions of one; None where the probe does not have them.
 
-    Both layers were chosen by accuracy on held-out training images. A probe of an earlier version has no gain, since its
-    best layers were those with the best test accuracy.
+    Both layers were chosen by accuracy on held-out training images. A probe of an earlier version has no gain, since
+    its best layers were those with the best test accuracy.
     """
 
     data: str
