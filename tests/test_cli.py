@@ -143,7 +143,11 @@ def test_an_audit_of_a_photo_takes_other_crops_of_it(capsys, tmp_path):
     capsys.readouterr()
     assert main(["audit", str(out), "--images", "16", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
-    assert (table["data"], table["images"], table["seen"]) == ("photo.png", 16, 16)  # other crops, but of the same photo
+    assert (table["data"], table["images"], table["seen"]) == (
+        "photo.png",
+        16,
+        16,
+    )  # other crops, but of the same photo
 
 
 def test_an_audit_needs_a_checkpoint_and_a_task_with_a_chance_level(run, folder, capsys, tmp_path):

@@ -139,7 +139,9 @@ class RunFolder:
     def read_image_ids(self) -> Tensor | None:
         """(M,) int64: which images the run was trained on; None if unknown, as in runs of earlier versions."""
         try:
-            return torch.from_numpy(np.load(io.BytesIO(self.image_ids.read_bytes()), allow_pickle=False).astype(np.int64))
+            return torch.from_numpy(
+                np.load(io.BytesIO(self.image_ids.read_bytes()), allow_pickle=False).astype(np.int64)
+            )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, EOFError) as error:
