@@ -193,6 +193,7 @@ def test_paths_may_be_strings(run, images, tmp_path):
         lines.append(f"{name},{path.parent.name}")
     (listed := tmp_path / "labels.csv").write_text("\n".join(lines))
     assert run.probe(str(flat), labels=str(listed)).test == run.probe(flat, labels=listed).test == 10
+    assert len(selftaught.open_source(str(flat), labels=str(listed), split="test")) == 10
     run.invariance(str(flat), images=8)
     run.audit(str(flat), images=8)
     assert run.report(str(tmp_path / "one.html")).is_file()
