@@ -26,9 +26,10 @@ from torch import Tensor
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish, seconds_of
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
-from selftaught.downstream.fast import FAST_DIMENSIONS, fast, held_out
 from selftaught.downstream.features import Features, Viewing, layer_features
-from selftaught.downstream.linear import Ridge
+from selftaught.downstream.probes import FastProbe
+from selftaught.downstream.probes.base import held_out
+from selftaught.downstream.probes.ridge import Ridge
 from selftaught.encoders.convnet import ConvNet
 
 ITERATIONS = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
@@ -85,7 +86,7 @@ class Probes:
 
     def at_once(self, seed: int) -> None:
         """Every layer from one pass."""
-        found = fast(self.encoder(seed), self.train, self.test, self.viewing, seed, _silent)
+        found = FastProbe().evaluate(self.encoder(seed), self.train, self.test, self.viewing, seed, _silent)
         self._note("ours, every layer at once", fmean(reading.accuracy for reading in found.values()))
 
     def one_by_one(self, seed: int) -> None:
@@ -93,7 +94,7 @@ class Probes:
         whole = self.encoder(seed)
         found: dict[str, Any] = {}
         for layer in whole.layers:
-            found |= fast(OneLayer(whole, layer), self.train, self.test, self.viewing, seed, _silent)
+            found |= FastProbe().evaluate(OneLayer(whole, layer), self.train, self.test, self.viewing, seed, _silent)
         self._note("one run per layer", fmean(reading.accuracy for reading in found.values()))
 
     def matrices(self, seed: int) -> "Matrices":
@@ -128,7 +129,7 @@ class Probes:
         return {side: f"accuracy {fmean(found[-rounds:]):.3f}" for side, found in self.accuracies.items()}
 
 
-def _silent(doing: str, images: int) -> None:
+def _silent(phase: str, images: int) -> None:
     pass
 
 
@@ -208,7 +209,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="digits", help="labelled images: anything `selftaught probe --data` takes")
     parser.add_argument("--limit", type=int, help="take this many images of each part")
     parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
-    parser.add_argument("--dimensions", type=int, default=FAST_DIMENSIONS, help="of each layer against each other")
+    parser.add_argument("--dimensions", type=int, default=FastProbe.dimensions, help="of each layer against each other")
     parser.add_argument("--against", type=int, default=1024, help="dimensions against scikit-learn")
     given = parsed(parser, words, limit=60, dimensions=64, against=256)
     train, test = open_splits(given.data, limit=given.limit)

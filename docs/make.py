@@ -196,7 +196,7 @@ def draw(name: str, path: Path) -> None:
         made = pretrain(list(PHOTOS), task=name, out=Path(folder) / "run", device="cpu", **plain, **options)
         if not made.finished:
             sys.exit(f"{name} was stopped: no picture")
-        run = load_pretraining(made.folder)
+        run, _ = load_pretraining(made.folder)
     run.encoder.eval(), run.heads.eval()
     views = run.task.views(run.source.batch(torch.arange(SHOWN), torch.device("cpu")), torch.Generator().manual_seed(1))
     with torch.no_grad():

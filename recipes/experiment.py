@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import selftaught
-from selftaught.downstream.table import ProbeTable, from_json
 from selftaught.run import Run
 from selftaught.runs.log import read_log
 
@@ -66,23 +65,8 @@ class Experiment:
         if kept:
             found = json.loads(kept[0].read_text())
         else:
-            table = run.probe(self.probed or self.data, limit=self.limit, baselines=self._baselines(run))
-            found = table.to_json()
+            found = run.probe(self.probed or self.data, limit=self.limit).to_json()
         return {layer["layer"]: layer for layer in found["layers"]}
-
-    def _baselines(self, run: Run) -> ProbeTable | None:
-        """What random weights of the same encoder were found to be worth when another run was probed."""
-        untrained = _untrained(run)
-        for path in sorted(self.out.glob("*/probes/*-fast*.json")):
-            if _untrained(Run(path.parent.parent)) == untrained:
-                return from_json(json.loads(path.read_text()))
-        return None
-
-
-def _untrained(run: Run) -> tuple[object, ...]:
-    """All that an encoder is before it learns anything: its kind, and what it reads."""
-    kind = {**json.loads(run.folder.encoder.read_text()), "tiled": None}  # whatever it was shown
-    return kind, {name: value.tolist() for name, value in run.encoder.look.state_dict().items()}
 
 
 def logged(run: Run, name: str) -> float:

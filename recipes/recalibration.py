@@ -13,7 +13,7 @@ from pathlib import Path
 from recipes.experiment import interval, spread
 from selftaught.data import open_splits
 from selftaught.downstream.layers import probe_layers
-from selftaught.downstream.table import ProbeTable, from_json
+from selftaught.downstream.table import ProbeTable
 from selftaught.run import Run
 
 
@@ -28,23 +28,24 @@ def main() -> None:
     for path in given.runs:
         run = Run(path)
         (kept,) = path.glob("probes/*-fast*.json")
-        table = from_json(json.loads(kept.read_text()))
-        if not table.recalibrated:
+        probe = json.loads(kept.read_text())
+        if not probe["recalibrated"]:
             raise SystemExit(f"{path} was probed as it was trained: give runs of a task that shows tiles")
-        again = as_left(run, table, given.data, given.limit)
-        for row, other in zip(table.layers, again.layers, strict=True):
-            pairs.setdefault(row.layer, []).append((row.accuracy, other.accuracy))
+        again = as_left(run, given.data, given.limit)
+        for row, other in zip(probe["layers"], again.layers, strict=True):
+            pairs.setdefault(other.layer, []).append((row["accuracy"], other.accuracy))
     print("| | of whole images | as training left them | difference |\n|---|---|---|---|")
     for layer, found in pairs.items():
         whole, left = ([pair[side] for pair in found] for side in (0, 1))
         print(f"| {layer} | {spread(whole)} | {spread(left)} | {interval([a - b for a, b in found])} |")
 
 
-def as_left(run: Run, table: ProbeTable, data: str, limit: int | None) -> ProbeTable:
+def as_left(run: Run, data: str, limit: int | None) -> ProbeTable:
     """The run's probe once more, with the statistics that training left."""
     encoder, size = run.encoder, int(run.folder.read_config()["size"])
+    # Only the trained encoder is compared: one random initialization, and it need not be random.
     return probe_layers(
-        encoder, lambda _: encoder, *open_splits(data, side=size, limit=limit), size=size, baselines=table
+        encoder, lambda _: run.encoder, *open_splits(data, side=size, limit=limit), size=size, initializations=1
     )
 
 

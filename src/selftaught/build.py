@@ -164,8 +164,8 @@ def load_encoder(folder: RunFolder) -> Encoder:
     return encoder.eval().to(memory_format=torch.channels_last)
 
 
-def load_pretraining(folder: RunFolder, named: str | Path | None = None) -> Pretraining:
-    """The present state of a run: task, encoder and heads on the CPU, and the images it trained on.
+def load_pretraining(folder: RunFolder, named: str | Path | None = None) -> tuple[Pretraining, int]:
+    """The last checkpoint of a run: task, encoder and heads on the CPU, the images it trained on, and its step.
 
     Args:
         folder: the run.
@@ -187,7 +187,7 @@ def load_pretraining(folder: RunFolder, named: str | Path | None = None) -> Pret
             f"a checkpoint must fit the run that it is of, found another in {folder.checkpoints}, or other images in "
             f"{found.source.name}: put back those of the run."
         ) from error
-    return found
+    return found, int(saved["step"])
 
 
 def unseen_source(folder: RunFolder) -> Source:

@@ -92,20 +92,20 @@ def probe(
     /,
     *,
     data: Annotated[
-        str, Parameter(help="Labelled images: a folder with a subfolder per class, parquet, a known name.")
+        str, Parameter(help="Labeled images: a folder with one subfolder per class, parquet, a known name.")
     ],
-    seeds: Annotated[int, Parameter(help="Probes; the table says what their spread is over.")] = 1,
+    seeds: Annotated[int, Parameter(help="Number of probe seeds; reported as mean ± std.")] = 1,
     protocol: Annotated[
         Literal["fast", "paper", "knn"],
-        Parameter(help="fast: closed form. paper: SGD with augmentation, as the papers do. knn: nearest neighbours."),
+        Parameter(help="fast: closed form. paper: SGD with augmentation, as the papers do. knn: nearest neighbors."),
     ] = "fast",
     size: Annotated[int | None, Parameter(help="Side of the views in pixels; by default that of pretraining.")] = None,
-    limit: Annotated[int | None, Parameter(help="Take only this many images of each part.")] = None,
+    limit: Annotated[int | None, Parameter(help="Number of training images; all test images are used.")] = None,
     labels: Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     json_: Json = False,
 ) -> None:
-    """Ask every layer of a run what it learned, beside random weights, raw pixels and chance."""
+    """Probe every layer of a run, compared with random weights, raw pixels and chance."""
     from selftaught.downstream.table import render
     from selftaught.run import Run
 

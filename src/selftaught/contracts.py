@@ -70,6 +70,15 @@ class Source(ABC):
     side: int
     """Pixels along the stored square image: views up to this size are not magnified."""
 
+    @property
+    def content_ids(self) -> Tensor:
+        """(M,) int64 on the CPU: a 64-bit digest of each image that the source is made of, wherever it is stored.
+
+        Image i of the source is made from number i modulo M: itself where images are stored (M = N), its photo where
+        they are crops. Empty where the content is unknown.
+        """
+        return torch.empty(0, dtype=torch.int64)
+
     @abstractmethod
     def __len__(self) -> int: ...
 

@@ -161,6 +161,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
     )
     if built.skipped:
         write_text(folder.skipped, "".join(f"{name}: {reason}\n" for name, reason in built.skipped), folder.path)
+    folder.write_image_ids(source.content_ids)
     folder.update_status(
         status="running",
         began=datetime.now().astimezone().isoformat(timespec="seconds"),

@@ -1,26 +1,39 @@
-"""A run: the folder that a pretraining wrote, and what can be asked of it."""
+"""A run: the folder that a pretraining wrote, and what can be measured on it."""
 
-import re
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from selftaught.build import fresh_encoder, load_encoder, load_pretraining, open_unseen, unseen_source
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
-from selftaught.data.crops import Crops
+from selftaught.data.cache import cache_folder
 from selftaught.downstream.answers import AuditTable, best_layers
 from selftaught.downstream.audit import audit
 from selftaught.downstream.invariance import InvarianceTable, invariance
 from selftaught.downstream.layers import Protocol, probe_layers
+from selftaught.downstream.probes import Probe, make_probe, protocol_of
+from selftaught.downstream.results import file_stem
 from selftaught.downstream.table import ProbeTable
-from selftaught.errors import UserError, readable
+from selftaught.errors import UserError
 from selftaught.parts.heads import require_readable
-from selftaught.runs.atomic import write_text
+from selftaught.runs.atomic import write_bytes, write_text
 from selftaught.runs.folder import RunFolder
+from selftaught.runs.weights import weights_digest
 from selftaught.training.machine import keep_freed_memory
 from selftaught.training.plan import choose_device
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The encoder of a run, and what identifies its weights."""
+
+    encoder: Encoder
+    description: Mapping[str, Any]
+    """`encoder.json`."""
+    stamp: Mapping[str, object]
+    """`step` at which the weights were saved and a digest of the `weights`: part of every result."""
 
 
 class Run:
@@ -54,47 +67,60 @@ class Run:
         data: str | Path | tuple[Source, Source],
         *,
         seeds: int = 1,
-        protocol: Protocol = "fast",
+        protocol: Protocol | Probe = "fast",
         size: int | None = None,
         limit: int | None = None,
-        labels: Path | None = None,
-        baselines: ProbeTable | None = None,
+        labels: str | Path | None = None,
         device: str = "auto",
     ) -> ProbeTable:
-        """Ask every layer what it learned, beside random weights, raw pixels and chance.
+        """Probe every layer, compared with random weights, raw pixels and chance.
 
         Args:
-            data: labelled images: a name or path, or sources to teach and to judge the probe.
-            seeds: how many probes the spread is over.
-            protocol: "fast" (closed form), "paper" (SGD with augmentation) or "knn" (nearest neighbours).
+            data: labeled images: a name or path, or a training and a test source.
+            seeds: number of probe seeds; reported as mean ± standard deviation.
+            protocol: "fast" (closed form), "paper" (SGD with augmentation) or "knn" (nearest neighbors), or a probe.
             size: side of the views in pixels; by default that of pretraining.
-            limit: take only this many images of each part.
+            limit: number of training images; all test images are used.
             labels: CSV file with path and label.
-            baselines: an earlier table of the same encoder and images, see `probe_layers`.
             device: auto, cpu, cuda ...
 
         Returns:
-            The table, which is also written to `probes/` in the run.
+            The table, which is also written to `probes/` in the run, with the correctness of every test image.
         """
-        encoder, description, size = self._ready(size)
-        parts = data if isinstance(data, tuple) else open_splits(data, side=size, limit=limit, labels=labels)
-        train_part, test_part = parts
+        probe = make_probe(protocol) if isinstance(protocol, str) else protocol
+        loaded, size = self._load(size)
+        folder = self.folder.prepare_results(self.folder.probes)
+        if isinstance(data, tuple):
+            train, test = data
+        else:
+            listed = None if labels is None else Path(labels)
+            train, test = open_splits(data, side=round(probe.zoom * size), limit=limit, labels=listed)
         table = probe_layers(
-            encoder,
-            _fresh(encoder, description),
-            train_part,
-            test_part,
+            loaded.encoder,
+            _fresh(loaded),
+            train,
+            test,
             size=size,
             seeds=seeds,
-            protocol=protocol,
+            protocol=probe,
             device=choose_device(device),
-            recalibrate=bool(description.get("tiled")),
-            baselines=baselines,
+            recalibrate=bool(loaded.description.get("tiled")),
+            pretraining_ids=self.folder.read_image_ids(),
+            cache=cache_folder() / "baselines",
+            encoder_setting={name: loaded.description[name] for name in ("name", "options", "size")},
         )
-        # Where pretraining had labels, or parts that come apart, its own part is in the name of its source.
-        table = replace(table, seen=_place(test_part.name) == _place(str(self.folder.read_status().get("source"))))
-        fewer = f"-{limit}" if limit else ""  # a table of its own: what do few labels do?
-        self.folder.write_result(self.folder.probes / f"{_stem(table.data)}-{protocol}{fewer}.json", table.to_json())
+        details = "-".join([protocol_of(probe), *([str(limit)] if limit else [])])
+        setting = {
+            "images": [train.fingerprint, test.fingerprint],
+            "probe": repr(probe),
+            **{name: getattr(table, name) for name in ("size", "seeds", "initializations", "pooling", "dimensions")},
+            "limit": limit,
+        }
+        path = folder / f"{file_stem(table.data, details, setting)}.json"
+        assert table.correctness is not None
+        write_bytes(path.with_suffix(".npz"), table.correctness.npz(), self.path)
+        result = {**table.to_json(), "correctness": path.with_suffix(".npz").name}
+        self.folder.write_result(path, {**result, **loaded.stamp})
         return table
 
     def invariance(
@@ -106,12 +132,12 @@ class Run:
         size: int | None = None,
         device: str = "auto",
     ) -> InvarianceTable:
-        """Ask every layer which changes of an image it sees past, beside random weights.
+        """Measure which transformations each layer is invariant to, compared with random weights.
 
         Args:
-            data: images, labelled or not: a name or path (the test part is taken, where there is one), or a source.
-            images: how many are asked.
-            seeds: each draws other changes and other random weights.
+            data: images, labeled or not: a name or path (its test part, where there is one), or a source.
+            images: number of images.
+            seeds: number of seeds; each draws other transformations and other random weights.
             size: side of the views in pixels; by default that of pretraining.
             device: auto, cpu, cuda ...
 
@@ -121,21 +147,24 @@ class Run:
         from selftaught.figures import invariance as drawn
         from selftaught.figures import svg
 
-        encoder, description, size = self._ready(size)
+        loaded, size = self._load(size)
         if images < 2:
-            raise UserError(f"--images must be at least 2, found {images}: give a larger one.")
+            raise UserError(f"--images must be at least 2, got {images}.")
+        folder = self.folder.prepare_results(self.folder.invariances)
+        source = data if isinstance(data, Source) else open_unseen(data, size, images)
         table = invariance(
-            encoder,
-            _fresh(encoder, description),
-            data if isinstance(data, Source) else open_unseen(data, size, images),
+            loaded.encoder,
+            _fresh(loaded),
+            source,
             size=size,
             images=images,
             seeds=seeds,
             device=choose_device(device),
-            recalibrate=bool(description.get("tiled")),
+            recalibrate=bool(loaded.description.get("tiled")),
         )
-        path = self.folder.invariances / f"{_stem(table.data)}.json"
-        self.folder.write_result(path, table.to_json())
+        setting = {"images": source.fingerprint, "count": images, "seeds": seeds, "size": size}
+        path = folder / f"{file_stem(table.data, '', setting)}.json"
+        self.folder.write_result(path, {**table.to_json(), **loaded.stamp})
         write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())), self.path)
         return table
 
@@ -147,13 +176,13 @@ class Run:
         seeds: int = 1,
         device: str = "auto",
     ) -> AuditTable:
-        """Ask the pretext task again with cues removed, planted and guarded against: is it solved by shortcuts?
+        """Measure the pretext accuracy with cues removed, planted and guarded against: is the task solved by shortcuts?
 
         Args:
-            data: images, labelled or not: a name or path (the test part is taken, where there is one), or a source; by
-                default the test part of the run's own, or other crops of its photos.
-            images: how many are asked.
-            seeds: how often each is asked, every time in other views.
+            data: images, labeled or not: a name or path (its test part, where there is one), or a source; by default
+                the test part of the pretraining images, or other crops of the pretraining photos.
+            images: number of images.
+            seeds: number of times that each image is shown, every time in other views.
             device: auto, cpu, cuda ...
 
         Returns:
@@ -163,11 +192,12 @@ class Run:
         from selftaught.figures import svg
 
         keep_freed_memory()
-        run = load_pretraining(self.folder, data if isinstance(data, str | Path) else None)
+        folder = self.folder.prepare_results(self.folder.audits)
+        run, step = load_pretraining(self.folder, data if isinstance(data, str | Path) else None)
+        stamp = _stamp(step, run.encoder)
         if run.task.remembers and data is not None:
             raise UserError(
-                f"{type(run.task).__name__} knows the images of its pretraining and no others, found other --data: "
-                "leave it out."
+                f"{type(run.task).__name__} knows the images of its pretraining and no others: leave --data out."
             )
         if run.task.remembers:
             source = run.source
@@ -176,63 +206,64 @@ class Run:
         else:
             source = data if isinstance(data, Source) else open_unseen(data, run.source.side, images)
         table = audit(
-            run.task, run.encoder, run.heads, source, images=images, seeds=seeds, device=choose_device(device)
+            run.task,
+            run.encoder,
+            run.heads,
+            source,
+            images=images,
+            seeds=seeds,
+            device=choose_device(device),
+            pretraining_ids=self.folder.read_image_ids(),
         )
-        # By name too: a part of the images, or those of another size, have a fingerprint of their own. Crops of photos
-        # are others with every seed, whatever their name.
-        same = not isinstance(source, Crops) and _place(source.name) == _place(run.source.name)
-        seen = same or source.fingerprint == run.source.fingerprint
-        table = replace(table, seen=seen, probes=best_layers(self._probes()))
-        path = self.folder.audits / f"{_stem(table.data)}.json"
-        self.folder.write_result(path, table.to_json())
+        table = replace(table, probes=best_layers(self._probes(stamp)))
+        setting = {"images": source.fingerprint, "count": images, "seeds": seeds, "side": source.side}
+        path = folder / f"{file_stem(table.data, '', setting)}.json"
+        self.folder.write_result(path, {**table.to_json(), **stamp})
         write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())), self.path)
         return table
 
-    def _probes(self) -> list[dict[str, Any]]:
-        """The complete probes of the encoder in its present state."""
-        step = self.folder.read_status().get("step")
-        return [
-            probe
-            for probe in self.folder.read_probes()
-            if probe.get("step") == step
-            and all(layer.get(name) is not None for layer in probe["layers"] for name in ("accuracy", "random"))
-            and {"data", "protocol"} <= probe.keys()
-        ]
-
-    def _ready(self, size: int | None) -> tuple[Encoder, dict[str, Any], int]:
-        """The encoder, what it is, and the side of the views it is asked about: that of pretraining unless given."""
-        keep_freed_memory()
-        encoder, description = self.encoder, self.folder.read_description()
-        side = int(description["size"]) if size is None else size
-        require_readable(encoder, side, "view")
-        return encoder, description, side
-
-    def report(self, out: Path | None = None) -> Path:
-        """Write the run as one self-contained page; returns where it is."""
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write the run as one self-contained page; returns its path."""
         from selftaught.report import write_report
 
-        return write_report([self.path], out or self.folder.report)
+        return write_report([self.path], Path(out) if out is not None else self.folder.report)
+
+    def _probes(self, stamp: Mapping[str, object]) -> list[dict[str, Any]]:
+        """The results of probes of these weights; those of earlier versions are told by their step."""
+        return [
+            result
+            for result in self.folder.read_probes()
+            if result.get("step") == stamp["step"] and result.get("weights") in (None, stamp["weights"])
+        ]
+
+    def _load(self, size: int | None) -> tuple[_Loaded, int]:
+        """The encoder with its stamp, and the side of the views: that of pretraining unless given."""
+        keep_freed_memory()
+        step = self._step()
+        while True:  # a run that is resumed meanwhile may save other weights between two reads
+            encoder, description = self.encoder, self.folder.read_description()
+            step, before = self._step(), step
+            if step == before:
+                break
+        side = int(description["size"]) if size is None else size
+        require_readable(encoder, side, "view")
+        return _Loaded(encoder, description, _stamp(step, encoder)), side
+
+    def _step(self) -> object:
+        return self.folder.read_status().get("step")
 
 
-def _fresh(encoder: Encoder, description: dict[str, Any]) -> Callable[[int], Encoder]:
+def _stamp(step: object, encoder: Encoder) -> dict[str, object]:
+    """What identifies the weights that a result is about."""
+    return {"step": step, "weights": weights_digest(encoder.state_dict())}
+
+
+def _fresh(loaded: _Loaded) -> Callable[[int], Encoder]:
     """Seed -> the same encoder with random weights."""
 
     def fresh(seed: int) -> Encoder:
-        made = fresh_encoder(description, seed)
-        made.look.load_state_dict(encoder.look.state_dict())  # a palette is what it reads, not what it learned
+        made = fresh_encoder(dict(loaded.description), seed)
+        made.look.load_state_dict(loaded.encoder.look.state_dict())  # a palette is preprocessing, not learned features
         return made
 
     return fresh
-
-
-def _place(name: str) -> str:
-    """Where images come from, by the name of their source, be it that of the test part.
-
-    The part that pretraining had stays in the name, so that two names are alike where it had everything.
-    """
-    return readable(str(Path(re.sub(r" \(test[^()]*\)$", "", name)).absolute()))  # as the status of a run is read
-
-
-def _stem(data: str) -> str:
-    """What files about some images are called."""
-    return re.sub(r"\W+", "-", Path(data).name).strip("-") or "images"

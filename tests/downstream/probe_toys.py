@@ -23,6 +23,11 @@ class Given(Source):
 
     def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...] | None = ("a", "b")) -> None:
         self.images, self.labels, self.classes, self.side = images, labels, classes, images.shape[-1]
+        self.ids = torch.empty(0, dtype=torch.int64)
+
+    @property
+    def content_ids(self) -> Tensor:
+        return self.ids
 
     def __len__(self) -> int:
         return len(self.images)

@@ -4,21 +4,26 @@ import pytest
 import torch
 from probe_toys import Given, Plain, half_red, noise
 
-from selftaught.downstream.fast import fast, held_out
 from selftaught.downstream.features import Viewing
+from selftaught.downstream.probes import FastProbe
+from selftaught.downstream.probes.base import held_out
 from selftaught.errors import UserError
 
 VIEWING = Viewing(4, torch.device("cpu"))
 
 
-def quiet(doing, images):
+def quiet(phase, images):
     pass
 
 
+def fast(*arguments):
+    return FastProbe().evaluate(*arguments)
+
+
 def test_what_a_hyperplane_parts_is_read_without_error():
-    readings = fast(Plain(), half_red(400, seed=0), half_red(200, seed=1), VIEWING, 0, quiet)
-    assert {name: reading.accuracy for name, reading in readings.items()} == {"image": 1.0, "mean": 1.0}
-    assert [reading.dimensions for reading in readings.values()] == [48, 3]
+    results = fast(Plain(), half_red(400, seed=0), half_red(200, seed=1), VIEWING, 0, quiet)
+    assert {name: result.accuracy for name, result in results.items()} == {"image": 1.0, "mean": 1.0}
+    assert [result.dimensions for result in results.values()] == [48, 3]
 
 
 def test_noise_is_read_at_chance():
@@ -38,10 +43,13 @@ def test_test_images_choose_nothing():
         assert first[name].accuracy > 0.6
 
 
-def test_readings_do_not_depend_on_the_batch_size():
+def test_results_do_not_depend_on_the_batch_size():
     train, test = noise(100, seed=0), noise(100, seed=1)
     small = Viewing(4, torch.device("cpu"), batch_size=7, rows=20)
-    assert fast(Plain(), train, test, VIEWING, 0, quiet) == fast(Plain(), train, test, small, 0, quiet)
+    whole, parts = (fast(Plain(), train, test, viewing, 0, quiet) for viewing in (VIEWING, small))
+    for name in whole:
+        assert whole[name].correct.equal(parts[name].correct)
+        assert (whole[name].held_out, whole[name].penalty) == (parts[name].held_out, parts[name].penalty)
 
 
 def test_held_out_is_a_tenth_by_seed():
@@ -53,8 +61,8 @@ def test_held_out_is_a_tenth_by_seed():
 def test_too_few_labels_are_told():
     train, test = half_red(100, seed=0), half_red(100, seed=1)
     train.labels[~held_out(100, 0)] = -1
-    with pytest.raises(UserError, match="found 10 in given"):
+    with pytest.raises(UserError, match="at least 10 labeled training images, but given has 10"):
         fast(Plain(), train, test, VIEWING, 0, quiet)
     test.labels[:] = -1
-    with pytest.raises(UserError, match="test images with labels, found none"):
+    with pytest.raises(UserError, match="labeled test images, but given has none"):
         fast(Plain(), half_red(100, seed=0), test, VIEWING, 0, quiet)

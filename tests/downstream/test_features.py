@@ -66,13 +66,13 @@ def test_unlabelled_images_are_left_out():
 def test_features_that_are_not_finite_are_the_encoders_fault():
     source = half_red(10, seed=0)
     source.images[3] = torch.nan
-    with pytest.raises(UserError, match="found infinity or NaN in image"):
+    with pytest.raises(UserError, match="layer image contain infinity or NaN"):
         list(layer_features(Plain(), source, Viewing(4, CPU)))
 
 
 def test_missing_labels_and_a_single_class_are_told():
     images = torch.rand(4, 3, 4, 4)
-    with pytest.raises(UserError, match="found none in given: give --data a folder"):
+    with pytest.raises(UserError, match="given has none: give --data a folder"):
         list(layer_features(Plain(), Given(images, torch.zeros(4), None), Viewing(4, CPU)))
-    with pytest.raises(UserError, match="two classes or more, found 1"):
+    with pytest.raises(UserError, match="at least 2 classes, but given has 1"):
         list(layer_features(Plain(), Given(images, torch.zeros(4), ("a",)), Viewing(4, CPU)))

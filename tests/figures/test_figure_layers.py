@@ -29,7 +29,7 @@ def test_one_run_beside_its_baselines() -> None:
     np.testing.assert_allclose(bars, [[[0, 0.49], [0, 0.51]], [[1, 0.69], [1, 0.71]], [[2, 0.59], [2, 0.61]]])
     assert [label.get_text() for label in axes.get_xticklabels()] == ["layer1", "layer2", "layer3"]
     assert {text.get_text() for text in axes.texts} == {"trained", "random weights", "raw pixels", "chance"}
-    assert axes.get_ylabel() == "accuracy (fraction right)"
+    assert axes.get_ylabel() == "top-1 accuracy"
     assert axes.get_xlabel() == "layer, from first to last"
 
 

@@ -23,13 +23,13 @@ def test_every_run_and_probe_has_its_row(tmp_path: Path) -> None:
         "best layer": "layer3",
         "accuracy": "0.723 ± 0.003",
         "random": "0.563",
-        "gain": "+0.160",
+        "gain": "+0.160 ± 0.010",
         "pixels": "0.402",
         "chance": "0.100",
         "minutes": "5.0",
         "images seen": "614,400",
     }
-    assert (second["probed on"], second["gain"]) == ("flowers", "+0.100")
+    assert (second["probed on"], second["gain"]) == ("flowers", "+0.100 ± 0.010")
     assert third["pretext task"] == "jigsaw on convnet"
     assert {third[name] for name in ("probed on", "best layer", "accuracy", "random", "gain")} == {"n.a."}
 
@@ -38,13 +38,31 @@ def test_probes_of_the_same_images_are_told_apart(tmp_path: Path) -> None:
     few = {**GOOD, "protocol": "knn", "train": 5000}
     run = fake_run(tmp_path / "rot", probes=[{**GOOD, "train": 50_000}, few])
     cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
-    assert [cell["probed on"] for cell in cells] == ["cifar10 by fast of 50,000", "cifar10 by knn of 5,000"]
+    assert [cell["probed on"] for cell in cells] == [
+        "cifar10 (fast, 50,000 labels)",
+        "cifar10 (knn, 5,000 labels)",
+    ]
+
+
+def test_probes_at_another_size_are_told_apart(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot", probes=[{**GOOD, "size": 32}, {**GOOD, "size": 64}])
+    cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
+    assert [cell["probed on"] for cell in cells] == [
+        "cifar10 (fast, 50,000 labels, size 32)",
+        "cifar10 (fast, 50,000 labels, size 64)",
+    ]
+
+
+def test_digits_follow_the_number_of_test_images(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot", probes=[{**GOOD, "test": 300}])
+    cells = dict(zip(COLUMNS, rows(read_records([run]))[0].cells(), strict=True))
+    assert (cells["accuracy"], cells["gain"], cells["chance"]) == ("0.72 ± 0.00", "+0.16 ± 0.01", "0.10")
 
 
 def test_the_terminal_shows_the_same_and_reads_no_markup(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "[red]rot[")
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
-    console.print(compare([run]))
+    console.print(compare([str(run)]))
     text = console.export_text()
     for cell in rows(read_records([run]))[0].cells():
         assert cell in text

@@ -94,7 +94,8 @@ def test_the_numbers_are_those_of_the_probe(tmp_path: Path) -> None:
     assert [row[0] for row in body] == list(LAYERS)
     for row, layer in zip(body, GOOD["layers"], strict=True):
         accuracy, random = layer["accuracy"], layer["random"]
-        expected = [f"{accuracy:.3f} ± 0.003", f"{random:.3f} ± 0.005", f"{accuracy - random:+.3f}", "10"]
+        trained = [f"{accuracy:.3f} ± 0.003", f"{accuracy:.3f}"]
+        expected = [*trained, f"{random:.3f} ± 0.005", f"{accuracy - random:+.3f}", "10"]
         assert row[1:] == expected
     assert GOOD["spread"] in page.text
     assert "test images 10,000" in page.text
@@ -105,7 +106,7 @@ def test_one_run_is_told_from_title_to_command(tmp_path: Path) -> None:
     page = report(tmp_path, run)
     for words in (
         "rotation on convnet from cifar10 (train)",
-        "Pretraining helped, by 0.160", "What every layer learned", "614,400",
+        "Pretraining helped: +0.160", "What every layer learned", "614,400",
         "What the encoder was asked", "What the first layer looks for", "broken.png: truncated", "2 cores of a CPU",
         f"selftaught pretrain --config {run / 'config.yaml'} --out {run}-again", "widths:", "torch 2.15.0",
     ):  # fmt: skip
@@ -117,9 +118,21 @@ def test_one_run_is_told_from_title_to_command(tmp_path: Path) -> None:
 def test_the_verdict_turns_when_random_weights_are_better(tmp_path: Path) -> None:
     worse = fake_run(tmp_path / "worse", probes=[probe([0.4] * 4, [0.6] * 4)])
     page = report(tmp_path, worse)
-    assert "Pretraining did not help" in page.text
+    assert "Pretraining hurt" in page.text
     assert "Pretraining helped" not in page.text
     assert 'class="verdict hurt"' in page.html
+
+
+def test_overlap_with_pretraining_is_a_number_or_unknown(tmp_path: Path) -> None:
+    said = {
+        812: "Warning: 812 of 10,000 test images were part of the (unlabeled) pretraining set.",
+        None: "It is unknown whether the test images were part of",
+        True: "It is unknown whether the test images were part of",  # guessed by an earlier version
+    }
+    for number, (seen, words) in enumerate(said.items()):
+        page = report(tmp_path, fake_run(tmp_path / str(number), probes=[{**GOOD, "seen": seen}]))
+        assert words in page.text
+    assert "part of the (unlabeled)" not in report(tmp_path, fake_run(tmp_path / "none")).text
 
 
 def test_several_runs_are_laid_side_by_side(tmp_path: Path) -> None:

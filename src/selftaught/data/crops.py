@@ -20,7 +20,7 @@ from torch import Tensor
 from selftaught.augment.color import color_matrices, recolor
 from selftaught.augment.warp import Pyramid, affine, moved, require_shares
 from selftaught.contracts import Batch, Source
-from selftaught.data.stored import free_memory
+from selftaught.data.stored import free_memory, pixel_ids
 from selftaught.errors import UserError
 
 
@@ -93,6 +93,11 @@ class Crops(Source):
             digest.update(photo.contiguous().numpy().tobytes())
         self.fingerprint = digest.hexdigest()
         self._pyramids: dict[torch.device, list[Pyramid]] = {}
+
+    @property
+    def content_ids(self) -> Tensor:
+        """See `Source`; digests of the photos."""
+        return pixel_ids(photo.numpy() for photo in self.photos)
 
     def __len__(self) -> int:
         return self.count

@@ -41,7 +41,7 @@ def open_source(
     split: Split = "train",
     limit: int | None = None,
     seed: int = 0,
-    labels: Path | None = None,
+    labels: str | Path | None = None,
     unlabelled: bool = False,
     cache: Path | None = None,
     download: bool = True,
@@ -76,7 +76,7 @@ def open_splits(
     side: int | None = None,
     limit: int | None = None,
     seed: int = 0,
-    labels: Path | None = None,
+    labels: str | Path | None = None,
     cache: Path | None = None,
 ) -> tuple[Stored, Stored]:
     """Open the train and the test part of a source; arguments as for `open_source`, `limit` for each of them."""
@@ -93,7 +93,7 @@ class _Wish:
     side: int | None
     limit: int | None
     seed: int
-    labels: Path | None
+    labels: str | Path | None
     cache: Path | None
     unlabelled: bool = False
     download: bool = True
@@ -110,7 +110,7 @@ def _readers(spec: Spec, wish: _Wish) -> dict[str, Reader]:
         splits["test"] = splits["validation"]
     if not {"train", "test"} <= set(splits):
         splits = {"all": splits["all"]}
-    return relabelled(splits, wish.labels) if wish.labels else splits
+    return relabelled(splits, Path(wish.labels)) if wish.labels else splits
 
 
 def _found(spec: Spec, cache: Path | None, download: bool = True) -> dict[str, Reader]:

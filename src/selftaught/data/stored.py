@@ -7,7 +7,7 @@ memory map batch by batch, in the order of the file, and copied from pinned memo
 import hashlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -122,6 +122,11 @@ class Stored(Source):
             digest.update(b"none" if part is None else part.numpy().tobytes())
         self.fingerprint = digest.hexdigest()
 
+    @property
+    def content_ids(self) -> Tensor:
+        """See `Source`; digests of the stored pixels."""
+        return pixel_ids(self._pixels.stored[row] for row in self._rows.numpy())
+
     def __len__(self) -> int:
         return len(self._rows)
 
@@ -142,6 +147,12 @@ class Stored(Source):
         labels = None if self.labels is None else self.labels[indices]
         rows = self._rows[indices]
         return Stored(name or self.name, self._pixels, rows, labels, self.classes, self._key, self.skipped)
+
+
+def pixel_ids(images: Iterable[NDArray[np.uint8]]) -> Tensor:
+    """(M,) int64: a digest of the pixels of each image."""
+    digests = b"".join(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in images)
+    return torch.from_numpy(np.frombuffer(digests, dtype=np.int64).copy())
 
 
 def free_memory(device: torch.device) -> int:

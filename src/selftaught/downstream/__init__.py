@@ -1,10 +1,10 @@
-"""Everything that is done with a trained encoder: probes of its layers, beside honest baselines.
+"""Everything that is done with a trained encoder: probes of its layers, with baselines; invariance; shortcut audits.
 
 Knows encoders and sources, and no task.
 """
 
 from selftaught.downstream.layers import probe_layers
-from selftaught.downstream.paper import Recipe
+from selftaught.downstream.probes import PROBES, FastProbe, KNNProbe, PaperProbe, Probe
 from selftaught.downstream.table import ProbeTable, render
 
-__all__ = ["ProbeTable", "Recipe", "probe_layers", "render"]
+__all__ = ["PROBES", "FastProbe", "KNNProbe", "PaperProbe", "Probe", "ProbeTable", "probe_layers", "render"]

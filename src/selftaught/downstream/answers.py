@@ -6,6 +6,8 @@ from typing import Any, Literal
 
 from rich.table import Table
 
+from selftaught.downstream.overlap import seen_warning
+
 MINOR = 0.02
 """Differences smaller than this are called small, however sure they are."""
 TRAINED = "as trained"
@@ -89,10 +91,10 @@ class AuditTable:
     seeds: int
     answers: tuple[Answer, ...]
     """The first is that without any change."""
-    seen: bool = False
-    """Whether pretraining saw these very images."""
+    seen: int | None = None
+    """How many of the images were part of pretraining; None if unknown."""
     probes: tuple[str, ...] = ()
-    """The best layer of each probe that the run has, in words."""
+    """One sentence for each probe of the run, see `best_layers`."""
 
     def to_json(self) -> dict[str, object]:
         """Plain values; `audit/*.json` holds this object and `--json` prints it."""
@@ -118,7 +120,7 @@ def render(table: AuditTable) -> Table:
         f"Chance {table.chance:.3f}. ±: 95 % interval of the difference between the same images in the same views.",
         f"Read: {', '.join(sure) or 'none of the cues that were offered'}.",
         *([f"Read, or content that went with it: {', '.join(perhaps)}."] if perhaps else []),
-        *(["These images were seen in pretraining."] if table.seen else []),
+        *([warning] if (warning := seen_warning(table.seen, table.images, "images")) else []),
         *table.probes,
     ]
     out = Table(
@@ -147,13 +149,18 @@ def _group(kind: Kind) -> str:
 
 
 def best_layers(probes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """What each probe of a run (`probes/*.json`) read best, in words: a pretext task is solved for its sake."""
-    said = []
+    """One sentence for each probe of a run (`probes/*.json`): the accuracy of its best layer, and of random weights.
+
+    Results of earlier versions are left out: their best layers were chosen on the test images.
+    """
+    sentences = []
     for probe in probes:
-        best = max(probe["layers"], key=lambda row: row["accuracy"])
-        random = max(row["random"] for row in probe["layers"])
-        said.append(
-            f"Its best layer read {best['accuracy']:.3f} of {probe['data']} rightly ({best['layer']}, "
-            f"{probe['protocol']} probe; the best with random weights {random:.3f})."
+        if not (gain := probe.get("gain")):
+            continue
+        rows = {row["layer"]: row for row in probe["layers"]}
+        sentences.append(
+            f"On {probe['data']}, the best layer ({gain['layer']}) reaches {rows[gain['layer']]['accuracy']:.3f} top-1 "
+            f"accuracy ({probe['protocol']} probe); random weights reach {rows[gain['random_layer']]['random']:.3f} "
+            f"({gain['random_layer']})."
         )
-    return tuple(said)
+    return tuple(sentences)

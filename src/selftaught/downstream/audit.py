@@ -22,6 +22,7 @@ from selftaught.augment.warp import identity, resample
 from selftaught.contracts import Batch, Encoder, Source, Task
 from selftaught.data.progress import Meter
 from selftaught.downstream.answers import TRAINED, Answer, AuditTable, Kind
+from selftaught.downstream.overlap import count_seen
 from selftaught.errors import UserError
 
 IMAGES = 1000
@@ -60,6 +61,7 @@ def audit(
     images: int = IMAGES,
     seeds: int = 1,
     device: torch.device | None = None,
+    pretraining_ids: Tensor | None = None,
 ) -> AuditTable:
     """Ask a trained net its pretext question again, with cues removed, planted and guarded against.
 
@@ -71,6 +73,7 @@ def audit(
         images: how many are asked, evenly spread over the source.
         seeds: how often each is asked, every time in other views; answers are averaged before intervals are taken.
         device: where to compute; the CPU where None.
+        pretraining_ids: (M,) int64, `Source.content_ids` of the pretraining images; None if unknown.
 
     Raises:
         UserError: the task logs nothing with a chance level, or there are too few images for an interval.
@@ -109,6 +112,7 @@ def audit(
         images=groups.numel(),
         seeds=seeds,
         answers=tuple(_answer(name, kind, said, answers, to) for name, (kind, said, _, _, to) in asked.items()),
+        seen=count_seen(source, groups.flatten(), pretraining_ids),
     )
 
 

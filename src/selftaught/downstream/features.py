@@ -1,4 +1,4 @@
-"""What every layer of an encoder says of every image, in one pass.
+"""The features of every layer of an encoder for every image, in one pass.
 
 Maps are pooled on a g x g grid to about as many numbers at every layer (Zhang et al. 2016), so that a layer is not
 better read only because its map is larger. Images without a label (below 0) are left out.
@@ -16,7 +16,7 @@ from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, pooled
 from selftaught.errors import UserError
 
-Kind = Literal["max", "average"]
+Pooling = Literal["max", "average"]
 
 DIMENSIONS = 9600
 """With this every layer of AlexNet gets the size that the papers give it: 9600, 9216, 9600, 9600, 9216."""
@@ -47,7 +47,7 @@ def grid(channels: int, side: int, dimensions: int = DIMENSIONS) -> int:
     return g
 
 
-def pool(feature: Tensor, dimensions: int = DIMENSIONS, kind: Kind = "average") -> Tensor:
+def pool(feature: Tensor, dimensions: int = DIMENSIONS, kind: Pooling = "average") -> Tensor:
     """Shrink a feature to at most `dimensions` numbers, unless it has more channels than that.
 
     Args:
@@ -69,13 +69,13 @@ def pool(feature: Tensor, dimensions: int = DIMENSIONS, kind: Kind = "average") 
 
 @dataclass(frozen=True)
 class Viewing:
-    """How images are shown to an encoder and how its features are pooled."""
+    """Size of the views, device, and pooling of the features."""
 
     size: int
     """Side of the views in pixels."""
     device: torch.device
     dimensions: int = DIMENSIONS
-    kind: Kind = "average"
+    pooling: Pooling = "average"
     batch_size: int = 256
     """Images that the encoder sees at a time."""
     rows: int = 2048
@@ -99,7 +99,7 @@ def layer_features(encoder: Encoder, source: Source, viewing: Viewing) -> Iterat
     for batch in source.batches(min(viewing.batch_size, viewing.rows), viewing.device):
         with torch.inference_mode():
             seen = encoder.features(encoder.look(batch.warp(identity(len(batch)), viewing.size)))
-            layers = {name: pool(feature, viewing.dimensions, viewing.kind) for name, feature in seen.items()}
+            layers = {name: pool(feature, viewing.dimensions, viewing.pooling) for name, feature in seen.items()}
         features = Features(layers, batch.index.cpu(), batch.targets["label"])
         if waiting and sum(len(part.index) for part in waiting) + len(batch) > viewing.rows:
             yield _joined(waiting)
@@ -114,8 +114,8 @@ def _joined(parts: list[Features]) -> Features:
     for name, x in layers.items():
         if not x.sum().isfinite():
             raise UserError(
-                f"features must be finite, found infinity or NaN in {name}: "
-                "the encoder's training has diverged, train it again with a lower learning rate."
+                f"the features of layer {name} contain infinity or NaN: the training of the encoder diverged; "
+                "pretrain again with a lower --learning-rate."
             )
     return Features(layers, torch.cat([part.index for part in parts]), torch.cat([part.labels for part in parts]))
 
@@ -128,23 +128,12 @@ def require_labels(source: Source) -> tuple[str, ...]:
     """
     if source.classes is None or "label" not in source.targets:
         raise UserError(
-            f"a probe needs labels, found none in {source.name}: "
+            f"a probe needs labels, but {source.name} has none: "
             "give --data a folder with one subfolder per class, or the labels with --labels file.csv."
         )
     if len(source.classes) < 2:
         raise UserError(
-            f"a probe needs two classes or more, found {len(source.classes)} in {source.name}: "
+            f"a probe needs at least 2 classes, but {source.name} has {len(source.classes)}: "
             "give --data images of several classes."
         )
     return source.classes
-
-
-def require_some(count: int, test: Source) -> int:
-    """The number of labelled test images.
-
-    Raises:
-        UserError: it is 0.
-    """
-    if not count:
-        raise UserError(f"a probe needs test images with labels, found none in {test.name}: give it labels.")
-    return count

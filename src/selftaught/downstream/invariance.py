@@ -21,11 +21,13 @@ from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, pooled
 from selftaught.downstream.baselines import calibrate
 from selftaught.downstream.changes import CHANGES
-from selftaught.downstream.table import RECALIBRATED, mean_and_spread
+from selftaught.downstream.table import RECALIBRATED, mean_and_std
 from selftaught.errors import UserError
 
+INITIALIZATIONS = 3
+"""Random initializations that are measured; their mean is the baseline."""
 IMAGES = 1000
-"""Images that are asked: every image is one draw, so a share near a half is known to within three hundredths."""
+"""Images that are measured: every image is one draw, so a share near a half is known to within three hundredths."""
 BINS = 40
 """Of the histograms, over distances from 0 to 2."""
 
@@ -41,8 +43,9 @@ class Distances:
     copy is always the nearest (invariant), 0.5 where it is like any other image, more where farther (covariant)."""
     std: float | None
     random: float
-    """The same with random weights."""
+    """The same with random weights, mean over the initializations."""
     random_std: float | None
+    """Over the initializations."""
     own: tuple[int, ...]
     """How many images have their copy at 0 to 2 / BINS, ... (first seed)."""
     others: tuple[int, ...]
@@ -60,6 +63,8 @@ class InvarianceTable:
     """Whether batch statistics were set anew on these images, because pretraining had shown tiles."""
     rows: tuple[Distances, ...]
     """Layer by layer, and in each every kind of change."""
+    initializations: int = 1
+    """Random initializations that were measured."""
 
     def to_json(self) -> dict[str, object]:
         """Plain values; `invariance/*.json` holds this object and `--json` prints it."""
@@ -69,6 +74,7 @@ class InvarianceTable:
             "chance": 0.5,
             "images": self.images,
             "seeds": self.seeds,
+            "initializations": self.initializations,
             "recalibrated": self.recalibrated,
             "rows": [{**vars(row), "own": list(row.own), "others": list(row.others)} for row in self.rows],
         }
@@ -76,10 +82,16 @@ class InvarianceTable:
 
 def render(table: InvarianceTable) -> Table:
     """The table as rich prints it: a row for each layer, a column for each change, random weights in brackets."""
-    told = "0: the copy is always nearest (invariant); 0.5: like any other image; more: farther (covariant)."
+    number = table.initializations
+    over = f"mean over {number} random initializations" if number > 1 else "a single random initialization"
+    captions = [
+        "0: the copy is always nearest (invariant); 0.5: like any other image; more: farther (covariant).",
+        f"In parentheses: random weights, {over}.",
+        *[RECALIBRATED] * table.recalibrated,
+    ]
     out = Table(
         title=f"share of other images nearer than the own copy (random weights), {table.images:,} of {table.data}",
-        caption=f"{told} {RECALIBRATED}" if table.recalibrated else told,
+        caption=" ".join(captions),
         caption_justify="left",
     )
     out.add_column("layer")
@@ -103,41 +115,44 @@ def invariance(
     seeds: int = 1,
     device: torch.device | None = None,
     recalibrate: bool = False,
+    initializations: int = INITIALIZATIONS,
 ) -> InvarianceTable:
-    """Hold the copies of images against other images, in every layer of an encoder and of its random self.
+    """Compare images with transformed copies, in every layer of an encoder and of the same encoder with random weights.
 
     Args:
         encoder: trained; moved to `device` and left in eval mode.
         fresh: seed -> the same encoder with random weights.
         source: the images; no labels are needed.
         size: side of the views in pixels.
-        images: how many are asked, evenly spread over the source.
-        seeds: each draws other copies, and other random weights.
+        images: number of images, evenly spread over the source.
+        seeds: number of seeds; each draws other transformations.
         device: where to compute; the CPU where None.
-        recalibrate: set the trained encoder's batch statistics on these images first.
+        recalibrate: recompute the trained encoder's batch-norm statistics on these images first.
+        initializations: how many encoders with random weights are measured.
 
     Raises:
         UserError: fewer than two images, or a feature is not finite.
     """
     if seeds < 1:
-        raise UserError(f"the number of seeds must be at least 1, found {seeds}: give a larger --seeds.")
+        raise UserError(f"--seeds must be at least 1, got {seeds}.")
     count = min(images, len(source))
     if count < 2:
-        raise UserError(f"distances need two images or more, found {count} in {source.name}: give more of them.")
+        raise UserError(f"distances need at least 2 images, but {source.name} has {count}: give more.")
     device = device or torch.device("cpu")
     chosen = torch.linspace(0, len(source) - 1, count, dtype=torch.float64).round().long()
     encoder = encoder.to(device)
     renewed = recalibrate and calibrate(encoder, source, size, device)
     trained = [_asked(encoder, source, chosen, size, seed, device) for seed in range(seeds)]
     untrained = []
-    for seed in range(seeds):
-        random = fresh(seed).to(device)
+    for initialization in range(initializations):
+        random = fresh(initialization).to(device)
         calibrate(random, source, size, device)
-        untrained.append(_asked(random, source, chosen, size, seed, device))
+        untrained.append(_asked(random, source, chosen, size, initialization % seeds, device))
     return InvarianceTable(
         data=source.name,
         images=count,
         seeds=seeds,
+        initializations=initializations,
         recalibrated=renewed,
         rows=tuple(_row(key, trained, untrained) for key in trained[0]),
     )
@@ -195,7 +210,7 @@ def distances(images: Tensor, copies: Tensor) -> tuple[float, Tensor, Tensor]:
 
 
 def _row(key: tuple[str, str], trained: list[Found], untrained: list[Found]) -> Distances:
-    nearer, std = mean_and_spread([found[key][0] for found in trained])
-    random, random_std = mean_and_spread([found[key][0] for found in untrained])
+    nearer, std = mean_and_std([found[key][0] for found in trained])
+    random, random_std = mean_and_std([found[key][0] for found in untrained])
     _, own, others = trained[0][key]
     return Distances(*key, nearer, std, random, random_std, tuple(own.tolist()), tuple(others.tolist()))

@@ -1,4 +1,4 @@
-"""What every layer learned: probe accuracy from the first layer to the last, beside its baselines."""
+"""Probe accuracy from the first layer to the last, with random weights, raw pixels and chance."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from selftaught.figures.style import CHARACTER, FONT, MUTED, End, chart, label_ends, series, shown_name
 
 Probe = Mapping[str, Any]
-"""What a `probes/*.json` holds: `chance`, `pixels`, `layers` (each with `layer`, `accuracy`, `std`, `random`), ..."""
+"""A `probes/*.json`: `chance`, `pixels`, `layers` (each with `layer`, `accuracy`, `std`, `random`), ..."""
 
 LEVEL = 46
 """Characters of layer names, gaps included, that fit level under the axis."""
@@ -41,9 +41,10 @@ class Line:
 def layers(probes: Mapping[str, Probe]) -> Figure:
     """Draw accuracy over layers, for one run or several probed on the same data.
 
-    Trained layers are solid with bars of one standard deviation, random weights of the same encoder dashed, raw pixels
-    and chance dotted. One run is labelled by what its lines are, several by their names. Runs whose encoders have the
-    same layers share an axis of names; others are laid over each other by depth.
+    Trained layers are solid, random weights of the same encoder dashed, both with bars of one standard deviation (over
+    probe seeds and over random initializations) where it is known; raw pixels and chance are dotted. One run is labeled
+    by what its lines are, several by their names. Runs whose encoders have the same layers share an axis of names;
+    others are laid over each other by depth.
 
     Args:
         probes: the probe of each run, by the run's name; at least one, each with at least one layer.
@@ -59,10 +60,9 @@ def layers(probes: Mapping[str, Probe]) -> Figure:
     ends = [end for line in (*trained, *randoms) for end in line.end()] + levels
 
     crowded = shared and sum(len(name) + 2 for name in names[0]) > LEVEL
-    metric = next(iter(probes.values())).get("metric", "accuracy")
     figure, axes = chart(
         "layer, from first to last" if shared else "depth (0 first layer, 1 last)",
-        f"{metric} (fraction right)",
+        "top-1 accuracy",
         [end.text for end in ends],
         below=0.7 * CHARACTER * min(max(map(len, names[0])), 14) if crowded else 0.0,
     )

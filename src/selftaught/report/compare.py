@@ -1,4 +1,4 @@
-"""Runs side by side: one row for each run and each data set it was probed on, for the terminal and for the page."""
+"""Runs side by side: one row for each run and each probe of it, for the terminal and for the page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,32 +9,27 @@ from rich.table import Table
 from rich.text import Text
 
 from selftaught.report.record import Record, is_number, read_records
-from selftaught.report.verdict import Kind, Verdict, judge
+from selftaught.report.verdict import Outcome, Verdict, digits, judge
 
 MISSING = "n.a."
 
 
 @dataclass(frozen=True)
-class Row:
-    """A run, and what one probe said of it: None where it has no probe."""
+class ComparisonRow:
+    """A run and one of its probes; no verdict where it has no probe."""
 
     record: Record
     verdict: Verdict | None
-    how: str = ""
-    """What tells the probes of one run on the same images apart."""
+    details: str = ""
+    """What distinguishes several probes of one run on the same images."""
 
     def cells(self) -> list[str]:
         """What stands under each of `COLUMNS`."""
         verdict, record = self.verdict, self.record
-        data = f"{verdict.data}{self.how}" if verdict else MISSING
+        data = f"{verdict.data}{self.details}" if verdict else MISSING
         head = [record.name, record.pretext, data, verdict.best if verdict else MISSING]
-        numbers = [MISSING] * 5
-        if verdict:
-            gain = MISSING if verdict.gain is None else f"{verdict.gain:+.3f}"
-            accuracy = fraction(verdict.accuracy) + (f" ± {verdict.std:.3f}" if verdict.std is not None else "")
-            numbers = [accuracy, fraction(verdict.random), gain, fraction(verdict.pixels), fraction(verdict.chance)]
         minutes = MISSING if record.minutes is None else f"{record.minutes:,.1f}"
-        return [*head, *numbers, minutes, count(record.images_seen)]
+        return [*head, *(_numbers(verdict) if verdict else [MISSING] * 5), minutes, count(record.images_seen)]
 
 
 COLUMNS = (
@@ -44,29 +39,44 @@ COLUMNS = (
 WORDS = 4
 """So many columns, from the left, are words; the others are numbers and stand to the right."""
 GAIN = COLUMNS.index("gain")
-STYLES: dict[Kind, str] = {"helped": "green", "unclear": "dim", "hurt": "red", "unknown": ""}
-"""How the terminal shows a gain: dim where it is within the noise."""
+STYLES: dict[Outcome, str] = {"helped": "green", "unclear": "dim", "hurt": "red", "unknown": ""}
+"""How the terminal shows a gain."""
+CAPTION = (
+    "accuracy: best layer by accuracy on held-out training images (± standard deviation over probe seeds); random: the "
+    "same for random weights, mean over initializations; gain: difference with its 95 % interval, which does not "
+    "include variation between pretraining runs (dim or grey: it includes zero)"
+)
 
 
-def rows(records: Sequence[Record]) -> list[Row]:
+def rows(records: Sequence[Record]) -> list[ComparisonRow]:
     """One row for each run and probe, runs in the given order; a run without a probe has one row too."""
-    found: list[Row] = []
+    found: list[ComparisonRow] = []
     for record in records:
-        asked = [probe.get("data") for probe in record.probes]
+        data = [probe.get("data") for probe in record.probes]
+        labels = tell_apart(record.probes)
         found += [
-            Row(record, judge(probe, record.published), how_probed(probe) if asked.count(data) > 1 else "")
-            for probe, data in zip(record.probes, asked, strict=True)
-        ] or [Row(record, None)]
+            ComparisonRow(record, judge(probe, record.published), label if data.count(name) > 1 else "")
+            for probe, name, label in zip(record.probes, data, labels, strict=True)
+        ] or [ComparisonRow(record, None)]
     return found
 
 
-def how_probed(probe: Mapping[str, Any]) -> str:
-    """The protocol of a probe and its labels: " by knn of 5,000"."""
-    labels = f" of {count(int(probe['train']))}" if is_number(probe.get("train")) else ""
-    return f" by {probe.get('protocol', MISSING)}{labels}"
+def tell_apart(probes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Protocol and labels of each probe, " (knn, 5,000 labels)"; also the view size and seeds where those differ."""
+    varying = [key for key in ("size", "seeds") if len({str(probe.get(key)) for probe in probes}) > 1]
+    return [probe_details(probe, varying) for probe in probes]
 
 
-def compare(runs: Sequence[Path]) -> Table:
+def probe_details(probe: Mapping[str, Any], more: Sequence[str] = ()) -> str:
+    """Protocol and number of labels of a probe: " (knn, 5,000 labels)"."""
+    parts = [str(probe.get("protocol", MISSING))]
+    if is_number(probe.get("train")):
+        parts.append(f"{count(int(probe['train']))} labels")
+    parts += [f"{key} {probe[key]}" for key in more if probe.get(key) is not None]
+    return f" ({', '.join(parts)})"
+
+
+def compare(runs: Sequence[str | Path]) -> Table:
     """The runs side by side, for the terminal.
 
     Args:
@@ -75,23 +85,39 @@ def compare(runs: Sequence[Path]) -> Table:
     Raises:
         UserError: if there is none, or one is no run folder.
     """
-    table = Table(
-        caption="accuracy: the best layer; random: the best one of the same encoder untrained; dim: within the noise"
-    )
+    table = Table(caption=CAPTION, caption_justify="left")
     for number, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if number < WORDS else "right", overflow="fold")
-    for row in rows(read_records(runs)):
+    for row in rows(read_records([Path(run) for run in runs])):
         cells = [Text(cell) for cell in row.cells()]  # Text: brackets in a name are no markup
-        cells[GAIN].stylize(STYLES[row.verdict.kind] if row.verdict else "")
+        cells[GAIN].stylize(STYLES[row.verdict.outcome] if row.verdict else "")
         table.add_row(*cells)
     return table
 
 
-def fraction(value: float | None) -> str:
-    """An accuracy as a fraction of one with three digits."""
-    return MISSING if value is None else f"{value:.3f}"
+def _numbers(verdict: Verdict) -> list[str]:
+    """Accuracy, random, gain, pixels and chance."""
+    test = verdict.test
+    accuracy, gain = fraction(verdict.accuracy, test), MISSING
+    if verdict.accuracy is not None and verdict.std is not None:
+        accuracy += f" ± {verdict.std:.{verdict.places}f}"
+    if verdict.gain is not None:
+        gain = f"{verdict.gain:+.{verdict.places}f}"
+        gain += "" if verdict.margin is None else f" ± {verdict.margin:.{verdict.places}f}"
+    return [
+        accuracy,
+        fraction(verdict.random, test),
+        gain,
+        fraction(verdict.pixels, test),
+        fraction(verdict.chance, test),
+    ]
+
+
+def fraction(value: float | None, test: int | None = None) -> str:
+    """An accuracy as a fraction of one, with the digits that so many test images deserve."""
+    return MISSING if value is None else f"{value:.{digits(test)}f}"
 
 
 def count(value: int | None) -> str:
-    """A whole number with thousands set off."""
+    """A whole number with thousands separators."""
     return MISSING if value is None else f"{value:,}"

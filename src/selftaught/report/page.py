@@ -11,7 +11,7 @@ from markupsafe import Markup
 from selftaught import figures
 from selftaught.errors import UserError
 from selftaught.figures.style import DARK
-from selftaught.report.compare import COLUMNS, GAIN, WORDS, rows
+from selftaught.report.compare import CAPTION, COLUMNS, GAIN, WORDS, rows
 from selftaught.report.embed import inline
 from selftaught.report.record import Record, read_records
 from selftaught.report.section import chances, make_section
@@ -23,8 +23,8 @@ LARGEST = 300_000
 """Bytes that one picture may take."""
 
 
-def write_report(runs: Sequence[Path], out: Path) -> Path:
-    """Write what the runs taught their encoders as one page without scripts that needs nothing from anywhere.
+def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
+    """Write what the runs learned as one self-contained page without scripts.
 
     Args:
         runs: run folders. One gives its verdict, layers, curves and pictures; several are compared first.
@@ -36,13 +36,15 @@ def write_report(runs: Sequence[Path], out: Path) -> Path:
     Raises:
         UserError: if there is no run, one is no run folder or holds a file that cannot be read, or `out` is a folder.
     """
+    out = Path(out)
     if out.is_dir():
         raise UserError(
             f"a report is one file, but {out} is a folder: name a file in it, such as {out / 'report.html'}."
         )
-    html = render(read_records(runs))
+    paths = [Path(run) for run in runs]
+    html = render(read_records(paths))
     content = html.encode("utf-8", errors="replace")  # names of files need not be valid text
-    root = next((run for run in runs if run.absolute() in out.absolute().parents), None)
+    root = next((run for run in paths if run.absolute() in out.absolute().parents), None)
     if root is not None:
         write_bytes(out.absolute(), content, root.absolute())
         return out
@@ -70,6 +72,7 @@ def render(records: Sequence[Record]) -> str:
         sections=[make_section(record, number, limit) for number, record in enumerate(records)],
         rows=rows(records),
         columns=COLUMNS,
+        caption=CAPTION,
         words=WORDS,
         gain=GAIN,
         overlays=overlaid(records) if len(records) > 1 else [],
@@ -80,19 +83,19 @@ def render(records: Sequence[Record]) -> str:
 def overlaid(records: Sequence[Record]) -> list[tuple[str, Markup]]:
     """Charts that lay runs over each other, each with its heading: only what can be compared.
 
-    Layers are compared where the data, the protocol and the labels of the probe agree, curves where the pretext task
-    does: the losses of two tasks have no common scale.
+    Layers are compared where the data, the protocol, the view size and the labels of the probe agree, curves where the
+    pretext task does: the losses of two tasks have no common scale.
     """
     charts: list[tuple[str, Markup]] = []
-    probes: dict[tuple[str, str, str], dict[str, Mapping[str, Any]]] = defaultdict(dict)
+    probes: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = defaultdict(dict)
     tasks: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         for probe in record.probes:
-            key = str(probe.get("data")), str(probe.get("protocol")), str(probe.get("train"))
+            key = tuple(str(probe.get(name)) for name in ("data", "protocol", "size", "train", "test"))
             probes[key][record.name] = probe
         if record.log:
             tasks[str(record.config.get("task"))].append(record)
-    for (data, protocol, _), group in probes.items():
+    for (data, protocol, *_), group in probes.items():
         if len(group) > 1:
             heading = f"every layer on {data}, protocol {protocol}"
             charts.append((heading, inline(figures.layers(group), f"layers{len(charts)}", heading)))

@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from selftaught import figures
 from selftaught.errors import readable
-from selftaught.report.compare import MISSING, count, fraction
+from selftaught.report.compare import MISSING, count, fraction, probe_details
 from selftaught.report.embed import Picture, inline, picture, png_of
 from selftaught.report.record import Record, is_number, last_part
-from selftaught.report.verdict import Verdict, judge, optional
+from selftaught.report.verdict import Verdict, digits, judge, optional, whole
 
 PLAIN = ("step", "seconds", "images_per_second", "learning_rate")
 """Logged numbers that are no curve of their own."""
@@ -24,7 +24,7 @@ MOST = 16
 
 
 @dataclass(frozen=True)
-class ProbeTable:
+class ProbeSection:
     """One probe: its verdict, figure and numbers."""
 
     verdict: Verdict
@@ -32,11 +32,11 @@ class ProbeTable:
     """What was probed on, in full."""
     figure: Markup
     rows: Sequence[Sequence[str]]
-    """Layer, accuracy, random, gain, regularisation."""
+    """Layer, accuracy, held-out accuracy, random weights, gain, regularization."""
     best: int
-    """Which row reads best."""
+    """Which row is the best layer; -1 where none was chosen on held-out images."""
     note: str
-    """How it was measured and what the spreads are over."""
+    """How it was measured and what each standard deviation is over."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Section:
     resume: str
     """The command that goes on with a run that was stopped, or nothing."""
     facts: Sequence[tuple[str, str]]
-    probes: Sequence[ProbeTable]
+    probes: Sequence[ProbeSection]
     looks: Sequence[Look]
     """Audits of the pretext task, then what every layer sees past."""
     curves: Sequence[Markup]
@@ -210,47 +210,71 @@ def text_of(value: object) -> str:
     return MISSING if value is None else str(value)
 
 
-def make_table(probe: Mapping[str, Any], salt: str, published: bool) -> ProbeTable:
+def make_table(probe: Mapping[str, Any], salt: str, published: bool) -> ProbeSection:
     """One probe as figure and numbers."""
-    rows, verdict = [], judge(probe, published)
-    for layer in probe["layers"]:
-        accuracy, random = optional(layer, "accuracy"), optional(layer, "random")
-        gain = MISSING if accuracy is None or random is None else f"{accuracy - random:+.3f}"
-        strength = optional(layer, "lambda")
-        rows.append([
-            str(layer["layer"]), spread(layer, "accuracy", "std"), spread(layer, "random", "random_std"), gain,
-            MISSING if strength is None else f"{strength:.3g}",
-        ])  # fmt: skip
-    facts = [
-        ("protocol", "protocol"),
-        ("train", "training images"),
-        ("test", "test images"),
-        ("dimensions", "dimensions"),
-    ]
-    measured = [
-        f"{words} {count(int(value)) if is_number(value := probe[key]) else value}"
-        for key, words in facts
-        if key in probe
-    ]
-    note = f"Measured with: {', '.join(measured)}." if measured else ""
-    if probe.get("spread"):
-        note += f" {probe['spread']}"
-    if probe.get("seen"):
-        note += " Pretraining saw the images that judge here, without their labels."
-    return ProbeTable(
+    verdict = judge(probe, published)
+    names = [str(layer["layer"]) for layer in probe["layers"]]
+    return ProbeSection(
         verdict=verdict,
-        data=str(probe.get("data", MISSING)),
+        data=f"{probe.get('data', MISSING)}{probe_details(probe)}",
         figure=inline(figures.layers({"trained": probe}), salt, f"probe accuracy of every layer on {verdict.data}"),
-        rows=rows,
-        best=[row[0] for row in rows].index(verdict.best),
-        note=note.strip(),
+        rows=[layer_cells(layer, verdict.test) for layer in probe["layers"]],
+        best=names.index(verdict.best) if verdict.best in names else -1,
+        note=probe_note(probe),
     )
 
 
-def spread(layer: Mapping[str, Any], mean: str, std: str) -> str:
+def layer_cells(layer: Mapping[str, Any], test: int | None) -> list[str]:
+    """One layer as a row of `ProbeSection.rows`."""
+    accuracy, random, strength = (optional(layer, key) for key in ("accuracy", "random", "lambda"))
+    gain = MISSING if accuracy is None or random is None else f"{accuracy - random:+.{digits(test)}f}"
+    return [
+        str(layer["layer"]),
+        with_std(layer, "accuracy", "std", test),
+        fraction(optional(layer, "held_out"), test),
+        with_std(layer, "random", "random_std", test),
+        gain,
+        MISSING if strength is None else f"{strength:.3g}",
+    ]
+
+
+def probe_note(probe: Mapping[str, Any]) -> str:
+    """How a probe was measured, what each standard deviation is over, and which test images were in pretraining."""
+    facts = {
+        "protocol": "protocol",
+        "train": "training images",
+        "test": "test images",
+        "size": "view size",
+        "dimensions": "dimensions",
+    }
+    measured = [
+        f"{words} {count(int(value)) if is_number(value := probe[key]) else value}"
+        for key, words in facts.items()
+        if key in probe
+    ]
+    sentences = [
+        f"Measured with: {', '.join(measured)}." if measured else "",
+        str(probe.get("spread") or ""),
+        str(probe.get("note") or ""),
+        overlap_note(probe),
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)
+
+
+def overlap_note(probe: Mapping[str, Any]) -> str:
+    """How many test images were in pretraining. Earlier versions guessed it from names: that counts as unknown."""
+    seen, test = probe.get("seen"), whole(probe, "test")
+    if not is_number(seen):
+        return "It is unknown whether the test images were part of the (unlabeled) pretraining set."
+    if not seen:
+        return ""
+    return f"Warning: {count(int(seen))} of {count(test)} test images were part of the (unlabeled) pretraining set."
+
+
+def with_std(layer: Mapping[str, Any], mean: str, std: str, test: int | None) -> str:
     """A mean with its standard deviation, where it has one."""
     around = optional(layer, std)
-    return fraction(optional(layer, mean)) + (f" ± {around:.3f}" if around is not None else "")
+    return fraction(optional(layer, mean), test) + (f" ± {around:.{digits(test)}f}" if around is not None else "")
 
 
 def draw_curves(record: Record, salt: str) -> dict[str, Markup]:

@@ -1,121 +1,159 @@
-"""What a probe says, in one sentence, and no better than it is."""
+"""Whether pretraining helped, in one sentence that claims no more than the probe shows."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from selftaught.report.record import is_number, last_part
 
-Kind = Literal["helped", "unclear", "hurt", "unknown"]
+Outcome = Literal["helped", "unclear", "hurt", "unknown"]
+
+TOO_WIDE = 0.05
+"""Half a 95 % interval that is wider than this and includes zero: there are too few test images to decide."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The numbers that decide, all accuracies as fractions of one; None where the probe does not say."""
+    """The numbers that decide, all accuracies as fractions of one; None where the probe does not have them.
+
+    Both layers were chosen by accuracy on held-out training images. A probe of an earlier version has no gain, since
+    its best layers were those with the best test accuracy.
+    """
 
     data: str
     """What was probed on, without its folders."""
     best: str
-    """The layer that reads best."""
+    """The best layer; "n.a." where none was chosen on held-out images."""
     accuracy: float | None
     std: float | None
+    random_layer: str
+    """The best layer of random weights."""
     random: float | None
-    """What random weights of the same encoder read at their own best layer."""
+    """Its accuracy, averaged over random initializations."""
     pixels: float | None
     chance: float | None
-    margin: float | None
-    """Gains up to this size prove nothing: two standard errors of the difference."""
+    gain: float | None
+    """Accuracy minus that of random weights."""
+    interval: tuple[float, float] | None
+    """95 % interval of the gain."""
+    test: int | None
+    """Number of test images."""
+    initializations: int | None
     published: bool = False
-    """Whether training began with published weights, which were not probed: who gained what cannot be told."""
+    """Whether pretraining began with published weights: their share in the gain is unknown, as they were not probed."""
 
     @property
-    def gain(self) -> float | None:
-        """How much the best layer reads better than the best layer of random weights."""
-        return self.accuracy - self.random if self.accuracy is not None and self.random is not None else None
-
-    @property
-    def kind(self) -> Kind:
+    def outcome(self) -> Outcome:
         """Whether pretraining helped."""
-        if self.gain is None or self.published:
+        if self.gain is None or self.interval is None or self.published:
             return "unknown"
-        if abs(self.gain) <= (self.margin or 0):
+        low, high = self.interval
+        if low <= 0 <= high:
             return "unclear"
         return "helped" if self.gain > 0 else "hurt"
 
     @property
+    def margin(self) -> float | None:
+        """Half the width of the interval."""
+        return (self.interval[1] - self.interval[0]) / 2 if self.interval else None
+
+    @property
+    def places(self) -> int:
+        """Decimals that an accuracy on so many test images deserves."""
+        return digits(self.test)
+
+    @property
     def sentence(self) -> str:
         """The verdict in words."""
-        if self.accuracy is None:
-            return f"The probe on {self.data} holds no accuracy, so nothing can be said."
-        claims: dict[Kind, str] = {"unknown": "What pretraining gave is not known, as random weights were not probed"}
+        if self.outcome == "unknown":
+            return f"{self._unknown()} {self._accuracies()}".strip()
+        if self.outcome == "unclear":
+            claim = f"No clear gain: {self._gain()} on {self._images()}."
+            if self.margin is not None and self.margin > TOO_WIDE:
+                claim += f" {self.test:,} test images are too few: the 95 % interval is ±{self.margin:.2f}."
+        else:
+            claim = f"Pretraining {self.outcome}: {self._gain()} on {self._images()}."
+        return f"{claim} {self._accuracies()} One pretraining run: variation between runs is not included."
+
+    def _unknown(self) -> str:
         if self.published:
-            claims["unknown"] = "What this pretraining added to the published weights that it began with is not known"
-        elif self.gain is not None:
-            margin = "" if self.margin is None else f" (± {self.margin:.3f})"
-            claims |= {
-                "helped": f"Pretraining helped, by {self.gain:.3f}",
-                "unclear": f"Pretraining shows no clear gain, as {self.gain:+.3f} is within the noise{margin}",
-                "hurt": f"Pretraining did not help, as random weights read better by {-self.gain:.3f}",
-            }
-        found = f"the best layer, {self.best}, reads {self.accuracy:.3f} of the test images of {self.data} right"
+            return "Pretraining began with published weights, which were not probed: its own gain is unknown."
+        if self.accuracy is None and self.random is None:
+            return f"Unknown gain: the probe on {self.data} was made by an earlier version; probe again for a verdict."
+        return "Unknown gain: the probe has no 95 % interval."
+
+    def _gain(self) -> str:
+        assert self.gain is not None
+        assert self.interval is not None
+        low, high = self.interval
+        return (
+            f"{self.gain:+.{self.places}f} top-1 accuracy over random weights "
+            f"(95 % interval {low:+.{self.places}f} to {high:+.{self.places}f})"
+        )
+
+    def _images(self) -> str:
+        return f"{self.test:,} test images of {self.data}" if self.test else f"the test images of {self.data}"
+
+    def _accuracies(self) -> str:
+        """The accuracies that are known, one sentence."""
+        parts = []
+        if self.accuracy is not None:
+            parts.append(f"{self._number(self.accuracy)} at the best layer by held-out accuracy ({self.best})")
         if self.random is not None:
-            found += f"; random weights of the same encoder {self.random:.3f} at their best"
+            over = f", mean of {self.initializations} initializations" if (self.initializations or 0) > 1 else ""
+            parts.append(f"random weights {self._number(self.random)} ({self.random_layer}{over})")
         if self.pixels is not None:
-            found += f"; raw pixels {self.pixels:.3f}{', more than any layer' if self.pixels > self.accuracy else ''}"
+            above = self.accuracy is not None and self.pixels > self.accuracy
+            parts.append(f"raw pixels {self._number(self.pixels)}{', above the best layer' if above else ''}")
         if self.chance is not None:
-            found += f"; chance {self.chance:.3f}"
-        return f"{claims[self.kind]}: {found}."
+            parts.append(f"chance {self._number(self.chance)}")
+        return f"Accuracy: {'; '.join(parts)}." if parts else ""
+
+    def _number(self, value: float) -> str:
+        return f"{value:.{self.places}f}"
 
 
 def judge(probe: Mapping[str, Any], published: bool = False) -> Verdict:
-    """Compare the best layer with random weights at their own best, raw pixels and chance.
+    """Compare the best layer with the best layer of random weights, raw pixels and chance.
 
     Args:
         probe: what a `probes/*.json` holds, with at least one layer.
         published: whether training began with published weights.
     """
-    trained, random = best_layer(probe, "accuracy"), best_layer(probe, "random")
+    gain = probe.get("gain")
+    gain = gain if isinstance(gain, Mapping) else {}
+    rows = {str(row.get("layer")): row for row in probe["layers"]}
+    best, random_layer = str(gain.get("layer", "n.a.")), str(gain.get("random_layer", "n.a."))
+    low, high = optional(gain, "low"), optional(gain, "high")
     return Verdict(
         data=last_part(str(probe.get("data", "n.a."))),
-        best=str(trained["layer"]),
-        accuracy=optional(trained, "accuracy"),
-        std=optional(trained, "std"),
-        random=optional(random, "random"),
+        best=best,
+        accuracy=optional(rows.get(best, {}), "accuracy"),
+        std=optional(rows.get(best, {}), "std"),
+        random_layer=random_layer,
+        random=optional(rows.get(random_layer, {}), "random"),
         pixels=optional(probe, "pixels"),
         chance=optional(probe, "chance"),
-        margin=noise(trained, random, probe.get("test")),
+        gain=optional(gain, "value"),
+        interval=(low, high) if low is not None and high is not None else None,
+        test=whole(probe, "test"),
+        initializations=whole(probe, "initializations"),
         published=published,
     )
 
 
-def best_layer(probe: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """The layer whose number of that name is largest: the first of equals, missing ones last."""
-    best: Mapping[str, Any] = probe["layers"][0]
-    for layer in probe["layers"][1:]:
-        found, so_far = optional(layer, key), optional(best, key)
-        if found is not None and (so_far is None or found > so_far):
-            best = layer
-    return best
-
-
-def noise(trained: Mapping[str, Any], random: Mapping[str, Any], tested: object) -> float | None:
-    """Two standard errors of the difference between two accuracies, or None where nothing is known of their spread.
-
-    Adds the binomial variance p (1 - p) / n of reading n test images, for either, and the variances over repeated
-    probes. Both were read on the same images, so the truth is a little tighter: this errs towards "no clear gain".
-    """
-    variance, known = 0.0, False
-    for layer, mean, std in ((trained, "accuracy", "std"), (random, "random", "random_std")):
-        accuracy, spread = optional(layer, mean), optional(layer, std)
-        if accuracy is not None and isinstance(tested, int) and tested > 0:
-            variance, known = variance + accuracy * (1 - accuracy) / tested, True
-        if spread is not None:
-            variance, known = variance + spread**2, True
-    return 2 * math.sqrt(max(variance, 0.0)) if known else None
+def digits(test: int | None) -> int:
+    """Decimals that an accuracy on so many test images deserves."""
+    return 2 if test is not None and test < 1000 else 3
 
 
 def optional(numbers: Mapping[str, Any], key: str) -> float | None:
     """A finite number by its name, or None."""
     value = numbers.get(key)
     return float(value) if is_number(value) else None
+
+
+def whole(numbers: Mapping[str, Any], key: str) -> int | None:
+    """A whole number by its name, or None."""
+    value = optional(numbers, key)
+    return None if value is None else int(value)

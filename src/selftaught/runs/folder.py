@@ -1,9 +1,10 @@
 """A run folder: written by training, read by everything else.
 
 config.yaml  run.json  log.jsonl  checkpoint/  encoder.safetensors  encoder.json  shown/  probes/  audit/
-invariance/  skipped.txt  report.html
+invariance/  skipped.txt  images.npy  report.html
 """
 
+import io
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +12,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 import yaml
 from filelock import FileLock, Timeout
 from torch import Tensor
@@ -27,10 +30,11 @@ PROBED = {".lock", ".writable", ".writable.part"}
 """What `claim` leaves in a folder when it is killed."""
 DECIDED = ("task", "encoder", "device", "precision", "compile", "steps", "size", "data")
 """What the config of a run always has, because it was decided when the run began."""
-UNBEGUN = PROBED | {"skipped.txt", "skipped.txt.part", "run.json", "run.json.part", "config.yaml.part"}
+_FIRST = ("skipped.txt", "images.npy", "run.json", "config.yaml")
+UNBEGUN = PROBED | {*_FIRST[:-1], *(f"{name}.part" for name in _FIRST)}
 """What a run leaves that is killed before it has a config, beside its lock."""
-MAX_CONFIG, MAX_RESULT, MAX_SKIPPED = 2**20, 2**23, 2**20
-"""Bytes of a YAML file and of a JSON file that are read at most, and of the list of skipped images."""
+MAX_CONFIG, MAX_RESULT, MAX_SKIPPED, MAX_IDS = 2**20, 2**23, 2**20, 2**32
+"""Bytes that are read at most of a YAML file, a JSON file, the list of skipped images and that of image digests."""
 
 
 class RunFolder:
@@ -50,6 +54,7 @@ class RunFolder:
             path / "encoder.json",
             path / "skipped.txt",
         )
+        self.image_ids = path / "images.npy"
 
     def must_be_free(self) -> None:
         """Refuse a folder that holds something, or that cannot be made or written; leave no trace of having asked."""
@@ -187,11 +192,45 @@ class RunFolder:
         """`invariance/*.json`, by file name."""
         return self._read_results(self.invariances, Invariance)
 
+    def prepare_results(self, folder: Path) -> Path:
+        """Make a subfolder for results and check that it can be written: before the long work, not after it.
+
+        Raises:
+            UserError: it cannot.
+        """
+        place = folder / ".writable"
+        write_text(place, "", self.path)
+        place.unlink(missing_ok=True)
+        return folder
+
     def write_result(self, path: Path, result: Mapping[str, Any]) -> None:
-        """Write a probe, audit or invariance, with the step at which the encoder was measured."""
-        step = self.read_status().get("step")
-        stamped = result if step is None else {**result, "step": step}
-        write_text(path, json.dumps(stamped, indent=1), self.path)
+        """Write a probe, audit or invariance."""
+        write_text(path, json.dumps(result, indent=1), self.path)
+
+    def write_image_ids(self, ids: Tensor) -> None:
+        """Write which images the run is trained on: sorted `Source.content_ids`; nothing if they are unknown."""
+        if len(ids):
+            file = io.BytesIO()
+            np.save(file, ids.sort().values.numpy())
+            write_bytes(self.image_ids, file.getvalue(), self.path)
+
+    def read_image_ids(self) -> Tensor | None:
+        """(M,) int64: which images the run was trained on; None if unknown, as in runs of earlier versions."""
+        if not exists(self.image_ids):
+            return None
+        try:
+            content = io.BytesIO(read_limited(self.image_ids, self.path, MAX_IDS))
+            ids = np.load(content, allow_pickle=False)
+            if ids.ndim != 1 or ids.dtype != np.int64:
+                raise ValueError(f"{ids.dtype} of {ids.ndim} dimensions")
+        except UserError:
+            raise
+        except (OSError, ValueError, EOFError, MemoryError) as error:
+            raise UserError(
+                f"{readable(str(self.image_ids))} is damaged ({one_line(error)}): restore the file, or remove it "
+                "(overlap with test images is then unknown)."
+            ) from error
+        return torch.from_numpy(ids)
 
     def read_skipped(self) -> list[str]:
         """The images that were skipped and why, one line each; of a very long list the beginning."""

@@ -19,7 +19,7 @@ MARK = "blake2b"
 def weights_bytes(weights: Mapping[str, Tensor]) -> bytes:
     """A safetensors file of the weights; the same bytes for the same weights."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
-    return bytes(save(plain, metadata={MARK: _digest(plain)}))
+    return bytes(save(plain, metadata={MARK: weights_digest(plain)}))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -33,7 +33,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         with safe_open(path, "pt") as file:
             weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             noted = (file.metadata() or {}).get(MARK)
-        reason = "" if noted in (None, _digest(weights)) else "bytes that were changed"
+        reason = "" if noted in (None, weights_digest(weights)) else "bytes that were changed"
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         reason = str(error)
     if reason:
@@ -59,7 +59,8 @@ def read_weight(path: Path, name: str) -> Tensor | None:
     return weight
 
 
-def _digest(weights: Mapping[str, Tensor]) -> str:
+def weights_digest(weights: Mapping[str, Tensor]) -> str:
+    """A digest of names, types, shapes and values; `encoder.safetensors` has that of its weights in its metadata."""
     digest = blake2b(digest_size=16)
     for name in sorted(weights):
         tensor = weights[name]
