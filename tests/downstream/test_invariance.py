@@ -135,7 +135,7 @@ def test_statistics_are_set_anew_only_where_asked_and_where_there_are_any():
 
 
 def test_one_image_and_features_that_are_not_finite_are_refused():
-    with pytest.raises(UserError, match="at least 2 images, but .* has 1"):
+    with pytest.raises(UserError, match=r"at least 2 images, but .* has 1"):
         invariance(Plain(), lambda seed: Plain(), noise(1, 0), size=4)
     with pytest.raises(UserError, match="finite"):
         distances(torch.tensor([[float("nan")], [1.0]]), torch.ones(2, 1))
