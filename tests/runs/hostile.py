@@ -131,11 +131,12 @@ def edit(path: Path, **changes: object) -> None:
 
 
 def edit_config(run: Path, **changes: object) -> None:
-    """Change lines of the config; JSON is YAML."""
+    """Change settings of the config, or drop them (None); JSON is YAML."""
     import yaml
 
     config = yaml.safe_load((run / "config.yaml").read_text())
-    replace(run / "config.yaml", json.dumps({**config, **changes}))
+    kept = {name: value for name, value in {**config, **changes}.items() if value is not None}
+    replace(run / "config.yaml", json.dumps(kept))
 
 
 def digested(content: bytes) -> bytes:
@@ -143,11 +144,11 @@ def digested(content: bytes) -> bytes:
     return content + blake2b(content, digest_size=32).digest()
 
 
-def bomb() -> bytes:
+def bomb(compression: int = zipfile.ZIP_DEFLATED, size: int = 2**24) -> bytes:
     """A checkpoint of a few kilobytes that unpacks to 64 megabytes of zeros."""
-    torch.save({"step": 6, "weights": torch.zeros(2**24)}, written := io.BytesIO())
+    torch.save({"step": 6, "weights": torch.zeros(size)}, written := io.BytesIO())
     packed = io.BytesIO()
-    with zipfile.ZipFile(written) as source, zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as target:
+    with zipfile.ZipFile(written) as source, zipfile.ZipFile(packed, "w", compression) as target:
         for entry in source.infolist():
             target.writestr(entry.filename, source.read(entry))
     return digested(packed.getvalue())
@@ -228,8 +229,8 @@ HAZARDS: dict[str, Hazard] = {
     "lying length": lambda run, out: replace(run / "encoder.safetensors", lying({}, 2**60)),
     "download": lambda run, out: edit_config(run, data=["food101"]),
     "private data": lambda run, out: edit_config(run, data=[str(out.secret)]),
-    "published": lambda run, out: edit_config(run, encoder="timm:resnet18", pretrained=True),
-    "hub": lambda run, out: edit_config(run, encoder="timm:hf-hub:nobody/nothing"),
+    "published": lambda run, out: edit_config(run, encoder="timm:resnet18", pretrained=True, width=None),
+    "hub": lambda run, out: edit_config(run, encoder="timm:hf-hub:nobody/nothing", width=None),
     "many files": lambda run, out: [(run / "probes" / f"{n}.json").touch() for n in range(2001)],
 }
 
