@@ -23,13 +23,17 @@ from toys import ToyEncoder, ToySource
 CPU = torch.device("cpu")
 
 
+NARROW = {"GAN": {"generator_width": 4}, "BiGAN": {"generator_width": 4, "critic_width": 4}}
+"""Options for tests in bf16, which takes up to fifty times as long on a CPU without instructions for it."""
+
+
 class Case:
     """A task with everything it needs, and one batch."""
 
-    def __init__(self, kind: type[Task], size: int | None = None) -> None:
+    def __init__(self, kind: type[Task], size: int | None = None, **options: object) -> None:
         torch.manual_seed(0)
         self.source = ToySource()
-        self.task = kind(size=size or (8 if kind.__name__ == "NextWord" else 16))
+        self.task = kind(size=size or (8 if kind.__name__ == "NextWord" else 16), **options)
         self.encoder = encoder_for(self.task)
         self.encoder.fit(self.source)
         self.heads = self.task.heads(self.encoder, self.source)
@@ -125,13 +129,14 @@ def test_a_step_in_bf16_sees_the_views_as_they_are(case, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-@pytest.mark.parametrize("size", [20, 24, 40, 48])
+@pytest.mark.parametrize("size", [20, 48])
 @pytest.mark.parametrize("name", TASKS)
 def test_it_trains_and_shows_at_sizes_that_are_no_power_of_two(name, size, precision):
-    case = Case(task_class(name), size)
-    run = Pretraining(case.task, case.encoder, case.heads, case.source, Optimization(), 2, 6, 0)
+    kind = task_class(name)
+    case = Case(kind, size, **NARROW.get(kind.__name__, {}))
+    run = Pretraining(case.task, case.encoder, case.heads, case.source, Optimization(), 2, 2, 0)
     trainer = Trainer(make_fabric(CPU, precision), run)
-    batch = case.source.batch(torch.arange(6), CPU)
+    batch = case.source.batch(torch.arange(2), CPU)
     for seed in (0, 1):
         views = case.task.views(batch, torch.Generator().manual_seed(seed))
         logged = trainer.step(views, 0.5)

@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
@@ -14,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from selftaught.console import stderr_console
+from selftaught.training.pace import PaceMonitor
 from selftaught.training.whole import write_error, write_text
 
 
@@ -26,7 +27,8 @@ class Log:
         images_per_step: for images per second.
         chance: what an untrained encoder scores, shown beside the score.
         every: steps between two lines.
-        console: where people look; standard error by default.
+        console: what people read; standard error by default.
+        pace: compares the speed with the plan; None where minutes were not planned.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class Log:
         chance: Mapping[str, float],
         every: int,
         console: Console | None = None,
+        pace: PaceMonitor | None = None,
     ) -> None:
         self.path, self.steps, self.chance, self.every = path, steps, chance, every
         self.images_per_step = images_per_step
-        self.console = console or Console(file=sys.stderr)
+        self.console = console or stderr_console()
+        self.pace = pace
         self.begun = False
         self.before = 0.0  # seconds of training before this process
         self.seconds = 0.0  # of training up to the last line
@@ -73,6 +77,8 @@ class Log:
         self.started = self.noted = monotonic()
         self.noted_step = step
         self.progress.update(self.bar, completed=step)
+        if self.pace is not None:
+            self.pace.begin(step, self.seconds)
         self.begun = True
 
     def due(self, step: int) -> bool:
@@ -95,7 +101,7 @@ class Log:
         }
         self._append(json.dumps(line) + "\n")
         self.noted, self.noted_step = now, step
-        self._tell(line)
+        self._display(line)
         return line
 
     def _append(self, text: str) -> None:
@@ -108,17 +114,20 @@ class Log:
         except OSError as error:
             raise write_error(self.path.parent, error) from error
 
-    def _tell(self, line: Mapping[str, Any]) -> None:
+    def _display(self, line: Mapping[str, Any]) -> None:
         step = line["step"]
-        said = [f"{line['images_per_second']:,.0f} img/s", f"loss {line['loss']:.3f}"]
+        parts = [f"{line['images_per_second']:,.0f} img/s", f"loss {line['loss']:.3f}"]
         for name, level in self.chance.items():
             if name in line:
-                said.append(f"{name} {line[name]:.3f} (chance {level:.3f})")
-        now = " · ".join(said)
+                parts.append(f"{name} {line[name]:.3f} (chance {level:.3f})")
+        now = " · ".join(parts)
         self.progress.update(self.bar, completed=step, now=now)
         tenth = max(1, self.steps // 10)
         if not self.console.is_terminal and (step // tenth > (step - self.every) // tenth or step == self.steps):
             self.console.print(f"step {step:,} of {self.steps:,} · {line['seconds']:.0f} s · {now}", soft_wrap=True)
+        change = None if self.pace is None else self.pace.update(step, line["seconds"])
+        if change is not None:
+            self.console.print(change, soft_wrap=True)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
