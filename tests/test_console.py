@@ -7,9 +7,9 @@ import sys
 
 import pytest
 import torch
-from crash import in_child
 from PIL import Image
 
+from crash import in_child
 from selftaught.console import LastingStream, stderr_console
 
 

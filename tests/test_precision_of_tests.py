@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 STARTUP = Path(__file__).parent / "startup"
-CHOSEN = "import torch; from selftaught.training.plan import choose_precision as c; print(c('auto', torch.device('cpu')))"
+CHOSEN = (
+    "import torch; from selftaught.training.plan import choose_precision as c; print(c('auto', torch.device('cpu')))"
+)
 
 
 def child(precision: str, code: str) -> subprocess.CompletedProcess[str]:

@@ -1,4 +1,4 @@
-"""A console on standard error that outlives its reader: `selftaught pretrain ... 2>&1 | head` must not end a training."""
+"""A console that stops printing when its reader is gone: `selftaught pretrain ... 2>&1 | head` must not stop training."""
 
 import os
 import sys
@@ -45,7 +45,7 @@ class LastingStream:
 
 
 def stderr_console(**options: Any) -> Console:
-    """A rich console on today's `sys.stderr`, whose failures are not raised; `options` as for `rich.console.Console`."""
+    """A console on `sys.stderr` that never raises when writing fails; `options` as for `rich.console.Console`."""
     return Console(file=cast(TextIO, LastingStream(sys.stderr)), **options)
 
 

@@ -140,8 +140,16 @@ def test_born_in_training_mode_with_fresh_statistics(name):
 
 @pytest.mark.parametrize(
     ("name", "size"),
-    [("convnet", 20), ("nin", 12), ("alexnet-small", 36), ("gpt-causal", 6), ("gpt-all-around", 6)]
-    + [("timm-resnet", 40), ("timm-convnext", 40), ("timm-vit", 48)],
+    [
+        ("convnet", 20),
+        ("nin", 12),
+        ("alexnet-small", 36),
+        ("gpt-causal", 6),
+        ("gpt-all-around", 6),
+        ("timm-resnet", 40),
+        ("timm-convnext", 40),
+        ("timm-vit", 48),
+    ],
 )
 def test_in_bf16_every_layer_and_gradient_is_finite_and_near_that_of_float32(name, size):
     torch.manual_seed(0)

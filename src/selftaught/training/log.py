@@ -19,7 +19,7 @@ from selftaught.training.whole import write_error, write_text
 
 
 class Log:
-    """Lines of `log.jsonl` and what stands on the screen meanwhile.
+    """Writes the lines of `log.jsonl` and displays progress on the console.
 
     Args:
         path: the file; lines after the step a run goes on from are dropped.
