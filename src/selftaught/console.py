@@ -1,4 +1,4 @@
-"""A console that stops printing when its reader is gone: `selftaught pretrain ... 2>&1 | head` must not stop training."""
+"""A console that stops printing when its reader is gone: `selftaught pretrain 2>&1 | head` must not stop training."""
 
 import os
 import sys
