@@ -128,12 +128,27 @@ def test_a_step_in_bf16_sees_the_views_as_they_are(case, monkeypatch):
     assert all(asked[0][name].dtype == views[name].dtype for name in views)
 
 
+OTHER_WAYS = [
+    ("autoencoder", {"space": "lab", "noise": 0.1, "masked": 0.25}),
+    ("colorization", {"answer": "mean", "shrink": 3}),
+    ("igpt", {"objective": "masked"}),
+    ("inpainting", {"adversarial": 0.1, "holes": "free"}),
+    ("npid", {"normalizer": "constant", "proximal": 1.0, "bank": "half"}),
+    ("pirl", {"transform": "both", "head": "mlp"}),
+    ("rotation", {"angles": (0, 45)}),
+]
+"""Options under which a task computes something else."""
+
+
 @pytest.mark.parametrize("precision", ["32", "bf16"])
-@pytest.mark.parametrize("size", [20, 48])
-@pytest.mark.parametrize("name", TASKS)
-def test_it_trains_and_shows_at_sizes_that_are_no_power_of_two(name, size, precision):
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [*((name, size, {}) for name in TASKS for size in (20, 48)), *((name, 20, options) for name, options in OTHER_WAYS)],
+    ids=str,
+)
+def test_it_trains_and_shows_at_sizes_that_are_no_power_of_two(name, size, options, precision):
     kind = task_class(name)
-    case = Case(kind, size, **NARROW.get(kind.__name__, {}))
+    case = Case(kind, size, **{**NARROW.get(kind.__name__, {}), **options})
     run = Pretraining(case.task, case.encoder, case.heads, case.source, Optimization(), 2, 2, 0)
     trainer = Trainer(make_fabric(CPU, precision), run)
     batch = case.source.batch(torch.arange(2), CPU)
