@@ -143,7 +143,10 @@ OTHER_WAYS = [
 @pytest.mark.parametrize("precision", ["32", "bf16"])
 @pytest.mark.parametrize(
     ("name", "size", "options"),
-    [*((name, size, {}) for name in TASKS for size in (20, 48)), *((name, 20, options) for name, options in OTHER_WAYS)],
+    [
+        *((name, size, {}) for name in TASKS for size in (20, 48)),
+        *((name, 20, options) for name, options in OTHER_WAYS),
+    ],
     ids=str,
 )
 def test_it_trains_and_shows_at_sizes_that_are_no_power_of_two(name, size, options, precision):
