@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo     install what is needed, learn from one bundled photo, write runs/demo/report.html"
-	@echo "make test     install what is needed, run the tests"
+	@echo "make test     install what is needed, run the tests (SELFTAUGHT_TEST_PRECISION=32 or bf16: in that precision)"
 	@echo "make slow     run the longer checks"
 	@echo "make check    lint and types"
 	@echo "make format   format the code"

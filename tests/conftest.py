@@ -1,6 +1,11 @@
-"""What all tests share: the folders of toys, one thread per worker, and no cache but a temporary one."""
+"""What all tests share: the folders of toys, one thread per worker, a temporary cache, and a choice of precision.
+
+SELFTAUGHT_TEST_PRECISION=32 or bf16 fixes what `--precision auto` chooses on this machine, in child processes too.
+Tests that set a precision themselves are the same either way.
+"""
 
 import os
+import runpy
 import sys
 from pathlib import Path
 
@@ -9,6 +14,12 @@ import torch
 
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE / "pretext")]
+
+STARTUP = HERE / "startup"
+if "SELFTAUGHT_TEST_PRECISION" in os.environ:
+    paths = [str(STARTUP), *filter(None, [os.environ.get("PYTHONPATH")])]
+    os.environ["PYTHONPATH"] = os.pathsep.join(paths)
+    runpy.run_path(str(STARTUP / "sitecustomize.py"))
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -11,6 +11,7 @@ ROOT = Path(selftaught.__file__).parent
 
 MAY = {
     "errors": set(),
+    "console": set(),
     "contracts": {"errors"},
     "augment": {"contracts", "errors"},
     "parts": {"augment", "contracts", "errors"},
@@ -18,7 +19,7 @@ MAY = {
     "data": {"augment", "contracts", "errors"},
     "pretext": {"augment", "contracts", "errors", "parts"},
     "runs": {"contracts", "errors"},
-    "training": {"contracts", "errors", "runs"},
+    "training": {"console", "contracts", "errors", "runs"},
     "downstream": {"augment", "contracts", "data", "encoders", "errors"},
     "figures": {"errors"},
     "report": {"errors", "figures", "runs"},
@@ -26,7 +27,7 @@ MAY = {
     "build": {"contracts", "data", "encoders", "errors", "pretext", "runs", "settings", "training"},
     "run": {"build", "contracts", "data", "downstream", "errors", "figures", "parts", "report", "runs", "training"},
     "shown": {"contracts", "figures", "runs", "training"},
-    "pretraining": {"build", "data", "errors", "run", "runs", "settings", "shown", "training"},
+    "pretraining": {"build", "console", "data", "errors", "run", "runs", "settings", "shown", "training"},
     "profiling": {"build", "data", "errors", "settings", "training"},
     "demo": {"build", "data", "downstream", "errors", "pretraining"},
     "flags": {"errors", "runs", "settings", "training"},

@@ -1,7 +1,6 @@
 """Pretraining as one call: settings and images in, a run folder out."""
 
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -14,6 +13,7 @@ from rich.console import Console
 
 import selftaught
 from selftaught.build import Built, build, describe_encoder, not_pretrained
+from selftaught.console import stderr_console
 from selftaught.data.crops import Crops
 from selftaught.data.photos import words
 from selftaught.errors import UserError, readable
@@ -28,6 +28,7 @@ from selftaught.training.interruption import stop_on_signals
 from selftaught.training.log import Log
 from selftaught.training.loop import Trainer, train
 from selftaught.training.machine import hardware, keep_freed_memory, use_threads
+from selftaught.training.pace import planned_pace
 from selftaught.training.plan import choose_device, make_fabric, make_plan
 
 LINES = 400
@@ -61,7 +62,7 @@ def pretrain(
         UserError: something was asked for that cannot be.
     """
     keep_freed_memory()
-    console = Console(file=sys.stderr, highlight=False, markup=False, soft_wrap=True)
+    console = stderr_console(highlight=False, markup=False, soft_wrap=True)
     where = [_absolute(word) for word in words(data)] if data else []
     listed = None if labels is None else _absolute(str(labels))
     if resume:
@@ -171,6 +172,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
         minutes=general.minutes,
         asked={name: value for name, value in vars(general).items() if value != vars(decided)[name]},
         seconds_per_step=plan.seconds_per_step,
+        seconds_per_epoch=plan.seconds_per_epoch,
         images=len(source),
         source=source.name,
         fingerprint=source.fingerprint,
@@ -197,7 +199,9 @@ def _carry_out(folder: RunFolder, built: Built, device: str | None, console: Con
     where = choose_device(device or config["device"])
     checkpoints = Checkpoints(folder.checkpoints, folder.identity())
     every = max(1, run.steps // LINES)
-    log = Log(folder.log, run.steps, run.batch_size, run.task.chance(run.source, run.batch_size), every, console)
+    chance = run.task.chance(run.source, run.batch_size)
+    pace = planned_pace(status, run.steps, run.steps_per_epoch)
+    log = Log(folder.log, run.steps, run.batch_size, chance, every, console, pace)
     console.print(
         f"{config['task']} on {config['encoder']}, {len(run.source):,} images from {readable(run.source.name)}, "
         f"{run.steps:,} steps of {run.batch_size}, {config['size']} px, precision {config['precision']}, "

@@ -138,3 +138,30 @@ def test_born_in_training_mode_with_fresh_statistics(name):
     for module in encoder.modules():
         if isinstance(module, nn.BatchNorm2d):
             assert module.num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("convnet", 20),
+        ("nin", 12),
+        ("alexnet-small", 36),
+        ("gpt-causal", 6),
+        ("gpt-all-around", 6),
+        ("timm-resnet", 40),
+        ("timm-convnext", 40),
+        ("timm-vit", 48),
+    ],
+)
+def test_in_bf16_every_layer_and_gradient_is_finite_and_near_that_of_float32(name, size):
+    torch.manual_seed(0)
+    encoder = ENCODERS[name][0](size=size).eval()
+    images = torch.rand(2, 3, size, size)
+    expected = features(encoder, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = features(encoder, images)
+    for layer, feature in found.items():
+        off = (feature.float() - expected[layer]).square().mean().sqrt()
+        assert off <= 0.05 * expected[layer].square().mean().sqrt()
+    sum(feature.float().square().mean() for feature in found.values()).backward()
+    assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in encoder.parameters())

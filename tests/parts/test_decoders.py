@@ -18,6 +18,19 @@ def test_it_meets_the_side_and_reads_every_position(stride, size, side):
     assert (seen.grad.abs().sum((0, 1)) > 0).all()
 
 
+@pytest.mark.parametrize(("stride", "size", "side"), [(4, 30, 30), (8, 48, 48), (4, 32, 12), (8, 32, 32)])
+def test_in_bf16_it_differs_by_rounding_alone(stride, size, side):
+    torch.manual_seed(0)
+    decoder = Decoder(Layer(6, stride), 5, size, side, width=16)
+    seen = torch.randn(4, 6, -(-size // stride), -(-size // stride), requires_grad=True)
+    expected = decoder(seen)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = decoder(seen).float()
+    assert (found - expected).square().mean().sqrt() < 0.02 * expected.std()
+    found.square().sum().backward()
+    assert (seen.grad.abs().sum((0, 1)) > 0).all()
+
+
 def test_a_step_in_the_map_is_a_stride_in_the_picture():
     torch.manual_seed(0)
     decoder = Decoder(Layer(3, 4), 3, 64, width=16).eval()

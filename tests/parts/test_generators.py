@@ -48,6 +48,17 @@ def test_where_the_size_is_a_power_of_two_it_is_dcgan():
     assert sides == [(4, 8), (8, 16), (16, 32), (32, 64)]
 
 
+def test_pictures_made_in_bf16_are_not_quantized():
+    """As multiples of 1/256 a critic could tell them from images by that alone."""
+    torch.manual_seed(0)
+    generator = Generator(5, 16, width=8)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        made = generator(torch.randn(64, 5))
+    assert made.dtype == torch.float32
+    bright = made[made > 0.5]
+    assert ((bright * 256) % 1 == 0).float().mean() < 0.1
+
+
 def test_channels_are_bounded():
     generator = Generator(2, 256, width=64)
     assert max(module.in_channels for module in generator.blocks if isinstance(module, nn.ConvTranspose2d)) == MOST

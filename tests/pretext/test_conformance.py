@@ -29,19 +29,18 @@ CPU = torch.device("cpu")
 
 OPTIONS: dict[type, dict[str, object]] = {Jigsaw: {"permutations": 4}}
 """Settings with which a task and its subclasses are learned in a second."""
+NARROW = {"GAN": {"generator_width": 4}, "BiGAN": {"generator_width": 4, "critic_width": 4}}
+"""Options for tests in bf16, which takes up to fifty times as long on a CPU without instructions for it."""
 
 
 class Case:
     """A task with everything it needs, and one batch."""
 
-    def __init__(self, kind: type[Task]) -> None:
+    def __init__(self, kind: type[Task], size: int | None = None, **options: object) -> None:
         torch.manual_seed(0)
-        self.kind = kind
         self.source = ToySource()
-        self.task = kind(
-            size=8 if kind.__name__ == "NextWord" else 16,
-            **next((OPTIONS[c] for c in kind.__mro__ if c in OPTIONS), {}),
-        )
+        easy = next((OPTIONS[base] for base in kind.__mro__ if base in OPTIONS), {})
+        self.task = kind(size=size or (8 if kind.__name__ == "NextWord" else 16), **{**easy, **options})
         self.encoder = encoder_for(self.task)
         self.encoder.fit(self.source)
         self.heads = self.task.heads(self.encoder, self.source)
@@ -66,9 +65,13 @@ class Case:
         return [False, True] if self.weights(of_critic=True) else [False]
 
 
+def task_or_toy(name: str) -> type[Task]:
+    return TOYS[name] if name in TOYS else task_class(name)
+
+
 @pytest.fixture(params=[*TASKS, *TOYS])
 def case(request) -> Case:
-    return Case(TOYS[request.param] if request.param in TOYS else task_class(request.param))
+    return Case(task_or_toy(request.param))
 
 
 def test_the_seed_decides_the_views_and_nothing_else_does(case):
@@ -129,6 +132,58 @@ def test_a_step_in_bf16_sees_the_views_as_they_are(case, monkeypatch):
     assert logged["loss"].isfinite()
     assert all(torch.equal(asked[0][name], views[name]) for name in views)
     assert all(asked[0][name].dtype == views[name].dtype for name in views)
+
+
+OTHER_WAYS = [
+    ("autoencoder", {"space": "lab", "noise": 0.1, "masked": 0.25}),
+    ("colorization", {"answer": "mean", "shrink": 3}),
+    ("igpt", {"objective": "masked"}),
+    ("inpainting", {"adversarial": 0.1, "holes": "free"}),
+    ("npid", {"normalizer": "constant", "proximal": 1.0, "bank": "half"}),
+    ("pirl", {"transform": "both", "head": "mlp"}),
+    ("rotation", {"angles": (0, 45)}),
+]
+"""Options under which a task computes something else."""
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+@pytest.mark.parametrize(
+    ("name", "size", "options"),
+    [
+        *((name, size, {}) for name in TASKS for size in (20, 48)),
+        *((name, 20, options) for name, options in OTHER_WAYS),
+    ],
+    ids=str,
+)
+def test_it_trains_and_shows_at_sizes_that_are_no_power_of_two(name, size, options, precision):
+    kind = task_class(name)
+    case = Case(kind, size, **{**NARROW.get(kind.__name__, {}), **options})
+    run = Pretraining(case.task, case.encoder, case.heads, case.source, Optimization(), 2, 2, 0)
+    trainer = Trainer(make_fabric(CPU, precision), run)
+    batch = case.source.batch(torch.arange(2), CPU)
+    for seed in (0, 1):
+        views = case.task.views(batch, torch.Generator().manual_seed(seed))
+        logged = trainer.step(views, 0.5)
+        assert all(value.isfinite().all() for value in logged.values())
+    assert all(weight.isfinite().all() for weight in trainer.module.parameters())
+    assert all(weight.dtype == torch.float32 for weight in trainer.module.parameters())
+    case.encoder.eval(), case.heads.eval()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        shown = case.task.show(case.encoder, case.heads, views)
+    for pictures in shown.values():
+        assert pictures.isfinite().all()
+        assert pictures.dtype == torch.float32
+
+
+def test_bf16_changes_the_loss_by_rounding_alone(case):
+    """Losses and what is logged are computed in float32, from activations of eight bits of precision."""
+    views = case.views()
+    for of_critic in case.players:
+        expected = case.loss(views, of_critic)
+        with torch.autocast("cpu", torch.bfloat16):
+            found = case.loss(views, of_critic)
+        assert found.dtype == torch.float32
+        torch.testing.assert_close(found, expected, rtol=0.01, atol=0.003)
 
 
 def test_the_loop_trains_every_weight_once(case):

@@ -64,11 +64,43 @@ def test_measuring_leaves_no_trace():
 
 
 def test_precision_is_the_faster_one(monkeypatch):
-    seconds = iter([1.0, 2.0, 2.0, 1.0])
-    monkeypatch.setattr(plan, "_fastest", lambda work: next(seconds))
-    assert choose_precision("auto", torch.device("cpu")) == "bf16"
-    assert choose_precision("auto", torch.device("cpu")) == "32"
-    assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+    for faster, expected in ((True, "bf16"), (False, "32")):
+        monkeypatch.setattr(plan, "_bf16_is_faster", lambda faster=faster: faster)
+        assert choose_precision("auto", torch.device("cpu")) == expected
+        assert choose_precision("bf16", torch.device("cpu")) == "bf16"
+        assert choose_precision("32", torch.device("cpu")) == "32"
+
+
+def compared(monkeypatch, bf16: float, full: float, load=lambda now: 1.0) -> tuple[bool, int]:
+    """Which is called faster, and how often bf16 ran, where the machine is `load(time)` times slower than alone."""
+    now, runs = 0.0, 0
+
+    def work(seconds: float, counted: bool):
+        def run():
+            nonlocal now, runs
+            now, runs = now + seconds * load(now), runs + counted
+
+        return run
+
+    monkeypatch.setattr(plan, "monotonic", lambda: now)
+    return plan._clearly_faster(work(bf16, True), work(full, False)), runs
+
+
+@pytest.mark.parametrize("load", [lambda now: 1.0, lambda now: 6.0 if now < 4 else 1.0, lambda now: 1 + 5 * (now > 8)])
+def test_a_load_that_comes_or_goes_does_not_decide_the_precision(monkeypatch, load):
+    assert compared(monkeypatch, 0.3, 1.0, load)[0]
+    assert not compared(monkeypatch, 1.0, 0.3, load)[0]
+
+
+def test_small_differences_leave_float32(monkeypatch):
+    assert not compared(monkeypatch, 0.9, 1.0)[0]
+    assert compared(monkeypatch, 0.7, 1.0)[0]
+
+
+def test_where_bf16_is_far_slower_it_is_not_measured_for_long(monkeypatch):
+    faster, runs = compared(monkeypatch, 50.0, 1.0)
+    assert not faster
+    assert runs <= 4
 
 
 def test_a_device_that_is_not_there_is_one_sentence():

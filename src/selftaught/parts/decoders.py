@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from selftaught.contracts import Layer
 from selftaught.errors import UserError
 from selftaught.parts.heads import require_map
+from selftaught.parts.precision import at_least_float32
 
 
 class Decoder(nn.Module):
@@ -22,10 +23,10 @@ class Decoder(nn.Module):
     A 3 x 3 convolution to `width` channels, then 4 x 4 up-convolutions of stride 2 (as in Zhang et al. and DCGAN), each
     with batch norm and ReLU; how many, the layer's stride decides. Where doubling does not meet `side`, because the
     view is no multiple of the stride or `side` no power of two of it, the last map is resized bilinearly. A 1 x 1
-    convolution reads the answer off; it ends there, so the range is all numbers.
+    convolution computes the output; nothing follows it, so the output is unbounded.
 
     Args:
-        layer: the map that is read.
+        layer: the map to decode.
         channels: of the picture.
         size: pixels along the view that the encoder was shown.
         side: pixels along the picture; None means `size`.
@@ -60,7 +61,9 @@ class Decoder(nn.Module):
             )
         seen = self.blocks(seen)
         if seen.shape[-1] != self.side:
-            seen = F.interpolate(seen, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True)
+            # PyTorch has no antialiased interpolation in bfloat16 on CPUs.
+            full = at_least_float32(seen)
+            seen = F.interpolate(full, (self.side, self.side), mode="bilinear", align_corners=False, antialias=True)
         read: Tensor = self.read(seen)
         return read
 

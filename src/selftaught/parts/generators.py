@@ -16,6 +16,7 @@ from selftaught.augment.warp import moved
 from selftaught.contracts import Batch, Views
 from selftaught.errors import UserError
 from selftaught.parts.crops import CropTask
+from selftaught.parts.precision import at_least_float32
 
 MOST = 512
 """Channels of the smallest map, at most (as in the release of BiGAN; DCGAN has 1,024)."""
@@ -52,7 +53,7 @@ class Generator(nn.Module):
         for inputs, outputs in pairwise(widths):
             self.blocks.append(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
             self.blocks.extend([nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)])
-        self.blocks.extend([nn.ConvTranspose2d(widths[-1], 3, 4, stride=2, padding=1), nn.Sigmoid()])
+        self.blocks.extend([nn.ConvTranspose2d(widths[-1], 3, 4, stride=2, padding=1), FullPrecisionSigmoid()])
 
     def forward(self, noise: Tensor) -> Tensor:
         """(B, latent) -> (B, 3, size, size)."""
@@ -60,6 +61,18 @@ class Generator(nn.Module):
         begun = self.dense(noise).unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
         made: Tensor = self.blocks(begun)
         return made[..., : self.size, : self.size]
+
+
+class FullPrecisionSigmoid(nn.Sigmoid):
+    """A sigmoid computed in float32 under autocast.
+
+    In bfloat16 bright pixels would be multiples of 1/256 or 1/512, which images are not: a discriminator could tell
+    generated images by that alone.
+    """
+
+    def forward(self, values: Tensor) -> Tensor:
+        """Any shape -> the same shape, in (0, 1)."""
+        return super().forward(at_least_float32(values))
 
 
 @dataclass(frozen=True)

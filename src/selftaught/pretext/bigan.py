@@ -28,6 +28,7 @@ from selftaught.parts.adversarial import adversarial_groups, adversarial_loss, r
 from selftaught.parts.generators import MOST, GenerationGame
 from selftaught.parts.heads import require_map, require_readable
 from selftaught.parts.norms import untracked
+from selftaught.parts.precision import at_least_float32
 
 POSITIONS = 4
 """Positions along the map that a code is read off: as many as along the one that a generator begins with."""
@@ -99,7 +100,7 @@ class BiGAN(GenerationGame):
         codes = self._codes(encoder, heads, images)
         encoded, generated = self._judged(heads, images, codes, heads["generator"](noise), noise)
         with torch.no_grad(), untracked(heads["generator"]):
-            error = F.mse_loss(heads["generator"](codes).float(), images)
+            error = F.mse_loss(heads["generator"](codes), images)
         return adversarial_loss(generated, encoded), {"reconstruction_error": error}
 
     def critic_loss(
@@ -140,7 +141,7 @@ class BiGAN(GenerationGame):
         again = heads["generator"](self._codes(encoder, heads, images))
         return {
             "generated": heads["generator"](views["noise"]),
-            "reconstructed": torch.cat([images, again.to(images.dtype)], 3),
+            "reconstructed": torch.cat([images, again], 3),
         }
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
@@ -165,6 +166,8 @@ class Code(nn.Module):
     def forward(self, seen: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, latent)."""
         codes: Tensor = self.dense(F.adaptive_avg_pool2d(seen, POSITIONS).flatten(1))
+        # In float32, as the noise that the critic compares codes with.
+        codes = at_least_float32(codes)
         return codes if self.norm is None else self.norm(codes) / math.sqrt(3)
 
 

@@ -1,7 +1,6 @@
 """The log: one JSON line per logging step for programs, a progress bar with an estimate for people."""
 
 import json
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
@@ -13,12 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from selftaught.console import stderr_console
 from selftaught.runs.atomic import append_text, write_text
 from selftaught.runs.log import read_log
+from selftaught.training.pace import PaceMonitor
 
 
 class Log:
-    """Lines of `log.jsonl` and what stands on the screen meanwhile.
+    """Writes the lines of `log.jsonl` and displays progress on the console.
 
     Args:
         path: the file; lines after the step a run goes on from are dropped.
@@ -26,7 +27,8 @@ class Log:
         images_per_step: for images per second.
         chance: what an untrained encoder scores, shown beside the score.
         every: steps between two lines.
-        console: where people look; standard error by default.
+        console: what people read; standard error by default.
+        pace: compares the speed with the plan; None where minutes were not planned.
     """
 
     def __init__(
@@ -37,10 +39,12 @@ class Log:
         chance: Mapping[str, float],
         every: int,
         console: Console | None = None,
+        pace: PaceMonitor | None = None,
     ) -> None:
         self.path, self.steps, self.chance, self.every = path, steps, chance, every
         self.images_per_step = images_per_step
-        self.console = console or Console(file=sys.stderr)
+        self.console = console or stderr_console()
+        self.pace = pace
         self.begun = False
         self.before = 0.0  # seconds of training before this process
         self.seconds = 0.0  # of training up to the last line
@@ -73,6 +77,8 @@ class Log:
         self.started = self.noted = monotonic()
         self.noted_step = step
         self.progress.update(self.bar, completed=step)
+        if self.pace is not None:
+            self.pace.begin(step, self.seconds)
         self.begun = True
 
     def due(self, step: int) -> bool:
@@ -96,17 +102,20 @@ class Log:
         # On the disk before a checkpoint can be: else a power cut could leave a state whose log ends before it.
         append_text(self.path, json.dumps(line) + "\n")
         self.noted, self.noted_step = now, step
-        self._tell(line)
+        self._display(line)
         return line
 
-    def _tell(self, line: Mapping[str, Any]) -> None:
+    def _display(self, line: Mapping[str, Any]) -> None:
         step = line["step"]
-        said = [f"{line['images_per_second']:,.0f} img/s", f"loss {line['loss']:.3f}"]
+        parts = [f"{line['images_per_second']:,.0f} img/s", f"loss {line['loss']:.3f}"]
         for name, level in self.chance.items():
             if name in line:
-                said.append(f"{name} {line[name]:.3f} (chance {level:.3f})")
-        now = " · ".join(said)
+                parts.append(f"{name} {line[name]:.3f} (chance {level:.3f})")
+        now = " · ".join(parts)
         self.progress.update(self.bar, completed=step, now=now)
         tenth = max(1, self.steps // 10)
         if not self.console.is_terminal and (step // tenth > (step - self.every) // tenth or step == self.steps):
             self.console.print(f"step {step:,} of {self.steps:,} · {line['seconds']:.0f} s · {now}", soft_wrap=True)
+        change = None if self.pace is None else self.pace.update(step, line["seconds"])
+        if change is not None:
+            self.console.print(change, soft_wrap=True)

@@ -51,12 +51,14 @@ class Budget:
 
 
 class Pace(NamedTuple):
-    """What training takes, in seconds."""
+    """Measured durations of training, in seconds."""
 
     step: float
-    """Each step, with its share of what comes before an epoch."""
+    """A step, including its share of the preparation of an epoch."""
     once: float
-    """What comes before the first epoch, and never again."""
+    """Preparation before the first epoch that no later epoch repeats."""
+    epoch: float
+    """Preparation before every epoch, such as clustering."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,8 @@ class Plan:
     compiled: bool
     seconds_per_step: float | None
     """Measured before the first step; None where the budget was not minutes."""
+    seconds_per_epoch: float | None
+    """The part of it that is spent before each epoch, for instance on clustering; None likewise."""
 
 
 def choose_device(device: str) -> torch.device:
@@ -91,8 +95,8 @@ def choose_device(device: str) -> torch.device:
 def choose_precision(precision: Precision, device: torch.device) -> Literal["32", "bf16"]:
     """`auto` is bf16 where it is faster: on GPUs that have it, and on CPUs by measurement.
 
-    By measurement, because flags lie: a CPU with avx512_bf16 or AMX is up to nine times as fast in bf16, one without
-    is five times as slow (both measured), and virtual machines hide the difference.
+    By measurement, because CPU flags do not decide it: a CPU with avx512_bf16 or AMX is up to nine times as fast in
+    bf16, one without is 5 to 50 times as slow (all measured), and virtual machines hide the difference.
     """
     if precision != "auto":
         return precision
@@ -100,18 +104,45 @@ def choose_precision(precision: Precision, device: torch.device) -> Literal["32"
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "32"
     if device.type != "cpu":
         return "32"
-    full = torch.ones(512, 512)
-    half = full.bfloat16()
-    return "bf16" if _fastest(lambda: half @ half) < 0.8 * _fastest(lambda: full @ full) else "32"
+    return "bf16" if _bf16_is_faster() else "32"
 
 
-def _fastest(work: Callable[[], Tensor], times: int = 5) -> float:
-    seconds = []
-    for _ in range(times):
+def _bf16_is_faster() -> bool:
+    """Whether this CPU runs a convolution, its gradients and a matrix product clearly faster in bf16."""
+    full, half = (_layer_work(dtype) for dtype in (torch.float32, torch.bfloat16))
+    return _clearly_faster(half, full)
+
+
+def _layer_work(dtype: torch.dtype) -> Callable[[], object]:
+    images = torch.ones(4, 32, 16, 16, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+    kernel = torch.ones(32, 32, 3, 3, dtype=dtype).to(memory_format=torch.channels_last).requires_grad_()
+    factor = torch.ones(256, 256, dtype=dtype)
+
+    def work() -> object:
+        made = torch.nn.functional.conv2d(images, kernel, padding=1)
+        return torch.autograd.grad(made, (images, kernel), made.detach()), factor @ factor
+
+    return work
+
+
+def _clearly_faster(work: Callable[[], object], than: Callable[[], object], rounds: int = 12) -> bool:
+    """Whether the minimum of `work` is below 0.8 of the other's: on a busy machine only minima can be compared.
+
+    Both are timed in turn, so a load that comes or goes meets both; the first round, which allocates and compiles, does
+    not count. A work that is slower by far is not repeated to the end.
+    """
+    best, best_other = math.inf, math.inf
+    for number in range(rounds + 1):
         begun = monotonic()
+        than()
+        between = monotonic()
         work()
-        seconds.append(monotonic() - begun)
-    return min(seconds)
+        end = monotonic()
+        if number:
+            best, best_other = min(best, end - between), min(best_other, between - begun)
+        if number >= 3 and best > 3 * best_other:
+            return False
+    return best < 0.8 * best_other
 
 
 def make_fabric(device: torch.device, precision: str) -> "Fabric":
@@ -159,8 +190,15 @@ def make_plan(
         compiled = compiling == "on" or faster.step < 0.95 * measured.step
         if compiled:
             measured, steps = faster, budget.steps_at(faster)
-    each = None if measured is None else measured.step
-    return Plan(steps=steps, device=str(where), precision=how, compiled=compiled, seconds_per_step=each)
+    each, epoch = (None, None) if measured is None else (measured.step, measured.epoch)
+    return Plan(
+        steps=steps,
+        device=str(where),
+        precision=how,
+        compiled=compiled,
+        seconds_per_step=each,
+        seconds_per_epoch=epoch,
+    )
 
 
 def _pace(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend: float = 4.0) -> Pace:
@@ -173,7 +211,8 @@ def _pace(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend: flo
             begun = monotonic()
             trial.step(len(seconds) + 1)["loss"].item()
             seconds.append(monotonic() - begun)
-    return Pace(median(seconds) + trial.before_epoch_seconds / pretraining.steps_per_epoch, trial.once_seconds)
+    epoch = trial.before_epoch_seconds
+    return Pace(median(seconds) + epoch / pretraining.steps_per_epoch, trial.once_seconds, epoch)
 
 
 def _compiles_soundly(pretraining: Pretraining, fabric: "Fabric", steps: int = 3) -> bool:

@@ -1,0 +1,77 @@
+"""Compares the speed of training with the plan that turned a budget in minutes into steps."""
+
+from collections import deque
+from collections.abc import Mapping
+from statistics import median
+from typing import Any
+
+TOLERANCE = 1 / 3
+"""Relative difference in seconds per step from which a change is reported."""
+SPAN_SECONDS = 2.0
+"""Shortest span of training from which seconds per step are measured."""
+SPANS = 5
+"""Spans whose median is compared: one slow step, or one checkpoint, falls into a single span."""
+
+
+class PaceMonitor:
+    """Measures seconds per step and reports, once per change, when they differ from the plan.
+
+    Args:
+        steps: of the whole run.
+        minutes: that the run was planned to take.
+        seconds_per_step: that the plan expects, including a step's share of the preparation of an epoch.
+        span: steps that every measurement must cover: an epoch where its preparation takes long, else 1.
+    """
+
+    def __init__(self, steps: int, minutes: float, seconds_per_step: float, span: int = 1) -> None:
+        self.steps, self.minutes, self.planned = steps, minutes, seconds_per_step
+        self.span = max(1, span, steps // 100)
+        self.begin(0, 0.0)
+
+    def begin(self, step: int, seconds: float) -> None:
+        """Training starts, or resumes, after `step` steps and `seconds` seconds of training."""
+        self.reported = self.planned
+        self.step, self.seconds = step, seconds
+        self.spans = deque[float](maxlen=SPANS)
+
+    def update(self, step: int, seconds: float) -> str | None:
+        """Training has reached `step` after `seconds` in all; returns a sentence if its speed has changed."""
+        steps, duration = step - self.step, seconds - self.seconds
+        if steps < self.span or duration < SPAN_SECONDS:
+            return None
+        self.spans.append(duration / steps)
+        self.step, self.seconds = step, seconds
+        if len(self.spans) <= SPANS // 2 or step == self.steps:
+            return None
+        current = median(self.spans)
+        if not _differ(current, self.reported):
+            return None
+        self.reported = current
+        total = (seconds + (self.steps - step) * current) / 60
+        return f"{self._compared(current)}: about {_number(total)} minutes in all instead of {_number(self.minutes)}"
+
+    def _compared(self, current: float) -> str:
+        if not _differ(current, self.planned):
+            return "back to the planned speed"
+        return "slower than planned" if current > self.planned else "faster than planned"
+
+
+def planned_pace(status: Mapping[str, Any], steps: int, steps_per_epoch: int) -> PaceMonitor | None:
+    """The pace that a run was planned with, from its status; None where its budget was not minutes.
+
+    Where a tenth or more of the time is spent before the first step of each epoch, for instance on clustering, every
+    measurement covers an epoch.
+    """
+    minutes, each = status.get("minutes"), status.get("seconds_per_step")
+    if minutes is None or each is None:
+        return None
+    preparation = status.get("seconds_per_epoch") or 0.0
+    return PaceMonitor(steps, minutes, each, steps_per_epoch if preparation >= 0.1 * steps_per_epoch * each else 1)
+
+
+def _differ(one: float, other: float) -> bool:
+    return max(one, other) > (1 + TOLERANCE) * min(one, other)
+
+
+def _number(minutes: float) -> str:
+    return f"{minutes:,.0f}" if minutes >= 10 else f"{minutes:.2g}"
