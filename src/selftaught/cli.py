@@ -100,7 +100,9 @@ def probe(
         Parameter(help="fast: closed form. paper: SGD with augmentation, as the papers do. knn: nearest neighbours."),
     ] = "fast",
     size: Annotated[int | None, Parameter(help="Side of the views in pixels; by default that of pretraining.")] = None,
-    limit: Annotated[int | None, Parameter(help="Take only this many images of each part.")] = None,
+    limit: Annotated[
+        int | None, Parameter(help="Number of training images, drawn at random; the test part stays whole.")
+    ] = None,
     labels: Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")] = None,
     device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     json_: Json = False,

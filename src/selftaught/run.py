@@ -69,7 +69,7 @@ class Run:
             seeds: how many probes the spread is over.
             protocol: "fast" (closed form), "paper" (SGD with augmentation) or "knn" (nearest neighbours).
             size: side of the views in pixels; by default that of pretraining.
-            limit: take only this many images of each part.
+            limit: number of training images, drawn at random; the test part stays whole.
             labels: CSV file with path and label.
             baselines: an earlier table of the same encoder and images, see `probe_layers`.
             device: auto, cpu, cuda ...
