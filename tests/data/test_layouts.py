@@ -1,5 +1,6 @@
 """Layouts of image folders: labels, splits and what is left out, in folders made as their publishers make them."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -227,3 +228,20 @@ def test_no_images_says_what_is_there(tmp_path: Path) -> None:
     assert ".parquet" in said
     assert "(3 .npy, 1 without a suffix, 1 .txt)" in said
     assert "misspelt" not in said
+
+
+def test_a_pipe_in_place_of_an_annotation_file_is_not_waited_for(tmp_path: Path) -> None:
+    root = tiny_imagenet(tmp_path / "tiny")
+    (root / "val/val_annotations.txt").unlink()
+    os.mkfifo(root / "val/val_annotations.txt")
+    assert set(read(root)["validation"].values()) == {None}
+
+
+def test_names_of_any_kind(tmp_path: Path) -> None:
+    """Upper-case suffixes, line breaks, bytes that are no UTF-8, and what systems leave in folders."""
+    odd = ["train/a/1.JPG", "train/b/two\nlines.png", "test/a/\udcff.png", "test/b/1.PnG"]
+    left = [".DS_Store", "train/Thumbs.db", "__MACOSX/train/a/1.jpg", "train/.hidden/1.png", "train/a/._1.JPG"]
+    found = read(fill(tmp_path, *odd, *left))
+    assert set(found["all"]) == set(odd)
+    assert list(found["test"].values()) == ["a", "b"]
+    open_splits(tmp_path)

@@ -5,6 +5,7 @@ lists them; the first that fits counts, so the last one fits every folder. A new
 and a row in docs/data.md.
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -86,25 +87,27 @@ def class_folders(listing: Listing) -> Arrangement:
 def annotated_splits(listing: Listing) -> Arrangement | None:
     """Tiny-ImageNet: class folders for training, an annotation file beside the images of other splits.
 
-    The files are called `*annotations*.txt`; each line has the name of an image in the same folder or below it, a tab,
-    and its class.
+    The files are called `*annotations*.txt`; each line has the name of an image in the same folder or one directly
+    below it, a tab, and its class.
     """
     files = [title for title in listing.with_suffix(".txt") if "annotations" in PurePosixPath(title).name.lower()]
     if not files or not (base := class_folders(listing)).classes:
         return None
     place = {name: position for position, name in enumerate(base.classes)}
-    labels, used = base.labels.copy(), []
+    named: dict[tuple[str, str], tuple[str, str]] = {}
     for file in files:
-        rows = dict(row[:2] for line in _lines(listing.root / file) if len(row := line.split("\t")) > 1)
-        folder = file.rpartition("/")[0]
-        for index in np.flatnonzero(labels == UNLABELLED).tolist():
-            title = listing.titles[index]
-            if title.startswith(f"{folder}/" if folder else ""):
-                labels[index] = place.get(rows.get(title.rpartition("/")[2], ""), UNLABELLED)
-        used.append(f"labels from {readable(file)}")
-    if (labels == base.labels).all():
+        rows = (line.split("\t") for line in _lines(listing.root / file))
+        named |= {(file.rpartition("/")[0], row[0]): (row[1].strip(), file) for row in rows if len(row) > 1}
+    labels, used = base.labels.copy(), set()
+    for index in np.flatnonzero(labels == UNLABELLED).tolist():
+        folder, _, name = listing.titles[index].rpartition("/")
+        label, file = named.get((folder, name)) or named.get((folder.rpartition("/")[0], name)) or ("", "")
+        if label in place:
+            labels[index] = place[label]
+            used.add(f"labels from {readable(file)}")
+    if not used:
         return None
-    return replace(base, layout="Tiny-ImageNet", labels=labels, remarks=(*used, *base.remarks))
+    return replace(base, layout="Tiny-ImageNet", labels=labels, remarks=(*sorted(used), *base.remarks))
 
 
 def voc(listing: Listing) -> Arrangement | None:
@@ -261,12 +264,13 @@ def _names_by_split(
 ) -> list[str | None]:
     """The class of the images in each folder below split folders at `depth`.
 
-    The class folders of training count. Another split may have its own folders around them (`val/images/cat`), and has
+    The class folders of training count, or those of the split with most folders. Another split may have its own folders around them (`val/images/cat`), and has
     no labels where it has a single folder that is no class of training (`test/images`).
     """
     names: list[str | None] = [None] * len(parts)
     known: set[str] = set()
-    for split in sorted({split for split in splits if split}, key=lambda split: split != "train"):
+    folders = Counter(split for split in splits if split)
+    for split in sorted(folders, key=lambda split: (split != "train", -folders[split], split)):
         own = [index for index, found in enumerate(splits) if found == split]
         rests, held = [parts[index][depth + 1 :] for index in own], counts[own]
         shared = _above(rests, known)
@@ -309,6 +313,8 @@ def _counted(listing: Listing, mask: Mask) -> str:
 
 def _lines(file: Path) -> list[str]:
     """The lines of a text file that are not empty; none where it cannot be read."""
+    if not file.is_file():  # a pipe would be waited for
+        return []
     try:
         return [
             line for line in file.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n") if line.strip()
@@ -319,7 +325,7 @@ def _lines(file: Path) -> list[str]:
 
 def _only_class(root: Path, title: str, others: set[str]) -> str | None:
     """The class of the objects in an annotation of VOC, where all are of one class."""
-    if title not in others:
+    if title not in others or not (root / title).is_file():
         return None
     try:
         objects = ElementTree.parse(root / title).getroot().iterfind("object/name")
