@@ -264,8 +264,9 @@ def _names_by_split(
 ) -> list[str | None]:
     """The class of the images in each folder below split folders at `depth`.
 
-    The class folders of training count, or those of the split with most folders. Another split may have its own folders around them (`val/images/cat`), and has
-    no labels where it has a single folder that is no class of training (`test/images`).
+    The class folders of training count, or those of the split with most folders. Another split may have its own folders
+    around them (`val/images/cat`), and has no labels where it has a single folder that is no class of training
+    (`test/images`).
     """
     names: list[str | None] = [None] * len(parts)
     known: set[str] = set()
