@@ -3,11 +3,12 @@
     python -m benchmarks.memory --out results
     python -m benchmarks.memory --figure results/memory.png
 
-Sources are parquet files in Hugging Face's image layout, 16-pixel JPEGs, written for the occasion. Each is opened (and
-decoded), opened again, and made into training batches of rotation views, first as it comes and then from the memory
-map, as on a machine whose memory the images do not fit in. Every measurement is a process of its own. "Own" is the
-largest sum of memory that the process could not give back (heap, pinned images); "all" counts mapped files, too, whose
-pages the system may take back whenever it wants.
+Sources are parquet files in Hugging Face's image layout and folders with 100 classes, 16-pixel JPEGs, written for the
+occasion. Folders are also only listed and interpreted. Each source is opened (and decoded) and opened again; parquet
+is made into training batches of rotation views, first as it comes and then from the memory map, as on a machine whose
+memory the images do not fit in. Every measurement is a process of its own. "Own" is the largest sum of memory that the
+process could not give back (heap, pinned images); "all" counts mapped files, too, whose pages the system may take back
+whenever it wants.
 """
 
 import argparse
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,6 +31,7 @@ from PIL import Image
 from benchmarks.images import noise
 from benchmarks.interleaved import Table, options, parsed, publish
 from selftaught.data import open_source, stored
+from selftaught.data.folder import folder_splits
 from selftaught.figures.style import FONT, INK, chart, series
 from selftaught.pretext.rotation import Rotation
 from selftaught.training.randomness import order
@@ -45,6 +47,9 @@ PARTS = {
     "batches": "training batches",
     "mapped": "training batches, from the map",
 }
+FOLDER_PARTS = {"list": "folder, listed", "open": "folder, opened, decoded", "again": "folder, opened again"}
+"""Measured on folders; what follows is the same for every source."""
+CLASSES = 100
 
 
 def write_parquet(path: Path, rows: int) -> None:
@@ -59,6 +64,21 @@ def write_parquet(path: Path, rows: int) -> None:
     with pq.ParquetWriter(path, group.schema, use_dictionary=False, compression="none") as writer:
         for start in range(0, rows, GROUP):
             writer.write_table(group.slice(0, min(GROUP, rows - start)))
+
+
+def write_folder(root: Path, count: int) -> None:
+    """A folder of `count` JPEGs in class folders: hard links to few files, each with as many as its disk allows."""
+    files = [encoded(pixels) for pixels in noise(DISTINCT, SIDE)]
+    last = [root / str(number) for number in range(DISTINCT)]
+    for number in range(CLASSES):
+        (root / f"class {number}").mkdir(parents=True)
+    for number in range(count):
+        path = root / f"class {number % CLASSES}" / f"{number}.jpg"
+        try:
+            os.link(last[number % DISTINCT], path)
+        except OSError:  # the first, or one link too many
+            path.write_bytes(files[number % DISTINCT])
+            last[number % DISTINCT] = path
 
 
 def encoded(pixels: np.ndarray) -> bytes:
@@ -109,7 +129,7 @@ def child(part: str, path: Path, batches: int) -> dict[str, float]:
     memory = Memory()
     with memory.watched():
         begun = time.perf_counter()
-        source = open_source(path, split="all")
+        source = folder_splits(path)["all"] if part == "list" else open_source(path, split="all")
         images = len(source)
         if part in ("batches", "mapped"):
             source.batch(torch.arange(1), torch.device("cpu"))  # loads what fits; not per batch
@@ -147,25 +167,38 @@ def main(words: Sequence[str] | None = None) -> None:
         part, path = given.child
         print(json.dumps(child(part, Path(path), given.batches)))
         return
-    found: dict[str, dict[int, list[dict[str, float]]]] = {part: {} for part in PARTS}
     with TemporaryDirectory() as folder:
         for count in given.counts:
             write_parquet(Path(folder) / f"{count}.parquet", count)
-        for number in range(given.rounds):
-            for count in given.counts if number % 2 == 0 else reversed(given.counts):
-                with TemporaryDirectory() as cache:  # a new one, so that each round decodes
-                    for part in PARTS:
-                        path = Path(folder) / f"{count}.parquet"
-                        found[part].setdefault(count, []).append(measured(part, path, given, Path(cache)))
-    tables = [table(words, by_count) for words, by_count in zip(PARTS.values(), found.values(), strict=True)]
+        found = rounds(PARTS, lambda count: Path(folder) / f"{count}.parquet", given)
+    with TemporaryDirectory() as folder:
+        for count in given.counts:
+            write_folder(Path(folder) / f"{count}", count)
+        folders = rounds(FOLDER_PARTS, lambda count: Path(folder) / f"{count}", given)
+    tables = [table(words, found[part]) for part, words in PARTS.items()]
+    tables += [table(words, folders[part]) for part, words in FOLDER_PARTS.items()]
     remarks = [
-        f"JPEGs of {SIDE} px in row groups of {GROUP}; batches of 64 images, {given.batches} of them.",
+        f"JPEGs of {SIDE} px in row groups of {GROUP}, or in {CLASSES} class folders.",
+        f"Batches of 64 images, {given.batches} of them.",
         "Memory is the most of all rounds, of a process with torch in it; own memory cannot be given back.",
-        "Images that take less than a quarter of the free memory are loaded whole; the last table is without that.",
+        "Images that take less than a quarter of the free memory are loaded whole, except in the table from the map.",
     ]
     publish("memory", "Memory and time while the source grows", tables, remarks, given)
     if given.figure is not None:
         draw(found, given.figure)
+
+
+def rounds(
+    parts: Mapping[str, str], source: Callable[[int], Path], given: argparse.Namespace
+) -> dict[str, dict[int, list[dict[str, float]]]]:
+    """Part -> number of images -> measurements, with a new cache for each round, so that each decodes."""
+    found: dict[str, dict[int, list[dict[str, float]]]] = {part: {} for part in parts}
+    for number in range(given.rounds):
+        for count in given.counts if number % 2 == 0 else reversed(given.counts):
+            with TemporaryDirectory() as cache:
+                for part in parts:
+                    found[part].setdefault(count, []).append(measured(part, source(count), given, Path(cache)))
+    return found
 
 
 def table(title: str, found: dict[int, list[dict[str, float]]]) -> Table:

@@ -34,3 +34,22 @@ def test_a_terminal_is_shown_a_bar_after_a_while(
     assert out == ""
     assert "decoding toys" in err
     assert "/20" in err
+
+
+def test_a_count_is_shown_where_the_total_is_not_known(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=100))
+    monkeypatch.setattr(progress, "PATIENCE", 0.0)
+    with Meter("listing toys") as meter:
+        for _ in range(3):
+            time.sleep(0.15)
+            meter.advance(1000)
+    assert "2000/?" in capfd.readouterr().err
+
+
+def test_a_line_is_announced_once(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "_announced", set())
+    for line in ("one", "two", "one"):
+        progress.announce(line)
+    assert capsys.readouterr() == ("", "one\ntwo\n")

@@ -77,11 +77,11 @@ def test_links_among_folders_are_walked_once(tmp_path: Path) -> None:
 
 def test_nothing_but_rubbish_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "empty" / "nested").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"must hold images .*, found none in .*: look for"):
+    with pytest.raises(UserError, match=r"no images in .*: the folder is empty"):
         open_source(tmp_path)
     for name in ("a.jpg", "b.jpg", "c.png"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.raises(UserError, match=r"at least half .* found 0 of 3 in .*, such as 'a.jpg', which is empty"):
+    with pytest.raises(UserError, match=r"only 0 of 3 images in .* \(for example, 'a.jpg' is empty\)"):
         open_source(tmp_path)
 
 

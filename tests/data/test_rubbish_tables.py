@@ -33,7 +33,6 @@ def refused(spec: object, **options: object) -> str:
         open_source(spec, **options)  # type: ignore[arg-type]
     said = str(caught.value)
     assert said.isprintable()
-    assert ", found " in said
     assert said.endswith((".", "?"))
     return said
 
@@ -122,11 +121,11 @@ def test_files_that_disagree(tmp_path: Path) -> None:
     write(tmp_path / "val.parquet", image=[5] * 6, label=[0, 1] * 3)
     assert "images in the column 'image', found image (int64)" in refused(tmp_path)
     write(tmp_path / "val.parquet", label=[["a"]] * 6)
-    assert open_source(tmp_path, split="test").classes is None
+    assert open_source(tmp_path, split="test").classes == ("0", "1")  # held out of the training part, which has labels
     write(tmp_path / "val.parquet", label=list("ababab"))
     assert open_source(tmp_path, split="train").classes == ("0", "1", "a", "b")
     write(tmp_path / "val.parquet", image=pa.array([], pa.binary()))
-    assert "at least one image, found none in the test part" in refused(tmp_path, split="test")
+    assert "no images in the test part" in refused(tmp_path, split="test")
 
 
 @pytest.mark.parametrize("content", [b"", b"I am a text\n" * 9, b"PAR1PAR1", None])
@@ -139,7 +138,7 @@ def test_no_parquet_at_all(tmp_path: Path, content: bytes | None) -> None:
 
 def test_no_rows(tmp_path: Path) -> None:
     path = write(tmp_path / "a.parquet", image=pa.array([], pa.binary()))
-    assert "at least one image, found none" in refused(path)
+    assert "no images in" in refused(path)
 
 
 def test_text_that_is_no_text(tmp_path: Path) -> None:
@@ -222,5 +221,5 @@ def test_labels_of_the_other_part_only(tmp_path: Path) -> None:
     write_images(tmp_path / "set" / "train", 4)
     write_images(tmp_path / "set" / "test", 4)
     (tmp_path / "a.csv").write_text("path,label\ntest/0.png,a\ntest/1.png,b\n")
-    assert "at least one image that" in refused(tmp_path / "set", labels=tmp_path / "a.csv")
+    assert "no image in the train part" in refused(tmp_path / "set", labels=tmp_path / "a.csv")
     assert "a folder or a pipe" in refused(tmp_path / "set", labels=tmp_path)

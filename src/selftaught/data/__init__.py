@@ -2,8 +2,9 @@
 
 from selftaught.data.decode import decode, decode_whole
 from selftaught.data.known import Row, list_sources
-from selftaught.data.open import Split, open_source, open_splits
+from selftaught.data.open import open_source, open_splits
 from selftaught.data.photos import Photo, Spec, is_photos, photos
+from selftaught.data.splits import Split
 from selftaught.data.stored import Stored, StoredBatch
 
 __all__ = [

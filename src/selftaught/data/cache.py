@@ -68,7 +68,7 @@ def decoded(reader: Reader, side: int, chosen: Indices | None = None, folder: Pa
         UserError: the folder cannot be written, the disk is full, or the images change meanwhile.
     """
     indices = np.arange(len(reader)) if chosen is None else chosen
-    content = reader.fingerprint()
+    content = reader.fingerprint_of(indices)
     digest = hashlib.blake2b(f"{FORMAT} {side} {content} {chosen is None}".encode(), digest_size=16)
     digest.update(indices.astype(np.int64).tobytes())
     key = digest.hexdigest()
@@ -142,7 +142,7 @@ def _build(reader: Reader, side: int, indices: Indices, target: Path, content: s
     part.mkdir()
     try:
         _write(reader, side, indices, part)
-        if reader.fingerprint() != content:  # under the key of the old ones it would be wrong for ever
+        if reader.fingerprint_of(indices) != content:  # under the key of the old ones it would be wrong for ever
             raise UserError(
                 f"images must stay as they are while they are decoded, found others now in {reader.name}: repeat the "
                 "command once nobody writes there."

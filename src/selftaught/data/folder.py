@@ -1,23 +1,28 @@
-"""Images in a folder and all folders below it; class subfolders are labels, `train` and `test` folders are splits."""
+"""Image folders as readers: listed by `listing.py`, interpreted by `layouts.py`."""
 
-import os
-from collections.abc import Iterator
-from itertools import takewhile
 from pathlib import Path
 
 import numpy as np
 
-from selftaught.data.decode import SUFFIXES
-from selftaught.data.reader import Indices, Listed, Reader, natural, readable, split_of
+from selftaught.data.layouts import arrange
+from selftaught.data.listing import Listing, list_folder
+from selftaught.data.reader import Files, Indices, Reader, readable
 from selftaught.errors import UserError
 
+FORMATS = ".jpg, .jpeg, .png, .gif, .bmp, .tif, .webp, .ppm, .jp2, .ico and .avif"
+"""What can be decoded, for people: see `decode.SUFFIXES` for every spelling."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")
 
-def folder_splits(root: Path) -> dict[str, Reader]:
+
+def folder_splits(root: Path, listing: Listing | None = None) -> dict[str, Reader]:
     """Read a folder by split.
 
-    Every file with the suffix of an image belongs to it, in natural order of the paths; hidden files and other
-    suffixes do not. The first level of folders at which the paths differ is the class, or the split where its names
-    say so (`train` and one of `test`, `val`); then the class comes after it.
+    Every file with the suffix of an image belongs to it, in natural order of the paths. Labels and splits depend on
+    the layout: see docs/data.md.
+
+    Args:
+        root: the folder.
+        listing: of it, where there is one already.
 
     Returns:
         "all" with every image, and each split that was found.
@@ -25,64 +30,35 @@ def folder_splits(root: Path) -> dict[str, Reader]:
     Raises:
         UserError: a folder cannot be read, or there are no images.
     """
-    titles = sorted((path.relative_to(root).as_posix() for path in _images(root)), key=natural)
-    if not titles:
-        raise UserError(
-            f"a folder must hold images (.jpg, .png, ...) or .parquet files, found none in {readable(str(root))}: "
-            f"look for a misspelt path."
-        )
-    parts = [title.split("/") for title in titles]
-    depth = _shared(parts)
-    splits = [split_of(part[depth]) if len(part) > depth + 1 else None for part in parts]
-    if None not in splits and "train" in splits and len(set(splits)) > 1:
-        depth += 1
-        members = {split: np.flatnonzero([found == split for found in splits]) for split in splits if split}
-    else:
-        members = {}
-    labels, classes = _labels(parts, depth)
+    listing = listing or list_folder(root)
+    if not listing.titles:
+        raise _no_images(listing)
+    found = arrange(listing)
+    remarks = [*found.remarks, *(f"{readable(title)} {reason}, not followed" for title, reason in listing.skipped[:2])]
+    if len(listing.skipped) > 2:
+        remarks.append(f"{len(listing.skipped) - 2:,} more links not followed")
 
     def reader(chosen: Indices) -> Reader:
-        some = [titles[index] for index in chosen]
-        part = None if labels is None else labels[chosen]
-        return Listed(readable(str(root)), part, classes, [root / title for title in some], some)
+        titles = [listing.titles[index] for index in chosen.tolist()]
+        labels, classes = (found.labels[chosen], found.classes) if found.classes else (None, None)
+        return Files(readable(str(root)), labels, classes, root, titles, found.layout, tuple(remarks))
 
-    return {"all": reader(np.arange(len(titles))), **{split: reader(chosen) for split, chosen in members.items()}}
-
-
-def _images(root: Path) -> Iterator[Path]:
-    """Files with the suffix of an image, following links, every real folder once."""
-
-    def refuse(error: OSError) -> None:
-        where = readable(str(error.filename))
-        raise UserError(f"all folders of a source must be readable, found {where} that is not: change its permissions.")
-
-    visited = {os.path.realpath(root)}
-    for folder, below, files in os.walk(root, followlinks=True, onerror=refuse):
-        descend = []
-        for name in sorted(below, key=natural):
-            real = os.path.realpath(Path(folder, name))
-            if not name.startswith((".", "__MACOSX")) and real not in visited:
-                visited.add(real)
-                descend.append(name)
-        below[:] = descend
-        for name in files:
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
-                yield Path(folder, name)
+    kept = np.ones(len(listing.titles), dtype=np.bool_) if found.left_out is None else ~found.left_out
+    members = {split: np.flatnonzero(mask & kept) for split, mask in found.splits.items()}
+    return {"all": reader(np.flatnonzero(kept)), **{split: reader(own) for split, own in members.items() if len(own)}}
 
 
-def _shared(parts: list[list[str]]) -> int:
-    """How many leading folders all paths share."""
-    folders = zip(*(part[:-1] for part in parts), strict=False)
-    return sum(1 for _ in takewhile(lambda names: len(set(names)) == 1, folders))
-
-
-def _labels(parts: list[list[str]], depth: int) -> tuple[Indices | None, tuple[str, ...] | None]:
-    """Positions and names of the folders at a depth, where every image is in one and there are two or more."""
-    if any(len(part) <= depth + 1 for part in parts):
-        return None, None
-    names = [part[depth] for part in parts]
-    classes = tuple(sorted(set(names), key=natural))
-    if len(classes) < 2:
-        return None, None
-    place = {name: position for position, name in enumerate(classes)}
-    return np.array([place[name] for name in names], dtype=np.int64), tuple(map(readable, classes))
+def _no_images(listing: Listing) -> UserError:
+    """The error for a folder without images, with what is there instead."""
+    where = readable(str(listing.root))
+    kinds = listing.kinds()
+    if not kinds:
+        return UserError(f"no images in {where}: the folder is empty. Look for a misspelt path.")
+    there = ", ".join(f"{count:,} {readable(suffix)}" for suffix, count in kinds[:4])
+    more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
+    suffixes = {suffix for suffix, _ in kinds}
+    advice = "unpack the archives" if suffixes & set(ARCHIVES) else "convert the files, or give another folder"
+    return UserError(
+        f"no images in {where}: expected image files ({FORMATS}) or .parquet files, found files of other kinds "
+        f"({there}{more}): {advice}."
+    )

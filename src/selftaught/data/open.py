@@ -1,4 +1,4 @@
-"""From what the user calls a source to a source: names, paths, splits, limits."""
+"""Sources from names and paths, with their splits and limits."""
 
 import os
 from collections.abc import Mapping
@@ -6,7 +6,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -17,21 +16,21 @@ from selftaught.data.decode import quiet, short_side
 from selftaught.data.folder import folder_splits
 from selftaught.data.known import KNOWN, PHOTOS, known_splits
 from selftaught.data.labels import relabelled
-from selftaught.data.parquet import parquet_files, parquet_splits
+from selftaught.data.listing import list_folder
+from selftaught.data.parquet import parquet_splits
 from selftaught.data.photos import Spec, is_photos, words
+from selftaught.data.progress import announce
 from selftaught.data.reader import UNLABELLED, Indices, Reader, readable
+from selftaught.data.splits import Split, compare_classes, split_part, understood, with_test_part
 from selftaught.data.stored import Resident, Stored
-from selftaught.errors import NoTestPart, UserError, unknown
-
-Split = Literal["all", "train", "test"]
+from selftaught.errors import UserError, unknown
 
 LARGEST = 160
 """Pixels along the stored squares where nobody asks for another side."""
 PEEK = 100
 """Images whose size is looked at to learn the native one."""
-TEST_SHARE = 0.2
-SPLIT_SEED = 0
-"""Of the split of images that come without one. Not the user's seed: what one run trained on, no other may test on."""
+DRAWN = 32
+"""Images below which a limited part is enlarged however many of it are broken."""
 
 
 def open_source(
@@ -52,20 +51,20 @@ def open_source(
         spec: a folder, a `.parquet` file or a folder of them, or a known name (see `list_sources`).
         side: pixels along the stored squares, at most those of the images themselves (the median short side);
             None for at most 160.
-        split: which part. Where the images come without one and have labels, every class is split 80 : 20, always in
-            the same way; without labels "train" is everything.
-        limit: take a random part of this many images, and decode only these.
+        split: which part. Where the images come without a split and have labels, about 20 % of them are the test part,
+            chosen by a hash of each image's path; without labels "train" is everything.
+        limit: take a random part of this many images that can be used, and decode only these.
         seed: of that part.
         labels: CSV file with the columns path and label; images that it does not name have none.
-        unlabelled: keep images that have no label where others do, with a label of -1, as pretraining can learn from
-            them; they are never of the test part. Otherwise they are left out.
+        unlabelled: keep training images that have no label where others do, with a label of -1, as pretraining can
+            learn from them. Otherwise they are left out.
         cache: where decoded images are kept; None for $SELFTAUGHT_CACHE or ~/.cache/selftaught.
         download: whether a data set with a name may be downloaded.
 
     Raises:
         UserError: there is no such source, it is empty or mostly broken, or has no such part.
     """
-    wish = _Wish(side, limit, seed, labels, cache, unlabelled, download)
+    wish = _Wish(side, limit, seed, None if labels is None else Path(labels), cache, unlabelled, download)
     splits = _readers(spec, wish)
     return _open(splits, split, replace(wish, side=_side(splits, side)))
 
@@ -79,11 +78,25 @@ def open_splits(
     labels: str | Path | None = None,
     cache: Path | None = None,
 ) -> tuple[Stored, Stored]:
-    """Open the train and the test part of a source; arguments as for `open_source`, `limit` for each of them."""
-    wish = _Wish(side, limit, seed, labels, cache)
+    """Open the training and the test part of a source.
+
+    Args:
+        spec: as for `open_source`, and so are `side`, `seed`, `labels` and `cache`.
+        side: see there.
+        limit: take a random part of this many training images. The test part is always whole, so that accuracies of
+            different limits are on the same images.
+        seed: of that part.
+        labels: see there.
+        cache: see there.
+
+    Raises:
+        UserError: as for `open_source`, or the two parts have no class in common.
+    """
+    wish = _Wish(side, limit, seed, None if labels is None else Path(labels), cache, alone=limit is not None)
     splits = _readers(spec, wish)
+    compare_classes(splits)
     wish = replace(wish, side=_side(splits, side))
-    return _open(splits, "train", wish), _open(splits, "test", wish)
+    return _open(splits, "train", wish), _open(splits, "test", replace(wish, limit=None))
 
 
 @dataclass(frozen=True)
@@ -93,10 +106,12 @@ class _Wish:
     side: int | None
     limit: int | None
     seed: int
-    labels: str | Path | None
+    labels: Path | None
     cache: Path | None
     unlabelled: bool = False
     download: bool = True
+    alone: bool = False
+    """Decode only the part that is opened, although it shares an array with another."""
     pixels: dict[str, Resident] = field(default_factory=dict)
     """Arrays opened so far: two parts of one array are resident once."""
 
@@ -105,12 +120,13 @@ def _readers(spec: Spec, wish: _Wish) -> dict[str, Reader]:
     """The readers of a source by split: always "all", and "train" and "test" where it comes with both."""
     splits = _found(spec, wish.cache, wish.download)
     if not len(splits["all"]):
-        raise UserError(f"a source must have at least one image, found none in {splits['all'].name}: check it.")
-    if "test" not in splits and "validation" in splits:
-        splits["test"] = splits["validation"]
-    if not {"train", "test"} <= set(splits):
-        splits = {"all": splits["all"]}
-    return relabelled(splits, Path(wish.labels)) if wish.labels else splits
+        raise UserError(f"no images in {splits['all'].name}: the source is empty.")
+    if wish.labels:
+        splits = relabelled(splits, wish.labels)
+    parts = with_test_part(splits)
+    if line := understood(parts, splits, wish.labels):
+        announce(line)
+    return parts
 
 
 def _found(spec: Spec, cache: Path | None, download: bool = True) -> dict[str, Reader]:
@@ -127,13 +143,14 @@ def _found(spec: Spec, cache: Path | None, download: bool = True) -> dict[str, R
         )
     word, path = given[0], Path(given[0])
     if os.path.isdir(path):  # noqa: PTH112 (Path's methods raise where a name is too long or a folder is locked)
-        if not (files := parquet_files(path)):
-            return folder_splits(path)
+        listing = list_folder(path)
+        if not (tables := listing.with_suffix(".parquet")):
+            return folder_splits(path, listing)
         try:
-            return parquet_splits(path, files)
+            return parquet_splits(path, [path / table for table in tables])
         except UserError:
-            with suppress(UserError):  # a table that lies beside images is about them and does not hold them
-                return folder_splits(path)
+            if listing.titles:  # a table that lies beside images is about them and does not hold them
+                return folder_splits(path, listing)
             raise
     if path.suffix.lower() == ".parquet" and os.path.isfile(path):  # noqa: PTH113
         return parquet_splits(path, [path])
@@ -180,32 +197,57 @@ def _side(splits: Mapping[str, Reader], side: int | None) -> int:
 def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
     """Decode one part and make it a source. `wish.side` is settled."""
     assert wish.side is not None
-    reader, wanted, note = _part(splits, split)
-    if wish.labels and reader.labels is not None and not wish.unlabelled:  # who is not named is left out silently
+    if split == "test":  # what has no label evaluates nothing
+        wish = replace(wish, unlabelled=False)
+    reader, wanted, note = split_part(splits, split)
+    if wish.labels and reader.labels is not None and not wish.unlabelled:  # images not in the file are not reported
         wanted = wanted[reader.labels[wanted] != UNLABELLED]
     if not len(wanted):
-        named = f" that {readable(str(wish.labels))} names" if wish.labels else ""
-        raise UserError(
-            f"a source must have at least one image{named}, found none in the {split} part of {reader.name}: see what "
-            f"belongs to it."
-        )
-    if wish.limit is not None:
-        wanted = _limited(wanted, wish.limit, wish.seed)
-    # the two parts of a split by label are cut out of one cache; a limited part is decoded alone
-    alone = wish.limit is not None or wish.labels is not None
-    found = decoded(reader, wish.side, wanted if alone else None, wish.cache)
+        raise _emptypart(reader, split, wish.labels)
+    found, wanted = _decodepart(reader, wanted, wish)
     usable, skipped = _usable(reader, found, wanted, wish.unlabelled)
-    if len(skipped) > usable.sum() or not usable.any():
-        first = f", such as {skipped[0][0]!r}, which {skipped[0][1]}" if skipped else ""
+    enough = wish.limit is not None and usable.sum() >= wish.limit
+    if not usable.any() or (len(skipped) > usable.sum() and not enough):
+        first = f" (for example, {skipped[0][0]!r} {skipped[0][1]})" if skipped else ""
         raise UserError(
-            f"at least half of the images of a source must be usable, found {usable.sum()} of {len(wanted)} in "
-            f"{reader.name}{first}: mend or remove the others."
+            f"only {usable.sum()} of {len(wanted)} images in {reader.name} can be used, expected at least half of "
+            f"them{first}: repair or remove the others."
         )
     labels = None if reader.labels is None else torch.from_numpy(reader.labels[found.kept[usable]])
     name = f"{reader.name} ({note})" if note else reader.name
     pixels = wish.pixels.setdefault(found.key, Resident(found.images))
     rows = torch.from_numpy(np.flatnonzero(usable))
     return Stored(name, pixels, rows, labels, reader.classes, found.key, skipped)
+
+
+def _emptypart(reader: Reader, split: str, labels: Path | None) -> UserError:
+    if labels:
+        return UserError(
+            f"no image in the {split} part of {reader.name} has a label in {readable(str(labels))}: add some of them."
+        )
+    return UserError(f"no images in the {split} part of {reader.name}: add some, or choose another split.")
+
+
+def _decodepart(reader: Reader, wanted: Indices, wish: _Wish) -> tuple[Decoded, Indices]:
+    """Decode a part, or so much of it that `wish.limit` images can be used; and which of it were drawn.
+
+    More are drawn in place of broken images until there are enough, or until most of at least `DRAWN` are broken.
+    """
+    assert wish.side is not None
+    if wish.limit is None:
+        # parts without a folder of their own share one array of all images
+        alone = wish.alone or wish.labels is not None
+        return decoded(reader, wish.side, wanted if alone else None, wish.cache), wanted
+    order, number = _order(wanted, wish.limit, wish.seed), wish.limit
+    while True:
+        drawn = np.sort(order[:number])
+        found = decoded(reader, wish.side, drawn, wish.cache)
+        usable, skipped = _usable(reader, found, drawn, wish.unlabelled)
+        missing = wish.limit - int(usable.sum())
+        hopeless = len(drawn) >= DRAWN and len(skipped) > usable.sum()
+        if missing <= 0 or number >= len(order) or hopeless:
+            return found, drawn
+        number += missing
 
 
 def _usable(
@@ -224,41 +266,8 @@ def _usable(
     return usable, tuple((readable(title), reason) for title, reason in skipped)
 
 
-def _part(splits: Mapping[str, Reader], split: Split) -> tuple[Reader, Indices, str]:
-    """The reader of a split, which of its images belong to it, and what to tell of how it was made."""
-    if split not in ("all", "train", "test"):
-        raise unknown("split", split, ["all", "train", "test"])
-    reader = splits.get(split, splits["all"])
-    everything = np.arange(len(reader))
-    if split in splits:
-        return reader, everything, "" if split == "all" else split
-    if reader.labels is not None:
-        share = round(100 * (TEST_SHARE if split == "test" else 1 - TEST_SHARE))
-        chosen = everything[_stratified(reader.labels) == (split == "test")]
-        return reader, chosen, f"{split}, {share} % of every class"
-    if split == "train":
-        return reader, everything, ""
-    raise NoTestPart(
-        f"a source must have a test part, or labels to split it by, found neither in {reader.name}: "
-        f"put images into train and test folders, or give --labels."
-    )
-
-
-def _stratified(labels: Indices) -> NDArray[np.bool_]:
-    """Which images are for testing: the same share of every class, and at least one of it where it has two."""
-    generator = torch.Generator().manual_seed(SPLIT_SEED)
-    test = np.zeros(len(labels), dtype=np.bool_)
-    for label in np.unique(labels[labels != UNLABELLED]):  # who has none judges nothing, but can be learned from
-        members = np.flatnonzero(labels == label)
-        count = max(round(len(members) * TEST_SHARE), int(len(members) > 1))
-        test[members[torch.randperm(len(members), generator=generator)[:count].numpy()]] = True
-    return test
-
-
-def _limited(indices: Indices, limit: int, seed: int) -> Indices:
-    """A random part, in the same order; all where there are not so many."""
+def _order(indices: Indices, limit: int, seed: int) -> Indices:
+    """All indices in the random order in which a limited part takes them."""
     if limit < 1:
         raise UserError(f"--limit must be at least 1 image, found {limit}: leave it out to take all.")
-    limit = min(limit, len(indices))
-    drawn = torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed))[:limit]
-    return indices[drawn.sort().values.numpy()]
+    return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed)).numpy()]

@@ -43,6 +43,13 @@ class Parquet(Reader):
             index -= length
         raise IndexError(index)
 
+    def titles_of(self, indices: Indices) -> Iterator[str]:
+        """See `Reader`."""
+        ends = np.cumsum(self.lengths)
+        files = np.searchsorted(ends, indices, side="right")
+        rows = indices - (ends - self.lengths)[files]
+        return (f"{self.files[file].name}:{row}" for file, row in zip(files.tolist(), rows.tolist(), strict=True))
+
     def stream(self, indices: Indices) -> Iterator[Raw]:
         """See `Reader`."""
         start = 0

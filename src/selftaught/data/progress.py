@@ -1,28 +1,38 @@
-"""A progress bar for people who wait: only on a terminal, only after a second, gone when it is done."""
+"""Feedback on standard error: a progress bar for long steps, and one line about what was read."""
 
+import sys
 import time
 from types import TracebackType
 from typing import Self
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 PATIENCE = 1.0
 """Seconds before a bar is shown."""
+_announced: set[str] = set()
+
+
+def announce(line: str) -> None:
+    """Print a line on standard error, once per process: a command may open the same images several times."""
+    if line not in _announced:
+        _announced.add(line)
+        print(line, file=sys.stderr)
 
 
 class Meter:
-    """Counts steps, and shows them with the time that remains on standard error.
+    """Counts steps, and shows them on standard error: only on a terminal, only after a second, gone when done.
 
     Args:
         text: what is being done.
-        total: number of steps.
+        total: number of steps; None where it is not known, and then the time that passed is shown.
     """
 
-    def __init__(self, text: str, total: int) -> None:
+    def __init__(self, text: str, total: int | None = None) -> None:
         self._console = Console(stderr=True)
-        said = TextColumn("{task.description}", markup=False)  # the name of a folder may look like markup
-        columns = said, BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        described = TextColumn("{task.description}", markup=False)  # the name of a folder may look like markup
+        clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
+        columns = described, BarColumn(), MofNCompleteColumn(), clock
         self._progress = Progress(*columns, console=self._console, transient=True)
         self._task = self._progress.add_task(text, total=total)
         self._start = time.monotonic()
@@ -31,13 +41,13 @@ class Meter:
     def __enter__(self) -> Self:
         return self
 
-    def advance(self) -> None:
-        """Count one step."""
-        self._done += 1
+    def advance(self, steps: int = 1) -> None:
+        """Count steps."""
+        self._done += steps
         if not self._shown and self._console.is_terminal and time.monotonic() - self._start > PATIENCE:
             self._progress.start()
             self._shown = True
-        if self._shown and self._done % 8 == 0:
+        if self._shown and (steps > 1 or self._done % 8 == 0):
             self._progress.update(self._task, completed=self._done)
 
     def __exit__(

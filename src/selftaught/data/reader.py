@@ -1,8 +1,8 @@
-"""Readers: images that have not been decoded yet, whatever they are kept in.
+"""Readers: images that have not been decoded yet, however they are stored.
 
-A reader knows how many images there are, what people call each of them and what labels they carry; it hands out the
-encoded bytes, a path or an array, and decodes nothing. `Listed` holds a list (a folder, arrays in memory), `Parquet`
-(its own file) reads row groups as they are needed.
+A reader has the number of images, their titles and their labels; it yields encoded bytes, a path or an array, and
+decodes nothing. `Files` are files on disk, `Listed` arrays or files from anywhere, `Parquet` (in its own module)
+rows that are loaded by row group.
 """
 
 import hashlib
@@ -61,7 +61,53 @@ class Reader(ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Changes when an image or the order of the images changes; says nothing of the labels."""
+        """Changes when an image or the order of the images changes, but not with the labels."""
+
+    def titles_of(self, indices: Indices) -> Iterator[str]:
+        """The titles of the images at ascending `indices`, in that order."""
+        return (self.title(index) for index in indices.tolist())
+
+    def fingerprint_of(self, indices: Indices) -> str:
+        """Changes when an image at ascending `indices` changes.
+
+        A reader that cannot digest some images without the others digests all of them.
+        """
+        return self.fingerprint()
+
+
+@dataclass(frozen=True, eq=False)
+class Files(Reader):
+    """Image files in a folder; paths are made when a file is loaded, as a million of them take a gigabyte."""
+
+    root: Path
+    titles: Sequence[str]
+    """Paths relative to `root`."""
+    layout: str = ""
+    """How the folder is laid out, in a few words; empty for one that was not interpreted."""
+    remarks: tuple[str, ...] = ()
+    """What was left out or has no label, one phrase each."""
+
+    def __len__(self) -> int:
+        return len(self.titles)
+
+    def title(self, index: int) -> str:
+        """See `Reader`."""
+        return self.titles[index]
+
+    def stream(self, indices: Indices) -> Iterator[Raw]:
+        """See `Reader`."""
+        return (self.root / self.titles[index] for index in indices.tolist())
+
+    def fingerprint(self) -> str:
+        """See `Reader`."""
+        return self._digest(self.titles)
+
+    def fingerprint_of(self, indices: Indices) -> str:
+        """See `Reader`."""
+        return self._digest([self.titles[index] for index in indices.tolist()])
+
+    def _digest(self, titles: Sequence[str]) -> str:
+        return files_digest([os.path.join(self.root, title) for title in titles], titles)  # noqa: PTH118 (a Path each is slow)
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,10 +141,10 @@ class Listed(Reader):
         return digest.hexdigest()
 
 
-def files_digest(files: Sequence[Path], titles: Iterable[str]) -> str:
-    """A digest of files and what they are called: of their content while that is quick, else of size and time.
+def files_digest(files: Sequence[str | Path], titles: Iterable[str]) -> str:
+    """A digest of files and their titles: of their content while that is quick, else of size and time.
 
-    What cannot be read (a dangling link, a pipe, another user's file) counts by its name alone.
+    Only the title counts of a file that cannot be read (a dangling link, a pipe, another user's file).
     """
     sizes_times = [_size_time(file) for file in files]
     by_content = sum(size for size, _ in sizes_times) <= CONTENT_LIMIT
@@ -108,28 +154,42 @@ def files_digest(files: Sequence[Path], titles: Iterable[str]) -> str:
         if not by_content:
             digest.update(f"{time}\0".encode())
         elif size:
-            with suppress(OSError), file.open("rb") as stream:
+            with suppress(OSError), open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (files may be strings)
                 while piece := stream.read(2**20):
                     digest.update(piece)
     return digest.hexdigest()
 
 
-def _size_time(file: Path) -> tuple[int, int]:
-    """Bytes and time of change in nanoseconds; zeros for what is no regular file."""
+def _size_time(file: str | Path) -> tuple[int, int]:
+    """Size in bytes and modification time in nanoseconds; zeros for anything but a regular file."""
     try:
-        found = file.stat()
+        found = os.stat(file)  # noqa: PTH116 (files may be strings)
     except OSError:
         return 0, 0
     return (found.st_size, found.st_mtime_ns) if S_ISREG(found.st_mode) else (0, 0)
 
 
-def natural(text: str) -> tuple[list[tuple[int, str]], str]:
+def natural(text: str) -> tuple[str, str]:
     """A sort key under which `image2` comes before `image10`."""
-    pieces = re.split(r"([0-9]+)", text)
-    return [(int(piece), "") if piece.isdecimal() and piece.isascii() else (0, piece) for piece in pieces], text
+    return _DIGITS.sub(_padded, text), text
+
+
+_DIGITS = re.compile(r"[0-9]+")
+
+
+def _padded(found: re.Match[str]) -> str:
+    """A number as text that sorts by value: its length goes before its digits, and before all letters a null."""
+    digits = found.group().lstrip("0")
+    return f"\0{chr(len(digits))}{digits}"
 
 
 def split_of(word: str) -> str | None:
     """Which split a folder or the stem of a file names: `val`, `train-00000-of-00003`; None when it names none."""
     first = re.split(r"[-_.]", word.lower(), maxsplit=1)[0]
     return next((split for split, words in SPLITS.items() if first in words), None)
+
+
+def split_folder(name: str) -> str | None:
+    """Which split a folder is, by its whole name (`Val`, `training_set`, `test2017`); None where it is none."""
+    found = re.fullmatch(r"([a-z]+?)(?:[-_ ]?(?:set|data|images|split|[0-9]{4}))?", name.lower())
+    return next((split for split, words in SPLITS.items() if found and found.group(1) in words), None)

@@ -1,0 +1,149 @@
+"""Listing of a folder tree: the images in it, everything else in it, and what could not be listed.
+
+One pass with `os.scandir` that never looks at a file: a million images are listed in seconds. What a tree means, which
+folders are classes and which are splits, is the business of `layouts.py`.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from selftaught.data.decode import SUFFIXES
+from selftaught.data.progress import Meter
+from selftaught.data.reader import Indices, natural, readable
+from selftaught.errors import UserError
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files in a folder and all folders below it; titles are paths relative to it, with "/"."""
+
+    root: Path
+    titles: list[str]
+    """Of the images, in natural order."""
+    folders: list[str]
+    """Of the folders that directly contain images; "" is the root."""
+    places: Indices
+    """(N,) position in `folders` of each image's folder."""
+    others: list[str]
+    """Of the files that are no images, in natural order."""
+    skipped: tuple[tuple[str, str], ...]
+    """Title and reason of each folder that was not followed."""
+
+    def with_suffix(self, suffix: str) -> list[str]:
+        """The files other than images whose names end in `suffix` (lower case, with the dot), in any case."""
+        return [title for title in self.others if title.lower().endswith(suffix)]
+
+    def kinds(self) -> list[tuple[str, int]]:
+        """Suffixes of the files that are no images, the most frequent first, with their counts."""
+        names = (PurePosixPath(title) for title in self.others)
+        return Counter(name.suffix.lower() or "without a suffix" for name in names).most_common()
+
+
+def list_folder(root: Path) -> Listing:
+    """List a folder, following links to folders once.
+
+    Hidden files and folders (`.git`, `.DS_Store`) and the `__MACOSX` folders of zip files are left out. A link to a
+    folder that is listed anyway, or to one above, is not followed, whatever its name sorts before.
+
+    Raises:
+        UserError: a folder cannot be read.
+    """
+    titles: list[str] = []
+    folders: list[str] = []
+    places: list[int] = []
+    others: list[str] = []
+    skipped: list[tuple[str, str]] = []
+    with Meter(f"listing {readable(str(root))}") as meter:
+        for folder in _walk(root, skipped):
+            images = [name for name in folder.files if os.path.splitext(name)[1].lower() in SUFFIXES]  # noqa: PTH122
+            if len(images) < len(folder.files):
+                others.extend(folder.prefix + name for name in set(folder.files).difference(images))
+            if images:
+                titles.extend(folder.prefix + name for name in images)
+                places.extend([len(folders)] * len(images))
+                folders.append(folder.prefix[:-1])
+            meter.advance(len(folder.files))
+    keys = [natural(title) for title in titles]
+    order = sorted(range(len(titles)), key=keys.__getitem__)
+    return Listing(
+        root,
+        [titles[index] for index in order],
+        folders,
+        np.array(places, dtype=np.int64)[order] if order else np.zeros(0, np.int64),
+        sorted(others, key=natural),
+        tuple(skipped),
+    )
+
+
+class _Folder(NamedTuple):
+    """One folder of a tree."""
+
+    prefix: str
+    """What the titles of its files begin with: "" or "a/b/"."""
+    files: list[str]
+    """Names of everything in it that is no folder and not hidden."""
+
+
+def _walk(root: Path, skipped: list[tuple[str, str]]) -> Iterator[_Folder]:
+    """Every folder once. Links are followed after all real folders, so that a link never replaces what it leads to."""
+    real_root = os.path.realpath(root)
+    visited: dict[str, str] = {}
+    links: list[tuple[str, str]] = [("", real_root)]
+    for prefix, target in links:  # grows while it is walked: links lie in linked folders, too
+        if reason := _circular(target, real_root, visited) if prefix else "":
+            skipped.append((prefix[:-1], reason))
+            continue
+        pending = [(prefix, target)]
+        while pending:
+            prefix, real = pending.pop()
+            if real in visited:
+                continue
+            visited[real] = prefix[:-1]
+            files, below, linked = _scan(os.path.join(root, prefix))  # noqa: PTH118 (once per folder, on strings)
+            yield _Folder(prefix, files)
+            pending += [(f"{prefix}{name}/", os.path.join(real, name)) for name in below]  # noqa: PTH118
+            links += [(f"{prefix}{name}/", os.path.realpath(os.path.join(root, prefix, name))) for name in linked]  # noqa: PTH118
+
+
+def _circular(target: str, real_root: str, visited: dict[str, str]) -> str:
+    """Why a link to a folder is not followed; empty where it is."""
+    if target in visited:
+        where = visited[target]
+        return f"is a link to {where!r}, which is listed" if where else "is a link to the folder itself"
+    above = real_root.startswith(target.rstrip(os.sep) + os.sep)
+    return "is a link to a folder above" if above else ""
+
+
+def _scan(folder: str) -> tuple[list[str], list[str], list[str]]:
+    """Names of the files, the folders and the links to folders in a folder, but for hidden ones, in natural order."""
+    files: list[str] = []
+    below: list[str] = []
+    linked: list[str] = []
+    try:
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                name = entry.name
+                if name.startswith("."):
+                    continue
+                if not _is_folder(entry):
+                    files.append(name)
+                elif not name.startswith("__MACOSX"):
+                    (linked if entry.is_symlink() else below).append(name)
+    except OSError as error:
+        where = readable(folder)
+        why = (error.strerror or str(error)).lower()
+        raise UserError(f"cannot read the folder {where} ({why}): change its permissions, or move it away.") from error
+    return files, sorted(below, key=natural, reverse=True), sorted(linked, key=natural)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads in a circle
+        return False
