@@ -70,6 +70,15 @@ class Source(ABC):
     side: int
     """Pixels along the stored square image: views up to this size are not magnified."""
 
+    @property
+    def content_ids(self) -> Tensor:
+        """(M,) int64 on the CPU: digests of the encoded images that this source is made of.
+
+        Equal images have equal digests in every source, whatever their names, labels, order and stored size. A source
+        of crops has one digest per photo; a source without encoded images has none (M = 0).
+        """
+        return torch.empty(0, dtype=torch.int64)
+
     @abstractmethod
     def __len__(self) -> int: ...
 

@@ -17,6 +17,7 @@ from selftaught.build import Built, build, describe_encoder
 from selftaught.data.crops import Crops
 from selftaught.data.photos import words
 from selftaught.data.reader import readable
+from selftaught.data.stored import Stored
 from selftaught.errors import UserError
 from selftaught.run import Run
 from selftaught.settings import Settings, plain, tupled
@@ -73,6 +74,9 @@ def pretrain(
     if built.skipped:
         where_said = readable(str(folder.skipped))
         console.print(f"{len(built.skipped):,} images skipped, listed with reasons in {where_said}")
+    source = built.pretraining.source
+    for note in source.notes if isinstance(source, Stored) else ():
+        console.print(f"note: {note}.")
     with folder.locked(), use_threads(chosen.general.threads):
         if not resume:
             _begin(folder, where, listed, chosen, built)

@@ -102,7 +102,6 @@ def strange() -> dict[str, bytes]:
         "pole.png": encoded(noise(10_000, 1)),
         "float.tiff": encoded(Image.fromarray(np.linspace(-3, 7, 81, dtype=np.float32).reshape(9, 9)), "TIFF"),
         "constant.tiff": encoded(Image.fromarray(np.full((9, 9), -7e30, np.float32)), "TIFF"),
-        "nothing-but-nan.tif": encoded(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"),
         "int32.tif": encoded(Image.fromarray(np.arange(81, dtype=np.int32).reshape(9, 9) - 40), "TIFF"),
         "pages.tiff": encoded(rgb, "TIFF", save_all=True, append_images=[Image.fromarray(rgb)]),
         "cmyk.tiff": encoded(cmyk, "TIFF"),
@@ -171,6 +170,7 @@ def broken() -> dict[str, tuple[bytes, str]]:
         "not_utf-8_\udcff.gif": (b"GIF89a", "begins as GIF does"),
         "folder of.jpg/empty.bmp": (b"", "is empty"),
         "bad.bmp": (b"BM" + bytes(60), "cannot be decoded"),
+        "nothing-but-nan.tif": (encoded(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"), "no finite"),
         "endless.tiff": (b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "begins as TIFF does"),
     }
 

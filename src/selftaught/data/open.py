@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selftaught.data.cache import Decoded, decoded
-from selftaught.data.decode import quiet, short_side
+from selftaught.data.brightness import NOMINAL, Ranges, source_ranges
+from selftaught.data.cache import Decoded, cache_folder, decoded
+from selftaught.data.decode import short_side
 from selftaught.data.folder import folder_splits
 from selftaught.data.known import KNOWN, PHOTOS, known_splits
 from selftaught.data.labels import relabelled
@@ -65,7 +66,7 @@ def open_source(
     """
     wish = _Wish(side, limit, seed, labels, cache, unlabelled)
     splits = _readers(spec, wish)
-    return _open(splits, split, replace(wish, side=_side(splits, side)))
+    return _open(splits, split, _settled(splits, wish))
 
 
 def open_splits(
@@ -80,7 +81,7 @@ def open_splits(
     """Open the train and the test part of a source; arguments as for `open_source`, `limit` for each of them."""
     wish = _Wish(side, limit, seed, labels, cache)
     splits = _readers(spec, wish)
-    wish = replace(wish, side=_side(splits, side))
+    wish = _settled(splits, wish)
     return _open(splits, "train", wish), _open(splits, "test", wish)
 
 
@@ -94,6 +95,8 @@ class _Wish:
     labels: Path | None
     cache: Path | None
     unlabelled: bool = False
+    ranges: Ranges = NOMINAL
+    """Value ranges of the whole source, for images that are not 8-bit."""
     pixels: dict[str, Resident] = field(default_factory=dict)
     """Arrays opened so far: two parts of one array are resident once."""
 
@@ -160,6 +163,12 @@ def _nothing_at(path: Path, word: str) -> UserError:
     return UserError(f"a path must lead to images, found nothing at {readable(word)!r}: {hint}")
 
 
+def _settled(splits: Mapping[str, Reader], wish: _Wish) -> _Wish:
+    """Decide what all parts of a source share: the side of its stored squares and its value ranges."""
+    ranges = source_ranges(splits["all"], wish.cache or cache_folder())
+    return replace(wish, side=_side(splits, wish.side), ranges=ranges)
+
+
 def _side(splits: Mapping[str, Reader], side: int | None) -> int:
     """Pixels along the stored squares: what is wanted, but never more than the images have."""
     if side is not None and side < 1:
@@ -168,14 +177,13 @@ def _side(splits: Mapping[str, Reader], side: int | None) -> int:
     # ten runs of neighbours, not a hundred places: a parquet file is read by row groups
     starts = np.linspace(0, max(len(reader) - PEEK // 10, 0), 10).astype(np.int64)
     indices = np.unique(starts[:, None] + np.arange(PEEK // 10))
-    with quiet():
-        sides = [found for raw in reader.stream(indices[indices < len(reader)]) if (found := short_side(raw))]
+    sides = [found for raw in reader.stream(indices[indices < len(reader)]) if (found := short_side(raw))]
     native = int(np.median(sides)) if sides else LARGEST
     return min(native, LARGEST if side is None else side)
 
 
 def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
-    """Decode one part and make it a source. `wish.side` is settled."""
+    """Decode one part and make it a source. `wish` is settled."""
     assert wish.side is not None
     reader, wanted, note = _part(splits, split)
     if wish.labels and reader.labels is not None and not wish.unlabelled:  # who is not named is left out silently
@@ -190,7 +198,7 @@ def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
         wanted = _limited(wanted, wish.limit, wish.seed)
     # the two parts of a split by label are cut out of one cache; a limited part is decoded alone
     alone = wish.limit is not None or wish.labels is not None
-    found = decoded(reader, wish.side, wanted if alone else None, wish.cache)
+    found = decoded(reader, wish.side, wanted if alone else None, wish.cache, wish.ranges)
     usable, skipped = _usable(reader, found, wanted, wish.unlabelled)
     if len(skipped) > usable.sum() or not usable.any():
         first = f", such as {skipped[0][0]!r}, which {skipped[0][1]}" if skipped else ""
@@ -202,7 +210,9 @@ def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
     name = f"{reader.name} ({note})" if note else reader.name
     pixels = wish.pixels.setdefault(found.key, Resident(found.images))
     rows = torch.from_numpy(np.flatnonzero(usable))
-    return Stored(name, pixels, rows, labels, reader.classes, found.key, skipped)
+    content_ids = torch.from_numpy(found.content_ids[usable])
+    notes = (*wish.ranges.notes(), *reader.notes)
+    return Stored(name, pixels, rows, labels, reader.classes, found.key, skipped, content_ids, notes)
 
 
 def _usable(

@@ -19,6 +19,8 @@ from selftaught.errors import UserError
 
 ROWS = 64
 """Rows read at a time."""
+RUNS = 10
+"""Places of a source where a sample of it is read."""
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 """What pyarrow raises on damaged files, text that is no UTF-8 among them."""
 
@@ -42,6 +44,13 @@ class Parquet(Reader):
                 return f"{file.name}:{index}"
             index -= length
         raise IndexError(index)
+
+    def sample(self, count: int) -> Indices:
+        """See `Reader`: runs of neighbors, as rows are read by groups."""
+        run = max(1, count // RUNS)
+        starts = np.linspace(0, max(len(self) - run, 0), RUNS).astype(np.int64)
+        indices = np.unique(starts[:, None] + np.arange(run))
+        return indices[indices < len(self)]
 
     def stream(self, indices: Indices) -> Iterator[Raw]:
         """See `Reader`."""
