@@ -235,6 +235,7 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
                 continue
             assert np.array_equal(read.images, truth)
             assert (read.kept.tolist(), read.skipped) == (kept, skipped)
+            assert np.array_equal(read.content_ids, identities)
         assert noticed > 0.9 * len(whole)
         path.write_bytes(whole[:-1])
         assert cache._read(tmp_path / found.key, 4) is None

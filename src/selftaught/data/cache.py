@@ -1,9 +1,10 @@
 """The decode cache: the images of a reader as uint8 of one size in one file, made once, read through a memory map.
 
 A cache is a folder `<key>` with `images.npy` (N, 3, S, S), `content.npy` (N,) and `meta.json`. Its key is a digest of
-the content, so a changed file is a new key. It is written into a `<key>.part-*` folder, under a lock, and renamed when it is whole: a
-process that dies leaves a part that nobody reads and the next builder removes; of two processes the second waits.
-Bytes are appended rather than written through a map, so that a full disk is an error and not a crash (SIGBUS).
+the content, so a changed file is a new key. It is written into a `<key>.part-*` folder, under a lock, and renamed when
+it is whole: a process that dies leaves a part that nobody reads and the next builder removes; of two processes the
+second waits. Bytes are appended rather than written through a map, so that a full disk is an error and not a crash
+(SIGBUS).
 A damaged cache is built anew: the list of what is in it carries a checksum, and so do the pixels, which is looked at
 while reading them all is quick; of larger ones only header and length are.
 

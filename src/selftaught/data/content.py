@@ -34,16 +34,18 @@ def content_id(raw: Raw) -> int:
     if isinstance(raw, np.ndarray):
         digest.update(f"{raw.shape}".encode())
         digest.update(np.ascontiguousarray(raw).data)
-    elif isinstance(raw, Path):
-        with raw.open("rb") as file:
-            _update(digest, file.read(HASHED), raw.stat().st_size)
     else:
-        content = raw if isinstance(raw, bytes) else raw.encode()
-        _update(digest, memoryview(content)[:HASHED], len(content))
+        start, size = _start(raw)
+        digest.update(start)
+        if size > HASHED:
+            digest.update(f"{size}".encode())
     return int.from_bytes(digest.digest(), "little", signed=True)
 
 
-def _update(digest: "hashlib._Hash", start: bytes | memoryview, size: int) -> None:
-    digest.update(start)
-    if size > HASHED:
-        digest.update(f"{size}".encode())
+def _start(raw: Path | bytes | str) -> tuple[bytes | memoryview, int]:
+    """The first `HASHED` bytes of an encoded image, and how many there are."""
+    if isinstance(raw, Path):
+        with raw.open("rb") as file:
+            return file.read(HASHED), raw.stat().st_size
+    content = raw if isinstance(raw, bytes) else raw.encode()
+    return memoryview(content)[:HASHED], len(content)

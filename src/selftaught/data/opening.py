@@ -111,7 +111,7 @@ def _tiff_layout(stream: IO[bytes]) -> str:
         tags = TiffImagePlugin.ImageFileDirectory_v2(header)
         stream.seek(tags.next)
         tags.load(stream)
-        channels, bits = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)), tags.get(TiffImagePlugin.BITSPERSAMPLE)
+        channels, bits = int(tags.get(TiffImagePlugin.SAMPLESPERPIXEL, 1)), tags[TiffImagePlugin.BITSPERSAMPLE]
         kinds = {2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}
         kind = kinds.get(np.atleast_1d(tags.get(TiffImagePlugin.SAMPLEFORMAT, 1))[0], "")
         depth = int(np.atleast_1d(bits)[0])
