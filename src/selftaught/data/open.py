@@ -20,7 +20,7 @@ from selftaught.data.known import KNOWN, PHOTOS, known_splits
 from selftaught.data.labels import relabelled
 from selftaught.data.parquet import parquet_files, parquet_splits
 from selftaught.data.photos import Spec, is_photos, words
-from selftaught.data.reader import UNLABELLED, Indices, Reader, readable
+from selftaught.data.reader import UNLABELLED, Indices, Reader, natural, readable
 from selftaught.data.stored import Resident, Stored
 from selftaught.errors import NoTestPart, UserError, unknown
 
@@ -82,7 +82,32 @@ def open_splits(
     wish = _Wish(side, limit, seed, labels, cache)
     splits = _readers(spec, wish)
     wish = _settled(splits, wish)
-    return _open(splits, "train", wish), _open(splits, "test", wish)
+    train, test = _open(splits, "train", wish), _open(splits, "test", wish)
+    _require_comparable(train, test)
+    return train, test
+
+
+def _require_comparable(train: Stored, test: Stored) -> None:
+    """Refuse parts that a probe would score without meaning: one class, or none that both have.
+
+    Raises:
+        UserError: they are such.
+    """
+    if train.labels is None or test.labels is None or train.classes is None or test.classes is None:
+        return
+    taught = {train.classes[label] for label in set(train.labels.tolist())}
+    judged = {test.classes[label] for label in set(test.labels.tolist())}
+    if len(taught) < 2:
+        raise UserError(
+            f"images to probe on must have two or more classes, found {len(taught)} in {train.name}: take more images, "
+            f"or add labels."
+        )
+    if not taught & judged:
+        first, second = (readable(min(names, key=natural)) for names in (taught, judged))
+        raise UserError(
+            f"the train and test parts must have classes in common, found none (such as {first!r} and {second!r}) in "
+            f"{train.name}: name their classes alike."
+        )
 
 
 @dataclass(frozen=True)
