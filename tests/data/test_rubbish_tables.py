@@ -44,7 +44,6 @@ def refused(spec: object, **options: object) -> str:
     "labels",
     [
         pa.array([0.0, 1.0, float("nan"), None, 2.5, 1.0]),
-        pa.array([True, False, None, True, True, False]),
         pa.array([[0], [1], [0], None, [1], []]),
         pa.array([{"is": 1}] * 6),
         pa.array([None] * 6),
@@ -54,6 +53,20 @@ def test_what_is_no_label_is_no_hindrance(tmp_path: Path, labels: pa.Array) -> N
     declared = {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}
     source = open_source(write(tmp_path / "a.parquet", declared, label=labels))
     assert (len(source), source.classes, source.skipped) == (6, None, ())
+
+
+def test_booleans_are_labels(tmp_path: Path) -> None:
+    declared = {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}
+    for features, classes in ((declared, ("a", "b")), (None, ("False", "True"))):
+        path = write(tmp_path / "a.parquet", features, label=[True, False, None, True, True, False])
+        source = open_source(path, split="all")
+        assert source.classes == classes
+        assert source.labels is not None
+        assert source.labels.tolist() == [1, 0, 1, 1, 0]
+
+
+def test_why_labels_are_not_used_is_part_of_the_error(tmp_path: Path) -> None:
+    assert "holds fractions" in refused(write(tmp_path / "a.parquet", label=[0.5] * 6), split="test")
 
 
 @pytest.mark.parametrize(

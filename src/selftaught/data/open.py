@@ -270,8 +270,9 @@ def _part(splits: Mapping[str, Reader], split: Split) -> tuple[Reader, Indices, 
         return reader, chosen, f"{split}, {share} % of every class"
     if split == "train":
         return reader, everything, ""
+    why = f" ({'; '.join(reader.notes)})" if reader.notes else ""
     raise NoTestPart(
-        f"a source must have a test part, or labels to split it by, found neither in {reader.name}: "
+        f"a source must have a test part, or labels to split it by, found neither in {reader.name}{why}: "
         f"put images into train and test folders, or give --labels."
     )
 
