@@ -134,7 +134,7 @@ def test_fine_labels_win_over_coarse_ones(tmp_path: Path) -> None:
     assert splits_of(file)["all"].classes == ("cup", "pot")
 
 
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
 def test_plain_bytes(tmp_path: Path, kind: pa.DataType) -> None:
     file = write(tmp_path / "a.parquet", {"id": [1, 2], "data": pa.array([b"one", None], kind)})
     assert contents(splits_of(file)["all"]) == [b"one", b""]
@@ -277,6 +277,8 @@ def test_numbers_as_text_follow_the_declared_names(tmp_path: Path) -> None:
     ("column", "words"),
     [
         (pa.array([0.5, 1.0]), "the column 'label' holds fractions"),
+        (pa.array([1e300, 1.0]), "the column 'label' holds fractions"),
+        (pa.array(["a", "b" * 501]), "the column 'label' holds texts of more than 500 characters"),
         (pa.array([[0], [1]]), "the column 'label' (list<element: int64>) cannot hold one label per image"),
         (pa.array([{"is": 1}] * 2), "the column 'label' (struct<is: int64>) cannot hold one label per image"),
         (pa.array([None, None], pa.int64()), "the column 'label' holds no label"),

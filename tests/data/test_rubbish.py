@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
-from corpus import write_images
-from PIL import ImageFile
-from rubbish import IGNORED, black_png, strange, write_rubbish
+from corpus import encoded, noise, write_images
+from PIL import Image, ImageFile
+from rubbish import IGNORED, black_png, icon, strange, write_rubbish
 
 from selftaught.cli import main
 from selftaught.data import decode, decode_whole, open_source
+from selftaught.data.decode import short_side
 from selftaught.data.reader import readable
 from selftaught.errors import UserError
 
@@ -138,3 +139,9 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
 def test_the_corpus_is_what_it_says() -> None:
     assert len(strange()) > 50
     assert len({name.lower() for name in strange()}) == len(strange())
+
+
+def test_an_icon_is_as_large_as_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as a host process may have it
+    assert "million pixels" in str(decode(icon(black_png(30_000)), 32))
+    assert short_side(icon(encoded(noise(300, 300)))) == 300

@@ -262,7 +262,7 @@ def test_lines_that_are_not_used_are_counted(tmp_path: Path) -> None:
     source = open_source(tmp_path / "set", labels=tmp_path / "a.csv", split="all")
     (note,) = source.notes
     assert note.startswith("2 of 6 paths in")
-    assert "'gone.png' matches no image and '2.png' matches several images" in note
+    assert "'gone.png', which matches no image, and '2.png', which matches several images" in note
     (tmp_path / "a.csv").write_text("\n".join(["path,label", *lines[:4]]))
     assert open_source(tmp_path / "set", labels=tmp_path / "a.csv", split="all").notes == ()
 

@@ -135,7 +135,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, EOFError) or "truncated" in said.lower():
         return "cannot be decoded (the file is cut short)"
     if "text chunk" in said.lower() or "MAX_TEXT" in said:
-        return "cannot be decoded (it carries more text than an image should)"
+        return "cannot be decoded (it carries more text, or a larger color profile, than an image should)"
     spoken = isinstance(error, OSError | SyntaxError | ValueError) and said
     if any(word in said for word in ("decoder", "literal", "b'", 'b"')):  # of its own code, or bytes of the file
         spoken = False

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 
@@ -34,7 +34,7 @@ class PathIndex:
 
     def __post_init__(self) -> None:
         for position, title in enumerate(self.titles):
-            parts = PurePosixPath(title).parts
+            parts = _parts(title)
             self._deepest = max(self._deepest, len(parts))
             _enter(self._whole, "/".join(parts), position)
             for start in range(len(parts)):
@@ -42,7 +42,7 @@ class PathIndex:
 
     def find(self, path: str) -> list[int]:
         """Positions of the images that a path may mean: none, one, or `AMBIGUOUS` for several."""
-        parts = PurePosixPath(path).parts[-self._deepest - 1 :]
+        parts = _parts(path)[-self._deepest - 1 :]
         name = "/".join(parts)
         if (exact := self._whole.get(name, AMBIGUOUS)) != AMBIGUOUS:
             return [exact]
@@ -51,6 +51,11 @@ class PathIndex:
             if (end := "/".join(parts[start:])) in self._whole:
                 found.add(self._whole[end])
         return sorted(found)
+
+
+def _parts(path: str) -> list[str]:
+    """The names in a path."""
+    return [part for part in path.split("/") if part not in ("", ".")]
 
 
 def _enter(table: dict[str, int], path: str, position: int) -> None:
@@ -130,5 +135,5 @@ def _require_classes(names: set[str], path: Path, where: str) -> None:
 def _such(matched: Matched) -> str:
     """Examples of the lines that are not used, with the reason."""
     kinds = {"matches no image": matched.unknown, "matches several images": matched.ambiguous}
-    examples = [f"{readable(paths[0])[:80]!r} {why}" for why, paths in kinds.items() if paths]
-    return f", such as {' and '.join(examples)}" if examples else ""
+    examples = [f"{readable(paths[0])[:80]!r}, which {why}" for why, paths in kinds.items() if paths]
+    return f", such as {', and '.join(examples)}" if examples else ""

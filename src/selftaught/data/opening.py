@@ -13,7 +13,7 @@ from stat import S_ISREG
 from typing import IO
 
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import IcoImagePlugin, Image, TiffImagePlugin
 
 from selftaught.data.reader import Raw
 
@@ -79,8 +79,15 @@ def _identified(stream: IO[bytes]) -> Image.Image:
             accepted = accept is None or accept(start[:16])
             if accepted and not isinstance(accepted, str):  # a text says that this build of Pillow lacks the decoder
                 stream.seek(0)
-                return factory(stream, "")
+                return _inner(factory(stream, ""))
     raise Unreadable(_unidentified(stream, start))
+
+
+def _inner(image: Image.Image) -> Image.Image:
+    """The image inside of an icon: its size may be far from the one that the icon's header claims."""
+    if isinstance(image, IcoImagePlugin.IcoImageFile):
+        return image.ico.getimage(image.size)
+    return image
 
 
 def _limited(image: Image.Image) -> Image.Image:
@@ -115,6 +122,8 @@ def _tiff_layout(stream: IO[bytes]) -> str:
         kinds = {2: "signed ", 3: "floating-point ", 5: "complex ", 6: "complex "}
         kind = kinds.get(np.atleast_1d(tags.get(TiffImagePlugin.SAMPLEFORMAT, 1))[0], "")
         depth = int(np.atleast_1d(bits)[0])
+        compression = tags.get(TiffImagePlugin.COMPRESSION, 1)
     except Exception:  # damaged tags raise nearly everything
         return ""
-    return f"{channels} channel{'s' * (channels != 1)} of {depth} {kind}bits"
+    packed = "" if compression in TiffImagePlugin.COMPRESSION_INFO else f", compression {compression}"
+    return f"{channels} channel{'s' * (channels != 1)} of {depth} {kind}bits{packed}"

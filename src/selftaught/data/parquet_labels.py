@@ -14,6 +14,9 @@ import numpy as np
 from selftaught.data.reader import UNLABELLED, Indices, natural, readable
 from selftaught.errors import UserError
 
+LONGEST = 500
+"""Characters of the longest text that is taken for the name of a class."""
+
 
 @dataclass(frozen=True)
 class LabelColumn:
@@ -52,9 +55,10 @@ def unify(name: str, columns: Sequence[LabelColumn]) -> Labels:
         UserError: files declare different names and one declares none.
     """
     different = [set(column.values) for column in columns]  # far fewer than rows
-    if any(_is_fraction(value) for values in different for value in values):
-        note = f"the column {readable(name)!r} holds fractions and is not used as labels"
-        return Labels([None] * len(columns), (), note)
+    for what, refuses in (("fractions", _is_fraction), (f"texts of more than {LONGEST} characters", _is_long)):
+        if any(refuses(value) for values in different for value in values):
+            note = f"the column {readable(name)!r} holds {what} and is not used as labels"
+            return Labels([None] * len(columns), (), note)
     numbered = [any(map(_is_number, values)) for values in different]
     borrowed = _borrowed(columns, numbered)
     names = [
@@ -120,4 +124,9 @@ def _is_number(value: Any) -> bool:
 
 def _is_fraction(value: Any) -> bool:
     """Whether a value is a measurement and no number of a class; NaN stands for a missing label."""
-    return isinstance(value, float) and not math.isnan(value) and not value.is_integer()
+    return isinstance(value, float) and not math.isnan(value) and not (value.is_integer() and abs(value) < 2**53)
+
+
+def _is_long(value: Any) -> bool:
+    """Whether a text is too long for the name of a class."""
+    return isinstance(value, str) and len(value) > LONGEST
