@@ -30,6 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     # Only here: the library must not change which warnings its host process shows.
     warnings.filterwarnings("ignore", module="PIL")
+    # The viewer's fonts draw the text of a chart, so a letter that matplotlib's font lacks is no loss.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     try:
         if odd := [word for word in given if "\0" in word]:  # no shell passes one, but a script may
             raise UserError(f"an argument must be without null characters, found {odd[0][:80]!r}: leave them out.")
