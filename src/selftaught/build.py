@@ -110,7 +110,9 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
     name = found[0].name if len(found) == 1 else f"{len(found)} photos"
     pixels = [photo.image for photo in found]
     count = general.crops or PHOTO_CROPS
-    return Crops(name, pixels, count, general.size or PHOTO_VIEW, general.seed, settings.cropping)
+    content_ids = torch.tensor([photo.content_id for photo in found])
+    size = general.size or PHOTO_VIEW
+    return Crops(name, pixels, count, size, general.seed, settings.cropping, content_ids=content_ids)
 
 
 def _check_needs(name: str, task: Task, source: Source) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -27,6 +28,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Before torch is there, whose threads would else spin for 3 ms wherever one waits for another, and take the cores
     # from whatever it waits for: beside other work on the same cores a step took up to three times as long.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Only here: the library must not change which warnings its host process shows.
+    warnings.filterwarnings("ignore", module="PIL")
+    # The viewer's fonts draw the text of a chart, so a letter that matplotlib's font lacks is no loss.
+    warnings.filterwarnings("ignore", message="Glyph .* missing from font")
     try:
         if odd := [word for word in given if "\0" in word]:  # no shell passes one, but a script may
             raise UserError(f"an argument must be without null characters, found {odd[0][:80]!r}: leave them out.")

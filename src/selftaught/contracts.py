@@ -72,10 +72,11 @@ class Source(ABC):
 
     @property
     def content_ids(self) -> Tensor:
-        """(M,) int64 on the CPU: a 64-bit digest of each image that the source is made of, wherever it is stored.
+        """(M,) int64 on the CPU: digests of the encoded images that this source is made of.
 
-        Image i of the source is made from number i modulo M: itself where images are stored (M = N), its photo where
-        they are crops. Empty where the content is unknown.
+        Equal images have equal digests in every source, whatever their names, labels, order and stored size. Image i of
+        the source is made from number i modulo M: itself where images are stored (M = N), its photo where they are
+        crops. A source without encoded images has none (M = 0).
         """
         return torch.empty(0, dtype=torch.int64)
 

@@ -102,13 +102,14 @@ def strange() -> dict[str, bytes]:
         "pole.png": encoded(noise(10_000, 1)),
         "float.tiff": encoded(Image.fromarray(np.linspace(-3, 7, 81, dtype=np.float32).reshape(9, 9)), "TIFF"),
         "constant.tiff": encoded(Image.fromarray(np.full((9, 9), -7e30, np.float32)), "TIFF"),
-        "nothing-but-nan.tif": encoded(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"),
         "int32.tif": encoded(Image.fromarray(np.arange(81, dtype=np.int32).reshape(9, 9) - 40), "TIFF"),
         "pages.tiff": encoded(rgb, "TIFF", save_all=True, append_images=[Image.fromarray(rgb)]),
         "cmyk.tiff": encoded(cmyk, "TIFF"),
         "picture.bmp": encoded(rgb, "BMP"),
         "picture.ppm": encoded(rgb, "PPM"),
         "favicon.ico": encoded(noise(32, 32), "ICO"),
+        "larger-inside.ico": icon(encoded(noise(300, 300))),
+        "twelve-bits.tif": encoded(Image.fromarray(np.linspace(0, 4095, 81).reshape(9, 9).astype(np.uint16)), "TIFF"),
         "사진 하나.jpg": jpeg,
         "new\nline.jpg": jpeg,
         "'quotes\" and `ticks`.jpg": jpeg,
@@ -127,6 +128,25 @@ def strange() -> dict[str, bytes]:
     if features.check("webp"):
         found |= {"picture.webp": encoded(rgb, "WEBP"), "lossless.WebP": encoded(rgb, "WEBP", lossless=True)}
     return found
+
+
+def tiff(channels: int, bits: int, kind: int = 1, compression: int = 1) -> bytes:
+    """A TIFF of 4 x 4 pixels, all zero, in any layout; `kind` is 1 for unsigned, 3 for floating-point."""
+    tags = [(256, 4, 1, 4), (257, 4, 1, 4), (258, 3, 1, bits), (259, 3, 1, compression), (262, 3, 1, 1)]
+    tags += [
+        (273, 4, 1, 134),
+        (277, 3, 1, channels),
+        (278, 4, 1, 4),
+        (279, 4, 1, 2 * channels * bits),
+        (339, 3, 1, kind),
+    ]
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return b"II*\0\x08\0\0\0" + struct.pack("<H", len(tags)) + entries + bytes(4) + bytes(2 * channels * bits)
+
+
+def icon(content: bytes) -> bytes:
+    """An icon of 256 pixels, says its header, that holds a PNG."""
+    return struct.pack("<HHHBBBBHHII", 0, 1, 1, 0, 0, 0, 0, 1, 32, len(content), 22) + content
 
 
 def text_of(size: int) -> PngImagePlugin.PngInfo:
@@ -166,11 +186,18 @@ def broken() -> dict[str, tuple[bytes, str]]:
         "bomb.png": (black_png(30_000), "more than 179 million pixels"),
         "wide.png": (png(2**31 - 1, 1, 8, 2, b""), "million"),
         "flat.png": (png(0, 0, 8, 2, b""), "begins as PNG does"),
+        "bomb.ico": (icon(black_png(30_000)), "more than 179 million pixels"),
+        "five channels.tif": (tiff(5, 8), "(5 channels of 8 bits)"),
+        "half floats.tif": (tiff(1, 16, 3), "(1 channel of 16 floating-point bits)"),
+        "jpeg 2000.tif": (tiff(1, 8, compression=34712), "(1 channel of 8 bits, compression 34712)"),
+        "lab.tif": (encoded(Image.new("LAB", (9, 9)), "TIFF"), "is in CIELAB color"),
+        "large profile.png": (texts(b"iCCP", 2_000_000), "larger color profile"),
         "zip of text.png": (texts(b"zTXt", 80_000_000), "more text"),
         "no frames.gif": (header[:13] + b";", "begins as GIF does"),
         "not_utf-8_\udcff.gif": (b"GIF89a", "begins as GIF does"),
         "folder of.jpg/empty.bmp": (b"", "is empty"),
         "bad.bmp": (b"BM" + bytes(60), "cannot be decoded"),
+        "nothing-but-nan.tif": (encoded(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"), "no finite"),
         "endless.tiff": (b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "begins as TIFF does"),
     }
 

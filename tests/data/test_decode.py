@@ -2,6 +2,7 @@
 
 import os
 import random
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -9,17 +10,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from corpus import animated_gif, broken_files, encoded, huge_png, noise, write_broken
+from corpus import animated_gif, broken_files, encoded, huge_png, noise, write_broken, write_images
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from selftaught.data.decode import decode, decode_whole, quiet, short_side
+from selftaught.data import open_source, photos
+from selftaught.data.brightness import NOMINAL, Ranges, measure
+from selftaught.data.decode import decode, decode_whole, short_side
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
+"""Pillow warns of odd files; decoding leaves it to the host process whether that is shown."""
 
 
-def pixels(raw: object, side: int = 16) -> np.ndarray:
+def pixels(raw: object, side: int = 16, ranges: Ranges = NOMINAL) -> np.ndarray:
     """(H, W, 3) of what must decode."""
-    found = decode(raw, side)
+    found = decode(raw, side, ranges)
     assert isinstance(found, np.ndarray), found
     assert found.shape == (3, side, side)
     assert found.dtype == np.uint8
@@ -75,23 +81,31 @@ def test_sixteen_bits_are_divided_by_257(kind: str, order: str) -> None:
     assert np.array_equal(pixels(encoded(image, kind))[..., 0], np.rint(values / 257))
 
 
-@pytest.mark.parametrize("most", [0, 3000, 4095, 4096])
-def test_twelve_bits_in_a_file_of_sixteen_are_no_darkness(most: int) -> None:
+@pytest.mark.parametrize(("most", "top"), [(200, 255), (3000, 4095), (4095, 4095), (4096, 65535)])
+def test_the_depth_of_sixteen_bit_files_is_that_of_their_values(most: int, top: int) -> None:
     values = np.linspace(0, most, 256).reshape(16, 16).round().astype(np.uint16)
-    found = pixels(encoded(Image.fromarray(values), "PNG"))[..., 0]
-    assert np.array_equal(found, np.rint(values / (4095 if most < 4096 else 65535) * 255))
+    raw = encoded(Image.fromarray(values), "PNG")
+    found = pixels(raw, ranges=measure([raw]))[..., 0]
+    assert np.array_equal(found, np.rint(values / top * 255))
 
 
 def test_numbers_without_a_range() -> None:
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     expected = np.rint(ramp * 255)
-    for values in (ramp, ramp * 255, ramp * 300_000 - 7_000):
-        found = pixels(encoded(Image.fromarray(values.astype(np.float32)), "TIFF"))[..., 0]
+    for values in (ramp, ramp * 255, ramp * 65535, ramp * 300_000 - 7_000):
+        raw = encoded(Image.fromarray(values.astype(np.float32)), "TIFF")
+        found = pixels(raw, ranges=measure([raw]))[..., 0]
         assert np.abs(found - expected).max() <= 1
     holes = ramp.copy()
     holes[0, 0] = np.nan
-    assert np.isfinite(pixels(encoded(Image.fromarray(holes), "TIFF"))).all()
+    assert np.array_equal(pixels(encoded(Image.fromarray(holes), "TIFF"))[..., 0], expected)
     assert (pixels(encoded(Image.fromarray(np.zeros((16, 16), np.int32)), "TIFF")) == 0).all()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_an_image_without_a_finite_value_is_broken(value: float) -> None:
+    image = Image.fromarray(np.full((9, 9), value, np.float32))
+    assert decode(encoded(image, "TIFF"), 8) == "has no finite value"
 
 
 UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # TIFF 6.0, tag 274: what must be done to what is stored
@@ -161,19 +175,17 @@ def test_jpegs_are_decoded_small() -> None:
 @pytest.mark.parametrize("name", list(broken_files()))
 def test_broken_bytes_give_a_reason(name: str) -> None:
     content, words = broken_files()[name]
-    with quiet():
-        for found in (decode(content, 16), decode_whole(content)):
-            assert isinstance(found, str)
-            assert words in found
-            assert "\n" not in found
+    for found in (decode(content, 16), decode_whole(content)):
+        assert isinstance(found, str)
+        assert words in found
+        assert "\n" not in found
 
 
 def test_broken_files_give_a_reason(tmp_path: Path) -> None:
-    with quiet():
-        for name, words in write_broken(tmp_path).items():
-            found = decode(tmp_path / name, 16)
-            assert isinstance(found, str)
-            assert words in found
+    for name, words in write_broken(tmp_path).items():
+        found = decode(tmp_path / name, 16)
+        assert isinstance(found, str)
+        assert words in found
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -182,10 +194,9 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 
 def test_a_bomb_is_refused_by_its_header() -> None:
-    with quiet():
-        assert "million" in str(decode(huge_png(13_378, 13_378), 16))  # just above the limit
-        assert short_side(huge_png(13_377, 13_377)) == 13_377  # just below
-        assert short_side(huge_png()) is None
+    assert "million" in str(decode(huge_png(13_378, 13_378), 16))  # just above the limit
+    assert short_side(huge_png(13_377, 13_377)) == 13_377  # just below
+    assert short_side(huge_png()) is None
 
 
 @settings(max_examples=200, deadline=None)
@@ -196,16 +207,40 @@ def test_damage_never_crashes(seed: int, kind: str) -> None:
     for _ in range(draw.randrange(1, 8)):
         content[draw.randrange(len(content))] = draw.randrange(256)
     content = content[: draw.randrange(len(content)) if draw.random() < 0.3 else len(content)]
-    with quiet():
-        found = decode(bytes(content), 8)
+    found = decode(bytes(content), 8)
     assert isinstance(found, str) or found.shape == (3, 8, 8)
 
 
-def test_quiet_keeps_warnings_and_gives_them_back() -> None:
-    with quiet():
-        warnings.warn("odd file", UserWarning, stacklevel=1)
-    with pytest.warns(UserWarning, match="ours"):
-        warnings.warn("ours", UserWarning, stacklevel=1)
+def test_the_host_process_keeps_its_filters_and_limits(tmp_path: Path) -> None:
+    """Also while other threads decode: they share one list of filters."""
+    exif, odd = Image.Exif(), tmp_path / "odd"
+    exif[0x0112] = 6
+    write_broken(odd)
+    (odd / "large.png").write_bytes(huge_png(13_000, 13_000))
+    (odd / "exif.jpg").write_bytes(encoded(noise(8, 8), "JPEG", exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(9)))
+    write_images(odd, 30)
+    seen, done = set(), threading.Event()
+
+    def look() -> None:
+        while not done.is_set():
+            seen.add((tuple(warnings.filters), Image.MAX_IMAGE_PIXELS, warnings.showwarning))
+
+    before = tuple(warnings.filters), Image.MAX_IMAGE_PIXELS, warnings.showwarning
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        open_source(odd, cache=tmp_path / "cache")
+        photos(str(odd / "0.png"))
+    finally:
+        done.set()
+        watcher.join()
+    assert seen == {before}
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_large_image_is_no_warning() -> None:
+    image = Image.new("1", (10_000, 9_500))  # more pixels than Pillow warns of, fewer than are refused
+    assert isinstance(decode(encoded(image), 16), np.ndarray)
 
 
 def test_short_side_is_read_from_the_header() -> None:

@@ -1,6 +1,7 @@
 """Parquet: images and labels come back as they were written, whatever the columns claim."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from corpus import encoded, noise
 
+from selftaught.data.columns import image_columns, label_column
 from selftaught.data.parquet import parquet_files, parquet_splits
 from selftaught.data.reader import UNLABELLED, Reader
 from selftaught.errors import UserError
@@ -132,7 +134,7 @@ def test_fine_labels_win_over_coarse_ones(tmp_path: Path) -> None:
     assert splits_of(file)["all"].classes == ("cup", "pot")
 
 
-@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary()])
+@pytest.mark.parametrize("kind", [pa.binary(), pa.large_binary(), pa.binary_view()])
 def test_plain_bytes(tmp_path: Path, kind: pa.DataType) -> None:
     file = write(tmp_path / "a.parquet", {"id": [1, 2], "data": pa.array([b"one", None], kind)})
     assert contents(splits_of(file)["all"]) == [b"one", b""]
@@ -165,7 +167,12 @@ def test_paths_stay_inside_the_folder(tmp_path: Path) -> None:
     rows = [{"bytes": None, "path": path} for path in ("sub/1.png", "../secret.png", "/etc/hostname", "nul\0.png")]
     rows.append({"bytes": b"", "path": "x"})
     file = write(inside / "a.parquet", {"image": rows})
-    assert contents(splits_of(file)["all"]) == [inside / "sub/1.png", b"", b"", b"", inside / "x"]
+    assert contents(splits_of(file)["all"]) == [
+        inside / "sub/1.png",
+        *["has a path that leads out of the folder of the parquet file"] * 2,
+        "has a path that no file can have",
+        inside / "x",
+    ]
 
 
 def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
@@ -211,3 +218,94 @@ def test_fingerprint_sees_content_and_order(tmp_path: Path) -> None:
     assert splits_of(file)["all"].fingerprint() == first
     write(file, {"image": cells(3, 1)})
     assert splits_of(file)["all"].fingerprint() != first
+
+
+def names_of(reader: Reader) -> list[str | None]:
+    """The name of each image's label."""
+    assert reader.labels is not None
+    assert reader.classes is not None
+    return [None if label == UNLABELLED else reader.classes[label] for label in reader.labels.tolist()]
+
+
+def test_each_file_numbers_its_classes_in_its_own_way(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", {"image": cells(3), "label": [0, 1, 2]}, declared("ant", "bee", "cat"))
+    write(tmp_path / "test.parquet", {"image": cells(3), "label": [0, 1, 2]}, declared("cat", "ant", "dog"))
+    splits = splits_of(tmp_path)
+    assert set(splits["train"].classes or ()) == {"ant", "bee", "cat", "dog"}
+    assert splits["train"].classes == splits["test"].classes
+    assert names_of(splits["train"]) == ["ant", "bee", "cat"]
+    assert names_of(splits["test"]) == ["cat", "ant", "dog"]
+
+
+def test_a_file_without_names_borrows_those_that_all_others_agree_on(tmp_path: Path) -> None:
+    write(tmp_path / "a.parquet", {"image": cells(2), "label": [0, 1]}, declared("x", "y"))
+    write(tmp_path / "b.parquet", {"image": cells(2), "label": [1, 7]})
+    assert names_of(splits_of(tmp_path)["all"]) == ["x", "y", "y", None]
+    write(tmp_path / "c.parquet", {"image": cells(2), "label": [1, 0]}, declared("y", "x"))
+    with pytest.raises(UserError, match=r"must agree on what their labels mean.*none in .*b\.parquet"):
+        splits_of(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "classes"),
+    [
+        (["2", "0", "1"], ["2", "0", "1"], ("0", "1", "2")),
+        (pa.array(["2", "0", "1"], pa.string_view()), ["2", "0", "1"], ("0", "1", "2")),
+        ([2.0, 0.0, 1.0], ["2", "0", "1"], ("0", "1", "2")),
+        ([2.0, None, float("nan")], ["2", None, None], ("0", "1", "2")),
+        ([True, False, None], ["True", "False", None], ("0", "1", "2", "False", "True")),
+    ],
+)
+def test_values_that_mean_the_same_are_one_class(
+    tmp_path: Path, labels: object, names: list[str | None], classes: tuple[str, ...]
+) -> None:
+    write(tmp_path / "train.parquet", {"image": cells(3), "label": [0, 1, 2]})
+    write(tmp_path / "test.parquet", {"image": cells(3), "label": labels})
+    splits = splits_of(tmp_path)
+    assert splits["test"].classes == classes
+    assert names_of(splits["train"]) == ["0", "1", "2"]
+    assert names_of(splits["test"]) == names
+
+
+def test_numbers_as_text_follow_the_declared_names(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", {"image": cells(2), "label": [0, 1]}, declared("x", "y"))
+    write(tmp_path / "test.parquet", {"image": cells(3), "label": ["1", "x", "9"]})
+    assert names_of(splits_of(tmp_path)["test"]) == ["y", "x", None]
+
+
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        (pa.array([0.5, 1.0]), "the column 'label' holds fractions"),
+        (pa.array([1e300, 1.0]), "the column 'label' holds fractions"),
+        (pa.array(["a", "b" * 501]), "the column 'label' holds texts of more than 500 characters"),
+        (pa.array([[0], [1]]), "the column 'label' (list<element: int64>) cannot hold one label per image"),
+        (pa.array([{"is": 1}] * 2), "the column 'label' (struct<is: int64>) cannot hold one label per image"),
+        (pa.array([None, None], pa.int64()), "the column 'label' holds no label"),
+        (pa.array([None, None]), "the column 'label' (null) cannot hold one label per image"),
+    ],
+)
+def test_labels_that_are_not_used_are_mentioned(tmp_path: Path, column: pa.Array, words: str) -> None:
+    reader = splits_of(write(tmp_path / "a.parquet", {"image": cells(2), "label": column}))["all"]
+    assert reader.labels is None
+    (note,) = reader.notes
+    assert note.startswith(words)
+
+
+def test_a_file_without_the_column_of_labels_is_mentioned(tmp_path: Path) -> None:
+    write(tmp_path / "train.parquet", {"image": cells(2), "label": [0, 1]}, declared("x", "y"))
+    write(tmp_path / "test.parquet", {"image": cells(2)})
+    assert splits_of(tmp_path)["test"].notes == ("test.parquet has no column of labels called 'label'",)
+
+
+def test_words_win_over_floats(tmp_path: Path) -> None:
+    file = write(tmp_path / "a.parquet", {"image": cells(2), "target": [0.0, 1.0], "category": ["x", "y"]})
+    assert splits_of(file)["all"].classes == ("x", "y")
+
+
+def test_many_columns_are_no_hindrance() -> None:
+    schema = pa.schema([("image", pa.binary())] + [(f"column {number}", pa.int64()) for number in range(50_000)])
+    start = time.process_time()
+    assert image_columns(schema) == ["image"]
+    assert label_column(schema) is None
+    assert time.process_time() - start < 2

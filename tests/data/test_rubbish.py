@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 import yaml
-from corpus import write_images
-from PIL import ImageFile
-from rubbish import IGNORED, black_png, strange, write_rubbish
+from corpus import encoded, noise, write_images
+from PIL import Image, ImageFile
+from rubbish import IGNORED, black_png, icon, strange, write_rubbish
 
 from selftaught.cli import main
 from selftaught.data import decode, decode_whole, open_source
-from selftaught.data.decode import quiet
+from selftaught.data.decode import short_side
 from selftaught.data.reader import readable
 from selftaught.errors import UserError
+
+pytestmark = pytest.mark.filterwarnings("ignore:::PIL")  # whether warnings of odd files are shown is up to the host
 
 MACHINE_WORDS = re.compile(r"Errno|<_io|0x[0-9a-f]{6}|Traceback|Error\b|NoneType|PIL\.|object at")
 """What no reason for people may hold."""
@@ -108,19 +110,18 @@ def test_a_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = black_png(30_000)
     assert len(bomb) < 2**20  # of what would be 0.9 GB
     monkeypatch.delattr(ImageFile.ImageFile, "load")  # pixels come into being nowhere else
-    with quiet():
-        assert "million pixels" in str(decode(bomb, 32))
-        assert "million pixels" in str(decode_whole(bomb))
+    assert "million pixels" in str(decode(bomb, 32))
+    assert "million pixels" in str(decode_whole(bomb))
 
 
 def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     module = sys.modules["selftaught.data.decode"]  # the function hides the module of its name
     inside, most, rgb = [0], [0], module._rgb
 
-    def counted(image: object) -> object:
+    def counted(image: object, ranges: object) -> object:
         inside[0] += 1
         most[0] = max(most[0], inside[0])
-        found = rgb(image)
+        found = rgb(image, ranges)
         inside[0] -= 1
         return found
 
@@ -138,3 +139,9 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
 def test_the_corpus_is_what_it_says() -> None:
     assert len(strange()) > 50
     assert len({name.lower() for name in strange()}) == len(strange())
+
+
+def test_an_icon_is_as_large_as_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as a host process may have it
+    assert "million pixels" in str(decode(icon(black_png(30_000)), 32))
+    assert short_side(icon(encoded(noise(300, 300)))) == 300

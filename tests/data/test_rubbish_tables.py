@@ -4,6 +4,7 @@ import json
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -11,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from corpus import encoded, noise, write_images
 
-from selftaught.data import open_source
+from selftaught.data import open_source, open_splits
+from selftaught.data.labels import AMBIGUOUS, PathIndex
 from selftaught.errors import UserError
 
 IMAGES = [{"bytes": encoded(noise(8, 8, number)), "path": None} for number in range(6)]
@@ -41,7 +43,6 @@ def refused(spec: object, **options: object) -> str:
     "labels",
     [
         pa.array([0.0, 1.0, float("nan"), None, 2.5, 1.0]),
-        pa.array([True, False, None, True, True, False]),
         pa.array([[0], [1], [0], None, [1], []]),
         pa.array([{"is": 1}] * 6),
         pa.array([None] * 6),
@@ -51,6 +52,20 @@ def test_what_is_no_label_is_no_hindrance(tmp_path: Path, labels: pa.Array) -> N
     declared = {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}
     source = open_source(write(tmp_path / "a.parquet", declared, label=labels))
     assert (len(source), source.classes, source.skipped) == (6, None, ())
+
+
+def test_booleans_are_labels(tmp_path: Path) -> None:
+    declared = {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}
+    for features, classes in ((declared, ("a", "b")), (None, ("False", "True"))):
+        path = write(tmp_path / "a.parquet", features, label=[True, False, None, True, True, False])
+        source = open_source(path, split="all")
+        assert source.classes == classes
+        assert source.labels is not None
+        assert source.labels.tolist() == [1, 0, 1, 1, 0]
+
+
+def test_why_labels_are_not_used_is_part_of_the_error(tmp_path: Path) -> None:
+    assert "holds fractions" in refused(write(tmp_path / "a.parquet", label=[0.5] * 6), split="test")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +164,8 @@ def test_text_that_is_no_text(tmp_path: Path) -> None:
 CHILD = """
 import sys
 from pathlib import Path
-from selftaught.data import open_source
+from selftaught.data import open_source, open_splits
+from selftaught.data.labels import AMBIGUOUS, PathIndex
 from selftaught.errors import UserError
 for path in sorted(Path(sys.argv[1]).iterdir()):
     try:
@@ -182,7 +198,14 @@ def test_damaged_parquet_files(tmp_path: Path, count: int) -> None:
     ("content", "words"),
     [
         (b"path;label\n0.png;a\n", "with a comma between them, found path;label"),
-        (b"image,label\n0.png,a\n", "found image,label"),
+        (b"picture,label\n0.png,a\n", "found picture,label"),
+        (b"path,Path,label\n0.png,a\n", "found 'path' twice"),
+        (b'path,label\n0.png,a\n1.png,"b\n2.png,c\n', "found one that is not in line 3"),
+        (b'path,label\n0.png,"a\n1.png,b\n2.png,"\n', "found one that is not in line 2"),
+        (b'path,label\n0.png,a\n"1".png,b\n', "a mistake at line 3"),
+        (b"path,label\n0.png,a\n" + b",x" * 600_000, "characters in line 3"),
+        (b"path,label\n0.png,a\ngone.png,b\n", "found 1 for the images that it names"),
+        (b"path\tlabel\n0.png\ta\n", "found path\\tlabel"),
         (b"path\n0.png\n", "found path in"),
         (b"path,label\n", "found 0 in"),
         ("path,label\n0.png,é\n".encode("latin-1"), "save it as UTF-8"),
@@ -206,6 +229,11 @@ def test_labels_that_cannot_be_meant(tmp_path: Path, content: bytes, words: str)
         b'"path","label","more"\n"0.png","a","x,y"\n"1.png","b"\n\n',
         b"path, label\n./0.png, a \n0.png,a\n1.png,b\ngone.png,b\n",
         b"label,path\na,0.png\nb,1.png,surplus\n",
+        b" Filename , Class\n0.png,a\n1.png,b\n",
+        b"IMAGE,Label\r0.png,a\r1.png,b\r",
+        b"file_name,path,category\nx,0.png,a\ny,1.png,b\n",
+        b"path,label\nC:\\data\\set\\0.png,a\nset\\1.png,b\n",
+        b'path,label,caption\n0.png,a,"two\nlines"\n1.png,b,\n',
     ],
 )
 def test_labels_for_some(tmp_path: Path, content: bytes) -> None:
@@ -223,3 +251,44 @@ def test_labels_of_the_other_part_only(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("path,label\ntest/0.png,a\ntest/1.png,b\n")
     assert "no image in the train part" in refused(tmp_path / "set", labels=tmp_path / "a.csv")
     assert "a folder or a pipe" in refused(tmp_path / "set", labels=tmp_path)
+
+
+def test_lines_that_are_not_used_are_counted(tmp_path: Path) -> None:
+    for folder in "ab":
+        write_images(tmp_path / "set" / folder, 3)
+    lines = ["a/0.png,x", "b/0.png,y", "a/1.png,x", "b/1.png,y", "2.png,x", "gone.png,y"]
+    (tmp_path / "a.csv").write_text("\n".join(["path,label", *lines]))
+    source = open_source(tmp_path / "set", labels=tmp_path / "a.csv", split="all")
+    (note,) = source.notes
+    assert note.startswith("2 of 6 paths in")
+    assert "'gone.png', which matches no image, and '2.png', which matches several images" in note
+    (tmp_path / "a.csv").write_text("\n".join(["path,label", *lines[:4]]))
+    assert open_source(tmp_path / "set", labels=tmp_path / "a.csv", split="all").notes == ()
+
+
+def test_a_name_in_both_parts_labels_neither(tmp_path: Path) -> None:
+    for folder in ("train", "test"):
+        write_images(tmp_path / "set" / folder, 4)
+    lines = [f"{part}/{n}.png,{'ab'[n % 2]}\n" for part in ("train", "test") for n in range(3)]
+    (tmp_path / "a.csv").write_text("path,label\n" + "".join(lines) + "3.png,a\n")
+    train, test = open_splits(tmp_path / "set", labels=tmp_path / "a.csv")
+    assert (len(train), len(test)) == (3, 3)
+    assert train.notes[0].startswith("1 of 7 paths in")
+
+
+def test_one_class_is_not_probed(tmp_path: Path) -> None:
+    for folder in ("train", "test"):
+        write_images(tmp_path / "set" / folder, 4)
+    lines = [f"train/{n}.png,a\n" for n in range(4)] + [f"test/{n}.png,{'ab'[n % 2]}\n" for n in range(4)]
+    (tmp_path / "a.csv").write_text("path,label\n" + "".join(lines))
+    with pytest.raises(UserError, match="two or more classes, found 1"):
+        open_splits(tmp_path / "set", labels=tmp_path / "a.csv")
+
+
+def test_time_does_not_grow_with_images_of_one_name() -> None:
+    index = PathIndex([f"{number}/frame.png" for number in range(100_000)])
+    start = time.process_time()
+    assert index.find("frame.png") == [AMBIGUOUS]
+    assert all(index.find(f"/data/{number}/frame.png") == [number] for number in range(10_000))
+    assert index.find("a/" * 200_000 + "7/frame.png") == [7]
+    assert time.process_time() - start < 2

@@ -223,8 +223,9 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
     reader = replace(listed(3), items=items)
     found = decoded(reader, 4, folder=tmp_path)
     truth, kept, skipped = np.array(found.images), found.kept.tolist(), found.skipped
+    identities = found.content_ids
     assert skipped == ((2, "is empty"),)
-    for file in ("images.npy", "meta.json"):
+    for file in ("images.npy", "meta.json", "content.npy"):
         path = tmp_path / found.key / file
         whole, noticed = path.read_bytes(), 0
         for at in range(len(whole)):
@@ -234,6 +235,7 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
                 continue
             assert np.array_equal(read.images, truth)
             assert (read.kept.tolist(), read.skipped) == (kept, skipped)
+            assert np.array_equal(read.content_ids, identities)
         assert noticed > 0.9 * len(whole)
         path.write_bytes(whole[:-1])
         assert cache._read(tmp_path / found.key, 4) is None

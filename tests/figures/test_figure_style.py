@@ -93,6 +93,7 @@ def named(name: str) -> Figure:
     return figure
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # whether matplotlib's warnings are shown is up to the host process
 @pytest.mark.parametrize("name", ["loss", "<script>alert(1)</script>", "$\\frac{1$", "회전 학습", "a & b"])
 def test_svg_is_sound_whatever_a_run_is_called(name: str) -> None:
     tree = ElementTree.fromstring(svg(named(name)))

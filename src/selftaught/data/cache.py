@@ -1,9 +1,10 @@
 """The decode cache: the images of a reader as uint8 of one size in one file, made once, read through a memory map.
 
-A cache is a folder `<key>` with `images.npy` (N, 3, S, S) and `meta.json`. Its key is a digest of the content, so a
-changed file is a new key. It is written into a `<key>.part-*` folder, under a lock, and renamed when it is whole: a
-process that dies leaves a part that nobody reads and the next builder removes; of two processes the second waits.
-Bytes are appended rather than written through a map, so that a full disk is an error and not a crash (SIGBUS).
+A cache is a folder `<key>` with `images.npy` (N, 3, S, S), `content.npy` (N,) and `meta.json`. Its key is a digest of
+the content, so a changed file is a new key. It is written into a `<key>.part-*` folder, under a lock, and renamed when
+it is whole: a process that dies leaves a part that nobody reads and the next builder removes; of two processes the
+second waits. Bytes are appended rather than written through a map, so that a full disk is an error and not a crash
+(SIGBUS).
 A damaged cache is built anew: the list of what is in it carries a checksum, and so do the pixels, which is looked at
 while reading them all is quick; of larger ones only header and length are.
 
@@ -20,7 +21,7 @@ import zlib
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
@@ -29,12 +30,13 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from selftaught.data.decode import RGB, decode, quiet
+from selftaught.data.brightness import NOMINAL, Ranges
+from selftaught.data.decode import RGB, decode_with_id
 from selftaught.data.progress import Meter
 from selftaught.data.reader import Indices, Raw, Reader
 from selftaught.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key: raise it when decoding changes what comes out."""
 CHECKED = 2**30
 """Bytes of pixels up to which their checksum is looked at: a second at most, and what is read is wanted anyway."""
@@ -53,9 +55,17 @@ class Decoded:
     """(N,) ascending: which of the reader's images these are."""
     skipped: tuple[tuple[int, str], ...]
     """Which of the reader's images could not be decoded, and why."""
+    content_ids: NDArray[np.int64]
+    """(N,) digests of the encoded images, see `content_id`."""
 
 
-def decoded(reader: Reader, side: int, chosen: Indices | None = None, folder: Path | None = None) -> Decoded:
+def decoded(
+    reader: Reader,
+    side: int,
+    chosen: Indices | None = None,
+    folder: Path | None = None,
+    ranges: Ranges = NOMINAL,
+) -> Decoded:
     """Decode images to squares, or find that this was done before.
 
     Args:
@@ -63,13 +73,14 @@ def decoded(reader: Reader, side: int, chosen: Indices | None = None, folder: Pa
         side: pixels along the squares.
         chosen: ascending indices of the images wanted; None for all.
         folder: where caches are; None for `cache_folder()`.
+        ranges: value ranges of the whole source, for images that are not 8-bit.
 
     Raises:
         UserError: the folder cannot be written, the disk is full, or the images change meanwhile.
     """
     indices = np.arange(len(reader)) if chosen is None else chosen
     content = reader.fingerprint_of(indices)
-    digest = hashlib.blake2b(f"{FORMAT} {side} {content} {chosen is None}".encode(), digest_size=16)
+    digest = hashlib.blake2b(f"{FORMAT} {side} {content} {chosen is None} {ranges}".encode(), digest_size=16)
     digest.update(indices.astype(np.int64).tobytes())
     key = digest.hexdigest()
     folder = folder or cache_folder()
@@ -80,7 +91,7 @@ def decoded(reader: Reader, side: int, chosen: Indices | None = None, folder: Pa
         with FileLock(folder / f"{key}.lock"):
             if found := _read(folder / key, side):  # another process was faster
                 return found
-            _build(reader, side, indices, folder / key, content)
+            _build(reader, side, indices, ranges, folder / key, content)
     except OSError as error:
         raise _storage_error(error, folder, len(indices) * 3 * side**2) from error
     found = _read(folder / key, side)
@@ -105,7 +116,7 @@ def _read(target: Path, side: int) -> Decoded | None:
     try:
         meta = json.loads((target / "meta.json").read_text(encoding="utf-8"))
         kept, skipped = meta["kept"], meta["skipped"]
-        if meta["listed"] != _listed(kept, skipped):
+        if meta["listed"] != _listed(kept, skipped, meta["ranges"]):
             return None
         with (target / "images.npy").open("rb") as file:
             _header(header := io.BytesIO(), len(kept), side)
@@ -113,15 +124,43 @@ def _read(target: Path, side: int) -> Decoded | None:
             size = os.fstat(file.fileno()).st_size - file.tell()
             if not whole or size != len(kept) * 3 * side**2 or (size <= CHECKED and _checksum(file) != meta["pixels"]):
                 return None
+        content_ids = _read_ids(target / "content.npy", len(kept), meta["content"])
+        if content_ids is None:
+            return None
         images = np.load(target / "images.npy", mmap_mode="r")
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        indices, unusable = np.array(kept, dtype=np.int64), tuple((at, why) for at, why in skipped)
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
-    return Decoded(target.name, images, np.array(kept, dtype=np.int64), tuple((at, why) for at, why in skipped))
+    return Decoded(target.name, images, indices, unusable, content_ids)
 
 
-def _listed(kept: list[int], skipped: list[tuple[int, str]]) -> int:
-    """A checksum of what is in a cache and what is not."""
-    return zlib.crc32(json.dumps([kept, skipped]).encode())
+def _read_ids(path: Path, count: int, checksum: int) -> NDArray[np.int64] | None:
+    """The content digests of a cache, or None where they were damaged. Nothing in the file decides how much is read."""
+    with path.open("rb") as file:
+        np.lib.format.write_array_header_1_0(header := io.BytesIO(), _ids_described(count))
+        whole = file.read(header.tell() + 8 * count + 1)
+    start = header.getvalue()
+    if not whole.startswith(start) or len(whole) != len(start) + 8 * count or zlib.crc32(whole) != checksum:
+        return None
+    return np.frombuffer(whole, "<i8", offset=len(start)).astype(np.int64)
+
+
+def _write_ids(path: Path, content_ids: list[int]) -> int:
+    """Write content digests and return the checksum of the file."""
+    np.lib.format.write_array_header_1_0(file := io.BytesIO(), _ids_described(len(content_ids)))
+    file.write(np.array(content_ids, dtype="<i8").tobytes())
+    path.write_bytes(file.getvalue())
+    return zlib.crc32(file.getvalue())
+
+
+def _ids_described(count: int) -> dict[str, object]:
+    """The header of `content.npy`."""
+    return {"descr": "<i8", "fortran_order": False, "shape": (count,)}
+
+
+def _listed(kept: list[int], skipped: list[tuple[int, str]], ranges: dict[str, object]) -> int:
+    """A checksum of what is in a cache, what is not, and how it was decoded."""
+    return zlib.crc32(json.dumps([kept, skipped, ranges]).encode())
 
 
 def _checksum(file: BinaryIO) -> int:
@@ -132,7 +171,7 @@ def _checksum(file: BinaryIO) -> int:
     return found
 
 
-def _build(reader: Reader, side: int, indices: Indices, target: Path, content: str) -> None:
+def _build(reader: Reader, side: int, indices: Indices, ranges: Ranges, target: Path, content: str) -> None:
     """Write a cache beside its place and move it there whole."""
     for dead in target.parent.glob(f"{target.name}.part-*"):  # we hold the lock, so whoever wrote it is gone
         shutil.rmtree(dead, ignore_errors=True)
@@ -141,7 +180,7 @@ def _build(reader: Reader, side: int, indices: Indices, target: Path, content: s
     part = target.with_name(f"{target.name}.part-{os.getpid()}")
     part.mkdir()
     try:
-        _write(reader, side, indices, part)
+        _write(reader, side, indices, ranges, part)
         if reader.fingerprint_of(indices) != content:  # under the key of the old ones it would be wrong for ever
             raise UserError(
                 f"images must stay as they are while they are decoded, found others now in {reader.name}: repeat the "
@@ -154,18 +193,20 @@ def _build(reader: Reader, side: int, indices: Indices, target: Path, content: s
         raise
 
 
-def _write(reader: Reader, side: int, indices: Indices, part: Path) -> None:
+def _write(reader: Reader, side: int, indices: Indices, ranges: Ranges, part: Path) -> None:
     """Decode into a folder: the images, the list of them, and checksums of both."""
     kept: list[int] = []
     skipped: list[tuple[int, str]] = []
+    content_ids: list[int] = []
     pixels = 0
     with (part / "images.npy").open("wb") as file, Meter(f"decoding {reader.name}", len(indices)) as meter:
         _header(file, len(indices), side)
-        for index, found in zip(indices.tolist(), _decode_all(reader, side, indices), strict=True):
+        for index, (found, identity) in zip(indices.tolist(), _decode_all(reader, side, indices, ranges), strict=True):
             if isinstance(found, str):
                 skipped.append((index, found))
             else:
                 kept.append(index)
+                content_ids.append(identity)
                 file.write(found.data)
                 pixels = zlib.crc32(found.data, pixels)
             meter.advance()
@@ -173,7 +214,14 @@ def _write(reader: Reader, side: int, indices: Indices, part: Path) -> None:
         _header(file, len(kept), side)
         file.flush()
         os.fsync(file.fileno())
-    meta = {"kept": kept, "skipped": skipped, "listed": _listed(kept, skipped), "pixels": pixels}
+    meta = {
+        "kept": kept,
+        "skipped": skipped,
+        "listed": _listed(kept, skipped, asdict(ranges)),
+        "pixels": pixels,
+        "content": _write_ids(part / "content.npy", content_ids),
+        "ranges": asdict(ranges),
+    }
     (part / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
@@ -183,22 +231,24 @@ def _header(file: BinaryIO, count: int, side: int) -> None:
     np.lib.format.write_array_header_1_0(file, described)
 
 
-def _decode_all(reader: Reader, side: int, indices: Indices) -> Iterator[RGB | str]:
+def _decode_all(
+    reader: Reader, side: int, indices: Indices, ranges: Ranges = NOMINAL
+) -> Iterator[tuple[RGB | str, int]]:
     """Decode in threads (Pillow works outside the interpreter's lock), in order, reading a few blocks ahead."""
     raws = reader.stream(indices)
     workers = threads()
-    waiting: deque[Future[list[RGB | str]]] = deque()
-    with quiet(), ThreadPoolExecutor(workers) as pool:
+    waiting: deque[Future[list[tuple[RGB | str, int]]]] = deque()
+    with ThreadPoolExecutor(workers) as pool:
         while block := list(islice(raws, BLOCK)):
-            waiting.append(pool.submit(_decode_block, block, side))
+            waiting.append(pool.submit(_decode_block, block, side, ranges))
             if len(waiting) > 2 * workers:
                 yield from waiting.popleft().result()
         while waiting:
             yield from waiting.popleft().result()
 
 
-def _decode_block(block: list[Raw], side: int) -> list[RGB | str]:
-    return [decode(raw, side) for raw in block]
+def _decode_block(block: list[Raw], side: int, ranges: Ranges) -> list[tuple[RGB | str, int]]:
+    return [decode_with_id(raw, side, ranges) for raw in block]
 
 
 def threads() -> int:

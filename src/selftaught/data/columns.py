@@ -5,6 +5,7 @@ from their types and names.
 """
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -34,35 +35,68 @@ def image_column(schema: pa.Schema, path: Path) -> str:
 
 
 def label_column(schema: pa.Schema) -> str | None:
-    """The column of labels, if there is one; of several the finest."""
+    """The column of labels, if there is one; of several the finest, and floats only where there is no other."""
     able = label_columns(schema)
-    declared = list(declared_as(schema, "ClassLabel"))
-    preferred = [name for name in LABEL_NAMES if name in declared] + declared + list(LABEL_NAMES)
-    return next((name for name in preferred if name in able), None)
+    preferred = [name for name in _label_names(schema) if name in able]
+    return next((name for name in preferred if not able[name]), next(iter(preferred), None))
 
 
 def image_columns(schema: pa.Schema) -> list[str]:
     """Columns whose type can hold images: bytes, or a struct with bytes."""
 
     def holds_bytes(kind: pa.DataType) -> bool:
-        return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_binary_view(kind))
+        kinds = pa.types
+        tests = (kinds.is_binary, kinds.is_large_binary, kinds.is_binary_view, kinds.is_fixed_size_binary)
+        return any(test(kind) for test in tests)
 
     def holds_images(kind: pa.DataType) -> bool:
         if pa.types.is_struct(kind):
             return kind.get_field_index("bytes") >= 0 and holds_bytes(kind.field("bytes").type)
         return holds_bytes(kind)
 
-    return [field.name for field in schema if holds_images(field.type) and schema.names.count(field.name) == 1]
+    once = _once(schema)
+    return [field.name for field in schema if field.name in once and holds_images(field.type)]
 
 
-def label_columns(schema: pa.Schema) -> list[str]:
-    """Columns whose type can hold labels: whole numbers or words. Fractions are measurements, not names."""
+def label_columns(schema: pa.Schema) -> dict[str, bool]:
+    """Columns whose type can hold labels (integers, texts, booleans, floats), and whether they hold floats."""
 
     def holds_labels(kind: pa.DataType) -> bool:
-        kind = kind.value_type if pa.types.is_dictionary(kind) else kind
-        return bool(pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind))
+        kinds = pa.types
+        texts = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
+        return any(test(kind) for test in (kinds.is_integer, kinds.is_boolean, kinds.is_floating, *texts))
 
-    return [field.name for field in schema if holds_labels(field.type) and schema.names.count(field.name) == 1]
+    once = _once(schema)
+    plain = {field.name: _value_type(field.type) for field in schema if field.name in once}
+    return {name: pa.types.is_floating(kind) for name, kind in plain.items() if holds_labels(kind)}
+
+
+def unusable_labels(schema: pa.Schema) -> str:
+    """Why a column that is called like labels is not used; empty where there is none."""
+    names = set(schema.names)
+    name = next((name for name in _label_names(schema) if name in names), None)
+    if name is None:
+        return ""
+    if name not in _once(schema):
+        return f"the column {readable(name)!r} occurs more than once and is not used as labels"
+    kind = readable(str(schema.field(name).type))[:40]
+    return f"the column {readable(name)!r} ({kind}) cannot hold one label per image and is not used"
+
+
+def _label_names(schema: pa.Schema) -> list[str]:
+    """Names of columns that may hold labels, in order of preference."""
+    declared = list(declared_as(schema, "ClassLabel"))
+    return [name for name in LABEL_NAMES if name in declared] + declared + list(LABEL_NAMES)
+
+
+def _once(schema: pa.Schema) -> set[str]:
+    """Names of columns that occur once."""
+    return {name for name, count in Counter(schema.names).items() if count == 1}
+
+
+def _value_type(kind: pa.DataType) -> pa.DataType:
+    """The type of the values of a column, whether or not they are encoded by a dictionary."""
+    return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def declared_as(schema: pa.Schema, kind: str) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from torch import Tensor
 from selftaught.augment.color import color_matrices, recolor
 from selftaught.augment.warp import Pyramid, affine, moved, require_shares
 from selftaught.contracts import Batch, Source
-from selftaught.data.stored import free_memory, pixel_ids
+from selftaught.data.content import content_id
+from selftaught.data.stored import free_memory
 from selftaught.errors import UserError
 
 
@@ -70,6 +71,7 @@ class Crops(Source):
         seed: of the crops.
         cropping: how they are cut.
         classes: names of the photos, if the question is to be which one a crop is from; crop i is from i modulo N.
+        content_ids: (N,) int64, digests of the encoded photos; None for digests of their pixels.
     """
 
     def __init__(
@@ -81,6 +83,7 @@ class Crops(Source):
         seed: int,
         cropping: Cropping | None = None,
         classes: tuple[str, ...] | None = None,
+        content_ids: Tensor | None = None,
     ) -> None:
         if count < 1:
             raise UserError(f"photos must be cut into at least one crop, found --crops {count}: try 100000.")
@@ -92,15 +95,18 @@ class Crops(Source):
             digest.update(f"{tuple(photo.shape)}".encode())
             digest.update(photo.contiguous().numpy().tobytes())
         self.fingerprint = digest.hexdigest()
+        self._content_ids = content_ids
         self._pyramids: dict[torch.device, list[Pyramid]] = {}
-
-    @property
-    def content_ids(self) -> Tensor:
-        """See `Source`; digests of the photos."""
-        return pixel_ids(photo.numpy() for photo in self.photos)
 
     def __len__(self) -> int:
         return self.count
+
+    @property
+    def content_ids(self) -> Tensor:
+        """See `Source`."""
+        if self._content_ids is None:
+            self._content_ids = torch.tensor([content_id(photo.permute(1, 2, 0).numpy()) for photo in self.photos])
+        return self._content_ids
 
     def batch(self, indices: Tensor, device: torch.device) -> "CropBatch":
         """See `Source`."""

@@ -34,14 +34,14 @@ def folder_splits(root: Path, listing: Listing | None = None) -> dict[str, Reade
     if not listing.titles:
         raise _no_images(listing)
     found = arrange(listing)
-    remarks = [*found.remarks, *(f"{readable(title)} {reason}, not followed" for title, reason in listing.skipped[:2])]
+    notes = [*found.notes, *(f"{readable(title)} {reason}, not followed" for title, reason in listing.skipped[:2])]
     if len(listing.skipped) > 2:
-        remarks.append(f"{len(listing.skipped) - 2:,} more links not followed")
+        notes.append(f"{len(listing.skipped) - 2:,} more links not followed")
 
     def reader(chosen: Indices) -> Reader:
         titles = [listing.titles[index] for index in chosen.tolist()]
         labels, classes = (found.labels[chosen], found.classes) if found.classes else (None, None)
-        return Files(readable(str(root)), labels, classes, root, titles, found.layout, tuple(remarks))
+        return Files(readable(str(root)), labels, classes, root, titles, found.layout, notes=tuple(notes))
 
     kept = np.ones(len(listing.titles), dtype=np.bool_) if found.left_out is None else ~found.left_out
     members = {split: np.flatnonzero(mask & kept) for split, mask in found.splits.items()}

@@ -1,120 +1,139 @@
-"""Labels from a CSV file with the columns `path` and `label`."""
+"""Give the images of a source the labels of a CSV file."""
 
-import csv
-from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
+from selftaught.data.label_file import read_labels, two_labels
 from selftaught.data.reader import UNLABELLED, Indices, Reader, natural, readable
 from selftaught.errors import UserError
 
-
-def read_labels(path: Path) -> dict[str, str]:
-    """Read a CSV file: path of the image -> name of its label.
-
-    Raises:
-        UserError: the file cannot be read, lacks a column, or gives one image two labels.
-    """
-    labels: dict[str, str] = {}
-    try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for, and --resume could not read it again
-            raise UserError(f"labels must be in a CSV file, found a folder or a pipe at {_said(path)}: name the file.")
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            rows = csv.DictReader(file, restval="", skipinitialspace=True)
-            if not {"path", "label"} <= set(rows.fieldnames or ()):
-                found = readable(",".join(rows.fieldnames or ()))[:80] or "nothing"
-                raise UserError(
-                    f"a file of labels must begin with a line that names the columns path and label, with a comma "
-                    f"between them, found {found} in {_said(path)}: add that line."
-                )
-            for row in rows:
-                image, label = row["path"].strip(), readable(row["label"].strip())
-                if labels.setdefault(image, label) != label:
-                    raise _two(image, labels[image], label, path)
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"a file of labels must be CSV in UTF-8, found another encoding in {_said(path)}: save it as UTF-8."
-        ) from error
-    except UserError:
-        raise
-    except (OSError, ValueError, csv.Error) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UserError(f"a file of labels must be readable CSV, found {_said(path)} ({why}): check it.") from error
-    return {image: label for image, label in labels.items() if label}
+AMBIGUOUS = -1
+"""Stands in an index of paths where several images have the same end."""
 
 
-def _two(image: str, first: str, second: str, where: Path) -> UserError:
-    return UserError(
-        f"an image must have one label, found {first!r} and {second!r} for {image!r} in {_said(where)}: remove one of "
-        f"them."
-    )
+@dataclass
+class PathIndex:
+    """Finds the image that a path means, in time that does not depend on the number of images.
 
-
-def _said(path: Path) -> str:
-    return readable(str(path))
-
-
-def labelled(reader: Reader, labels: dict[str, str], classes: tuple[str, ...], where: Path) -> tuple[Reader, list[str]]:
-    """Give a reader the labels of a file.
-
-    A path in the file means the image whose own path ends with it, or that it ends with (so relative to any folder,
-    or absolute), if that is one image only.
+    A path means the image whose own path ends with it, or that it ends with (so relative to any folder, or absolute),
+    if that is one image only. An image whose whole path is the given one is always meant.
 
     Args:
-        reader: the images; labels of their own are forgotten.
-        labels: path of the image -> name of its label.
-        classes: names of the labels.
-        where: the file.
+        titles: paths of the images.
+    """
 
-    Returns:
-        The reader, with `UNLABELLED` where the file says nothing; and the paths that mean none of its images.
+    titles: Sequence[str]
+    _whole: dict[str, int] = field(default_factory=dict)
+    """Whole path -> position of its image, or `AMBIGUOUS`."""
+    _ends: dict[str, int] = field(default_factory=dict)
+    """Every end of a path, whole ones too."""
+    _deepest: int = 0
+
+    def __post_init__(self) -> None:
+        for position, title in enumerate(self.titles):
+            parts = _parts(title)
+            self._deepest = max(self._deepest, len(parts))
+            _enter(self._whole, "/".join(parts), position)
+            for start in range(len(parts)):
+                _enter(self._ends, "/".join(parts[start:]), position)
+
+    def find(self, path: str) -> list[int]:
+        """Positions of the images that a path may mean: none, one, or `AMBIGUOUS` for several."""
+        parts = _parts(path)[-self._deepest - 1 :]
+        name = "/".join(parts)
+        if (exact := self._whole.get(name, AMBIGUOUS)) != AMBIGUOUS:
+            return [exact]
+        found = {self._ends[name]} if name in self._ends else set()
+        for start in range(1, len(parts)):
+            if (end := "/".join(parts[start:])) in self._whole:
+                found.add(self._whole[end])
+        return sorted(found)
+
+
+def _parts(path: str) -> list[str]:
+    """The names in a path."""
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _enter(table: dict[str, int], path: str, position: int) -> None:
+    if table.setdefault(path, position) != position:
+        table[path] = AMBIGUOUS
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Which images the lines of a file mean."""
+
+    labels: dict[int, str]
+    """Position of an image -> name of its label."""
+    unknown: list[str]
+    """Paths that mean no image."""
+    ambiguous: list[str]
+    """Paths that mean several."""
+
+
+def match(reader: Reader, labels: dict[str, str], where: Path) -> Matched:
+    """Find the image of every path in a file.
 
     Raises:
         UserError: two paths mean one image and name two labels.
     """
-    place = {name: position for position, name in enumerate(classes)}
-    by_name: dict[str, list[tuple[tuple[str, ...], int]]] = {}
-    for index in range(len(reader)):
-        parts = PurePosixPath(reader.title(index)).parts
-        by_name.setdefault(parts[-1], []).append((parts, index))
-    found: Indices = np.full(len(reader), UNLABELLED)
-    strangers = []
-    for image, label in labels.items():
-        parts = PurePosixPath(image).parts
-        near = by_name.get(parts[-1], []) if parts else []
-        meant = [index for own, index in near if own == parts] or [index for own, index in near if _end(own, parts)]
-        if len(meant) == 1:
-            if found[meant[0]] not in (UNLABELLED, place[label]):  # named twice, by a longer and a shorter path
-                raise _two(image, classes[found[meant[0]]], label, where)
-            found[meant[0]] = place[label]
-        else:
-            strangers.append(image)
-    return replace(reader, labels=found, classes=classes), strangers
+    index = PathIndex([reader.title(position) for position in range(len(reader))])
+    matched = Matched({}, [], [])
+    for path, label in labels.items():
+        found = index.find(path)
+        if not found and "\\" in path:  # written on Windows
+            found = index.find(path.replace("\\", "/"))
+        if len(found) != 1 or found[0] == AMBIGUOUS:
+            (matched.ambiguous if found else matched.unknown).append(path)
+        elif matched.labels.setdefault(found[0], label) != label:  # named twice, by a longer and a shorter path
+            raise two_labels(path, matched.labels[found[0]], label, where)
+    return matched
 
 
 def relabelled(splits: dict[str, Reader], path: Path) -> dict[str, Reader]:
-    """Give all splits of a source the labels of a CSV file.
+    """Give all splits of a source the labels of a CSV file; images that it does not name have none.
 
     Raises:
         UserError: see `read_labels`; or the file names fewer than two labels, or mostly images that are not there.
     """
     labels = read_labels(path)
-    classes = tuple(sorted(set(labels.values()), key=natural))
-    if len(classes) < 2:
+    _require_classes(set(labels.values()), path, "in")
+    matched = match(splits["all"], labels, path)
+    lost = {*matched.unknown, *matched.ambiguous}
+    if len(lost) * 2 > len(labels):
         raise UserError(
-            f"a file of labels must name two or more different ones, found {len(classes)} in {_said(path)}: add one."
+            f"the paths in {readable(str(path))} must be those of images in {splits['all'].name}, found {len(lost)} of "
+            f"{len(labels)} that are not{_such(matched)}: write them relative to that folder."
         )
-    _, strangers = labelled(splits["all"], labels, classes, path)
-    if len(strangers) * 2 > len(labels):
-        raise UserError(
-            f"the paths in {_said(path)} must be those of images in {splits['all'].name}, found {len(strangers)} of "
-            f"{len(labels)} that are not, such as {strangers[0]!r}: write them relative to that folder."
-        )
-    return {split: labelled(reader, labels, classes, path)[0] for split, reader in splits.items()}
+    _require_classes(set(matched.labels.values()), path, "for the images that it names in")
+    classes = tuple(sorted(set(matched.labels.values()), key=natural))
+    notes = (f"{len(lost):,} of {len(labels):,} paths in {readable(str(path))} are not used{_such(matched)}",)
+    place = {name: position for position, name in enumerate(classes)}
+
+    def given(reader: Reader, own: dict[int, str]) -> Reader:
+        found: Indices = np.full(len(reader), UNLABELLED)
+        found[list(own)] = [place[label] for label in own.values()]
+        return replace(reader, labels=found, classes=classes, notes=notes if lost else ())
+
+    used = {image: label for image, label in labels.items() if image not in lost}
+    parts = {split: match(reader, used, path).labels for split, reader in splits.items() if split != "all"}
+    return {split: given(splits[split], own) for split, own in {"all": matched.labels, **parts}.items()}
 
 
-def _end(first: tuple[str, ...], second: tuple[str, ...]) -> bool:
-    """Whether one path is the end of the other."""
-    shared = min(len(first), len(second))
-    return first[-shared:] == second[-shared:]
+def _require_classes(names: set[str], path: Path, where: str) -> None:
+    if len(names) < 2:
+        raise UserError(
+            f"a file of labels must name two or more different ones, found {len(names)} {where} "
+            f"{readable(str(path))}: add one."
+        )
+
+
+def _such(matched: Matched) -> str:
+    """Examples of the lines that are not used, with the reason."""
+    kinds = {"matches no image": matched.unknown, "matches several images": matched.ambiguous}
+    examples = [f"{readable(paths[0])[:80]!r}, which {why}" for why, paths in kinds.items() if paths]
+    return f", such as {', and '.join(examples)}" if examples else ""

@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught.data.labels import labelled, read_labels
+from selftaught.data.labels import relabelled
 from selftaught.data.listing import Listing
 from selftaught.data.reader import UNLABELLED, Files, Indices, natural, readable, split_folder
 from selftaught.errors import UserError
@@ -39,16 +39,16 @@ class Arrangement:
     """The images of "train", "test" and "validation", where there are splits."""
     left_out: Mask | None = None
     """Images that are not part of the data set, such as segmentation masks."""
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     """What the user should know of it, one phrase each."""
 
 
 def arrange(listing: Listing) -> Arrangement:
-    """The arrangement by the first layout that fits, with remarks on what it leaves out or without a label."""
+    """The arrangement by the first layout that fits, with notes on what it leaves out or without a label."""
     found = next(found for layout in LAYOUTS if (found := layout(listing)))
-    remarks = list(found.remarks)
+    notes = list(found.notes)
     if found.left_out is not None and found.left_out.any():
-        remarks.append(f"{_counted(listing, found.left_out)} left out")
+        notes.append(f"{_counted(listing, found.left_out)} left out")
     if found.classes:
         kept = np.ones(len(found.labels), dtype=np.bool_) if found.left_out is None else ~found.left_out
         for split, members in (found.splits or {"": kept}).items():
@@ -56,8 +56,8 @@ def arrange(listing: Listing) -> Arrangement:
             missing = own & (found.labels == UNLABELLED)
             where = f" of the {split} part" if split else ""
             if missing.any():
-                remarks.append(f"{_counted(listing, missing)}{where} without a label")
-    return replace(found, remarks=tuple(remarks))
+                notes.append(f"{_counted(listing, missing)}{where} without a label")
+    return replace(found, notes=tuple(notes))
 
 
 def class_folders(listing: Listing) -> Arrangement:
@@ -107,7 +107,7 @@ def annotated_splits(listing: Listing) -> Arrangement | None:
             used.add(f"labels from {readable(file)}")
     if not used:
         return None
-    return replace(base, layout="Tiny-ImageNet", labels=labels, remarks=(*sorted(used), *base.remarks))
+    return replace(base, layout="Tiny-ImageNet", labels=labels, notes=(*sorted(used), *base.notes))
 
 
 def voc(listing: Listing) -> Arrangement | None:
@@ -136,12 +136,12 @@ def voc(listing: Listing) -> Arrangement | None:
         for stem, out in zip(stems, left_out.tolist(), strict=True)
     ]
     several = sum(name is None for name in names) - int(left_out.sum())
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     if several * 2 > len(names) - left_out.sum():
         names = [None] * len(names)
-        remarks = ("no labels, as most images show objects of several classes",)
+        notes = ("no labels, as most images show objects of several classes",)
     labels, classes = _numbered(names)
-    return Arrangement("Pascal VOC", labels, classes, splits, left_out, remarks)
+    return Arrangement("Pascal VOC", labels, classes, splits, left_out, notes)
 
 
 VOC_LISTS = {"train": "train", "val": "validation", "test": "test", "trainval": "train"}
@@ -184,15 +184,20 @@ def table_beside(listing: Listing) -> Arrangement | None:
         return None
     where, shown = listing.root / tables[0], readable(tables[0])
     try:
-        names = read_labels(where)
-        classes = tuple(sorted(set(names.values()), key=natural))
-        reader, strangers = labelled(Files("", None, None, listing.root, listing.titles), names, classes, where)
+        images = Files("", None, None, listing.root, listing.titles)
+        reader = relabelled({"all": images}, where)["all"]
     except UserError:
-        return replace(base, remarks=(*base.remarks, f"{shown} not used: see --labels for the columns it needs"))
+        note = f"{shown} not used: it has no columns path and label that give these images two or more classes"
+        return replace(base, notes=(*base.notes, note))
     assert reader.labels is not None
-    if len(classes) < 2 or len(strangers) * 2 > len(names):
-        return replace(base, remarks=(*base.remarks, f"{shown} not used: it does not give these images labels"))
-    return replace(base, layout=f"{base.layout}, labels from {shown}", labels=reader.labels, classes=classes)
+    assert reader.classes is not None
+    return replace(
+        base,
+        layout=f"{base.layout}, labels from {shown}",
+        labels=reader.labels,
+        classes=reader.classes,
+        notes=(*base.notes, *reader.notes),
+    )
 
 
 LAYOUTS: tuple[Callable[[Listing], Arrangement | None], ...] = (

@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selftaught.data.cache import Decoded, decoded
-from selftaught.data.decode import quiet, short_side
+from selftaught.data.brightness import NOMINAL, Ranges, source_ranges
+from selftaught.data.cache import Decoded, cache_folder, decoded
+from selftaught.data.decode import short_side
 from selftaught.data.folder import folder_splits
 from selftaught.data.known import KNOWN, PHOTOS, known_splits
 from selftaught.data.labels import relabelled
@@ -66,7 +67,7 @@ def open_source(
     """
     wish = _Wish(side, limit, seed, None if labels is None else Path(labels), cache, unlabelled, download)
     splits = _readers(spec, wish)
-    return _open(splits, split, replace(wish, side=_side(splits, side)))
+    return _open(splits, split, _settled(splits, wish))
 
 
 def open_splits(
@@ -95,7 +96,7 @@ def open_splits(
     wish = _Wish(side, limit, seed, None if labels is None else Path(labels), cache, alone=limit is not None)
     splits = _readers(spec, wish)
     compare_classes(splits)
-    wish = replace(wish, side=_side(splits, side))
+    wish = _settled(splits, wish)
     return _open(splits, "train", wish), _open(splits, "test", replace(wish, limit=None))
 
 
@@ -112,6 +113,8 @@ class _Wish:
     download: bool = True
     alone: bool = False
     """Decode only the part that is opened, although it shares an array with another."""
+    ranges: Ranges = NOMINAL
+    """Value ranges of the whole source, for images that are not 8-bit."""
     pixels: dict[str, Resident] = field(default_factory=dict)
     """Arrays opened so far: two parts of one array are resident once."""
 
@@ -180,6 +183,14 @@ def _nothing_at(path: Path, word: str) -> UserError:
     return UserError(f"a path must lead to images, found nothing at {readable(word)!r}: {hint}")
 
 
+def _settled(splits: Mapping[str, Reader], wish: _Wish) -> _Wish:
+    """Decide what all parts of a source share: the side of its stored squares and its value ranges."""
+    ranges = source_ranges(splits["all"], wish.cache or cache_folder())
+    for note in ranges.notes():
+        announce(f"{splits['all'].name}: {note}")
+    return replace(wish, side=_side(splits, wish.side), ranges=ranges)
+
+
 def _side(splits: Mapping[str, Reader], side: int | None) -> int:
     """Pixels along the stored squares: what is wanted, but never more than the images have."""
     if side is not None and side < 1:
@@ -188,14 +199,13 @@ def _side(splits: Mapping[str, Reader], side: int | None) -> int:
     # ten runs of neighbours, not a hundred places: a parquet file is read by row groups
     starts = np.linspace(0, max(len(reader) - PEEK // 10, 0), 10).astype(np.int64)
     indices = np.unique(starts[:, None] + np.arange(PEEK // 10))
-    with quiet():
-        sides = [found for raw in reader.stream(indices[indices < len(reader)]) if (found := short_side(raw))]
+    sides = [found for raw in reader.stream(indices[indices < len(reader)]) if (found := short_side(raw))]
     native = int(np.median(sides)) if sides else LARGEST
     return min(native, LARGEST if side is None else side)
 
 
 def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
-    """Decode one part and make it a source. `wish.side` is settled."""
+    """Decode one part and make it a source. `wish` is settled."""
     assert wish.side is not None
     if split == "test":  # what has no label evaluates nothing
         wish = replace(wish, unlabelled=False)
@@ -217,7 +227,9 @@ def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
     name = f"{reader.name} ({note})" if note else reader.name
     pixels = wish.pixels.setdefault(found.key, Resident(found.images))
     rows = torch.from_numpy(np.flatnonzero(usable))
-    return Stored(name, pixels, rows, labels, reader.classes, found.key, skipped)
+    content_ids = torch.from_numpy(found.content_ids[usable])
+    notes = (*wish.ranges.notes(), *reader.notes)
+    return Stored(name, pixels, rows, labels, reader.classes, found.key, skipped, content_ids, notes)
 
 
 def _emptypart(reader: Reader, split: str, labels: Path | None) -> UserError:
@@ -237,11 +249,11 @@ def _decodepart(reader: Reader, wanted: Indices, wish: _Wish) -> tuple[Decoded, 
     if wish.limit is None:
         # parts without a folder of their own share one array of all images
         alone = wish.alone or wish.labels is not None
-        return decoded(reader, wish.side, wanted if alone else None, wish.cache), wanted
+        return decoded(reader, wish.side, wanted if alone else None, wish.cache, wish.ranges), wanted
     order, number = _order(wanted, wish.limit, wish.seed), wish.limit
     while True:
         drawn = np.sort(order[:number])
-        found = decoded(reader, wish.side, drawn, wish.cache)
+        found = decoded(reader, wish.side, drawn, wish.cache, wish.ranges)
         usable, skipped = _usable(reader, found, drawn, wish.unlabelled)
         missing = wish.limit - int(usable.sum())
         hopeless = len(drawn) >= DRAWN and len(skipped) > usable.sum()

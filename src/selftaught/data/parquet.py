@@ -13,12 +13,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from selftaught.data.columns import declared_as, image_column, image_columns, label_column, label_columns, shown
+from selftaught.data.columns import (
+    declared_as,
+    image_column,
+    image_columns,
+    label_column,
+    label_columns,
+    shown,
+    unusable_labels,
+)
+from selftaught.data.parquet_labels import LabelColumn, Labels, unify
 from selftaught.data.reader import UNLABELLED, Indices, Raw, Reader, files_digest, natural, readable, split_of
 from selftaught.errors import UserError
 
 ROWS = 64
 """Rows read at a time."""
+RUNS = 10
+"""Places of a source where a sample of it is read."""
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 """What pyarrow raises on damaged files, text that is no UTF-8 among them."""
 
@@ -50,6 +61,13 @@ class Parquet(Reader):
         rows = indices - (ends - self.lengths)[files]
         return (f"{self.files[file].name}:{row}" for file, row in zip(files.tolist(), rows.tolist(), strict=True))
 
+    def sample(self, count: int) -> Indices:
+        """See `Reader`: runs of neighbors, as rows are read by groups."""
+        run = max(1, count // RUNS)
+        starts = np.linspace(0, max(len(self) - run, 0), RUNS).astype(np.int64)
+        indices = np.unique(starts[:, None] + np.arange(run))
+        return indices[indices < len(self)]
+
     def stream(self, indices: Indices) -> Iterator[Raw]:
         """See `Reader`."""
         start = 0
@@ -70,8 +88,8 @@ class Parquet(Reader):
                         for batch in file.iter_batches(ROWS, [group], [self.column], use_threads=False):
                             here = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
                             start += len(batch)
-                            cells = batch.column(self.column).take(here).to_pylist()
-                            yield from (_raw(cell, path.parent) for cell in cells)
+                            column = batch.column(self.column)  # one by one: views of bytes know no `take`
+                            yield from (_raw(column[row].as_py(), path.parent) for row in here.tolist())
                         if start != stop:
                             raise ValueError("its rows are not as many as it says")
                     start = stop
@@ -116,14 +134,15 @@ def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
                 f"all parquet files of a source must have images in the column {column!r}, found {shown(schema)} in "
                 f"{readable(str(file))}: hand in the files that belong together."
             )
-    labels, classes = _labels(files, schemas, lengths)
+    found, notes = _labels(files, schemas, lengths)
+    labels, classes = found.of_files, found.classes
 
     def reader(chosen: Sequence[int]) -> Parquet:
         parts = [np.full(lengths[i], UNLABELLED) if (part := labels[i]) is None else part for i in chosen]
         labelled = any(labels[i] is not None for i in chosen)
         joined, names = (np.concatenate(parts), classes) if labelled else (None, None)
         some, rows = tuple(files[i] for i in chosen), tuple(lengths[i] for i in chosen)
-        return Parquet(readable(str(path)), joined, names, some, column, rows)
+        return Parquet(readable(str(path)), joined, names, some, column, rows, notes=notes)
 
     return {"all": reader(range(len(files))), **{split: reader(own) for split, own in _by_split(path, files).items()}}
 
@@ -168,45 +187,39 @@ def _damaged(path: Path, error: BaseException) -> UserError:
 
 def _labels(
     files: Sequence[Path], schemas: Sequence[pa.Schema], lengths: Sequence[int]
-) -> tuple[list[Indices | None], tuple[str, ...]]:
-    """The labels of each file, None for a file in which nothing has one (often the test part), and their names.
-
-    The declared names count where the column holds their numbers; else the values themselves, in natural order over
-    all files, are the names.
-    """
-    column, declared = next(
-        ((name, declared_as(schema, "ClassLabel").get(name)) for schema in schemas if (name := label_column(schema))),
-        (None, None),
-    )
-    if column is None:
-        return [None] * len(files), ()
-    tables = [
-        _column(file, column, length) if column in label_columns(schema) else []
-        for file, schema, length in zip(files, schemas, lengths, strict=True)
+) -> tuple[Labels, tuple[str, ...]]:
+    """The labels of all files, and what the user should know of them."""
+    name = next(filter(None, map(label_column, schemas)), None)
+    if name is None:
+        why = next(filter(None, map(unusable_labels, schemas)), "")
+        return Labels([None] * len(files), ()), (why,) if why else ()
+    holding = [name in label_columns(schema) for schema in schemas]
+    columns = [
+        LabelColumn(file, _column(file, name, length) if holds else [], _declared(schema, name))
+        for file, schema, length, holds in zip(files, schemas, lengths, holding, strict=True)
     ]
-    values = [set(table) - {None, UNLABELLED} for table in tables]
-    names = declared.get("names") if isinstance(declared, dict) else None
-    everything: list[Any] = sorted(set().union(*values), key=lambda value: natural(str(value)))
-    if isinstance(names, list) and names and all(isinstance(value, int) for value in everything):
-        places = {number: number for number in range(len(names))}
-    else:
-        names, places = everything, {value: position for position, value in enumerate(everything)}
-    labels = [_positions(table, places) if found else None for table, found in zip(tables, values, strict=True)]
-    return labels, tuple(readable(str(name)) for name in names)
+    found = unify(name, columns)
+    without = [file for file, holds in zip(files, holding, strict=True) if not holds]
+    lacking = f"{readable(without[0].name)} has no column of labels called {readable(name)!r}" if without else ""
+    return found, tuple(filter(None, (found.note, lacking)))
 
 
-def _positions(table: list[Any], places: dict[Any, int]) -> Indices:
-    """Labels as positions among the classes; what is null or no class becomes `UNLABELLED`."""
-    return np.array([places.get(value, UNLABELLED) for value in table], dtype=np.int64)
+def _declared(schema: pa.Schema, name: str) -> tuple[str, ...]:
+    """The names that a file declares for the integers of a column."""
+    entry = declared_as(schema, "ClassLabel").get(name)
+    names = entry.get("names") if isinstance(entry, dict) else None
+    return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
 def _raw(cell: Any, folder: Path) -> Raw:
-    """The bytes in a cell, or the file beside the parquet file that it names; empty where there is neither."""
+    """The bytes in a cell, or the file beside the parquet file that it names, or why there is neither."""
     if not isinstance(cell, dict):
         return cell or b""
     name = cell.get("path")
-    if cell.get("bytes") or not isinstance(name, str) or not name or "\0" in name:
+    if cell.get("bytes") or not isinstance(name, str) or not name:
         return cell.get("bytes") or b""
+    if "\0" in name:
+        return "has a path that no file can have"
     # not Path.resolve, which raises where a link leads in a circle
     inside = Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
-    return folder / name if inside else b""
+    return folder / name if inside else "has a path that leads out of the folder of the parquet file"

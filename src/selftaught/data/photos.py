@@ -8,7 +8,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from selftaught.data.decode import SUFFIXES, decode_whole, quiet
+from selftaught.data.brightness import Ranges, measure
+from selftaught.data.content import content_id
+from selftaught.data.decode import SUFFIXES, decode_whole
 from selftaught.data.known import PHOTOS, photo_file
 from selftaught.data.reader import readable
 from selftaught.errors import UserError, unknown
@@ -23,6 +25,8 @@ class Photo(NamedTuple):
     name: str
     image: Tensor
     """(3, H, W) uint8."""
+    content_id: int
+    """Digest of the encoded photo, see `content_id`."""
 
 
 def words(spec: Spec) -> list[str]:
@@ -56,26 +60,33 @@ def photos(spec: Spec) -> list[Photo]:
     Raises:
         UserError: one of them is no photo, is missing or cannot be decoded.
     """
-    loaded = []
-    for word in words(spec):
-        if not _is_photo(word):
-            if _exists(word) and len(words(spec)) > 1:
-                raise UserError(
-                    f"several sources must all be image files, found {readable(word)!r} among "
-                    f"{readable(' '.join(words(spec)[:4]))!r}: name one source, or image files only."
-                )
-            if _exists(word):
-                raise UserError(f"crops must come from image files, found {readable(word)!r}: name the files.")
-            raise unknown("photo", readable(word), PHOTOS)
-        file = Path(word) if _exists(word) or word not in PHOTOS else photo_file(word)
-        with quiet():
-            image = decode_whole(file)
-        if isinstance(image, str):
+    files = [_photo_path(word, spec) for word in words(spec)]
+    ranges = measure(files)
+    return [_photo(word, file, ranges) for word, file in zip(words(spec), files, strict=True)]
+
+
+def _photo_path(word: str, spec: Spec) -> Path:
+    """The file of one photo."""
+    if not _is_photo(word):
+        if _exists(word) and len(words(spec)) > 1:
             raise UserError(
-                f"a photo must be an image that can be read, found that {readable(word)!r} {image}: name another."
+                f"several sources must all be image files, found {readable(word)!r} among "
+                f"{readable(' '.join(words(spec)[:4]))!r}: name one source, or image files only."
             )
-        loaded.append(Photo(word if word in PHOTOS else file.name, torch.from_numpy(image)))
-    return loaded
+        if _exists(word):
+            raise UserError(f"crops must come from image files, found {readable(word)!r}: name the files.")
+        raise unknown("photo", readable(word), PHOTOS)
+    return Path(word) if _exists(word) or word not in PHOTOS else photo_file(word)
+
+
+def _photo(word: str, file: Path, ranges: Ranges) -> Photo:
+    """Decode one photo."""
+    image = decode_whole(file, ranges)
+    if isinstance(image, str):
+        raise UserError(
+            f"a photo must be an image that can be read, found that {readable(word)!r} {image}: name another."
+        )
+    return Photo(word if word in PHOTOS else file.name, torch.from_numpy(image), content_id(file))
 
 
 def _exists(word: str) -> bool:

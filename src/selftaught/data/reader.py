@@ -11,7 +11,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from stat import S_ISREG
 
@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 
 from selftaught.errors import readable as readable  # names are made printable where they are read
 
-Raw = Path | bytes | NDArray[np.uint8]
-"""One image before decoding: a file, the bytes of a file, or pixels (H, W), (H, W, 3) or (H, W, 4)."""
+Raw = Path | bytes | NDArray[np.uint8] | str
+"""One image before decoding: a file, the bytes of a file, pixels (H, W), (H, W, 3) or (H, W, 4), or, as a text, the
+reason why there is none."""
 Indices = NDArray[np.int64]
 
 UNLABELLED = -1
@@ -47,6 +48,8 @@ class Reader(ABC):
     """(N,) positions in `classes`, or `UNLABELLED`; None where there are no labels at all."""
     classes: tuple[str, ...] | None
     """Names of the labels; None exactly where `labels` is."""
+    notes: tuple[str, ...] = field(default=(), kw_only=True)
+    """Sentences about the labels that the user should know."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -58,6 +61,10 @@ class Reader(ABC):
     @abstractmethod
     def stream(self, indices: Indices) -> Iterator[Raw]:
         """The images at ascending `indices`, in that order, never holding more than a few at a time."""
+
+    def sample(self, count: int) -> Indices:
+        """At most `count` ascending indices, spread over the images as evenly as can be read quickly."""
+        return np.unique(np.linspace(0, len(self) - 1, min(count, len(self))).round().astype(np.int64))
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -84,8 +91,6 @@ class Files(Reader):
     """Paths relative to `root`."""
     layout: str = ""
     """How the folder is laid out, in a few words; empty for one that was not interpreted."""
-    remarks: tuple[str, ...] = ()
-    """What was left out or has no label, one phrase each."""
 
     def __len__(self) -> int:
         return len(self.titles)

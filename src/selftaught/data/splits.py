@@ -45,7 +45,9 @@ def _has_labels(reader: Reader) -> bool:
 def understood(parts: Mapping[str, Reader], splits: Mapping[str, Reader], labels: Path | None) -> str | None:
     """One line on how a folder was interpreted; None where there was nothing to interpret."""
     reader = parts["all"]
-    if not isinstance(reader, Files) or not (_has_labels(reader) or len(splits) > 1 or reader.remarks):
+    if not isinstance(reader, Files):
+        return "; ".join([f"{reader.name}: {reader.notes[0]}", *reader.notes[1:]]) if reader.notes else None
+    if not (_has_labels(reader) or len(splits) > 1 or reader.notes):
         return None
     classes = f"{len(reader.classes)} classes" if reader.classes else "no labels"
     if "test" in parts:
@@ -54,9 +56,10 @@ def understood(parts: Mapping[str, Reader], splits: Mapping[str, Reader], labels
         counts += " (the validation part)" if tested == "validation" else ""
     else:
         counts = f"{len(reader):,} images"
+    layout = reader.layout
     if labels:  # the layout is about other labels
-        return f"{reader.name}: labels from {readable(str(labels))}, {classes}, {counts}"
-    return "; ".join([f"{reader.name}: {reader.layout}, {classes}, {counts}", *reader.remarks])
+        layout = f"labels from {readable(str(labels))}"
+    return "; ".join([f"{reader.name}: {layout}, {classes}, {counts}", *reader.notes])
 
 
 def split_part(splits: Mapping[str, Reader], split: Split) -> tuple[Reader, Indices, str]:

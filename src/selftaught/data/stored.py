@@ -7,7 +7,7 @@ memory map batch by batch, in the order of the file, and copied from pinned memo
 import hashlib
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -99,6 +99,8 @@ class Stored(Source):
         classes: names of the labels; None exactly where `labels` is.
         key: identifies the content of `pixels`.
         skipped: (name, reason) of every image that was left out because it could not be used.
+        content_ids: (N,) int64, digests of the encoded images in the order of `rows`, or None.
+        notes: sentences about the source that the user should know.
     """
 
     def __init__(
@@ -110,9 +112,12 @@ class Stored(Source):
         classes: tuple[str, ...] | None,
         key: str,
         skipped: tuple[tuple[str, str], ...] = (),
+        content_ids: Tensor | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         assert (labels is None) == (classes is None), "labels and their names come together"
-        self.name, self.classes, self.skipped = name, classes, skipped
+        self.name, self.classes, self.skipped, self.notes = name, classes, skipped, notes
+        self._content_ids = content_ids
         self.side = pixels.stored.shape[-1]
         self.targets = frozenset() if labels is None else frozenset({"label"})
         self.labels = labels
@@ -122,13 +127,13 @@ class Stored(Source):
             digest.update(b"none" if part is None else part.numpy().tobytes())
         self.fingerprint = digest.hexdigest()
 
-    @property
-    def content_ids(self) -> Tensor:
-        """See `Source`; digests of the stored pixels."""
-        return pixel_ids(self._pixels.stored[row] for row in self._rows.numpy())
-
     def __len__(self) -> int:
         return len(self._rows)
+
+    @property
+    def content_ids(self) -> Tensor:
+        """See `Source`."""
+        return super().content_ids if self._content_ids is None else self._content_ids
 
     def batch(self, indices: Tensor, device: torch.device) -> StoredBatch:
         """See `Source`."""
@@ -145,14 +150,17 @@ class Stored(Source):
         if not len(indices):
             raise UserError(f"a part of {self.name!r} must have at least one image, found none: take more of it.")
         labels = None if self.labels is None else self.labels[indices]
-        rows = self._rows[indices]
-        return Stored(name or self.name, self._pixels, rows, labels, self.classes, self._key, self.skipped)
-
-
-def pixel_ids(images: Iterable[NDArray[np.uint8]]) -> Tensor:
-    """(M,) int64: a digest of the pixels of each image."""
-    digests = b"".join(hashlib.blake2b(np.ascontiguousarray(image).data, digest_size=8).digest() for image in images)
-    return torch.from_numpy(np.frombuffer(digests, dtype=np.int64).copy())
+        return Stored(
+            name=name or self.name,
+            pixels=self._pixels,
+            rows=self._rows[indices],
+            labels=labels,
+            classes=self.classes,
+            key=self._key,
+            skipped=self.skipped,
+            content_ids=None if self._content_ids is None else self._content_ids[indices],
+            notes=self.notes,
+        )
 
 
 def free_memory(device: torch.device) -> int:

@@ -7,7 +7,6 @@ are: a dollar sign starts no mathematics.
 
 import io
 import re
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -137,9 +136,7 @@ def svg(figure: Figure, salt: str = "selftaught") -> str:
         salt: makes the identifiers inside unique; needed where several stand on one page. Same salt, same text.
     """
     written = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}), warnings.catch_warnings():
-        # The viewer's fonts draw the text, not matplotlib's, so a letter that its own font lacks is no loss.
-        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
         figure.savefig(written, format="svg", metadata={"Date": None})
     text = written.getvalue()
     text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.DOTALL)
