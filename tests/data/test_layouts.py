@@ -153,7 +153,7 @@ def test_one_csv_beside_a_flat_folder(tmp_path: Path) -> None:
     assert "labels from labels.csv; 1 image (images/4.png) without a label" in remarks(root)
     (root / "labels.csv").write_text("who,when\nme,now\n")
     assert set(read(root)["all"].values()) == {None}
-    assert "labels.csv not used: see --labels" in remarks(root)
+    assert "labels.csv not used: it has no columns path and label" in remarks(root)
 
 
 def test_split_folders_are_no_classes_even_beside_others(tmp_path: Path) -> None:
