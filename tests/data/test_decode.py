@@ -5,7 +5,8 @@ import random
 import threading
 import time
 import warnings
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from corpus import animated_gif, broken_files, encoded, huge_png, noise, write_b
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from rubbish import chunk, png
 
 from selftaught.data import open_source, photos
 from selftaught.data.brightness import NOMINAL, Ranges, measure
@@ -237,10 +239,22 @@ def test_the_host_process_keeps_its_filters_and_limits(tmp_path: Path) -> None:
     assert seen == {before}
 
 
-@pytest.mark.filterwarnings("error")
-def test_a_large_image_is_no_warning() -> None:
+def test_a_large_image_is_no_warning(strict: None) -> None:
     image = Image.new("1", (10_000, 9_500))  # more pixels than Pillow warns of, fewer than are refused
     assert isinstance(decode(encoded(image), 16), np.ndarray)
+
+
+@pytest.fixture
+def strict() -> Iterator[None]:
+    """A host process in which every warning is an error."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_where_warnings_are_errors_an_image_that_pillow_warns_of_is_broken(strict: None) -> None:
+    no_frames = png(4, 4, 8, 0, zlib.compress(bytes(20)), chunk(b"acTL", bytes(8)))
+    assert str(decode(no_frames, 8)).startswith("makes Pillow warn, and warnings are errors in this process (Invalid")
 
 
 def test_short_side_is_read_from_the_header() -> None:

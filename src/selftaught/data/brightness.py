@@ -23,6 +23,9 @@ SAMPLE = 200
 TOPS = (1, 255, 4095, 65535)
 """Usual largest values: of masks and normalized images, and of 8, 12 and 16 bits."""
 
+VERSION = 1
+"""Part of the name of every kept decision: raise it when the rule changes."""
+
 Range = tuple[float, float]
 """The values that become 0 and 255."""
 
@@ -117,7 +120,7 @@ def source_ranges(reader: Reader, folder: Path) -> Ranges:
     sample = reader.sample(SAMPLE)
     if not any(_is_wide(raw) for raw in reader.stream(sample)):
         return NOMINAL
-    kept = folder / f"ranges-{reader.fingerprint()}.json"
+    kept = folder / f"ranges-{VERSION}-{reader.fingerprint()}.json"
     with suppress(OSError, ValueError, TypeError):
         read = json.loads(kept.read_text(encoding="utf-8"))
         return Ranges(**{kind: limits and (float(limits[0]), float(limits[1])) for kind, limits in read.items()})
