@@ -260,7 +260,7 @@ class TestMistakes:
     def test_paths(self, run, folder, capsys, tmp_path):
         assert "missing" in mistake(capsys, "pretrain", tmp_path / "missing", "--steps", 1)
         assert "found no SOURCE" in mistake(capsys, "pretrain", "--steps", 1)
-        assert "found nothing" in mistake(capsys, "probe", tmp_path / "missing", "--data", folder)
+        assert "missing has none" in mistake(capsys, "probe", tmp_path / "missing", "--data", folder)
         (tmp_path / "empty").mkdir()
         assert "found none" in mistake(capsys, "pretrain", tmp_path / "empty", "--steps", 1, "--out", tmp_path / "o")
 
