@@ -39,10 +39,10 @@ def read(root: Path) -> dict[str, dict[str, str | None]]:
     return found
 
 
-def remarks(root: Path) -> str:
+def notes(root: Path) -> str:
     reader = folder_splits(root)["all"]
     assert isinstance(reader, Files)
-    return "; ".join([reader.layout, *reader.remarks])
+    return "; ".join([reader.layout, *reader.notes])
 
 
 def tiny_imagenet(root: Path) -> Path:
@@ -123,14 +123,14 @@ def test_voc_has_its_lists_and_the_labels_of_images_with_one_kind_of_object(tmp_
     assert found["train"] == train
     assert list(found["validation"].values()) == ["dog", "cat", "dog"]
     assert len(found["all"]) == 8
-    assert "1 image (SegmentationClass/001.png) left out" in remarks(tmp_path / "VOCdevkit/VOC2012")
+    assert "1 image (SegmentationClass/001.png) left out" in notes(tmp_path / "VOCdevkit/VOC2012")
     assert len(read(tmp_path)["train"]) == 3
 
 
 def test_voc_has_no_labels_where_most_images_show_several_classes(tmp_path: Path) -> None:
     root = voc(tmp_path / "voc", 1, 2, 3, 5, 7)
     assert set(read(root)["train"].values()) == {None}
-    assert "no labels, as most images show objects of several classes" in remarks(root)
+    assert "no labels, as most images show objects of several classes" in notes(root)
 
 
 def test_oxford_pets(tmp_path: Path) -> None:
@@ -150,10 +150,10 @@ def test_one_csv_beside_a_flat_folder(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", *(f"images/{number}.png" for number in range(5)))
     (root / "labels.csv").write_text("path,label\n0.png,a\n1.png,b\nimages/2.png,a\n3.png,b\n")
     assert list(read(root)["all"].values()) == ["a", "b", "a", "b", None]
-    assert "labels from labels.csv; 1 image (images/4.png) without a label" in remarks(root)
+    assert "labels from labels.csv; 1 image (images/4.png) without a label" in notes(root)
     (root / "labels.csv").write_text("who,when\nme,now\n")
     assert set(read(root)["all"].values()) == {None}
-    assert "labels.csv not used: it has no columns path and label" in remarks(root)
+    assert "labels.csv not used: it has no columns path and label" in notes(root)
 
 
 def test_split_folders_are_no_classes_even_beside_others(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_split_folders_are_no_classes_even_beside_others(tmp_path: Path) -> None
         "validation": ["val/2.png"],
         "test": ["test/3.png"],
     }
-    assert "1 image (other/4.png) left out" in remarks(root)
+    assert "1 image (other/4.png) left out" in notes(root)
 
 
 def test_split_folders_with_the_same_classes_beside_many_others(tmp_path: Path) -> None:
@@ -203,7 +203,7 @@ def test_images_beside_class_folders_do_not_erase_the_labels(tmp_path: Path) -> 
     root = fill(tmp_path, *names, "logo.png", "overview.png")
     found = read(root)["all"]
     assert [found[title] for title in ("cat/0.png", "dog/1.png", "logo.png")] == ["cat", "dog", None]
-    assert "2 images (logo.png, overview.png) without a label" in remarks(root)
+    assert "2 images (logo.png, overview.png) without a label" in notes(root)
 
 
 def test_folders_of_images_inside_the_parts(tmp_path: Path) -> None:

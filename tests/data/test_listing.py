@@ -61,7 +61,7 @@ def test_class_folders_that_are_links_are_followed(tmp_path: Path) -> None:
 def test_a_skipped_link_is_announced_by_the_reader(tmp_path: Path) -> None:
     root = touch(tmp_path, "a/1.png", "b/1.png")
     (root / "c").symlink_to(root / "a", target_is_directory=True)
-    assert "c is a link to 'a', which is listed, not followed" in folder_splits(root)["all"].remarks
+    assert "c is a link to 'a', which is listed, not followed" in folder_splits(root)["all"].notes
 
 
 @pytest.mark.skipif(not os.geteuid(), reason="root may read everything")
