@@ -18,7 +18,7 @@ from selftaught.settings import Settings, plain, tupled
 from selftaught.training.checkpoint import Checkpoints
 from selftaught.training.folder import RunFolder
 from selftaught.training.loop import Pretraining
-from selftaught.training.randomness import ambient
+from selftaught.training.randomness import seeded_rng
 
 LARGEST_VIEW = 128
 """Pixels along a view where nobody asks for another size."""
@@ -49,7 +49,7 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None) -
     task = task_class(general.task)(**settings.task, size=size)
     _check_needs(general.task, task, source)
     options = {**settings.encoder, **task.wants, "size": size}
-    with ambient(general.seed, "weights"):
+    with seeded_rng(general.seed, "weights"):
         encoder = make_encoder(general.encoder, **options)
         encoder.fit(source)
         heads = task.heads(encoder, source)
@@ -70,7 +70,7 @@ def _try_out(settings: Settings) -> None:
     """Make task and encoder once for nothing: what they refuse is refused before a million images are decoded."""
     size = settings.general.size or LARGEST_VIEW
     task = task_class(settings.general.task)(**settings.task, size=size)
-    with ambient(0, "weights"):
+    with seeded_rng(0, "weights"):
         make_encoder(settings.general.encoder, **{**settings.encoder, **task.wants, "size": size})
 
 
@@ -125,7 +125,7 @@ def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
     options = {key: tupled(value) for key, value in description["options"].items()}
     if "pretrained" in options:
         options["pretrained"] = False  # random means random, and nothing is downloaded to be overwritten
-    with ambient(seed, "weights"):
+    with seeded_rng(seed, "weights"):
         return make_encoder(description["name"], **options)
 
 

@@ -19,7 +19,6 @@ from selftaught.downstream.table import ProbeTable
 from selftaught.errors import UserError
 from selftaught.parts.heads import require_readable
 from selftaught.training.folder import RunFolder
-from selftaught.training.machine import keep_freed_memory
 from selftaught.training.plan import choose_device
 from selftaught.training.whole import write_text
 
@@ -163,7 +162,6 @@ class Run:
         from selftaught.figures import audit as drawn
         from selftaught.figures import svg
 
-        keep_freed_memory()
         run = load_pretraining(self.folder)
         if run.task.remembers and data is not None:
             raise UserError(
@@ -197,7 +195,6 @@ class Run:
 
     def _ready(self, size: int | None) -> tuple[Encoder, dict[str, Any], int]:
         """The encoder, what it is, and the side of the views it is asked about: that of pretraining unless given."""
-        keep_freed_memory()
         encoder, description = self.encoder, json.loads(self.folder.encoder.read_text())
         side = int(description["size"]) if size is None else size
         require_readable(encoder, side, "view")

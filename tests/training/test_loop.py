@@ -24,7 +24,7 @@ from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import make_fabric
-from selftaught.training.randomness import ambient
+from selftaught.training.randomness import seeded_rng
 from toys import ToyEncoder, ToySource
 
 GAMES = {
@@ -40,7 +40,7 @@ STEPS = 11  # two epochs of five steps, and one more
 
 def pretraining(kind, **optimization) -> Pretraining:
     source = ToySource(40)
-    with ambient(3, "weights"):
+    with seeded_rng(3, "weights"):
         task = kind(size=8) if kind is TOYS["nextword"] else kind(size=16)
         encoder = encoder_for(task)
         encoder.fit(source)
@@ -54,7 +54,7 @@ def go(run: Pretraining, folder, stop_after: int | None = None, watch=None) -> i
     stop = Stop()
 
     def look(step, encoder, heads, views):
-        stop.asked = step == stop_after
+        stop.requested = step == stop_after
         if watch is not None:
             watch(step, encoder, heads, views)
 
@@ -116,7 +116,7 @@ def resumes_exactly(kind, stops, tmp_path) -> None:
 def test_dropout_resumes_too(tmp_path):
     def run():
         made = pretraining(Rotation)
-        with ambient(3, "other"):
+        with seeded_rng(3, "other"):
             return Pretraining(**{**vars(made), "encoder": Forgetful()})
 
     go(run(), tmp_path / "whole")

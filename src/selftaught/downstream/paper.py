@@ -149,7 +149,7 @@ def _features(
 
 def _head(size: int, classes: int, generator: torch.Generator) -> nn.Module:
     """Batch normalisation without scale and shift, one linear layer; weights N(0, 0.01) and no bias to begin with."""
-    linear = nn.Linear(size, classes)
+    linear = nn.Linear(size, classes, device="meta").to_empty(device="cpu")  # draws nothing from the global generator
     with torch.no_grad():
         linear.weight.normal_(0, 0.01, generator=generator)
         linear.bias.zero_()

@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from selftaught.errors import UserError
+from selftaught.errors import StorageError, UserError
 from selftaught.training.whole import whole
 
 DIGEST = 32
@@ -36,7 +36,7 @@ class Checkpoints:
         """Write a state beside the others, then let it take the place of the last: a kill in between costs nothing.
 
         Raises:
-            UserError: the disk is full or the folder cannot be written; the states before are as they were.
+            StorageError: the disk is full or the folder cannot be written; the states before are as they were.
         """
         try:
             self.last.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class Checkpoints:
             if reason is None:
                 raise
             kept = "the one before is kept" if self.last.exists() or self.previous.exists() else "there was none before"
-            raise UserError(
+            raise StorageError(
                 f"a checkpoint must fit on the disk, found {reason.strerror or reason} at {self.last.parent}: {kept}; "
                 "make room and go on with --resume."
             ) from error

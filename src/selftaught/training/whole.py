@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from selftaught.errors import UserError
+from selftaught.errors import StorageError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or a limit on the size of files: what is needed is room."""
@@ -41,7 +41,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Write a file of a run.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; what was at `path` is as it was.
+        StorageError: the disk is full or the folder cannot be written; what was at `path` is as it was.
     """
     try:
         with whole(path) as file:
@@ -55,15 +55,15 @@ def write_text(path: Path, text: str) -> None:
     write_bytes(path, text.encode("utf-8", "surrogateescape"))  # names of files need not be valid text
 
 
-def write_error(folder: Path, error: OSError) -> UserError:
+def write_error(folder: Path, error: OSError) -> StorageError:
     """The sentence for a file of a run that could not be written."""
     reason = (error.strerror or str(error)).lower()
     if error.errno in FULL:
-        return UserError(
+        return StorageError(
             f"a run needs room on the disk, found {reason} at {folder}: all that was saved before is kept; make room, "
             "then repeat the command, with --resume if the run was training."
         )
-    return UserError(f"a run folder must be writable, found {reason} at {folder}: give another --out.")
+    return StorageError(f"a run folder must be writable, found {reason} at {folder}: give another --out.")
 
 
 def _sync_folder(folder: Path) -> None:
