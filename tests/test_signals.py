@@ -187,7 +187,12 @@ def test_a_run_that_its_first_step_refuses_leaves_nothing(images, tmp_path, monk
 
 
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory"),
+        MemoryError(),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+    ],
 )
 def test_out_of_memory_is_one_sentence(images, tmp_path, monkeypatch, capsys, error):
     failing(monkeypatch, error)
@@ -214,7 +219,18 @@ def test_memory_that_is_really_short_is_one_sentence(images, tmp_path):
 
 def test_a_run_that_diverges_at_once_says_that_nothing_was_kept(images, tmp_path, capsys):
     out = tmp_path / "run"
-    given = ["pretrain", str(images), "--steps", "30", "--learning-rate", "1e9", "--optimizer", "sgd", "--out", str(out)]
+    given = [
+        "pretrain",
+        str(images),
+        "--steps",
+        "30",
+        "--learning-rate",
+        "1e9",
+        "--optimizer",
+        "sgd",
+        "--out",
+        str(out),
+    ]
     assert cli.main([*given, *TINY]) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert "became" in last

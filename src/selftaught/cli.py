@@ -93,6 +93,7 @@ def application(given: Sequence[str]) -> App:
         version=selftaught.__version__,
         version_flags=["--version"],
         default_parameter=Parameter(negative_iterable=()),
+        suppress_keyboard_interrupt=False,  # `main` turns it into the exit code of its signal
     )
     if given[:1] == ["pretrain"]:
         from selftaught.flags import pretrain_command
