@@ -22,8 +22,8 @@ from selftaught.data.stored import StoredBatch
 from selftaught.encoders import make_encoder
 from selftaught.parts.bank import unit
 from selftaught.pretext.npid import NPID
+from selftaught.process import keep_freed_memory
 from selftaught.training.loop import Pretraining, Trainer
-from selftaught.training.machine import keep_freed_memory
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import choose_precision, make_fabric
 

@@ -31,7 +31,7 @@ from benchmarks.interleaved import Table, interleaved, options, parsed, publish,
 from selftaught.augment.warp import identity
 from selftaught.data import photos
 from selftaught.data.crops import Cropping, Crops
-from selftaught.training.machine import keep_freed_memory
+from selftaught.process import keep_freed_memory
 
 CROPPING = Cropping(crop_area=(1 / 500, 1.0), crop_rotation=30.0, crop_shear=30.0)
 """Ours, with the numbers of the other side."""
@@ -132,7 +132,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--crops", type=int, default=100, help="written at a time, three times per round")
     parser.add_argument("--seconds", type=float, default=1.0, help="per reading side and round")
     given = parsed(parser, words, sizes=[16], batch_size=4, crops=8, seconds=0.02)
-    keep_freed_memory()  # as `pretrain` does
+    keep_freed_memory()  # as the command line does
     pixels = photos(given.photo)[0].image
     photo = Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
     tables, remarks = [], [f"The photo is {given.photo}, {photo.width} x {photo.height}."]

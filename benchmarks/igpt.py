@@ -20,8 +20,8 @@ from benchmarks.interleaved import Table, interleaved, options, parsed, publish,
 from selftaught.contracts import ParameterGroup
 from selftaught.encoders.gpt import GPT
 from selftaught.pretext.igpt import IGPT
+from selftaught.process import keep_freed_memory
 from selftaught.training.loop import Pretraining, Trainer
-from selftaught.training.machine import keep_freed_memory
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import choose_precision, make_fabric
 

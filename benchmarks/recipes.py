@@ -28,10 +28,10 @@ from benchmarks.views import TorchvisionViews
 from selftaught.contracts import Encoder, ParameterGroup, Task
 from selftaught.encoders import make_encoder
 from selftaught.pretext.rotation import Rotation
+from selftaught.process import keep_freed_memory
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train
-from selftaught.training.machine import keep_freed_memory
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import choose_precision, make_fabric
 

@@ -23,7 +23,7 @@ from benchmarks.interleaved import Table, interleaved, options, parsed, publish,
 from selftaught.augment.color import random_color, recolor
 from selftaught.augment.warp import random_crop
 from selftaught.contracts import Batch
-from selftaught.training.machine import keep_freed_memory
+from selftaught.process import keep_freed_memory
 
 SCALE, JITTER, HUE, JITTERED, GREY = (0.08, 1.0), 0.4, 0.1, 0.8, 0.2
 """Of SimCLR at strength 0.5: its full strength is 0.8, 0.8, 0.8, 0.2."""
@@ -92,7 +92,7 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--images", type=int, default=5000)
     given = parsed(parser, words, batch_size=8, seconds=0.05, images=64)
 
-    keep_freed_memory()  # as `pretrain` does; the workers of the others inherit it
+    keep_freed_memory()  # as the command line does; the workers of the others inherit it
     pixels = noise(given.images, given.side or (32 if given.size <= 32 else given.size * 5 // 4))
     source, generator = stored(pixels), torch.Generator().manual_seed(0)
 

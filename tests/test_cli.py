@@ -184,7 +184,7 @@ def test_compare_passes_over_pages_that_lie_between_runs(run, tmp_path, capsys):
     assert main(["compare", str(page), str(run)]) == 0
     said = capsys.readouterr()
     assert run.name in said.out
-    assert said.err == f"selftaught: left out what is no run: {page}\n"
+    assert said.err == f"selftaught: skipped, not a run: {page}\n"
     assert main(["compare", str(page)]) == 2
     assert "a run folder holds config.yaml" in capsys.readouterr().err
 
@@ -227,7 +227,7 @@ def test_a_signal_saves_and_resume_ends_the_run(run, tmp_path, number):
         time.sleep(0.02)
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
-    assert process.returncode == 0
+    assert process.returncode == 128 + number
     assert f"--resume --out {out}" in said
     status = json.loads((out / "run.json").read_text())
     assert status["status"] == "interrupted"
@@ -243,7 +243,19 @@ def test_the_command_that_began_a_run_can_be_repeated_with_resume(folder, tmp_pa
     assert main(command) == 0
     assert main([*command, "--resume"]) == 0
     command[3] = "2"
-    assert "a resumed run keeps its settings, found another epochs" in mistake(capsys, *command, "--resume")
+    assert "to extend a finished run, leave SOURCE out" in mistake(capsys, *command, "--resume")
+
+
+def test_a_finished_run_is_extended_by_a_budget(run, tmp_path):
+    """The extended run is the one that its config describes: made anew from it, it has the same weights."""
+    longer = shutil.copytree(run, tmp_path / "longer")
+    assert main(["pretrain", "--resume", "--out", str(longer), "--steps", "4"]) == 0
+    lines = [json.loads(line) for line in (longer / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == list(range(1, 11))
+    assert lines[6]["learning_rate"] > lines[5]["learning_rate"]  # a new cycle
+    assert main(["pretrain", "--config", str(longer / "config.yaml"), "--out", str(tmp_path / "anew")]) == 0
+    weights = [(tmp_path / name / "encoder.safetensors").read_bytes() for name in ("longer", "anew")]
+    assert weights[0] == weights[1]
 
 
 class TestMistakes:
@@ -271,7 +283,9 @@ class TestMistakes:
     def test_a_run_is_never_overwritten(self, run, folder, capsys):
         before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
         assert "another run" in mistake(capsys, "pretrain", folder, "--steps", 1, "--out", run, *TINY)
-        assert "keeps its settings" in mistake(capsys, "pretrain", "--resume", "--out", run, "--steps", 9)
+        assert "cannot change --learning-rate" in mistake(
+            capsys, "pretrain", "--resume", "--out", run, "--learning-rate", 0.5
+        )
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
     def test_no_permission_to_write(self, folder, capsys, tmp_path):
@@ -285,7 +299,7 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("wrong", "words"),
         [
-            (("--size", 0), "--size must be at least 1, found 0"),
+            (("--size", 0), "--size must be at least 1, got 0"),
             (("--batch-size", -1), "--batch-size must be at least 1"),
             (("--minutes", 0), "--minutes must be above 0"),
             (("--minutes", "soon"), "--minutes"),

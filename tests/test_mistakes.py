@@ -8,17 +8,18 @@ from selftaught.cli import main
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (["pretrain", "x", "--size", "abc"], "--size must be a whole number, found 'abc': give one, or leave it out."),
-        (["pretrain", "x", "--minutes=soon"], "--minutes must be a number, found 'soon': give one, or leave it out."),
-        (["pretrain", "x", "--resume=maybe"], "--resume must be yes or no, found 'maybe': give one, or leave it out."),
+        (["pretrain", "x", "--size", "abc"], "--size expects an integer, got 'abc'."),
+        (["pretrain", "x", "--steps", "1.5"], "--steps expects an integer, got '1.5'."),
+        (["pretrain", "x", "--minutes=soon"], "--minutes expects a number, got 'soon'."),
+        (["pretrain", "x", "--resume=maybe"], "--resume expects true or false, got 'maybe'."),
         (
             ["pretrain", "x", "--crop-area", "1"],
-            "--crop-area must be followed by 2 values, found 1: give as many, or leave it out.",
+            "--crop-area expects 2 values, got 1.",
         ),
-        (["pretrain", "x", "--size"], "--size must be followed by a value, found 0: give as many, or leave it out."),
+        (["pretrain", "x", "--size"], "--size expects a value, got none."),
         (
             ["probe"],
-            "`selftaught probe` needs RUN, found none: give it; `selftaught probe --help` says what it is.",
+            "missing required argument RUN. See `selftaught probe --help`.",
         ),
         (
             ["pretrain", "x", "--sise", "3"],

@@ -138,7 +138,6 @@ def test_any_value_from_python_or_a_config(name: str, value: object) -> None:
     except UserError as error:
         said = str(error)
         assert said.isprintable()
-        assert ": " in said
         return
     flat = chosen.flat()
     assert Settings.of(**flat) == chosen
@@ -210,16 +209,16 @@ def test_any_value_for_other_encoders(encoder: str, data: st.DataObject) -> None
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        (("--crop-shear", "nan"), "--crop-shear must be a finite number, found nan"),
-        (("--learning-rate", "inf"), "--learning-rate must be a finite number, found inf"),
-        (("--crop-rotation", "inf"), "--crop-rotation must be a finite number"),
-        (("--size", 99_999), "--size must be at most 4,096, found 99,999"),
+        (("--crop-shear", "nan"), "--crop-shear expects a finite number, got nan"),
+        (("--learning-rate", "inf"), "--learning-rate expects a finite number, got inf"),
+        (("--crop-rotation", "inf"), "--crop-rotation expects a finite number"),
+        (("--size", 99_999), "--size must be at most 4,096, got 99,999"),
         (("--seed", -1), "--seed must be at least 0"),
         (("--width", 0), "a width from 1 to 1,024 channels, found 0"),
         (("--width", 10**12), "a width from 1 to 1,024"),
         (("--crop-flip", 7), "--crop-flip must be a probability"),
-        (("--limit", 10**30), "--limit must be a whole number of at most 18 digits"),
-        (("--steps", 10**400), "steps must be"),
+        (("--limit", 10**30), "--limit expects an integer of at most 18 digits"),
+        (("--steps", 10**400), "steps expects"),
         (("--device", "meta"), "--device must name a device"),
         (("--out", "n" * 300), "too long"),
         (("--labels", "n" * 300), "too long"),

@@ -7,6 +7,7 @@ table = run.probe("cifar10")
 run.report()
 """
 
+import random
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -60,5 +61,9 @@ def __getattr__(name: str) -> Any:
     # Importing torch takes two seconds; `selftaught --help` should not wait for it.
     for module, names in _HOMES.items():
         if name in names:
-            return getattr(import_module(module), name)
+            state = random.getstate()  # rich draws a number when it is imported
+            try:
+                return getattr(import_module(module), name)
+            finally:
+                random.setstate(state)
     raise AttributeError(f"module 'selftaught' has no attribute {name!r}")

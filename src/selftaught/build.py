@@ -18,7 +18,7 @@ from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.folder import RunFolder
 from selftaught.settings import Settings, plain, tupled
 from selftaught.training.loop import Pretraining
-from selftaught.training.randomness import ambient
+from selftaught.training.randomness import seeded_rng
 
 LARGEST_VIEW = 128
 """Pixels along a view where nobody asks for another size."""
@@ -56,7 +56,7 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None, d
     task = task_class(general.task)(**settings.task, size=size)
     _check_needs(general.task, task, source)
     options = {**settings.encoder, **task.wants, "size": size}
-    with ambient(general.seed, "weights"):
+    with seeded_rng(general.seed, "weights"):
         encoder = make_encoder(general.encoder, **options)
         encoder.fit(source)
         heads = task.heads(encoder, source)
@@ -77,7 +77,7 @@ def _try_out(settings: Settings) -> None:
     """Make task and encoder once for nothing: what they refuse is refused before a million images are decoded."""
     size = settings.general.size or LARGEST_VIEW
     task = task_class(settings.general.task)(**settings.task, size=size)
-    with ambient(0, "weights"):
+    with seeded_rng(0, "weights"):
         make_encoder(settings.general.encoder, **{**settings.encoder, **task.wants, "size": size})
 
 
@@ -148,7 +148,7 @@ def not_pretrained(options: dict[str, Any]) -> dict[str, Any]:
 def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
     """The encoder that `encoder.json` describes, with random weights; its `look` has learned nothing yet."""
     options = not_pretrained({key: tupled(value) for key, value in description["options"].items()})
-    with ambient(seed, "weights"):
+    with seeded_rng(seed, "weights"):
         return make_encoder(description["name"], **options)
 
 

@@ -1,10 +1,12 @@
-"""The command line: one short function per command, and user mistakes as one sentence with exit code 2."""
+"""The command line: one short function per command; user errors are one sentence with exit code 2."""
 
 import json
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,76 +14,100 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 import selftaught
-from selftaught.errors import UserError, readable
-from selftaught.mistakes import sentence
+from selftaught.errors import UserError, is_out_of_memory, readable
+from selftaught.mistakes import integers, sentence
+from selftaught.process import raise_on_termination, tune_process
+
+EXIT_CODES = """Exit codes: 0 success; 1 internal error, with a traceback; 2 user error; 129, 130, 143 after SIGHUP,
+SIGINT (Ctrl-C), SIGTERM (pretraining saves a checkpoint, and --resume continues it); 141 the output pipe was closed."""
 
 Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object and nothing else.", negative="")]
+Count = Annotated[int, Parameter(converter=integers)]
+Size = Annotated[
+    int | None, Parameter(converter=integers, help="Side of the views in pixels; default: that of pretraining.")
+]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command.
 
+    Args:
+        arguments: the words after `selftaught`; None for those of this process, which is then tuned for training and
+            cleans up after SIGTERM and SIGHUP.
+
     Returns:
-        0, or 2 after a mistake of the user, or 130 after Ctrl-C.
+        The exit code, see `EXIT_CODES`.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    # Before torch is there, whose threads would else spin for 3 ms wherever one waits for another, and take the cores
-    # from whatever it waits for: beside other work on the same cores a step took up to three times as long.
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if arguments is None:
+        tune_process()
+        raise_on_termination()
     # Only here: the library must not change which warnings its host process shows.
     warnings.filterwarnings("ignore", module="PIL")
     # The viewer's fonts draw the text of a chart, so a letter that matplotlib's font lacks is no loss.
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        if odd := [word for word in given if "\0" in word]:  # no shell passes one, but a script may
-            raise UserError(f"an argument must be without null characters, found {odd[0][:80]!r}: leave them out.")
-        application(given)(given, exit_on_error=False, print_error=False, result_action="return_value")
+        code = _run(given)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a closed pipe can be handled, rather than when the interpreter exits
+        return code
     except (UserError, CycloptsError) as error:
-        said = sentence(error) if isinstance(error, CycloptsError) else " ".join(str(error).split())
-        print(f"selftaught: {readable(said)}", file=sys.stderr)
-        return 2
+        return _fail(sentence(error) if isinstance(error, CycloptsError) else " ".join(str(error).split()))
+    except BrokenPipeError:  # `selftaught list tasks | head -1`
+        _discard_output()
+        return 128 + 13
     except OSError as error:
-        if isinstance(error, BrokenPipeError):  # `selftaught list tasks | head -1`
-            sys.stderr.close()
-            return 0
-        where = f" at {readable(str(error.filename))}" if error.filename else ""
-        print(f"selftaught: files must be usable, found {_line(error)}{where}: check the path.", file=sys.stderr)
-        return 2
-    except RuntimeError as error:
-        if type(error).__name__ != "OutOfMemoryError" and "can't allocate memory" not in str(error):
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{' '.join((error.strerror or str(error)).lower().split())}.")
+    except KeyboardInterrupt as error:
+        _fail("interrupted")
+        return 128 + getattr(error, "signal", signal.SIGINT)
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
             raise
-        full = (
-            "a device must have room for what it works on, found its memory full: give a smaller --batch-size or --size"
-        )
-        print(f"selftaught: {full}, or another --device.", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("selftaught: stopped", file=sys.stderr)
-        return 130
-    return 0
+        return _fail("out of memory: reduce --batch-size or --size, or choose another --device.")
 
 
-def _line(error: OSError) -> str:
-    return " ".join((error.strerror or str(error)).lower().split())
+def _run(given: list[str]) -> int:
+    if any("\0" in word for word in given):  # a shell passes none, but a script may
+        raise UserError("arguments cannot contain null characters.")
+    code = application(given)(given, exit_on_error=False, print_error=False, result_action="return_value")
+    return code if isinstance(code, int) else 0
+
+
+def _fail(text: str) -> int:
+    print(f"selftaught: {readable(text)}", file=sys.stderr)
+    return 2
+
+
+def _discard_output() -> None:
+    """Send what is still buffered nowhere, so that the interpreter does not fail to write it when it exits."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError, OSError, ValueError):  # closed, or not a file
+            os.dup2(nowhere, stream.fileno())
+    os.close(nowhere)
 
 
 def application(given: Sequence[str]) -> App:
     """All commands. What `pretrain` offers depends on the task and the encoder that are given."""
     app = App(
         name="selftaught",
-        help="Train image encoders without labels, and see what every layer learned.",
+        help="Pretrain image encoders on self-supervised pretext tasks and probe every layer.\n\n" + EXIT_CODES,
         version=selftaught.__version__,
         version_flags=["--version"],
         default_parameter=Parameter(negative_iterable=()),
+        suppress_keyboard_interrupt=False,  # `main` turns it into the exit code of its signal
     )
     if given[:1] == ["pretrain"]:
         from selftaught.flags import pretrain_command
 
-        command, config = pretrain_command(given[1:], _pretrain, pretrain.__doc__ or "")
-        app.command(command)
+        pretrain_with_settings, config = pretrain_command(given[1:], _pretrain, pretrain.__doc__ or "")
+        app.command(pretrain_with_settings)
         app.config = () if config is None else (config,)
     else:
-        app.command(pretrain)  # its settings take two seconds to import, and nobody asked for them
+        app.command(pretrain)  # without its settings, which take two seconds to import
     for command in (probe, invariance, audit, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")
@@ -89,7 +115,7 @@ def application(given: Sequence[str]) -> App:
 
 
 def pretrain(*source: str) -> None:
-    """Train an encoder on images without labels, and write a run."""
+    """Pretrain an encoder on unlabelled images and write a run folder."""
 
 
 def probe(
@@ -99,15 +125,17 @@ def probe(
     data: Annotated[
         str, Parameter(help="Labeled images: a folder with one subfolder per class, parquet, a known name.")
     ],
-    seeds: Annotated[int, Parameter(help="Number of probe seeds; reported as mean ± std.")] = 1,
+    seeds: Annotated[Count, Parameter(help="Number of probe seeds; reported as mean ± std.")] = 1,
     protocol: Annotated[
         Literal["fast", "paper", "knn"],
-        Parameter(help="fast: closed form. paper: SGD with augmentation, as the papers do. knn: nearest neighbors."),
+        Parameter(help="fast: closed form. paper: SGD with augmentation, as in the papers. knn: nearest neighbors."),
     ] = "fast",
-    size: Annotated[int | None, Parameter(help="Side of the views in pixels; by default that of pretraining.")] = None,
-    limit: Annotated[int | None, Parameter(help="Number of training images; all test images are used.")] = None,
+    size: Size = None,
+    limit: Annotated[
+        int | None, Parameter(converter=integers, help="Number of training images; all test images are used.")
+    ] = None,
     labels: Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")] = None,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Device = "auto",
     json_: Json = False,
 ) -> None:
     """Probe every layer of a run, compared with random weights, raw pixels and chance."""
@@ -122,14 +150,14 @@ def invariance(
     run: Annotated[Path, Parameter(help="A run folder.")],
     /,
     *,
-    data: Annotated[str, Parameter(help="Images, labelled or not; the test part where there is one.")],
-    images: Annotated[int, Parameter(help="How many are asked.")] = 1000,
-    seeds: Annotated[int, Parameter(help="Each draws other changes and other random weights.")] = 1,
-    size: Annotated[int | None, Parameter(help="Side of the views in pixels; by default that of pretraining.")] = None,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    data: Annotated[str, Parameter(help="Images, labelled or not; their test part where there is one.")],
+    images: Annotated[Count, Parameter(help="Number of images.")] = 1000,
+    seeds: Annotated[Count, Parameter(help="Number of seeds of the transformations and random weights.")] = 1,
+    size: Size = None,
+    device: Device = "auto",
     json_: Json = False,
 ) -> None:
-    """See past which changes of an image every layer of a run sees: turns, puzzles, crops, colours, moves."""
+    """Measure which transformations every layer of a run is invariant to: rotations, crops, colors, shifts and more."""
     from selftaught.downstream.invariance import render
     from selftaught.run import Run
 
@@ -141,13 +169,13 @@ def audit(
     run: Annotated[Path, Parameter(help="A run folder.")],
     /,
     *,
-    data: Annotated[str | None, Parameter(help="Images; by default the run's own that training did not see.")] = None,
-    images: Annotated[int, Parameter(help="How many are asked.")] = 1000,
-    seeds: Annotated[int, Parameter(help="How often each is asked, every time in other views.")] = 1,
-    device: Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    data: Annotated[str | None, Parameter(help="Images; default: held-out images of the run's own source.")] = None,
+    images: Annotated[Count, Parameter(help="Number of images.")] = 1000,
+    seeds: Annotated[Count, Parameter(help="Number of different views of each image.")] = 1,
+    device: Device = "auto",
     json_: Json = False,
 ) -> None:
-    """See whether a run solves its task by shortcuts: what is left of its accuracy when cues are removed or planted."""
+    """Check a run for shortcuts: its pretext accuracy when cues are removed from the images or planted in them."""
     from selftaught.downstream.answers import render
     from selftaught.run import Run
 
@@ -157,14 +185,14 @@ def audit(
 
 def compare(
     *runs: Annotated[Path, Parameter(help="Run folders.")],
-    out: Annotated[Path | None, Parameter(help="Write a page that compares them, too.")] = None,
+    out: Annotated[Path | None, Parameter(help="HTML page to write as well.")] = None,
 ) -> None:
-    """Show runs side by side."""
+    """Compare runs in one table."""
     from selftaught.report import compare, runs_among, write_report
 
     found = runs_among(runs)
     if left := [readable(str(path)) for path in runs if path not in found]:
-        print(f"selftaught: left out what is no run: {', '.join(left)}", file=sys.stderr)
+        print(f"selftaught: skipped, not a run: {', '.join(left)}", file=sys.stderr)
     _print(compare(found))
     if out is not None:
         print(readable(str(write_report(found, out))))
@@ -174,9 +202,9 @@ def report(
     run: Annotated[Path, Parameter(help="A run folder.")],
     /,
     *,
-    out: Annotated[Path | None, Parameter(help="The page; by default report.html in the run.")] = None,
+    out: Annotated[Path | None, Parameter(help="HTML page to write; default: report.html in the run.")] = None,
 ) -> None:
-    """Write what a run learned as one self-contained page."""
+    """Write the report of a run as one self-contained HTML page."""
     from selftaught.run import Run
 
     print(readable(str(Run(run).report(out))))
@@ -188,7 +216,7 @@ def list_(
     *,
     json_: Json = False,
 ) -> None:
-    """List what there is to choose from."""
+    """List tasks, encoders or sources."""
     rows = _rows(what)
     if json_:
         print(json.dumps({what: rows}))
@@ -205,31 +233,37 @@ def list_(
 
 def demo(
     *,
-    minutes: Annotated[float, Parameter(help="How long to pretrain.")] = 3.0,
-    out: Annotated[Path | None, Parameter(help="The run folder, new or empty; by default a new runs/demo.")] = None,
+    minutes: Annotated[float, Parameter(help="Minutes of pretraining.")] = 3.0,
+    out: Annotated[Path | None, Parameter(help="Run folder, new or empty; default: a new runs/demo.")] = None,
     data: Annotated[
-        str | None, Parameter(help="Probe on these labelled images, too (CIFAR-10 where it is at hand).")
+        str | None, Parameter(help="Labelled images to probe on as well; default: CIFAR-10 in $SELFTAUGHT_DATA.")
     ] = None,
-) -> None:
-    """Learn from one bundled photo, probe every layer, write the report: no network, no files, a few minutes."""
+) -> int:
+    """Pretrain on one bundled photo, probe every layer, write the report: no network, no files, a few minutes."""
     from selftaught.demo import demonstrate
+    from selftaught.training.interruption import Stop
 
-    demonstrate(minutes, out, data, tell=_print)
+    stop = Stop()
+    demonstrate(minutes, out, data, tell=_print, stop=stop)
+    return stop.exit_code
 
 
-def _pretrain(data: Sequence[str], profile: bool = False, **options: Any) -> None:
+def _pretrain(data: Sequence[str], profile: bool = False, **options: Any) -> int:
     if not profile:
         from selftaught.pretraining import pretrain
+        from selftaught.training.interruption import Stop
 
-        pretrain(data, **options)
-        return
+        stop = Stop()
+        run = pretrain(data, stop=stop, **options)
+        return 0 if run.finished else stop.exit_code
     from selftaught.profiling import profile as measure
     from selftaught.profiling import render
 
     for name in ("out", "resume"):
         if options.pop(name, None):
-            raise UserError(f"--profile writes nothing, found --{name}: leave one of the two out.")
+            raise UserError(f"--profile writes no run: remove --{name}.")
     _print(render(measure(data, **options)))
+    return 0
 
 
 def _rows(what: str) -> list[dict[str, Any]]:
@@ -249,7 +283,7 @@ def _rows(what: str) -> list[dict[str, Any]]:
 
 
 def _print(what: Any) -> None:
-    """On standard output: a JSON object as it is, a table in its full width."""
+    """Print a JSON object, or a table in its full width."""
     if isinstance(what, dict):
         print(json.dumps(what))
         return

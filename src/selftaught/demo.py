@@ -15,6 +15,7 @@ from selftaught.data.crops import Cropping, Crops
 from selftaught.data.known import PHOTOS
 from selftaught.downstream.table import render
 from selftaught.pretraining import numbered, pretrain
+from selftaught.training.interruption import Stop
 
 TEACHER = "china"
 """The photo to learn from: a temple among trees, 640 x 427, carried by scikit-learn."""
@@ -22,7 +23,9 @@ TRAIN, TEST = 8_000, 4_000
 """Crops that teach the probe, crops that judge it."""
 
 
-def demonstrate(minutes: float, out: Path | None, data: str | None, tell: Callable[[Any], None]) -> None:
+def demonstrate(
+    minutes: float, out: Path | None, data: str | None, tell: Callable[[Any], None], stop: Stop | None = None
+) -> None:
     """Pretrain, probe, report.
 
     Args:
@@ -30,11 +33,13 @@ def demonstrate(minutes: float, out: Path | None, data: str | None, tell: Callab
         out: the run folder; None for the first of runs/demo, runs/demo-2 ... that is free.
         data: labelled images to probe on as well; None for CIFAR-10 where $SELFTAUGHT_DATA has it.
         tell: shows a table or a line to people.
+        stop: ends pretraining early when requested; nothing is probed then.
     """
     data = data or _cifar_at_hand()
     # All images first: a misspelt path must not cost the minutes of pretraining.
     problems = [which_photo(PHOTO_VIEW), *([] if data is None else [open_splits(data, side=PHOTO_VIEW)])]
-    run = pretrain(TEACHER, task="rotation", minutes=minutes, size=PHOTO_VIEW, out=out or numbered(Path("runs/demo")))
+    out = out or numbered(Path("runs/demo"))
+    run = pretrain(TEACHER, task="rotation", minutes=minutes, size=PHOTO_VIEW, out=out, stop=stop)
     if not run.finished:
         return
     for problem in problems:

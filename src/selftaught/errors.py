@@ -1,27 +1,57 @@
-"""User mistakes: one sentence that says what must hold, what was found and what to do.
+"""Errors of the user: one sentence that says what was expected, what was given and how to fix it.
 
 Everything a user can get wrong raises `UserError`; the command line prints it alone and exits with 2. `assert` is
 for our own logic only.
 """
 
+import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
 
 
 class UserError(ValueError):
-    """A mistake the user can mend; its text is one sentence for people."""
+    """An error the user can fix; its text is one sentence."""
 
 
 class NoTestPart(UserError):
     """A source has no images that are kept for testing."""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that is not in a table, with the near ones first.
+class StorageError(UserError):
+    """A file could not be written, because the disk is full or the folder not writable; what was saved is kept."""
+
+
+class DivergedError(UserError):
+    """The loss or the weights became NaN or infinite."""
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal ended the work at once.
 
     Args:
-        kind: what the name was meant to name, e.g. "task".
-        name: what was found.
+        signal: its number.
+    """
+
+    def __init__(self, signal: int) -> None:
+        super().__init__(signal)
+        self.signal = signal
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocation failed, on the CPU or on a device."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    # torch has no class for failed allocations on the CPU: the text is all that tells them from other errors.
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+
+
+def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, with similar names.
+
+    Args:
+        kind: what the name stands for, e.g. "task".
+        name: what was given.
         known: the names that exist.
     """
     names = sorted(known)

@@ -1,7 +1,7 @@
-"""Settings as flags: what `pretrain` offers depends on the task and the encoder that are given to it.
+"""Settings as flags: which flags `pretrain` has depends on the task and the encoder that are given to it.
 
-cyclopts reads a command from a function's signature, so one is written from the settings. Values of a config go through
-the same reader as those of the command line: same names, same types, same mistakes.
+cyclopts reads a command from a function's signature, so the signature is built from the settings. Values of a config go
+through the same parser as those of the command line: same names, same types, same errors.
 """
 
 import inspect
@@ -13,31 +13,33 @@ from cyclopts import Group, Parameter
 from cyclopts.config import Dict
 
 from selftaught.errors import UserError, readable, unknown
+from selftaught.mistakes import has_integers, integers
 from selftaught.runs.folder import RunFolder, read_yaml
-from selftaught.settings import General, Setting, offered
+from selftaught.settings import BUDGETS, General, Setting, offered
 
-SOURCE = "Where images come from: a folder, photos, parquet, or a known name (selftaught list sources)."
+SOURCE = "Images: a folder, photos, parquet, or a known name (selftaught list sources)."
 FILES: tuple[tuple[str, Any, Any, str], ...] = (
-    ("out", Path | None, None, "The run folder, new or empty; by default a new one under runs/."),
-    ("resume", bool, False, "Go on with the run in --out, with the settings it has."),
-    ("config", Path | None, None, "A config.yaml of another run; what is given beside it wins."),
+    ("out", Path | None, None, "Run folder, new or empty; default: a new one under runs/."),
+    (
+        "resume", bool, False,
+        "Continue the run in --out with its settings; a finished one is extended by --minutes, --epochs or --steps.",
+    ),
+    ("config", Path | None, None, "A config.yaml of another run; other flags override it."),
     ("labels", Path | None, None, "CSV file with the columns path and label."),
-    ("profile", bool, False, "Measure where the time of a step goes, and stop: nothing is written."),
-)
-"""What `pretrain` offers beside settings: name, type, default, help."""
-BUDGETS = ("minutes", "epochs", "steps")
-"""Only one can hold: one that is given puts that of a config out of force."""
+    ("profile", bool, False, "Measure the time of each part of a training step, and stop: nothing is written."),
+)  # fmt: skip
+"""Flags of `pretrain` that are no settings: name, type, default, help."""
 
 
 def pretrain_command(
-    given: Sequence[str], pretrain: Callable[..., object], said: str
-) -> tuple[Callable[..., None], Dict | None]:
-    """The command for what was given, and the reader of its config.
+    given: Sequence[str], pretrain: Callable[..., int], said: str
+) -> tuple[Callable[..., int], Dict | None]:
+    """The command for the given arguments, and the reader of its config.
 
     Args:
         given: the words after `pretrain`.
-        pretrain: takes the data and all that was set, by name.
-        said: what the command is for.
+        pretrain: takes the data and the settings by name, and returns the exit code.
+        said: the command's help.
     """
     path, out = _given("--config", given), _given("--out", given)
     config: dict[str, Any] = {}
@@ -49,15 +51,15 @@ def pretrain_command(
     encoder = _given("--encoder", given) or config.get("encoder") or General.encoder
     settings = offered(str(task), str(encoder))
 
-    def run(*source: str, **options: Any) -> None:
+    def run(*source: str, **options: Any) -> int:
         options.pop("config", None)
         named = source or (config.get("data", ()) if path is not None else ())
-        pretrain(named, download=bool(source), **options)
+        return pretrain(named, download=bool(source), **options)
 
     parameters = _parameters(settings)
     run.__name__, run.__doc__ = "pretrain", said
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": int}
     return run, None if path is None else _reader(config, [p.name for p in parameters], given, path)
 
 
@@ -71,7 +73,12 @@ def _parameters(settings: Sequence[Setting]) -> list[inspect.Parameter]:
     for setting in settings:
         many = getattr(setting.annotation, "__args__", ())[-1:] == (Ellipsis,)
         group = Group(setting.owner, sort_key=owners.index(setting.owner))
-        shown = Parameter(help=" ".join(setting.help.split()), group=group, consume_multiple=many)
+        shown = Parameter(
+            help=" ".join(setting.help.split()),
+            group=group,
+            consume_multiple=many,
+            converter=integers if has_integers(setting.annotation) else None,
+        )
         type_ = Annotated[setting.annotation, shown]
         parameters.append(kind(setting.name, kind.KEYWORD_ONLY, default=setting.default, annotation=type_))
     return parameters
@@ -90,13 +97,13 @@ def _reader(config: Mapping[str, Any], known: Sequence[str], given: Sequence[str
     kept = {
         name: value
         for name, value in config.items()
-        if name != "data" and value is not None and not (budget and name in BUDGETS)
+        if name != "data" and value not in (None, []) and not (budget and name in BUDGETS)
     }
     return Dict(kept, use_commands_as_keys=False, source=path)
 
 
 def _given(flag: str, arguments: Sequence[str]) -> str | None:
-    """The value of a flag that must be known before the others can be read."""
+    """The value of a flag that is needed before the others can be parsed."""
     for place, argument in enumerate(arguments):
         if argument == flag and place + 1 < len(arguments):
             return arguments[place + 1]

@@ -1,29 +1,44 @@
-"""Mistakes on the command line, in our form: what must hold, what was found, what to do."""
+"""Errors of the command line parser as one sentence: what was expected and what was given."""
 
-from typing import get_args
+from collections.abc import Sequence
+from typing import Any, get_args
 
+from cyclopts import Token, convert
 from cyclopts.exceptions import CoercionError, CycloptsError, MissingArgumentError
 
-WANTED: dict[type | None, str] = {int: "a whole number", float: "a number", bool: "yes or no"}
+EXPECTED: dict[type | None, str] = {int: "an integer", float: "a number", bool: "true or false"}
 
 
 def sentence(error: CycloptsError) -> str:
-    """One line about what cyclopts could not read."""
+    """One line about arguments that cyclopts could not parse."""
     command = " ".join(["selftaught", *(error.command_chain or ())])
-    if isinstance(error, CoercionError) and error.token is not None and _kind(error.target_type) in WANTED:
+    if isinstance(error, CoercionError) and error.token is not None and _kind(error.target_type) in EXPECTED:
         name = error.token.keyword or (error.argument.name if error.argument else "a value")
-        wanted = WANTED[_kind(error.target_type)]
-        return f"{name} must be {wanted}, found {error.token.value!r}: give one, or leave it out."
+        return f"{name} expects {EXPECTED[_kind(error.target_type)]}, got {error.token.value!r}."
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         name, (count, _) = error.keyword or error.argument.name, error.argument.token_count()
         if name in (error.root_input_tokens or ()):
-            found, values = len(error.tokens_so_far), "a value" if count == 1 else f"{count} values"
-            return f"{name} must be followed by {values}, found {found}: give as many, or leave it out."
-        return f"`{command}` needs {name}, found none: give it; `{command} --help` says what it is."
+            given = len(error.tokens_so_far) or "none"
+            return f"{name} expects {'a value' if count == 1 else f'{count} values'}, got {given}."
+        kind = "option" if name.startswith("-") else "argument"
+        return f"missing required {kind} {name}. See `{command} --help`."
     said = " ".join(str(error).split())
     about = f"{error.argument.name}: " if error.argument is not None and error.argument.name not in said else ""
-    # A name that nobody knows and the like: cyclopts says it well, but not where to look.
     return f"{about}{said} See `{command} --help`."
+
+
+def has_integers(annotation: Any) -> bool:
+    """Whether a value of this type is one or more integers: int, int | None, tuple[int, ...], but no float."""
+    parts = [part for part in get_args(annotation) if part not in (type(None), Ellipsis)]
+    return annotation is int or (bool(parts) and all(map(has_integers, parts)))
+
+
+def integers(type_: Any, tokens: Sequence[Token]) -> Any:
+    """Convert to integers, and refuse "1.5", which cyclopts rounds to 2."""
+    for token in tokens:
+        if "." in token.value:
+            raise CoercionError(token=token, target_type=int)
+    return convert(type_, tokens)
 
 
 def _kind(kind: type | None) -> type | None:

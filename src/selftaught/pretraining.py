@@ -1,4 +1,4 @@
-"""Pretraining as one call: settings and images in, a run folder out."""
+"""Pretraining in one call: settings and images in, a run folder out."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -20,16 +20,18 @@ from selftaught.errors import UserError, readable
 from selftaught.run import Run
 from selftaught.runs.atomic import write_text
 from selftaught.runs.checkpoint import Checkpoints
+from selftaught.runs.claim import claimed
 from selftaught.runs.files import exists
 from selftaught.runs.folder import RunFolder
-from selftaught.settings import Settings, plain, tupled
+from selftaught.settings import BUDGETS, Settings, plain, tupled
 from selftaught.shown import keep_shown
-from selftaught.training.interruption import stop_on_signals
+from selftaught.training.interruption import Stop, stop_on_signals
 from selftaught.training.log import Log
 from selftaught.training.loop import Trainer, train
-from selftaught.training.machine import hardware, keep_freed_memory, use_threads
+from selftaught.training.machine import hardware, use_threads
 from selftaught.training.pace import planned_pace
-from selftaught.training.plan import choose_device, make_fabric, make_plan
+from selftaught.training.plan import Budget, choose_device, make_fabric, make_plan
+from selftaught.training.trial import require_batch_norm_inputs
 
 LINES = 400
 """About how many lines a log has, whatever the length of the run."""
@@ -42,50 +44,53 @@ def pretrain(
     resume: bool = False,
     labels: str | Path | None = None,
     download: bool = True,
+    stop: Stop | None = None,
     **settings: Any,
 ) -> Run:
-    """Train an encoder without labels.
+    """Pretrain an encoder on unlabelled images.
+
+    Several runs may train in threads of one process: each gives the weights that it gives alone.
 
     Args:
-        data: where images come from: a folder, photos, parquet, a known name.
-        out: the run folder, new or empty; by default a new one under `runs/`.
-        resume: go on with the run in `out`; its settings are those it has, but for the device.
+        data: source of images: a folder, photos, parquet, a known name.
+        out: run folder, new or empty; by default a new one under `runs/`.
+        resume: continue the run in `out`, with its settings (the device may change). A finished run is extended by
+            `minutes`, `epochs` or `steps`; the learning rate starts a new cycle of its schedule.
         labels: CSV file with path and label, for sources whose labels are elsewhere.
         download: whether a data set named in `data` may be downloaded. What only the config of a resumed run names
             is not.
+        stop: request a stop from another thread; in the main thread SIGINT, SIGTERM and SIGHUP request it, too.
         settings: any of `selftaught pretrain --help`, with underscores: task, encoder, minutes, size ...
 
     Returns:
         The run, finished or interrupted (`Run.finished` says which).
 
     Raises:
-        UserError: something was asked for that cannot be.
+        UserError: a setting, the images or the run folder cannot be used. A new run that fails before its first
+            checkpoint leaves no folder, unless the disk is full: then `resume` continues it.
     """
-    keep_freed_memory()
     console = stderr_console(highlight=False, markup=False, soft_wrap=True)
     where = [_absolute(word) for word in words(data)] if data else []
     listed = None if labels is None else _absolute(str(labels))
+    stop = stop or Stop()
     if resume:
-        folder, chosen, built = _take_up(out, where, listed, settings)
-    else:
-        chosen = Settings.of(**settings)
-        folder = RunFolder(Path(out) if out is not None else _new_path(where, chosen))
-        _ = chosen.general.budget, choose_device(chosen.general.device)
-        folder.must_be_free()
+        folder = _existing(out)
+        with folder.locked():
+            _resume(folder, where, listed, settings, stop, console)
+        return Run(folder.path)
+    chosen = Settings.of(**settings)
+    _ = chosen.general.budget, choose_device(chosen.general.device)
+    folder = RunFolder(Path(out) if out is not None else _new_path(where, chosen))
+    with claimed(folder):
         built = build(where, chosen, None if listed is None else Path(listed), download)
-        folder.claim()
-    if built.skipped:
-        where_said = readable(str(folder.skipped))
-        console.print(f"{len(built.skipped):,} images skipped, listed with reasons in {where_said}")
-    with folder.locked(), use_threads(chosen.general.threads):
-        if not resume:
+        with use_threads(chosen.general.threads):
             _begin(folder, where, listed, chosen, built)
-        _carry_out(folder, built, chosen.general.device if resume else None, console)
+            _carry_out(folder, built, None, stop, console)
     return Run(folder.path)
 
 
 def _absolute(word: str) -> str:
-    """A path that holds wherever the run is gone on with or repeated; names stay names."""
+    """A path that holds in whatever folder the run is resumed or repeated; names of sources stay as they are."""
     return os.path.abspath(word) if os.path.lexists(word) else word  # noqa: PTH100 (links stay links)
 
 
@@ -104,43 +109,101 @@ def numbered(path: Path) -> Path:
     return free
 
 
-def _take_up(
-    out: str | Path | None, data: list[str], labels: str | None, given: Mapping[str, Any]
-) -> tuple[RunFolder, Settings, Built]:
-    """A run as it was begun; what is given again must be as it was given or decided then, but for the device."""
+def _existing(out: str | Path | None) -> RunFolder:
     if out is None:
-        raise UserError("--resume needs the run to go on with, found no --out: name its folder.")
+        raise UserError("--resume needs --out, the folder of the run to continue.")
     folder = RunFolder(Path(out))
+    folder.must_be_run()
+    return folder
+
+
+def _resume(
+    folder: RunFolder, data: list[str], labels: str | None, given: Mapping[str, Any], stop: Stop, console: Console
+) -> None:
+    """Continue a run with the settings it has, or extend it where it is finished and a budget is given."""
     config = {name: tupled(value) for name, value in folder.read_config().items()}
-    begun = list(config.pop("data")), config.pop("labels", None)
-    asked = folder.read_status().get("asked", {})  # so that the command that began it can be repeated with --resume
-    differing = [
-        name
-        for name, value in given.items()
-        if name != "device" and tupled(value) not in (config.get(name), asked.get(name, config.get(name)))
-    ]
-    differing += ["SOURCE"] if data and data != begun[0] else []
-    differing += ["labels"] if labels is not None and labels != begun[1] else []
-    if differing:
-        raise UserError(
-            f"a resumed run keeps its settings, found another {differing[0].replace('_', '-')}: leave it out, or begin "
-            "a new run."
-        )
+    begun, begun_labels = list(config.pop("data")), config.pop("labels", None)
+    budget = {name: value for name, value in given.items() if name in BUDGETS and value is not None}
+    # With a source it is the command that began the run, repeated: the budget is that of the whole run.
+    extends = bool(budget) and not data and folder.read_status().get("status") == "finished"
+    kept = {name: value for name, value in given.items() if name not in budget} if extends else given
+    _require_same(folder, config, kept)
+    if data and data != begun:
+        raise UserError("cannot change SOURCE when resuming: leave it out, or start a new run.")
+    if labels is not None and labels != begun_labels:
+        raise UserError("cannot change --labels when resuming: leave it out, or start a new run.")
+    device = given.get("device", config["device"])
     if config.get("pretrained") and "pretrained" not in given:
         if not exists(folder.checkpoints / "last.pt"):
             raise UserError(
-                "the config of this run begins with published weights, which would have to be downloaded: give "
-                "--pretrained to allow it."
+                "this run starts from published weights, which would have to be downloaded: give --pretrained to allow "
+                "it."
             )
         config = not_pretrained(config)  # the checkpoint has the weights
-    settings = Settings.of(**{**config, "device": given.get("device", config["device"])})
-    built = build(begun[0], settings, None if begun[1] is None else Path(begun[1]), download=bool(data))
-    return folder, settings, built
+    settings = Settings.of(**{**config, "device": device})
+    built = build(begun, settings, None if begun_labels is None else Path(begun_labels), download=bool(data))
+    _require_same_images(folder, built)
+    with use_threads(settings.general.threads):
+        if extends:
+            _extend(folder, built, Budget(**budget), device, console)
+        _carry_out(folder, built, device, stop, console)
+
+
+def _require_same(folder: RunFolder, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse a setting other than that of the run; one that is as it was given or decided then may be repeated."""
+    status = folder.read_status()
+    first = status.get("asked", {})
+    for name, value in given.items():
+        if name == "device" or tupled(value) in (config.get(name), tupled(first.get(name, config.get(name)))):
+            continue
+        flag, again = f"--{name.replace('_', '-')}", f"`selftaught pretrain --resume --out {readable(str(folder.path))}"
+        if name not in BUDGETS:
+            hint = "leave it out, or start a new run."
+        elif status.get("status") == "finished":
+            hint = f"to extend a finished run, leave SOURCE out: {again} {flag} {value}`."
+        else:
+            hint = f"finish the interrupted run first with {again}`, then extend it."
+        raise UserError(f"cannot change {flag} when resuming: {hint}")
+
+
+def _require_same_images(folder: RunFolder, built: Built) -> None:
+    source = built.pretraining.source
+    if folder.read_status().get("fingerprint") != source.fingerprint:
+        raise UserError(
+            f"the images in {source.name} are not those the run started with: restore them, or start a new run."
+        )
+
+
+def _extend(folder: RunFolder, built: Built, budget: Budget, device: str, console: Console) -> None:
+    """Add a cycle of the learning-rate schedule to a finished run.
+
+    A kill at any moment leaves the finished run or the extended one: the checkpoint is saved for both before the config
+    changes, in that order.
+    """
+    config = folder.read_config()
+    checkpoints = Checkpoints(folder.checkpoints, folder.identity())
+    saved = checkpoints.load()
+    if saved is None:
+        raise UserError(f"cannot extend a run without its checkpoint: {checkpoints.last} is missing.")
+    plan = make_plan(
+        built.pretraining, budget, device=device, precision=config["precision"], compiling=config["compile"]
+    )
+    start, end = config["steps"], config["steps"] + plan.steps
+    extended = {**config, "steps": end, "restarts": [*(config.get("restarts") or ()), start]}
+    Settings.of(**{name: tupled(value) for name, value in extended.items() if name not in ("data", "labels")})
+    checkpoints.save(saved)
+    Checkpoints(folder.checkpoints, folder.identity(extended)).save(saved)
+    first = {name: value for name, value in folder.read_status().get("asked", {}).items() if name not in BUDGETS}
+    given = {name: value for name, value in vars(budget).items() if value is not None}
+    folder.update_status(status="interrupted", asked={**first, **given}, seconds_per_step=plan.seconds_per_step)
+    folder.write_config(extended)
+    console.print(f"extends the run from step {start:,} to {end:,}; the learning rate starts a new cycle")
 
 
 def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Settings, built: Built) -> None:
-    """Decide what is to be decided and write it down; from here on the run is only carried out."""
+    """Choose the device, the precision, the number of steps and so on, and write them down."""
     general, source = settings.general, built.pretraining.source
+    require_batch_norm_inputs(built.pretraining, make_fabric(choose_device(general.device), "32"))
     plan = make_plan(
         built.pretraining,
         general.budget,
@@ -187,36 +250,34 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
     folder.write_config({name: plain(value) for name, value in config.items()})
 
 
-def _carry_out(folder: RunFolder, built: Built, device: str | None, console: Console) -> None:
-    """Carry a run out from where it stands, and leave it in a state that says so whatever happens."""
-    config, status = folder.read_config(), folder.read_status()
-    run = replace(built.pretraining, steps=config["steps"])
-    if status.get("fingerprint") != run.source.fingerprint:
-        raise UserError(
-            f"a resumed run needs the images it began with, found others in {run.source.name}: restore them, or begin "
-            "a new run."
-        )
+def _carry_out(folder: RunFolder, built: Built, device: str | None, stop: Stop, console: Console) -> None:
+    """Train a run from where it stands, and leave it in a state that says so whatever happens."""
+    config = folder.read_config()
+    run = replace(built.pretraining, steps=config["steps"], restarts=tuple(config.get("restarts") or ()))
     where = choose_device(device or config["device"])
     checkpoints = Checkpoints(folder.checkpoints, folder.identity())
     every = max(1, run.steps // LINES)
     chance = run.task.chance(run.source, run.batch_size)
-    pace = planned_pace(status, run.steps, run.steps_per_epoch)
+    pace = planned_pace(folder.read_status(), run.steps, run.steps_per_epoch)
     log = Log(folder.log, run.steps, run.batch_size, chance, every, console, pace)
+    if built.skipped:
+        console.print(f"{len(built.skipped):,} images skipped, listed with reasons in {readable(str(folder.skipped))}")
     console.print(
         f"{config['task']} on {config['encoder']}, {len(run.source):,} images from {readable(run.source.name)}, "
         f"{run.steps:,} steps of {run.batch_size}, {config['size']} px, precision {config['precision']}, "
         f"{hardware(where)}"
     )
-    folder.update_status(status="running")
+    folder.update_status(status="running", steps=run.steps)
     try:
-        trainer = Trainer(make_fabric(where, config["precision"]), run, config["compile"] == "on")
-        with stop_on_signals() as stop, log:
-            done = train(run, trainer, checkpoints, log, watch=keep_shown(folder, run, every), stop=stop)
-        stands = "finished" if done == run.steps else "interrupted"
-        _leave(folder, stands, built, checkpoints, log)
+        with stop_on_signals(stop):
+            trainer = Trainer(make_fabric(where, config["precision"]), run, config["compile"] == "on")
+            with log:
+                done = train(run, trainer, checkpoints, log, watch=keep_shown(folder, run, every), stop=stop)
+            stands = "finished" if done == run.steps else "interrupted"
+            _leave(folder, stands, built, checkpoints, log)
     except BaseException as error:
         stands = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        with suppress(UserError):  # the first mistake is the one to tell of; on a full disk the next is not far
+        with suppress(UserError):  # the first error is the one to report; on a full disk the next is not far
             if log.begun:  # before that nothing was changed: a checkpoint that does not fit becomes no encoder
                 _leave(folder, stands, built, checkpoints, log)
         with suppress(UserError):
@@ -226,11 +287,11 @@ def _carry_out(folder: RunFolder, built: Built, device: str | None, console: Con
         console.print(f"{readable(str(folder.path))}: {done:,} steps in {log.seconds / 60:.1f} minutes")
     else:
         again = f"selftaught pretrain --resume --out {readable(str(folder.path))}"
-        console.print(f"stopped after step {done:,} of {run.steps:,}; to go on: {again}")
+        console.print(f"interrupted after step {done:,} of {run.steps:,}; to continue: {again}")
 
 
 def _leave(folder: RunFolder, stands: str, built: Built, checkpoints: Checkpoints, log: Log) -> None:
-    """Write the encoder of the last good checkpoint, which after a failure is all there is, and how the run stands."""
+    """Write the encoder of the last checkpoint and the status of the run."""
     saved, config = checkpoints.load(), folder.read_config()
     if saved is not None:
         description = describe_encoder(

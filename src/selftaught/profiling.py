@@ -11,7 +11,7 @@ from rich.text import Text
 from selftaught.build import build
 from selftaught.data.photos import words
 from selftaught.settings import Settings
-from selftaught.training.machine import keep_freed_memory, use_threads
+from selftaught.training.machine import use_threads
 from selftaught.training.plan import choose_device, choose_precision, make_fabric
 from selftaught.training.profile import Profile, profile_step
 
@@ -28,7 +28,6 @@ def profile(
     Raises:
         UserError: something was asked for that cannot be.
     """
-    keep_freed_memory()
     chosen = Settings.of(**settings)
     device = choose_device(chosen.general.device)
     built = build(words(data), chosen, None if labels is None else Path(labels), download)

@@ -21,7 +21,6 @@ from selftaught.parts.heads import require_readable
 from selftaught.runs.atomic import write_bytes, write_text
 from selftaught.runs.folder import RunFolder
 from selftaught.runs.weights import weights_digest
-from selftaught.training.machine import keep_freed_memory
 from selftaught.training.plan import choose_device
 
 
@@ -191,7 +190,6 @@ class Run:
         from selftaught.figures import audit as drawn
         from selftaught.figures import svg
 
-        keep_freed_memory()
         folder = self.folder.prepare_results(self.folder.audits)
         run, step = load_pretraining(self.folder, data if isinstance(data, str | Path) else None)
         stamp = _stamp(step, run.encoder)
@@ -238,7 +236,6 @@ class Run:
 
     def _load(self, size: int | None) -> tuple[_Loaded, int]:
         """The encoder with its stamp, and the side of the views: that of pretraining unless given."""
-        keep_freed_memory()
         step = self._step()
         while True:  # a run that is resumed meanwhile may save other weights between two reads
             encoder, description = self.encoder, self.folder.read_description()

@@ -1,13 +1,14 @@
-"""Settings of a run: flat names, each defined once where it acts, the same in Python, on the command line and in YAML.
+"""Settings of a run: flat names, each defined once where it is used; the same in Python, as flags and in YAML.
 
-A setting belongs to the run (`General`), its optimizer, its crops, its task or its encoder; the last two depend on
-what was chosen. `offered` lists what there is for a choice, `Settings.of` sorts flat values to their owners, `flat`
-gives them back: what `config.yaml` holds.
+A setting belongs to the run (`General`), its optimizer, its crops, its task or its encoder; which settings the last two
+have depends on the choice. `offered` lists all settings, `Settings.of` sorts flat values by owner, and `flat` is the
+inverse: the content of `config.yaml`.
 """
 
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType, UnionType
 from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -26,56 +27,63 @@ MOST = {
     "minutes": 10**7, "epochs": 10**6, "steps": 10**12, "size": 4096, "batch_size": 2**20, "seed": 2**32 - 1,
     "crops": 10**8, "threads": 1024,
 }  # fmt: skip
-"""Above these a number is a slip of the hand; what memory there is ends sooner, but only after a while."""
+"""Upper bounds that catch typos before they exhaust the memory."""
+BUDGETS = ("minutes", "epochs", "steps")
+"""At most one of them is given; a flag overrides all those of a config."""
 
 
 @dataclass(frozen=True)
 class General:
-    """What every run has, whatever its task and encoder."""
+    """Settings of every run, whatever its task and encoder."""
 
     task: str = "rotation"
-    """The pretext task: see `selftaught list tasks`."""
+    """Pretext task, see `selftaught list tasks`."""
     encoder: str = "convnet"
-    """What is trained: see `selftaught list encoders`; `timm:NAME` for any of timm's."""
+    """Encoder, see `selftaught list encoders`; `timm:NAME` for any of timm's."""
     minutes: float | None = None
-    """Train for about this long: the first steps are measured and minutes become steps. Without any budget: 10."""
+    """Minutes of training, approximately: the number of steps is estimated from the first ones. Default: 10."""
     epochs: float | None = None
-    """Train for this many passes over the images."""
+    """Number of passes over the images."""
     steps: int | None = None
-    """Train for this many optimizer steps."""
+    """Number of optimizer steps."""
+    restarts: tuple[int, ...] = ()
+    """Steps after which the learning-rate schedule starts again, warm-up included (warm restarts). Extending a finished
+    run adds one."""
     size: int | None = None
-    """Side of the views in pixels; by default the images' own, at most 128."""
+    """Side of the views in pixels; default: that of the images, at most 128."""
     batch_size: int = 64
-    """Images per step; a task may show each several times."""
+    """Number of images per step; a task may use several views of each."""
     seed: int = 0
-    """Of everything random."""
+    """Random seed."""
     limit: int | None = None
-    """Take only this many images, a random part."""
+    """Number of images to use, a random subset."""
     crops: int | None = None
-    """Treat the source as photos and cut this many virtual crops from them (100000 where the source is a photo)."""
+    """Number of virtual crops of the photos, if the source is photos. Default: 100000."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"
-    """bf16 where it is faster, else 32."""
+    """32, bf16, or auto: bf16 where it is faster."""
     threads: int | None = None
-    """CPU threads; by default those that torch takes. Stored, because sums in another order are other sums."""
+    """Number of CPU threads; default: that of torch. Kept in the config, since it changes the order of sums."""
     compile: Compile = "auto"
-    """torch.compile: auto only on GPUs, for many --minutes, if it agrees with eager and pays."""
+    """torch.compile; auto: on GPUs, for runs over ten minutes, if it is faster and agrees with eager mode."""
 
     def __post_init__(self) -> None:
-        """Refuse numbers of nothing."""
+        """Check the ranges."""
         for name in ("size", "batch_size", "limit", "crops", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, found {value}: give a larger one.")
+                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
         for name, most in MOST.items():
             value = getattr(self, name)
             if value is not None and value > most:
-                raise UserError(
-                    f"--{name.replace('_', '-')} must be at most {most:,}, found {value:,}: give a smaller one."
-                )
+                raise UserError(f"--{name.replace('_', '-')} must be at most {most:,}, got {value:,}.")
         if self.seed < 0:
-            raise UserError(f"--seed must be at least 0, found {self.seed}: give a larger one.")
+            raise UserError(f"--seed must be at least 0, got {self.seed}.")
+        bounds = (0, *self.restarts, *([] if self.steps is None else [self.steps]))
+        if any(after <= before for before, after in pairwise(bounds)):
+            below = "" if self.steps is None else f" and below --steps {self.steps:,}"
+            raise UserError(f"--restarts must be positive, ascending{below}, got {' '.join(map(str, self.restarts))}.")
 
     @property
     def budget(self) -> Budget:
@@ -86,34 +94,34 @@ class General:
 
 
 class Setting(NamedTuple):
-    """One name that can be set."""
+    """A setting by its name."""
 
     name: str
     annotation: Any
     default: Any
     help: str
     owner: str
-    """A heading for people: "Run", "Optimizer", "Crops of photos", "Task rotation", "Encoder convnet"."""
+    """Heading in the help: "Run", "Optimizer", "Crops of photos", "Task rotation", "Encoder convnet"."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a run, each with its owner."""
+    """All settings of a run, by owner."""
 
     general: General
     optimization: Optimization
     cropping: Cropping
     task: Mapping[str, Any]
-    """What is set of the task, `size` apart, which is known once the images are."""
+    """Settings of the task but `size`, which may depend on the images."""
     encoder: Mapping[str, Any]
-    """What is set of the encoder, `size` and `reads` apart: the task may want one of them."""
+    """Settings of the encoder but `size` and `reads`, which the task may decide."""
 
     @classmethod
     def of(cls, **flat: Any) -> "Settings":
-        """Sort flat values to their owners; what is not given has its default.
+        """Sort flat values by owner; what is not given has its default.
 
         Raises:
-            UserError: a name that the chosen task and encoder do not have, or a value that cannot be.
+            UserError: a name that the chosen task and encoder do not have, or a value of the wrong type.
         """
         task, encoder = str(flat.get("task", General.task)), str(flat.get("encoder", General.encoder))
         offers = offered(task, encoder)
@@ -123,11 +131,9 @@ class Settings:
                 raise unknown(f"setting of {task} on {encoder}", name, known)
             flat[name] = tupled(value)
             if not _fits(flat[name], known[name].annotation):
-                found = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]} ..."
-                wanted = _wanted(known[name].annotation)
-                raise UserError(
-                    f"--{name.replace('_', '-')} must be {wanted}, found {found}: give one, or leave it out."
-                )
+                given_value = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]} ..."
+                expected = _expected(known[name].annotation)
+                raise UserError(f"--{name.replace('_', '-')} expects {expected}, got {given_value}.")
 
         def given(owner: str) -> dict[str, Any]:
             return {name: value for name, value in flat.items() if known[name].owner == owner}
@@ -146,7 +152,7 @@ class Settings:
 
 
 def offered(task: str, encoder: str) -> list[Setting]:
-    """What can be set for a task and an encoder."""
+    """The settings of a run with a task and an encoder."""
     found = [
         *_fields(General, "Run"),
         *_fields(task_class(task), f"Task {task}"),
@@ -161,7 +167,7 @@ def offered(task: str, encoder: str) -> list[Setting]:
 
 
 def _fields(owner: type[Any], heading: str, better: Mapping[str, Any] = MappingProxyType({})) -> list[Setting]:
-    """The fields of a dataclass; `better` holds defaults in the place of its own."""
+    """The fields of a dataclass; `better` overrides its defaults."""
     said = {p.arg_name: p.description or "" for c in reversed(owner.__mro__[:-1]) for p in parse_from_object(c).params}
     hints = get_type_hints(owner)
     return [
@@ -182,11 +188,11 @@ def _arguments(owner: type[Encoder], heading: str) -> list[Setting]:
 
 
 HUGE = 10**18
-"""Larger numbers, infinities and what is no number (NaN) are no settings: torch could not hold them."""
+"""Larger numbers, infinities and NaN are refused: torch could not represent them."""
 
 
 def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value is of a type that a setting may have: numbers, text, choices, tuples of these, or None."""
+    """Whether a value has the type of a setting: a number, text, a choice, a tuple of these, or None."""
     kind, parts = get_origin(annotation), get_args(annotation)
     if kind is Literal:
         return value in parts
@@ -202,28 +208,30 @@ def _fits(value: Any, annotation: Any) -> bool:
     return isinstance(value, annotation)
 
 
-def _wanted(annotation: Any) -> str:
-    """What a value must be, for people."""
+def _expected(annotation: Any) -> str:
+    """The expected type in words."""
     kind, parts = get_origin(annotation), get_args(annotation)
     if kind is Literal:
         return " or ".join(map(str, parts))
     if kind in (Union, UnionType):
-        return " or ".join(_wanted(part) for part in parts if part is not type(None))
+        return " or ".join(_expected(part) for part in parts if part is not type(None))
     if kind is tuple:
         return (
-            f"a list, each {_wanted(parts[0])}" if parts[-1] is Ellipsis else f"{len(parts)}, each {_wanted(parts[0])}"
+            f"a list, each {_expected(parts[0])}"
+            if parts[-1] is Ellipsis
+            else f"{len(parts)} values, each {_expected(parts[0])}"
         )
-    names = {int: "a whole number of at most 18 digits", float: "a finite number", bool: "true or false", str: "text"}
+    names = {int: "an integer of at most 18 digits", float: "a finite number", bool: "true or false", str: "text"}
     return names.get(annotation, str(annotation))
 
 
 def tupled(value: Any) -> Any:
-    """A value as settings have it: YAML and JSON have lists where settings are tuples."""
+    """A value of YAML or JSON as a setting: lists become tuples."""
     return tuple(tupled(item) for item in value) if isinstance(value, list | tuple) else value
 
 
 def plain(value: Any) -> Any:
-    """A value as YAML and JSON know them."""
+    """A setting as a value of YAML or JSON."""
     if isinstance(value, tuple | list):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value

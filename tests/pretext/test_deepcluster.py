@@ -205,7 +205,7 @@ class Run:
         stop = Stop()
 
         def watch(step, *_):
-            stop.asked = step == stop_after
+            stop.requested = step == stop_after
 
         log = Log(self.path / "log.jsonl", steps, 8, {}, 1, Console(file=io.StringIO()))
         train(

@@ -24,6 +24,7 @@ from selftaught.data.progress import Meter
 from selftaught.downstream.answers import TRAINED, Answer, AuditTable, Kind
 from selftaught.downstream.overlap import count_seen
 from selftaught.errors import UserError
+from selftaught.training.randomness import seeded_rng
 
 IMAGES = 1000
 """Images that are asked."""
@@ -92,10 +93,9 @@ def audit(
     encoder.to(device).eval(), heads.to(device).eval()
     asked = _questions(task)
     answers: dict[str, Tensor] = {}
-    devices = range(torch.cuda.device_count())
-    with Meter("audit", len(asked) * seeds * len(groups)) as meter, torch.random.fork_rng(devices=devices):
+    with Meter("audit", len(asked) * seeds * len(groups)) as meter:
         for name, (_, _, posed, change, _) in asked.items():
-            ask = _asker(posed, encoder, heads, metric)
+            ask = _asker(posed, encoder, heads, metric, device)
             found = torch.zeros(seeds, len(groups), dtype=torch.float64)
             for number, indices in enumerate(groups):
                 batch = source.batch(indices, device)
@@ -147,10 +147,11 @@ def _groups(known: Tensor, images: int, source: str) -> Tensor:
     return mixed[: count // size * size].reshape(-1, size)
 
 
-def _asker(task: Task, encoder: Encoder, heads: nn.ModuleDict, metric: str) -> Callable[[Batch, int], float]:
+def _asker(
+    task: Task, encoder: Encoder, heads: nn.ModuleDict, metric: str, device: torch.device
+) -> Callable[[Batch, int], float]:
     def ask(batch: Batch, draw: int) -> float:
-        torch.manual_seed(draw)
-        with torch.inference_mode():
+        with seeded_rng(draw, "audit", device=device), torch.inference_mode():
             views = task.views(batch, torch.Generator().manual_seed(draw))
             return float(task.loss(encoder, heads, views)[1][metric])
 

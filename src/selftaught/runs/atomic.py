@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from selftaught.errors import UserError, readable
+from selftaught.errors import StorageError, readable
 from selftaught.runs.files import NO_FOLLOW, check_links, make_folder
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -97,15 +97,15 @@ def append_text(path: Path, text: str) -> None:
         raise write_error(path.parent, error) from error
 
 
-def write_error(folder: Path, error: OSError) -> UserError:
+def write_error(folder: Path, error: OSError) -> StorageError:
     """The sentence for a file of a run that could not be written."""
     reason, place = (error.strerror or str(error)).lower(), readable(str(folder))
     if error.errno in FULL:
-        return UserError(
+        return StorageError(
             f"cannot write to {place}: {reason}. All that was saved before is kept; make room, then repeat the "
             "command, with --resume if the run was training."
         )
-    return UserError(f"a run folder must be writable, but {place} is not ({reason}): give another --out.")
+    return StorageError(f"a run folder must be writable, but {place} is not ({reason}): give another --out.")
 
 
 def _sync_folder(folder: Path) -> None:

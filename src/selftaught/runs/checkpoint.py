@@ -14,7 +14,7 @@ from typing import Any, BinaryIO, cast
 
 import torch
 
-from selftaught.errors import UserError
+from selftaught.errors import StorageError, UserError
 from selftaught.runs.atomic import atomic_write
 from selftaught.runs.files import check_links, exists, make_folder, open_regular
 
@@ -38,7 +38,7 @@ class Checkpoints:
         """Write a state beside the others, then let it take the place of the last: a kill in between costs nothing.
 
         Raises:
-            UserError: the disk is full or the folder cannot be written; the states before are as they were.
+            StorageError: the disk is full or the folder cannot be written; the states before are as they were.
         """
         try:
             make_folder(self.last.parent, self.root)
@@ -51,7 +51,7 @@ class Checkpoints:
             if reason is None:
                 raise
             kept = "the one before is kept" if self.last.exists() or self.previous.exists() else "there was none before"
-            raise UserError(
+            raise StorageError(
                 f"a checkpoint must fit on the disk, found {reason.strerror or reason} at {self.last.parent}: {kept}; "
                 "make room and go on with --resume."
             ) from error

@@ -56,13 +56,6 @@ class RunFolder:
         )
         self.image_ids = path / "images.npy"
 
-    def must_be_free(self) -> None:
-        """Refuse a folder that holds something, or that cannot be made or written; leave no trace of having asked."""
-        made = [path for path in (self.path, *self.path.parents) if not path.exists()]
-        self.claim()
-        for path in made:
-            path.rmdir()
-
     def claim(self) -> None:
         """Make the folder, which must not hold anything yet.
 
@@ -147,9 +140,13 @@ class RunFolder:
         """Change some fields of `run.json`."""
         write_text(self.status, json.dumps({**self.read_status(), **facts}, indent=1), self.path)
 
-    def identity(self) -> str:
-        """A digest of settings and images, but not of where they are: runs that agree in it are the same run."""
-        config, status = self.read_config(), self.read_status()
+    def identity(self, config: Mapping[str, Any] | None = None) -> str:
+        """A digest of settings and images, but not of where they are: runs that agree in it are the same run.
+
+        Args:
+            config: the settings; None for those of the run as they are.
+        """
+        config, status = self.read_config() if config is None else config, self.read_status()
         settings = {name: config[name] for name in config if name not in ("data", "labels", "device")}
         said = json.dumps([settings, status.get("fingerprint")], sort_keys=True, default=str)
         return blake2b(said.encode(), digest_size=16).hexdigest()

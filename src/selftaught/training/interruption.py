@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask for a stop after the current step; a second Ctrl-C stops at once."""
+"""Ctrl-C, SIGTERM and SIGHUP stop training after the current step; a second signal stops it at once."""
 
 import signal
 from collections.abc import Iterator
@@ -6,29 +6,50 @@ from contextlib import contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
 
+from selftaught.errors import Interrupted
+
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+
 
 class Stop:
-    """Whether somebody asked."""
+    """A request to stop training after the current step, by a signal or from another thread."""
 
-    asked = False
+    requested = False
+    signal: int | None = None
+    """The signal that requested it."""
+
+    def request(self, number: int | None = None) -> None:
+        """Stop after the current step, because of a signal or on behalf of another thread."""
+        self.requested, self.signal = True, number
+
+    @property
+    def exit_code(self) -> int:
+        """As shells have it: 128 + the signal, 0 without any."""
+        return 0 if self.signal is None else 128 + self.signal
 
 
 @contextmanager
-def stop_on_signals() -> Iterator[Stop]:
-    """Catch SIGINT and SIGTERM within the block. Outside the main thread signals cannot be caught; nothing changes."""
-    stop = Stop()
+def stop_on_signals(stop: Stop) -> Iterator[None]:
+    """Let signals request a stop within the block.
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if stop.asked:
-            raise KeyboardInterrupt
-        stop.asked = True
+    Python allows it in the main thread only; in another one the block changes nothing. Ignored signals stay ignored:
+    `nohup` ignores SIGHUP, and a shell SIGINT for what it runs in the background.
+    """
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.requested:
+            raise Interrupted(number)
+        stop.request(number)
 
     if current_thread() is not main_thread():
-        yield stop
+        yield
         return
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    before = {number: handler for number, handler in before.items() if handler not in (signal.SIG_IGN, None)}
+    for number in before:
+        signal.signal(number, handle)
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,8 +6,8 @@ Nothing in it waits for the device between two log lines, and nothing in it depe
 interrupted and resumed run is the run that was never interrupted, bit for bit on a CPU.
 """
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import DivergedError, UserError
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
+from selftaught.training.machine import single_threaded_worker
 from selftaught.training.optimizer import Optimization, forget, set_rate
-from selftaught.training.randomness import derived, forked, generator_for, order
+from selftaught.training.randomness import derived, generator_for, order, preserve_rng, seeded_rng
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -46,6 +47,14 @@ class Pretraining:
     batch_size: int
     """Images of the source per step, at most all of them; a task may show each several times."""
     seed: int
+    restarts: tuple[int, ...] = ()
+    """Steps after which the learning-rate schedule starts again, ascending and below `steps`."""
+
+    def spent(self, step: int) -> float:
+        """The fraction of the schedule's present cycle, 0 to 1, in the middle of a step (so it is never 0 or 1)."""
+        bounds = 0, *self.restarts, self.steps
+        cycle = bisect_right(self.restarts, step)
+        return (step - bounds[cycle] + 0.5) / (bounds[cycle + 1] - bounds[cycle])
 
     @property
     def steps_per_pass(self) -> int:
@@ -97,7 +106,7 @@ class Trainer:
                     weight.requires_grad_(other == player)
             optimizer = self.optimizers[player]
             set_rate(optimizer, self.optimization.rate(spent))
-            loss, outcome = self._asked(views, spent, of_critic=player == 1)
+            loss, outcome = self.module(views, spent, player == 1)
             mark("forward")
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
@@ -110,17 +119,6 @@ class Trainer:
             self.task.after_step(self.encoder, self.heads, views, logged, spent)
         mark("after step")
         return logged
-
-    def _asked(self, views: Views, progress: float, of_critic: bool) -> tuple[Tensor, Outcome]:
-        try:
-            loss, outcome = self.module(views, progress, of_critic)
-        except ValueError as error:
-            if "more than 1 value per channel" not in str(error):
-                raise
-            raise UserError(
-                "batch norm needs more than one view in a step, found one: give a larger --batch-size."
-            ) from error
-        return loss, outcome
 
     def state(self) -> dict[str, Any]:
         """Weights, memories and optimizers."""
@@ -158,14 +156,15 @@ def train(
         How many of the run's steps are done.
 
     Raises:
-        UserError: the loss is not finite any more; the last good checkpoint is kept.
+        DivergedError: the loss or the weights are not finite; the last good checkpoint is kept.
     """
     run, generator = pretraining, torch.Generator()
-    start, weights = 0, None
+    start, weights, saved_step = 0, None, None
     if (saved := checkpoints.load()) is not None:
         try:
             trainer.load(saved)
-            start, weights = saved["step"], saved["weights"]
+            start = saved_step = saved["step"]
+            weights = saved["weights"]
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise UserError(
                 f"a checkpoint must fit the run that goes on from it, found another in {checkpoints.last.parent}: put "
@@ -173,35 +172,43 @@ def train(
             ) from error
     log.begin(start)
     last_save = monotonic()
-    with forked():
-        for step, batch, weights in _batches(run, trainer, start, weights):  # noqa: B020 (an epoch may change them)
-            views = run.task.views(batch, generator.manual_seed(derived(run.seed, "views", step)))
-            torch.manual_seed(derived(run.seed, "step", step))
-            trainer.encoder.train(), trainer.heads.train()
-            spent, done = (step + 0.5) / run.steps, step + 1  # half of itself: neither the first nor the last is lost
+    for step, batch, weights in _batches(run, trainer, start, weights):  # noqa: B020 (an epoch may change them)
+        views = run.task.views(batch, generator.manual_seed(derived(run.seed, "views", step)))
+        trainer.encoder.train(), trainer.heads.train()
+        spent, done = run.spent(step), step + 1
+        with seeded_rng(run.seed, "step", step, trainer.fabric.device):
             logged = trainer.step(views, spent)
-            stopped, last = stop is not None and stop.asked, done == run.steps
-            if log.due(done) or last:
-                _must_be_finite(done, logged)
-                log.write(done, logged, run.optimization.rate(spent))
-                if watch is not None:
+        stopped, last = stop is not None and stop.requested, done == run.steps
+        if log.due(done) or last:
+            _require_finite(logged, done, saved_step)
+            log.write(done, logged, run.optimization.rate(spent))
+            if watch is not None:
+                with preserve_rng(trainer.fabric.device):
                     watch(done, trainer.encoder, trainer.heads, views)
-            if stopped or last or (log.due(done) and monotonic() - last_save > save_seconds):
-                _must_be_finite(done, {**logged, **dict(trainer.module.named_parameters())})
-                checkpoints.save({**trainer.state(), "step": done, "weights": weights})
-                last_save = monotonic()
-            if stopped:
-                return done
+        if stopped or last or (log.due(done) and monotonic() - last_save > save_seconds):
+            _require_finite({**logged, **dict(trainer.module.named_parameters())}, done, saved_step)
+            checkpoints.save({**trainer.state(), "step": done, "weights": weights})
+            last_save, saved_step = monotonic(), done
+        if stopped:
+            return done
     return run.steps
 
 
-def _must_be_finite(step: int, found: Mapping[str, Tensor]) -> None:
-    """Nothing is logged as a result, and nothing becomes the last good checkpoint, that is not finite throughout."""
-    for name, value in found.items():
-        if not value.isfinite().all():
-            raise UserError(
-                f"the loss and the weights must stay finite, found otherwise in {name} at step {step}: the checkpoint "
-                "before it is kept; begin a new run with a smaller --learning-rate or --precision 32."
+def _require_finite(tensors: Mapping[str, Tensor], step: int, saved: int | None) -> None:
+    """Refuse to log or save what is NaN or infinite.
+
+    Args:
+        tensors: logged values and weights, by name.
+        step: how many steps are done.
+        saved: the step of the last checkpoint.
+    """
+    for name, tensor in tensors.items():
+        if not tensor.isfinite().all():
+            value = "NaN" if tensor.isnan().any() else "infinite"
+            kept = "there was no checkpoint yet" if saved is None else f"the checkpoint of step {saved:,} was kept"
+            raise DivergedError(
+                f"{name} became {value} at step {step:,}; {kept}. Start a new run with a lower --learning-rate or "
+                "--precision 32."
             )
 
 
@@ -210,9 +217,7 @@ def _batches(
 ) -> Iterator[tuple[int, Batch, Tensor | None]]:
     """The batches of the steps from `start` on, the next one fetched while this one trains, and the epoch's weights."""
     size, device, step = run.batch_size, trainer.fabric.device, start
-    # A thread that computes gets a team of OpenMP threads of its own, and two teams are in each other's way: with one
-    # thread for the fetcher a step of a ResNet-18 is a tenth shorter.
-    with ThreadPoolExecutor(max_workers=1, initializer=torch.set_num_threads, initargs=(1,)) as fetcher:
+    with single_threaded_worker() as fetcher:
         while step < run.steps:
             epoch, place = divmod(step, run.steps_per_epoch)
             if place == 0:
@@ -230,9 +235,8 @@ def _batches(
 
 
 def _begin_epoch(run: Pretraining, trainer: Trainer, epoch: int) -> Relabelling:
-    torch.manual_seed(derived(run.seed, "relabel", epoch))
     trainer.encoder.eval(), trainer.heads.eval()
-    with torch.no_grad():
+    with seeded_rng(run.seed, "relabel", epoch, trainer.fabric.device), torch.no_grad():
         relabelling = run.task.before_epoch(
             trainer.encoder, trainer.heads, run.source, generator_for(run.seed, "epoch", epoch)
         )

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.training.loop import Pretraining
-from selftaught.training.randomness import ambient
 from selftaught.training.trial import Trial
 
 if TYPE_CHECKING:
@@ -204,13 +203,12 @@ def make_plan(
 def _pace(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend: float = 4.0) -> Pace:
     """The median of a few seconds of steps, but not of the first, and a step's share of what comes before an epoch."""
     seconds: list[float] = []
-    with ambient(pretraining.seed, "trial"):
-        trial = Trial(pretraining, fabric, compiled)
-        trial.step(0)["loss"].item()
-        while len(seconds) < 2 or (sum(seconds) < spend and len(seconds) < 200):
-            begun = monotonic()
-            trial.step(len(seconds) + 1)["loss"].item()
-            seconds.append(monotonic() - begun)
+    trial = Trial(pretraining, fabric, compiled)
+    trial.step(0)["loss"].item()
+    while len(seconds) < 2 or (sum(seconds) < spend and len(seconds) < 200):
+        begun = monotonic()
+        trial.step(len(seconds) + 1)["loss"].item()
+        seconds.append(monotonic() - begun)
     epoch = trial.before_epoch_seconds
     return Pace(median(seconds) + epoch / pretraining.steps_per_epoch, trial.once_seconds, epoch)
 
@@ -220,9 +218,8 @@ def _compiles_soundly(pretraining: Pretraining, fabric: "Fabric", steps: int = 3
     trails: list[Tensor] = []
     try:
         for compiled in (False, True):
-            with ambient(pretraining.seed, "trial"):
-                trial = Trial(pretraining, fabric, compiled)
-                trails.append(torch.stack([trial.step(number)["loss"].float() for number in range(steps)]).cpu())
+            trial = Trial(pretraining, fabric, compiled)
+            trails.append(torch.stack([trial.step(number)["loss"].float() for number in range(steps)]).cpu())
     except Exception:  # whatever a compiler raises, eager works
         return False
     # After the first step the losses depend on the gradients of those before.

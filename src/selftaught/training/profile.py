@@ -16,7 +16,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining
 from selftaught.training.machine import hardware
-from selftaught.training.randomness import ambient
 from selftaught.training.trial import Trial
 
 if TYPE_CHECKING:
@@ -66,18 +65,17 @@ def profile_step(pretraining: Pretraining, fabric: "Fabric", precision: str, spe
     """
     device = fabric.device
     laps: list[dict[str, float]] = []
-    with ambient(pretraining.seed, "trial"):
-        trial = Trial(pretraining, fabric, False)
-        with FlopCounterMode(display=False) as counted:
-            trial.step(0)
-        begun = monotonic()
-        while len(laps) < 5 or monotonic() - begun < spend:
-            lap = _Lap(device)
-            logged = trial.step(len(laps) + 1, lap.mark)
-            laps.append(lap.parts)
-        with TemporaryDirectory() as folder:
-            log = Log(Path(folder) / "log.jsonl", 1, 1, {}, 1, Console(file=StringIO()))
-            line = _seconds(lambda: log.write(1, logged, 0.0), device)
+    trial = Trial(pretraining, fabric, False)
+    with FlopCounterMode(display=False) as counted:
+        trial.step(0)
+    begun = monotonic()
+    while len(laps) < 5 or monotonic() - begun < spend:
+        lap = _Lap(device)
+        logged = trial.step(len(laps) + 1, lap.mark)
+        laps.append(lap.parts)
+    with TemporaryDirectory() as folder:
+        log = Log(Path(folder) / "log.jsonl", 1, 1, {}, 1, Console(file=StringIO()))
+        line = _seconds(lambda: log.write(1, logged, 0.0), device)
     return Profile(
         hardware=hardware(device),
         precision=precision,

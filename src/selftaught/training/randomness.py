@@ -4,12 +4,20 @@ A run that was interrupted at step 700 and resumed draws in step 701 what it wou
 dropout, drop path and all.
 """
 
+import os
+import random
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from hashlib import blake2b
+from threading import RLock
 
+import numpy as np
 import torch
 from torch import Tensor
+
+CPU = torch.device("cpu")
+_LOCK = RLock()
+"""Held while global generators are seeded or used: they belong to the process, not to a thread."""
 
 
 def derived(seed: int, what: str, number: int = 0) -> int:
@@ -23,17 +31,63 @@ def generator_for(seed: int, what: str, number: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(derived(seed, what, number))
 
 
-def forked() -> AbstractContextManager[None]:
-    """Give torch's ambient generators back afterwards as they are now, those of every device."""
-    return torch.random.fork_rng(devices=range(torch.cuda.device_count()))  # named, or it warns of there being many
+@contextmanager
+def preserve_rng(device: torch.device = CPU) -> Iterator[None]:
+    """Restore the global generators of torch (of the CPU and of `device`), NumPy and Python after the block.
+
+    Only one thread at a time can be within such a block, so code that draws from global generators gives the same
+    numbers whatever other threads do. Keep blocks short: one step, one initialization. Blocks can be nested.
+    """
+    with _LOCK:
+        saved = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
+        saved_device = _device_state(device)
+        try:
+            yield
+        finally:
+            torch.default_generator.set_state(saved[0])
+            np.random.set_state(saved[1])
+            random.setstate(saved[2])
+            _set_device_state(device, saved_device)
 
 
 @contextmanager
-def ambient(seed: int, what: str, number: int = 0) -> Iterator[None]:
-    """Seed torch's ambient generators (initial weights, dropout) within the block, and give them back afterwards."""
-    with forked():
-        torch.manual_seed(derived(seed, what, number))
+def seeded_rng(seed: int, what: str, number: int = 0, device: torch.device = CPU) -> Iterator[None]:
+    """Seed torch's global generators (initial weights, dropout) for the block; see `preserve_rng`."""
+    with preserve_rng(device):
+        derived_seed = derived(seed, what, number)
+        torch.default_generator.manual_seed(derived_seed)
+        if device.type == "cuda":
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(derived_seed)
+        elif device.type == "mps":
+            torch.mps.manual_seed(derived_seed)
         yield
+
+
+def _device_state(device: torch.device) -> Tensor | None:
+    """The state of an accelerator's generator: a few bytes on the CPU, read without waiting for the device."""
+    if device.type == "cuda":
+        return torch.cuda.get_rng_state(device)
+    return torch.mps.get_rng_state() if device.type == "mps" else None
+
+
+def _set_device_state(device: torch.device, state: Tensor | None) -> None:
+    if state is None:
+        return
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.mps.set_rng_state(state)
+
+
+def _new_lock() -> None:
+    """Replace the lock in a forked child: the thread that held it in the parent does not exist there."""
+    global _LOCK
+    _LOCK = RLock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def order(seed: int, epoch: int, population: int, weights: Tensor | None = None, draws: int | None = None) -> Tensor:

@@ -1,15 +1,20 @@
 """Steps on a copy of everything, to measure them: the run itself is not touched."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from copy import deepcopy
 from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.contracts import Outcome
+from selftaught.errors import UserError
 from selftaught.training.loop import Mark, Pretraining, Trainer
-from selftaught.training.randomness import derived
+from selftaught.training.randomness import derived, seeded_rng
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -23,16 +28,20 @@ class Trial:
         self.run = replace(
             pretraining, encoder=deepcopy(pretraining.encoder), heads=deepcopy(pretraining.heads), steps=1
         )
-        self.trainer = Trainer(fabric, self.run, compiled)
+        with self._seeded():
+            self.trainer = Trainer(fabric, self.run, compiled)
         first = self._before_epoch()
         # A bank is filled once, clusters are found every time: what a second call takes is what every epoch takes.
         self.before_epoch_seconds = self._before_epoch() if first > 0.1 else first
         self.once_seconds = max(0.0, first - self.before_epoch_seconds)
 
+    def _seeded(self, number: int = 0) -> AbstractContextManager[None]:
+        return seeded_rng(self.run.seed, "trial", number, self.fabric.device)
+
     def _before_epoch(self) -> float:
         begun, run = monotonic(), self.run
         run.encoder.eval(), run.heads.eval()
-        with torch.no_grad():
+        with self._seeded(), torch.no_grad():
             run.task.before_epoch(run.encoder, run.heads, run.source, torch.Generator().manual_seed(0))
         return monotonic() - begun
 
@@ -45,4 +54,33 @@ class Trial:
         mark("images")
         views = run.task.views(batch, torch.Generator().manual_seed(derived(run.seed, "trial", number)))
         mark("views")
-        return self.trainer.step(views, run.optimization.warmup, mark)
+        with self._seeded(number):
+            return self.trainer.step(views, run.optimization.warmup, mark)
+
+
+def require_batch_norm_inputs(pretraining: Pretraining, fabric: "Fabric") -> None:
+    """Refuse steps of one view where a batch norm would get one value per channel, whose variance is 0.
+
+    With one image per step this depends on the task (some show an image several times) and on the size of the feature
+    maps, so a step is tried; with more images it cannot happen.
+
+    Raises:
+        UserError: the batch is too small.
+    """
+    if pretraining.batch_size > 1:
+        return
+    trial = Trial(pretraining, fabric, False)
+    for name, module in [*trial.run.encoder.named_modules(), *trial.run.heads.named_modules()]:
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(_require_several_values(name))
+    trial.step(0)
+
+
+def _require_several_values(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    def require(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if module.training and inputs[0].numel() == inputs[0].shape[1]:
+            raise UserError(
+                f"batch norm (in {name}) needs more than one view per step; increase --batch-size, or use more images."
+            )
+
+    return require

@@ -165,7 +165,7 @@ def _features(encoder: Encoder, batch: Batch, viewing: Viewing, matrix: Tensor) 
 
 def _head(size: int, classes: int, generator: torch.Generator) -> nn.Module:
     """Batch normalization without scale and shift, one linear layer; initial weights N(0, 0.01), no bias."""
-    linear = nn.Linear(size, classes)
+    linear = nn.Linear(size, classes, device="meta").to_empty(device="cpu")  # draws nothing from the global generator
     with torch.no_grad():
         linear.weight.normal_(0, 0.01, generator=generator)
         linear.bias.zero_()

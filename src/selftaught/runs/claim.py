@@ -1,0 +1,62 @@
+"""Creating the folder of a new run: one process gets it, and a run that fails at its start leaves nothing."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from selftaught.errors import StorageError
+from selftaught.runs.folder import UNBEGUN, RunFolder
+
+
+@contextmanager
+def claimed(folder: RunFolder) -> Iterator[None]:
+    """Create a new run folder and lock it for the block.
+
+    If the block fails and there is nothing to resume, the files of the run are removed, and so are the folders that
+    were created for it.
+
+    Raises:
+        UserError: the folder is in use or not empty, or it cannot be created or written.
+    """
+    made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
+    with suppress(OSError):  # a refused run may be removing the same parents; if something else is wrong, `claim` fails
+        folder.path.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.claim()
+    except BaseException:
+        _remove_empty(made)
+        raise
+    with folder.locked():
+        folder.claim()  # again, because another process may have had the folder before it was locked
+        try:
+            yield
+        except BaseException as error:
+            if not _is_resumable(folder, error):
+                _remove(folder)
+                _remove_empty(made)
+            raise
+
+
+def _is_resumable(folder: RunFolder, error: BaseException) -> bool:
+    """Whether the run began and has trained weights, or was stopped from outside: by a signal or by a full disk."""
+    stopped = not isinstance(error, Exception) or isinstance(error, StorageError)
+    trained = any(folder.checkpoints.glob("*.pt"))
+    return folder.config.exists() and (stopped or trained)
+
+
+def _remove(folder: RunFolder) -> None:
+    """Remove the files that training writes, the lock last."""
+    files = [folder.config, folder.status, folder.log, folder.weights, folder.encoder, folder.skipped]
+    for path in [*files, *(folder.path / name for name in UNBEGUN - {".lock"}), folder.path / ".lock"]:
+        with suppress(OSError):
+            path.unlink()
+    for path in (folder.checkpoints, folder.shown):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders, the innermost first; one that holds something stays."""
+    for path in folders:
+        with suppress(OSError):
+            path.rmdir()
