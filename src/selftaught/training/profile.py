@@ -39,7 +39,7 @@ class Profile:
     operations: int
     """Floating-point operations of a step's products and convolutions; a multiplication and an addition are two."""
     peak: float
-    """Operations per second of a large matrix product in the same precision."""
+    """Operations per second of a large matrix product in the same precision, or in float32 where that is faster."""
 
     @property
     def seconds(self) -> float:
@@ -76,6 +76,7 @@ def profile_step(pretraining: Pretraining, fabric: "Fabric", precision: str, spe
     with TemporaryDirectory() as folder:
         log = Log(Path(folder) / "log.jsonl", 1, 1, {}, 1, Console(file=StringIO()))
         line = _seconds(lambda: log.write(1, logged, 0.0), device)
+    dtypes = [torch.float32, torch.bfloat16] if precision == "bf16" else [torch.float32]
     return Profile(
         hardware=hardware(device),
         precision=precision,
@@ -83,7 +84,8 @@ def profile_step(pretraining: Pretraining, fabric: "Fabric", precision: str, spe
         parts={part: median(lap[part] for lap in laps[1:]) for part in laps[0]},
         line=line,
         operations=counted.get_total_flops(),
-        peak=_peak(device, torch.bfloat16 if precision == "bf16" else torch.float32),
+        # Without instructions for bf16 a product in it is slower than in float32, which it may be computed in.
+        peak=max(_peak(device, dtype) for dtype in dtypes),
     )
 
 
@@ -104,9 +106,14 @@ class _Lap:
 
 
 def _peak(device: torch.device, dtype: torch.dtype) -> float:
-    side = SIDE[device.type]
-    factor = torch.ones(side, side, device=device, dtype=dtype)
-    return 2 * side**3 / min(_seconds(lambda: factor @ factor, device) for _ in range(6))
+    """Operations per second of a square matrix product, of the largest that is quick: bf16 can be very slow on CPUs."""
+    side = 256
+    while True:
+        factor = torch.ones(side, side, device=device, dtype=dtype)
+        seconds = min(_seconds(lambda factor=factor: factor @ factor, device) for _ in range(6))  # type: ignore[misc]
+        if side >= SIDE[device.type] or seconds > 0.1:
+            return 2 * side**3 / seconds
+        side *= 2
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
