@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from selftaught.augment.warp import identity
-from selftaught.contracts import Encoder, Source, pooled
+from selftaught.contracts import Encoder, Source, evenly_spaced, pooled
 from selftaught.downstream.baselines import calibrate
 from selftaught.downstream.changes import CHANGES
 from selftaught.downstream.table import RECALIBRATED, mean_and_spread
@@ -125,7 +125,7 @@ def invariance(
     if count < 2:
         raise UserError(f"distances need two images or more, found {count} in {source.name}: give more of them.")
     device = device or torch.device("cpu")
-    chosen = torch.linspace(0, len(source) - 1, count, dtype=torch.float64).round().long()
+    chosen = evenly_spaced(count, len(source))
     encoder = encoder.to(device)
     renewed = recalibrate and calibrate(encoder, source, size, device)
     trained = [_asked(encoder, source, chosen, size, seed, device) for seed in range(seeds)]
