@@ -104,7 +104,7 @@ class Context(Task):
         cut = grid_tiles(count, generator, grid=self.grid, tile=side / self.size, gap=self.gap, jitter=self.jitter)
         tiles = batch.warp(crop[:, None] @ cut, side).flatten(0, 1)
         if self.color == "project":
-            tiles = recolor(tiles, *projection(torch.ones(len(tiles))))
+            tiles = recolor(tiles, *projection(torch.ones(len(tiles))), clamp=False)
         # One size a step for all tiles that are shrunk: each at its own would be a batch for each.
         coarse = int(torch.randint(min(COARSEST, side - 1), side, (), generator=generator))
         chosen = coin(self.pixelate, len(tiles), generator)

@@ -121,7 +121,7 @@ class Jigsaw(Task):
         to_grey, _ = color_matrices(one, one, one, none, grey)
         without_green, of_mean = projection(coin(self.project, count, generator))
         linear = (without_green @ to_grey).repeat_interleave(self.grid**2, 0)
-        return recolor(tiles, linear, of_mean.repeat_interleave(self.grid**2, 0))
+        return recolor(tiles, linear, of_mean.repeat_interleave(self.grid**2, 0), clamp=False)
 
     def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
         """Cross-entropy over the known orders."""
