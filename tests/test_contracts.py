@@ -1,6 +1,7 @@
 """The contracts' own arithmetic."""
 
 from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 
@@ -13,7 +14,7 @@ def test_evenly_spaced_indices_are_within_half_of_the_exact_places(count, total)
     found = evenly_spaced(count, total).tolist()
     assert len(found) == min(count, total)
     assert (found[0], found[-1]) == (0, total - 1)
-    assert all(first < second for first, second in zip(found, found[1:], strict=False))
+    assert all(first < second for first, second in pairwise(found))
     step = Fraction(total - 1, len(found) - 1)
     assert all(abs(index - place * step) <= Fraction(1, 2) for place, index in enumerate(found))
 
