@@ -187,8 +187,9 @@ class Task(ABC):
     guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {}
     """What keeps it from being solved without looking, for an audit to switch: name -> values of fields that only
     `views` reads, when it is off and when it is on."""
-    optimization: ClassVar[Mapping[str, object]] = {}
-    """Defaults of the optimizer that suit it better than the general ones, e.g. {"momentum": 0.5} for a game."""
+    defaults: ClassVar[Mapping[str, object]] = {}
+    """Defaults of the run, the optimizer or the crops of photos, by name, where the task needs others than the general
+    ones, e.g. {"batch_size": 32}. What is chosen explicitly takes precedence."""
 
     size: int = 32
     """Side, in pixels, of a whole view: what the encoder is built for and is probed at. Where a task cuts a view into

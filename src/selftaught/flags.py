@@ -14,7 +14,7 @@ from cyclopts import Group, Parameter
 from cyclopts.config import Dict
 
 from selftaught.errors import UserError, unknown
-from selftaught.settings import General, Setting, offered
+from selftaught.settings import Setting, offered_for
 from selftaught.training.folder import RunFolder, read_yaml
 
 SOURCE = "Where images come from: a folder, photos, parquet, or a known name (selftaught list sources)."
@@ -47,9 +47,8 @@ def pretrain_command(
     elif "--resume" in given and out is not None:
         config = RunFolder(Path(out)).read_config()
     _must_end(config, path or out)
-    task = _given("--task", given) or config.get("task") or General.task
-    encoder = _given("--encoder", given) or config.get("encoder") or General.encoder
-    settings = offered(str(task), str(encoder))
+    chosen = {name: _given(f"--{name}", given) or config.get(name) for name in ("task", "encoder", "optimizer")}
+    settings = offered_for({name: value for name, value in chosen.items() if value})
 
     def run(*source: str, **options: Any) -> None:
         options.pop("config", None)

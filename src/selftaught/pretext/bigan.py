@@ -42,13 +42,14 @@ class BiGAN(GenerationGame):
     # Adam with a first beta of 0.5, as in section 4 of DCGAN. At one rate for all (the release: 0.0002, DCGAN's) the
     # critic is fooled from the start: its loss stays at chance, pictures are grain, no layer learns. So it leads. The
     # encoder follows more closely than the generator, which has the easier part.
-    optimization = {  # noqa: RUF012
+    defaults = {  # noqa: RUF012
         "learning_rate": 9e-4,
         "critic_pace": 4 / 3,
         "generator_pace": 1 / 3,
         "momentum": 0.5,
         "beta2": 0.99,
         "weight_decay": 0.0,
+        "batch_size": 32,  # what matters to a game is the number of steps
     }
 
     crop: float = 0.5

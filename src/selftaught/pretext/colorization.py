@@ -41,6 +41,7 @@ class Colorization(CropTask):
     """Predict the a and b of CIE Lab from its L."""
 
     wants = {"reads": "lightness"}  # noqa: RUF012
+    defaults = {"crop_jitter": 0.0}  # noqa: RUF012 - the targets are the true colors of photos
 
     answer: Literal["classes", "mean"] = "classes"
     """A distribution over bins of colour, or the mean colour by least squares, which is duller (section 2.1)."""

@@ -29,7 +29,7 @@ class GAN(GenerationGame):
 
     # Adam with a first beta of 0.5, as in section 4 of DCGAN: with more the players swing. The rate is 0.0002 there; a
     # short look at 0.001 left the upper layers better than one at 0.0003.
-    optimization = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
+    defaults = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A linear classifier of the pooled last layer, and the opponent: the generator.

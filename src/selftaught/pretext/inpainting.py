@@ -37,7 +37,7 @@ SURVEY = 2048
 class Inpainting(CropTask):
     """Fill a hole by least squares and, if asked for, against a critic."""
 
-    optimization = {"critic_pace": 0.1}  # noqa: RUF012 - the critic's rate in the release, as a share of the other's
+    defaults = {"critic_pace": 0.1}  # noqa: RUF012 - the critic's rate in the release, as a share of the other's
 
     holes: Literal["center", "blocks", "free"] = "center"
     """A square in the middle, blocks anywhere, or regions of any shape. The paper's features have the last, as with one
