@@ -116,7 +116,7 @@ def command(name: str) -> str:
 
 def advised(task: type[Task]) -> list[str]:
     """How it wants its weights to move, where that is not as usual."""
-    return [f"It comes with its own {code(task.optimization)}."] if task.optimization else []
+    return [f"It comes with its own {code(task.defaults)}."] if task.defaults else []
 
 
 def caption(name: str) -> str:

@@ -3,7 +3,7 @@
     python -m recipes.tasks --data cifar10 --only rotation deepcluster npid pirl
     python -m recipes.tasks --data imagenette --size 96 --only rotation context jigsaw
 
-One encoder for all that can, `convnet`; the settings are those that each task comes with, but for what TASKS says.
+One encoder for all but iGPT, `convnet`; the settings are the defaults of each task, some of them written out in TASKS.
 The first short run of a task measures how many steps its minutes are; the other seeds take as many, the long run as
 many more as it is longer. What is found is added to results/tasks.json, from which the tasks' pages take their rows.
 
@@ -23,7 +23,7 @@ from selftaught.run import Run
 TASKS: dict[str, dict[str, Any]] = {
     "rotation": {},
     "context": {"color": "keep", "pixelate": 0.0},  # tiles of 24 pixels, of photos shrunk to 160: no fringe, no grain
-    "jigsaw": {"permutations": 100},  # those of 1000 are told apart too late
+    "jigsaw": {"permutations": 100},
     "deepcluster": {},
     "npid": {},
     "pirl": {},
@@ -31,13 +31,13 @@ TASKS: dict[str, dict[str, Any]] = {
     "gan": {},
     "colorization": {},
     "inpainting": {},
-    "bigan": {"batch_size": 32},  # a game learns by the step
+    "bigan": {"batch_size": 32},
     "igpt": IGPT,
 }
-"""The variants: tasks, with what they need besides."""
+"""Tasks, each with the options that results/tasks.json names, which are defaults by now."""
 
 SMALL = {"pirl": {"transform": "rotation"}}
-"""The same at less than 64 pixels, where the tiles of a jigsaw are too small to show anything."""
+"""The same at less than 64 pixels, where the tiles of a jigsaw are too small: PIRL's default there."""
 
 
 def main() -> None:

@@ -53,7 +53,11 @@ QUESTIONS = {
     "permutations": Question(
         "jigsaw",
         "layer2",
-        {"1000 permutations": {}, "100 permutations": {"permutations": 100}, "10 permutations": {"permutations": 10}},
+        {
+            "1000 permutations": {"permutations": 1000},
+            "100 permutations": {"permutations": 100},
+            "10 permutations": {"permutations": 10},
+        },
     ),
     "guards": Question(
         "jigsaw",

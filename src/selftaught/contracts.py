@@ -93,10 +93,30 @@ class Source(ABC):
             yield self.batch(indices, device)
 
     def survey(self, most: int) -> Iterator[Batch]:
-        """At most so many images, spread evenly over the source, on the CPU: to measure what images of it are like."""
-        chosen = torch.linspace(0, len(self) - 1, min(most, len(self))).round().long()
-        for indices in torch.split(chosen, 256):
+        """At most `most` images, spread evenly over the source, on the CPU: for statistics of its images."""
+        for indices in torch.split(evenly_spaced(most, len(self)), 256):
             yield self.batch(indices, torch.device("cpu"))
+
+
+def evenly_spaced(count: int, total: int) -> Tensor:
+    """Indices spread evenly from 0 to `total` - 1, exact for every `total` that fits in int64.
+
+    Integer arithmetic, because floats round: float32 cannot represent 99,999,999 and would return 100,000,000.
+
+    Args:
+        count: how many, below 2^31; all indices where there are no more than that.
+        total: how many there are to choose from.
+
+    Returns:
+        (min(count, total),) int64, strictly increasing; the first is 0 and, from two on, the last is `total` - 1.
+    """
+    count = min(count, total)
+    if count < 2:
+        return torch.arange(count)
+    whole, rest = divmod(total - 1, count - 1)
+    place = torch.arange(count)
+    # place * (total - 1) / (count - 1), rounded; split so that no product exceeds count^2 or total.
+    return place * whole + (place * rest + (count - 1) // 2) // (count - 1)
 
 
 @dataclass(frozen=True)
@@ -220,8 +240,9 @@ class Task(ABC):
     guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {}
     """What keeps it from being solved without looking, for an audit to switch: name -> values of fields that only
     `views` reads, when it is off and when it is on."""
-    optimization: ClassVar[Mapping[str, object]] = {}
-    """Defaults of the optimizer that suit it better than the general ones, e.g. {"momentum": 0.5} for a game."""
+    defaults: ClassVar[Mapping[str, object]] = {}
+    """Defaults of the run, the optimizer or the crops of photos, by name, where the task needs others than the general
+    ones, e.g. {"batch_size": 32}. What is chosen explicitly takes precedence."""
 
     size: int = 32
     """Side, in pixels, of a whole view: what the encoder is built for and is probed at. Where a task cuts a view into

@@ -15,7 +15,7 @@ from cyclopts.config import Dict
 from selftaught.errors import UserError, readable, unknown
 from selftaught.mistakes import has_integers, integers
 from selftaught.runs.folder import RunFolder, read_yaml
-from selftaught.settings import BUDGETS, General, Setting, offered
+from selftaught.settings import BUDGETS, Setting, offered_for
 
 SOURCE = "Images: a folder, photos, parquet, or a known name (selftaught list sources)."
 FILES: tuple[tuple[str, Any, Any, str], ...] = (
@@ -47,9 +47,8 @@ def pretrain_command(
         config = read_yaml(Path(path))
     elif "--resume" in given and out is not None:
         config = RunFolder(Path(out)).read_config()
-    task = _given("--task", given) or config.get("task") or General.task
-    encoder = _given("--encoder", given) or config.get("encoder") or General.encoder
-    settings = offered(str(task), str(encoder))
+    chosen = {name: _given(f"--{name}", given) or config.get(name) for name in ("task", "encoder", "optimizer")}
+    settings = offered_for({name: value for name, value in chosen.items() if value})
 
     def run(*source: str, **options: Any) -> int:
         options.pop("config", None)

@@ -20,7 +20,7 @@ from selftaught.data.crops import Cropping
 from selftaught.encoders import encoder_class
 from selftaught.errors import UserError, unknown
 from selftaught.pretext import task_class
-from selftaught.training.optimizer import Optimization
+from selftaught.training.optimizer import Optimization, optimizer_defaults
 from selftaught.training.plan import Budget, Compile, Precision
 
 MOST = {
@@ -123,8 +123,8 @@ class Settings:
         Raises:
             UserError: a name that the chosen task and encoder do not have, or a value of the wrong type.
         """
-        task, encoder = str(flat.get("task", General.task)), str(flat.get("encoder", General.encoder))
-        offers = offered(task, encoder)
+        offers = offered_for(flat)
+        task, encoder = str(flat.get("task", General.task)), str(flat.get("encoder", default_encoder(flat)))
         known = {setting.name: setting for setting in offers}
         for name, value in flat.items():
             if name not in known:
@@ -135,15 +135,15 @@ class Settings:
                 expected = _expected(known[name].annotation)
                 raise UserError(f"--{name.replace('_', '-')} expects {expected}, got {given_value}.")
 
-        def given(owner: str) -> dict[str, Any]:
-            return {name: value for name, value in flat.items() if known[name].owner == owner}
+        def chosen(owner: str) -> dict[str, Any]:
+            return {s.name: flat.get(s.name, s.default) for s in offers if s.owner.startswith(owner)}
 
         return cls(
-            General(**given("Run")),
-            Optimization(**{s.name: flat.get(s.name, s.default) for s in offers if s.owner == "Optimizer"}),
-            Cropping(**given("Crops of photos")),
-            {s.name: flat.get(s.name, s.default) for s in offers if s.owner.startswith("Task ")},
-            {s.name: flat.get(s.name, s.default) for s in offers if s.owner.startswith("Encoder ")},
+            General(**chosen("Run")),
+            Optimization(**chosen("Optimizer")),
+            Cropping(**chosen("Crops of photos")),
+            chosen("Task "),
+            chosen("Encoder "),
         )
 
     def flat(self) -> dict[str, Any]:
@@ -151,14 +151,27 @@ class Settings:
         return {**vars(self.general), **vars(self.optimization), **vars(self.cropping), **self.task, **self.encoder}
 
 
-def offered(task: str, encoder: str) -> list[Setting]:
-    """The settings of a run with a task and an encoder."""
+def default_encoder(flat: Mapping[str, Any]) -> str:
+    """The encoder of a run where none is chosen: the task's, if it needs a certain one."""
+    return str(task_class(str(flat.get("task", General.task))).defaults.get("encoder", General.encoder))
+
+
+def offered_for(flat: Mapping[str, Any]) -> list[Setting]:
+    """The settings that exist, given the values of some."""
+    encoder = flat.get("encoder", default_encoder(flat))
+    optimizer = flat.get("optimizer")
+    return offered(str(flat.get("task", General.task)), str(encoder), None if optimizer is None else str(optimizer))
+
+
+def offered(task: str, encoder: str, optimizer: str | None = None) -> list[Setting]:
+    """The settings of a task, an encoder and an optimizer (by default the task's), with their defaults for these."""
+    advised = task_class(task).defaults
     found = [
-        *_fields(General, "Run"),
+        *_fields(General, "Run", advised),
         *_fields(task_class(task), f"Task {task}"),
         *_arguments(encoder_class(encoder), f"Encoder {encoder}"),
-        *_fields(Optimization, "Optimizer", task_class(task).optimization),
-        *_fields(Cropping, "Crops of photos"),
+        *_fields(Optimization, "Optimizer", optimizer_defaults(advised, optimizer)),
+        *_fields(Cropping, "Crops of photos", advised),
     ]
     names = [setting.name for setting in found]
     twice = {name for name in names if names.count(name) > 1}

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from selftaught.contracts import Encoder, Views
+from selftaught.contracts import Encoder, Views, evenly_spaced
 from selftaught.figures.grid import png_bytes
 from selftaught.runs.atomic import write_bytes
 from selftaught.runs.folder import RunFolder
@@ -25,7 +25,7 @@ def keep_shown(folder: RunFolder, run: Pretraining, every: int) -> Any:
     At which steps is a function of the run alone: one that was interrupted keeps the same grids.
     """
     kept = {math.ceil(run.steps * part / every) * every for part in KEPT} | {run.steps}
-    spread = torch.linspace(0, len(run.source) - 1, min(SHOWN, len(run.source))).round().long()
+    spread = evenly_spaced(SHOWN, len(run.source))
 
     def watch(step: int, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> None:
         if step not in kept:

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 import torch
+from scipy import stats
 
 from selftaught.augment.warp import affine, identity
 from selftaught.data.crops import Cropping, Crops, counted
@@ -53,6 +54,25 @@ def test_areas_spread_as_asked(spread):
     assert 0.29 < area.max() <= 0.3 + 1e-5
     middle = (0.01 + 0.3) / 2 if spread == "uniform" else (0.01 * 0.3) ** 0.5
     assert abs((area < middle).float().mean() - 0.5) < 4 * 0.5 / 20_000**0.5
+
+
+@pytest.mark.parametrize("spread", ["uniform", "log"])
+@pytest.mark.parametrize("turned", [{}, {"crop_rotation": 30, "crop_shear": 30}])
+@pytest.mark.parametrize(("height", "width", "largest"), [(100, 100, 1.0), (300, 400, 1.0), (100, 300, 4 / 9)])
+def test_areas_have_the_stated_distribution_however_crops_are_rotated(spread, turned, height, width, largest):
+    """4/9: the widest crop of a photo of 3:1 is 4:3, and as high as the photo."""
+    count = 20_000
+    source = Crops("a", [photo(height, width)], count, 16, 0, Cropping(crop_spread=spread, **turned))
+    area = torch.linalg.det(source.windows(torch.arange(count))[:, :2, :2]).abs()
+    law = stats.uniform(1e-3, largest - 1e-3) if spread == "uniform" else stats.loguniform(1e-3, largest)
+    assert stats.kstest(area.double().numpy(), law.cdf).pvalue > 1e-3
+
+
+def test_crops_that_fit_at_any_angle_are_rotated_uniformly():
+    cropping = Cropping(crop_area=(0.01, 0.1), crop_ratio=(1, 1), crop_flip=0)
+    windows = Crops("a", [photo(100, 100)], 20_000, 16, 0, cropping).windows(torch.arange(20_000))
+    degrees = torch.rad2deg(torch.atan2(windows[:, 1, 0], windows[:, 0, 0])).double()
+    assert stats.kstest(degrees.numpy(), stats.uniform(-35, 70).cdf).pvalue > 1e-3
 
 
 def test_a_plain_crop_shows_the_pixels_of_its_window():

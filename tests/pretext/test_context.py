@@ -1,6 +1,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from selftaught.encoders.convnet import ConvNet
 from selftaught.errors import UserError
@@ -170,3 +172,14 @@ def test_mistakes_are_one_sentence():
         Context(size=8).views(ToySource().batch(torch.arange(2), torch.device("cpu")), generator())
     with pytest.raises(UserError, match=r"tiles of 4 pixels are too small for it"):
         Context(size=16).heads(ConvNet(size=16), ToySource())
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@given(seed=st.integers(0, 2**32), contrast=st.floats(0.1, 4.0))
+def test_projected_tiles_have_no_component_along_green_and_magenta_whatever_the_image(seed, contrast):
+    """At high contrast most values are exactly 0 or 1, and projections of such colors lie outside of [0, 1]."""
+    images = (contrast * torch.randn(2, 3, 32, 32, generator=generator(seed)) + 0.5).clamp(0, 1)
+    task = Context(size=32, **{**BARE, "color": "project", "pixelate": 0.5})
+    tiles = task.views(batch_of(images), generator(seed))["images"]
+    along = torch.einsum("c,nchw->nhw", torch.tensor([-1.0, 2.0, -1.0]), tiles)
+    assert along.abs().max() < 1e-5

@@ -1,5 +1,4 @@
 import math
-from dataclasses import fields
 
 import pytest
 import torch
@@ -8,10 +7,7 @@ from torch import nn
 from selftaught.encoders import make_encoder
 from selftaught.encoders.convnet import ConvNet
 from selftaught.errors import UserError
-from selftaught.pretext import TASKS, task_class
 from selftaught.pretext.gan import GAN
-from selftaught.settings import Settings, offered
-from selftaught.training.optimizer import Optimization
 from toys import ToyEncoder, ToySource
 
 
@@ -148,22 +144,3 @@ def test_a_reader_of_tokens_is_refused():
 def test_views_too_small_for_a_generator_are_refused():
     with pytest.raises(UserError, match="at least 8 pixels, found 6"):
         GAN(size=8).heads(ToyEncoder(), ToySource())
-
-
-# --- what suits a game's optimizer ----------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_what_a_task_advises_are_settings_of_the_optimizer(name):
-    advised = task_class(name).optimization
-    assert set(advised) <= {field.name for field in fields(Optimization)}
-    assert vars(Settings.of(task=name, encoder="convnet").optimization) == {**vars(Optimization()), **advised}
-
-
-def test_who_says_otherwise_is_heard():
-    chosen = Settings.of(task="gan", momentum=0.9).optimization
-    assert chosen.momentum == 0.9
-    assert chosen.weight_decay == GAN.optimization["weight_decay"]
-    shown = {setting.name: setting.default for setting in offered("gan", "convnet")}
-    assert shown["momentum"] == 0.5
-    assert {setting.name: setting.default for setting in offered("rotation", "convnet")}["momentum"] == 0.9

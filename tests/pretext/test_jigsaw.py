@@ -2,6 +2,8 @@ import copy
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
 from selftaught.augment.tiles import mosaic
@@ -157,7 +159,7 @@ def test_heads_built_twice_ask_the_same_orders():
 
 
 def test_mistakes_are_one_sentence():
-    with pytest.raises(UserError, match="between 2 and 24, as many as 4 tiles have, found 1,000"):
+    with pytest.raises(UserError, match="between 2 and 24, as many as 4 tiles have, found 100"):
         Jigsaw(grid=2)
     with pytest.raises(UserError, match="between 2 and 362,880, as many as 9 tiles have, found 362,881"):
         Jigsaw(permutations=362_881)
@@ -191,3 +193,14 @@ def test_the_trial_of_the_encoder_leaves_it_as_it_was():
     Jigsaw(size=48, permutations=10).heads(encoder, ToySource())
     assert encoder.training
     assert all(torch.equal(value, before[name]) for name, value in encoder.state_dict().items())
+
+
+@settings(max_examples=25, deadline=None, database=None)
+@given(seed=st.integers(0, 2**32), contrast=st.floats(0.1, 4.0))
+def test_projected_tiles_have_no_component_along_green_and_magenta_whatever_the_image(seed, contrast):
+    """At high contrast most values are exactly 0 or 1, and projections of such colors lie outside of [0, 1]."""
+    images = (contrast * torch.randn(2, 3, 32, 32, generator=generator(seed)) + 0.5).clamp(0, 1)
+    task = Jigsaw(size=32, **{**BARE, "project": 1.0, "grey": 0.3, "shift": 1 / 8})
+    tiles = task.views(batch_of(images), generator(seed))["images"]
+    along = torch.einsum("c,nchw->nhw", torch.tensor([-1.0, 2.0, -1.0]), tiles)
+    assert along.abs().max() < 1e-5

@@ -221,10 +221,18 @@ def test_training_finds_images_again_however_shuffled_or_turned():
 
 
 def test_only_tiles_call_for_statistics_of_whole_images():
-    assert PIRL().tiled
+    assert PIRL(transform="jigsaw").tiled
     assert PIRL(transform="both").tiled
     assert not PIRL(transform="rotation").tiled
     assert not PIRL(weight=0.0).tiled
+
+
+@pytest.mark.parametrize(("size", "shuffled"), [(32, False), (63, False), (64, True), (128, True)])
+def test_by_default_tiles_are_shuffled_only_where_they_are_large_enough(size, shuffled):
+    """Tiles of 8 pixels, as of images of 32, taught nothing."""
+    task = PIRL(size=size)
+    assert task.tiled == shuffled
+    assert set(task.heads(ToyEncoder(), ToySource())) >= ({"tiles"} if shuffled else {"turned"})
 
 
 def test_turned_images_are_quarter_turns_all_four_alike():
@@ -270,7 +278,7 @@ def test_every_tile_has_colours_of_its_own():
 
 def test_the_order_of_tiles_reaches_g():
     """Nine features are laid side by side, not averaged."""
-    case = Case(PIRL(size=16, negatives=7, weight=1))
+    case = Case(PIRL(size=16, negatives=7, weight=1, transform="jigsaw"))
     before = case.loss()
     case.views["tiles"] = case.views["tiles"].reshape(8, 9, 3, 4, 4).flip(1).flatten(0, 1)
     assert not torch.allclose(case.loss(), before)
@@ -306,7 +314,7 @@ def test_settings_that_mean_nothing_are_refused(kind, settings, words):
 
 def test_images_too_small_for_tiles_are_refused():
     with pytest.raises(UserError, match="give a larger --size"):
-        PIRL(size=8).heads(ToyEncoder(), ToySource())
+        PIRL(size=8, transform="jigsaw").heads(ToyEncoder(), ToySource())
 
 
 class OneImage(ToySource):
@@ -335,6 +343,31 @@ def test_a_batch_of_one_is_refused_where_projections_are_centred_and_trains_wher
             assert trainer.step(views, 0.5)["loss"].isfinite()
 
 
+def test_the_documented_options_give_the_loss_of_npids_paper():
+    """h = P / (P + m / n) with P = exp(v f / tau) / Z, Z constant (Wu et al. 2018, section 3.2), written out."""
+    task = NPID(size=16, negatives=7, normalizer="constant", centered=False, start="random", memory=0.0)
+    case, n, m = Case(task), len(ToySource()), 7
+    entries = case.heads["bank"].entries.clone()
+    task.before_epoch(case.encoder, case.heads, case.source, torch.Generator())
+    assert torch.equal(case.heads["bank"].entries, entries)  # noise until an image was shown
+    z = None
+    for _ in range(2):
+        (features, _), entries = case.anchors(), case.heads["bank"].entries.clone()
+        images = case.views["index"].tolist()
+        others = [negatives_of(case, image) for image in images]
+        if z is None:  # n times the mean exponential over the first batch
+            drawn = [math.exp(cosine(v, entries[o]) / 0.07) for v, of in zip(features, others, strict=True) for o in of]
+            z = n * sum(drawn) / len(drawn)
+        losses = []
+        for v, image, of in zip(features, images, others, strict=True):
+            share = {o: math.exp(cosine(v, entries[o]) / 0.07) / z for o in (image, *of)}
+            h = {o: p / (p + m / n) for o, p in share.items()}
+            losses.append(-math.log(h[image]) - sum(math.log(1 - h[o]) for o in of))
+        assert float(case.loss().detach()) == pytest.approx(sum(losses) / len(losses), rel=1e-4)
+        case.remember()
+        torch.testing.assert_close(case.heads["bank"].entries[images], features.detach())
+
+
 def test_the_papers_projection_is_one_linear_layer():
     heads = Case(NPID(size=16, negatives=7, centered=False)).heads
     assert isinstance(heads["project"], torch.nn.Linear)
@@ -346,7 +379,7 @@ def test_an_audit_of_pirl_asks_about_transformed_images():
 
 
 def test_tiles_in_which_there_is_little_to_see_are_said_to_be(caplog):
-    PIRL(size=48).heads(ToyEncoder(), ToySource())
+    PIRL(size=48, transform="jigsaw").heads(ToyEncoder(), ToySource())
     assert "tiles of 12 pixels show little" in caplog.text
     caplog.clear()
     PIRL(size=64).heads(ToyEncoder(), ToySource())

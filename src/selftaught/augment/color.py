@@ -19,13 +19,14 @@ LUMA = torch.tensor([0.2989, 0.587, 0.114])
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
 
-def recolor(images: Tensor, linear: Tensor, of_mean: Tensor) -> Tensor:
-    """Colour of each pixel p of an image with mean colour m becomes `linear @ p + of_mean @ m`, clamped to [0, 1].
+def recolor(images: Tensor, linear: Tensor, of_mean: Tensor, clamp: bool = True) -> Tensor:
+    """Color of each pixel p of an image with mean color m becomes `linear @ p + of_mean @ m`.
 
     Args:
         images: (B, 3, H, W) in [0, 1].
         linear: (B, 3, 3).
         of_mean: (B, 3, 3); only contrast needs it, because its pivot is the image's own mean.
+        clamp: whether the result is clamped to [0, 1].
 
     Returns:
         (B, 3, H, W).
@@ -34,7 +35,8 @@ def recolor(images: Tensor, linear: Tensor, of_mean: Tensor) -> Tensor:
     pixels = images.reshape(count, 3, -1)
     linear, of_mean = (moved(m.to(images.dtype), images.device) for m in (linear, of_mean))
     pivot = of_mean @ pixels.mean(2, keepdim=True)
-    return torch.baddbmm(pivot, linear, pixels).clamp_(0, 1).reshape(count, 3, height, width)
+    changed = torch.baddbmm(pivot, linear, pixels)
+    return (changed.clamp_(0, 1) if clamp else changed).reshape(count, 3, height, width)
 
 
 def color_matrices(
@@ -70,13 +72,16 @@ APART = torch.tensor([-1.0, 2.0, -1.0])
 
 
 def projection(on: Tensor) -> tuple[Tensor, Tensor]:
-    """Matrices of `recolor` that leave no green nor magenta: B = I - a^T a / (a a^T) with a = [-1, 2, -1].
+    """Matrices of `recolor` that remove the green-magenta axis: B = I - a^T a / (a a^T) with a = [-1, 2, -1].
+
+    Red and blue of a projected color lie in [-1/6, 7/6]. They must not be clamped, which would bring a component along
+    the axis back: 22 % of the pixels of a colorful photo had one.
 
     Args:
         on: (B,) 1 to project, 0 to leave as it is.
 
     Returns:
-        linear and of_mean, both (B, 3, 3). Grey stays as it is.
+        linear and of_mean, both (B, 3, 3). Gray is unchanged.
     """
     taken = torch.outer(APART, APART) / APART.square().sum()
     linear = torch.eye(3) - on[:, None, None] * taken

@@ -9,7 +9,6 @@ ICLR 2020. https://arxiv.org/abs/1904.13132
 """
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 from typing import Literal
@@ -24,22 +23,28 @@ from selftaught.data.content import content_id
 from selftaught.data.stored import free_memory
 from selftaught.errors import UserError
 
+REDRAWS = 24
+"""How often, at most, aspect ratio, rotation and shear are drawn again for a crop that does not fit into its photo."""
+REDRAW = 1 << 40
+"""Added to the seed for the draws after the first: larger than any seed."""
+
 
 @dataclass(frozen=True)
 class Cropping:
     """How photos are cropped; each part can be switched off for an ablation."""
 
     crop_area: tuple[float, float] = (1e-3, 1.0)
-    """Smallest and largest share of the photo's area (the paper: at least 0.001)."""
+    """Smallest and largest area of a crop, as a fraction of the photo's area (paper: at least 0.001). An elongated
+    photo holds no crop of all its area at these aspect ratios; there the largest that fits is the upper limit."""
     crop_spread: Literal["log", "uniform"] = "log"
-    """How areas spread between these: every octave alike (ours: more small windows, so fewer are alike), or every
-    area alike (the paper)."""
+    """Distribution of areas between these: log-uniform (more small crops, so fewer overlap) or uniform (paper)."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Smallest and largest width over height."""
+    """Smallest and largest aspect ratio, width over height; log-uniform."""
     crop_rotation: float = 35.0
-    """Largest turn to either side, in degrees (the paper: 35; the authors' released script: 30)."""
+    """Largest rotation in either direction, in degrees (paper: 35; released script: 30). Uniform among the angles at
+    which the crop fits into the photo, so the largest crops are nearly upright."""
     crop_shear: float = 0.0
-    """Largest lean to either side, in degrees (the released script: 30; the paper: none)."""
+    """Largest shear in either direction, in degrees (released script: 30; paper: none)."""
     crop_flip: float = 0.5
     """Probability of mirroring left and right."""
     crop_jitter: float = 0.4
@@ -129,35 +134,71 @@ class Crops(Source):
         return self._pyramids[device]
 
     def windows(self, indices: Tensor) -> Tensor:
-        """The window of each crop, always inside its photo: (B,) -> (B, 3, 3), from crop to photo, -1 to 1 both."""
-        cut, draws = self.cropping, counted(self.seed, indices, 7)
+        """The window of each crop, always inside its photo: (B,) -> (B, 3, 3), from crop to photo, -1 to 1 both.
+
+        Areas have the distribution that `crop_spread` states. Aspect ratio, rotation and shear are redrawn until the
+        window fits, so that no empty corner gives the rotation away (the authors crop such corners off); after
+        `REDRAWS` draws it is upright, with the aspect ratio that is nearest to the photo's.
+        """
+        draws = counted(self.seed, indices, 7)
         shapes = torch.tensor([photo.shape[1:] for photo in self.photos], dtype=torch.float32)
         height, width = shapes[indices % len(self.photos)].unbind(1)
-        low, high = cut.crop_area
-        if cut.crop_spread == "uniform":
-            area = low + (high - low) * draws[0]
-        else:
-            area = torch.exp(math.log(low) + math.log(high / low) * draws[0])
-        ratio = torch.exp(math.log(cut.crop_ratio[0]) + math.log(cut.crop_ratio[1] / cut.crop_ratio[0]) * draws[1])
-        pixels = area * height * width
-        matrix = affine(
-            width=(pixels * ratio).sqrt() / 2,
-            height=(pixels / ratio).sqrt() / 2,
-            degrees=(2 * draws[2] - 1) * cut.crop_rotation,
-            shear=(2 * draws[3] - 1) * cut.crop_shear,
-            flip=(draws[4] < cut.crop_flip).float(),
-            count=len(indices),
-        )
-        # How far the turned window reaches from its centre, in pixels; what would not fit is shrunk until it does, so
-        # that no empty corner ever tells how far a crop was turned (the authors cut them off afterwards).
         half = torch.stack((width, height), 1) / 2
-        reach = matrix[:, :2, :2].abs().sum(2)
-        fit = (half / reach).amin(1).clamp(max=1)
-        matrix[:, :2, :2] *= fit[:, None, None]
-        room = half - reach * fit[:, None]
+        upright = (width / height).clamp(*self.cropping.crop_ratio)
+        pixels = self._areas(draws[0], width / height / upright) * height * width
+        flip = (draws[4] < self.cropping.crop_flip).float()
+        matrix = self._shaped(pixels, self._ratios(draws[1]), draws[2], draws[3], flip)
+        large = (_reach(matrix) > half).any(1).nonzero().flatten()
+        if len(large):
+            matrix[large] = self._redrawn(indices[large], pixels[large], upright[large], flip[large], half[large])
+        room = (half - _reach(matrix)).clamp(min=0)  # below 0 by rounding alone
         matrix[:, :2, 2] = (2 * torch.stack((draws[5], draws[6]), 1) - 1) * room
         matrix[:, :2] /= half[:, :, None]
         return matrix
+
+    def _redrawn(self, indices: Tensor, pixels: Tensor, upright: Tensor, flip: Tensor, half: Tensor) -> Tensor:
+        """Windows of these areas, drawn again until they fit: (n, 3, 3). `upright` is the ratio if none does."""
+        count = len(indices)
+        draws = counted(self.seed + REDRAW, indices, 3 * REDRAWS).reshape(REDRAWS, 3, count)
+        draws = torch.cat([draws, draws.new_full((1, 3, count), 0.5)])  # the last is neither rotated nor sheared
+        ratio = self._ratios(draws[:, 0])
+        ratio[-1] = upright
+        times = REDRAWS + 1
+        matrix = self._shaped(pixels.repeat(times), ratio.flatten(), draws[:, 1], draws[:, 2], flip.repeat(times))
+        matrix = matrix.reshape(times, count, 3, 3)
+        fits = (_reach(matrix) <= half).all(2)
+        fits[-1] = True
+        return matrix[fits.int().argmax(0), torch.arange(count)]
+
+    def _areas(self, draw: Tensor, elongation: Tensor) -> Tensor:
+        """(B,) draws in [0, 1) -> (B,) areas of crops as fractions of the photo's.
+
+        Args:
+            draw: (B,) in [0, 1).
+            elongation: (B,) aspect ratio of the photo over the nearest one that a crop may have.
+        """
+        low, high = self.cropping.crop_area
+        largest = torch.minimum(elongation, 1 / elongation).clamp(max=high)
+        smallest = largest.clamp(max=low)
+        if self.cropping.crop_spread == "uniform":
+            return smallest + (largest - smallest) * draw
+        return smallest * (largest / smallest) ** draw
+
+    def _ratios(self, draw: Tensor) -> Tensor:
+        """Draws in [0, 1) -> log-uniform aspect ratios."""
+        low, high = self.cropping.crop_ratio
+        return low * (high / low) ** draw
+
+    def _shaped(self, pixels: Tensor, ratio: Tensor, rotation: Tensor, shear: Tensor, flip: Tensor) -> Tensor:
+        """Windows about the photo's center, in pixels: (n, 3, 3). Rotation and shear are draws in [0, 1)."""
+        return affine(
+            width=(pixels * ratio).sqrt() / 2,
+            height=(pixels / ratio).sqrt() / 2,
+            degrees=(2 * rotation.flatten() - 1) * self.cropping.crop_rotation,
+            shear=(2 * shear.flatten() - 1) * self.cropping.crop_shear,
+            flip=flip,
+            count=len(pixels),
+        )
 
     def colors(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """What `recolor` does to each crop."""
@@ -192,9 +233,14 @@ class CropBatch(Batch):
                 chosen = (owner == photo).nonzero().flatten()
                 out[moved(chosen, self._device)] = pyramids[photo].sample(placed[chosen][None], size)[0]
         if self._source.cropping.crop_jitter:
-            colors = (m.repeat_interleave(copies, 0) for m in self._source.colors(self._cpu_index))
-            out = recolor(out, *colors)
+            linear, of_mean = (m.repeat_interleave(copies, 0) for m in self._source.colors(self._cpu_index))
+            out = recolor(out, linear, of_mean)
         return out.reshape(*matrix.shape[:-2], 3, size, size)
+
+
+def _reach(matrix: Tensor) -> Tensor:
+    """How far windows extend from their centers: (..., 3, 3) -> (..., 2), to the side and down."""
+    return matrix[..., :2, :2].abs().sum(-1)
 
 
 def counted(seed: int, indices: Tensor, draws: int) -> Tensor:

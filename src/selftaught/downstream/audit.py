@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from selftaught.augment.cues import CUES, Change
 from selftaught.augment.warp import identity, resample
-from selftaught.contracts import Batch, Encoder, Source, Task
+from selftaught.contracts import Batch, Encoder, Source, Task, evenly_spaced
 from selftaught.data.progress import Meter
 from selftaught.downstream.answers import TRAINED, Answer, AuditTable, Kind
 from selftaught.downstream.overlap import count_seen
@@ -142,7 +142,7 @@ def _groups(known: Tensor, images: int, source: str) -> Tensor:
     size = max(2, min(GROUP, count // 8))
     if count < 2 * size:
         raise UserError(f"an audit needs four images or more, found {count} in {source}: give more of them.")
-    chosen = known[torch.linspace(0, len(known) - 1, count, dtype=torch.float64).round().long()]
+    chosen = known[evenly_spaced(count, len(known))]
     mixed = chosen[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
     return mixed[: count // size * size].reshape(-1, size)
 

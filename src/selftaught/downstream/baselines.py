@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.warp import affine
-from selftaught.contracts import Encoder, Layer, Source
+from selftaught.contracts import Encoder, Layer, Source, evenly_spaced
 from selftaught.downstream.features import DIMENSIONS, grid
 
 
@@ -60,7 +60,7 @@ def calibrate(
         norm.reset_running_stats()
         norm.momentum = None  # a plain average over the batches
         norm.train()
-    chosen = torch.linspace(0, len(source) - 1, min(images, len(source))).round().long()
+    chosen = evenly_spaced(images, len(source))
     with torch.no_grad():
         for indices in chosen.chunk(max(1, len(chosen) // 256)):
             batch = source.batch(indices, device)

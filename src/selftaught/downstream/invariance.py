@@ -18,7 +18,7 @@ from rich.table import Table
 from torch import Tensor
 
 from selftaught.augment.warp import identity
-from selftaught.contracts import Encoder, Source, pooled
+from selftaught.contracts import Encoder, Source, evenly_spaced, pooled
 from selftaught.downstream.baselines import calibrate
 from selftaught.downstream.changes import CHANGES
 from selftaught.downstream.table import RECALIBRATED, mean_and_std
@@ -139,7 +139,7 @@ def invariance(
     if count < 2:
         raise UserError(f"distances need at least 2 images, but {source.name} has {count}: give more.")
     device = device or torch.device("cpu")
-    chosen = torch.linspace(0, len(source) - 1, count, dtype=torch.float64).round().long()
+    chosen = evenly_spaced(count, len(source))
     encoder = encoder.to(device)
     renewed = recalibrate and calibrate(encoder, source, size, device)
     trained = [_asked(encoder, source, chosen, size, seed, device) for seed in range(seeds)]

@@ -19,12 +19,12 @@ class CropTask(Task, ABC):
     """A task whose views are crops of images."""
 
     crop: float = 0.75
-    """Side of the views as a share of --size: they cost half as much, and an encoder that learned from small crops can
-    be asked about whole images, and is the better for seeing things larger there than in training (Touvron et al.
-    2019, "Fixing the train-test resolution discrepancy"); 1 for an encoder that reads a single size."""
+    """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
+    objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
+    an encoder with a fixed input size."""
     scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the image's area that is shown, smallest and largest; the zoom is that of the whole image where it is
-    the square of `crop`."""
+    """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
+    where it is the square of `crop`."""
     flip: bool = True
     """Mirror half of the images."""
 

@@ -12,7 +12,7 @@ from selftaught.errors import UserError
 HeadKind = Literal["linear", "mlp"]
 
 LITTLE = 16
-"""Pixels along a tile below which there is little to see: of photos of 32 pixels, tiles of 8 taught nothing."""
+"""Pixels per side below which a tile shows little: tiles of 8 pixels, of images of 32, taught nothing."""
 
 
 def classifier(

@@ -28,42 +28,42 @@ from selftaught.parts.losses import nce
 
 @dataclass(frozen=True)
 class InstanceDiscrimination(CropTask, ABC):
-    """Tell each image from all others."""
+    """Discriminate each image from all others, by its entry in a memory bank."""
 
     remembers = True
 
     negatives: int = 4096
-    """Other images that each image is compared with in a step (Wu et al.: 4096; Misra & van der Maaten: 32000 at their
-    best, 4096 in their analysis); at most all there are."""
+    """Number of negatives per image and step (NPID: 4096; PIRL: 32000 at its best, 4096 in its analysis); at most all
+    other images."""
     temperature: float = 0.07
-    """What cosines are divided by (both papers: 0.07); lower minds only the most similar images."""
+    """Temperature of the cosine similarities (both papers: 0.07)."""
     # Without the batch norm, and with a bank of noise, the constant of NPID's paper let the loss rise from 10 to 157:
     # once entries were features, every e was far above the Z that noise had given.
     normalizer: Literal["sum", "constant"] = "sum"
-    """What an exponential is held against: each image's own sum at each step, as in PIRL's paper, or m / n * Z with a
-    constant Z from the first batch, as in NPID's paper and PIRL's code."""
+    """Normalizer of the NCE loss: each image's own sum over its negatives (sum, as in PIRL's paper), or m / n * Z with
+    a constant Z estimated from the first batch (constant, as in NPID's paper and PIRL's code)."""
     memory: float = 0.5
-    """Share of an entry that stays when it is renewed: 0.5 in PIRL's paper and NPID's released code, 0 in its paper."""
+    """Momentum of the memory bank: 0.5 in PIRL's paper and NPID's released code, 0 in NPID's paper."""
     dimensions: int = 128
-    """Length of what is remembered of an image (both papers: 128)."""
+    """Dimension of the embeddings in the bank (both papers: 128)."""
     head: HeadKind = "linear"
-    """Of the projection to what is remembered: linear, as in the papers, or mlp."""
+    """Projection to the embedding: linear, as in the papers, or mlp."""
     centered: bool = True
-    """Bring what is projected to mean 0 and one variance by a batch norm, before its length is made 1. The papers do
-    not, and for long learn nothing but to tell images apart at all."""
+    """End the projection in a batch norm, before embeddings are normalized to unit length. The papers do not; without
+    it all embeddings of an untrained encoder are nearly the same, and training is slow for many epochs."""
     start: Literal["features", "random"] = "features"
-    """What entries are before their image was first shown: what the untrained encoder says, which costs a pass over the
-    images without training; or random, as in NPID's code, and the first epoch learns nothing that lasts."""
+    """Initial entries of the bank: features of the untrained encoder, which cost a forward pass over the images, or
+    random unit vectors, as in NPID's code, with which the first epoch contrasts with noise."""
     bank: BankKind = "device"
-    """Where the memory bank is kept: on the device; half: there in half precision; host: in half precision in
-    the memory of the host."""
+    """Storage of the memory bank: float32 on the device, half precision there (half), or half precision in host memory
+    (host)."""
     scale: tuple[float, float] = (0.2, 1.0)
-    """Share of the image's area that is shown, smallest and largest."""
+    """Smallest and largest area of a crop, as a fraction of the image."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
-    """How far brightness, contrast, saturation (factors about 1) and hue (share of the circle) are changed (PIRL's code
-    as here; NPID's has 0.4 of each)."""
+    """Color jitter: largest change of brightness, contrast, saturation (factors) and hue (fraction of the circle);
+    PIRL's code has these values, NPID's 0.4 of each."""
     grey: float = 0.2
-    """Share of the views that lose all colour, without which colour alone would tell images apart."""
+    """Fraction of the views that are converted to grayscale, so that color alone does not identify an image."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""

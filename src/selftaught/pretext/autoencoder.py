@@ -1,4 +1,4 @@
-"""Autoencoder: say again what was seen, through a code too small to copy it. The baseline of the generative family.
+"""Autoencoder: Reconstruct the image through a code smaller than it. The baseline of the generative tasks.
 
 Hinton, Salakhutdinov, "Reducing the Dimensionality of Data with Neural Networks", Science 2006.
 https://doi.org/10.1126/science.1127647

@@ -1,15 +1,14 @@
-"""BiGAN: which numbers is this image made from? The inverse of a generator, learned in a game of pairs.
+"""BiGAN: Invert a generator: learn the latent code of an image, against a critic of pairs of image and code.
 
 Donahue, Krähenbühl, Darrell, "Adversarial Feature Learning", ICLR 2017. https://arxiv.org/abs/1605.09782
 On crops of one photo: Asano, Rupprecht, Vedaldi, "A critical analysis of self-supervision, or what we can learn from a
 single image", ICLR 2020 ("MonoGAN"). https://arxiv.org/abs/1904.13132
 
-A critic sees an image and a code, and tells pairs of an image and its encoding from pairs of what was generated and the
-noise it was generated from. The encoder and the generator, which never see each other's work, are both after the
-critic's mistakes, and there is none to be found only where they are inverses (theorem 2 of the paper). So the encoder
-learns to read off what images are made of, as the generator says it.
+The critic classifies whether a pair is an image with its encoding, or a generated image with the noise that it was
+generated from. The encoder and the generator maximize the critic's loss; at the optimum they are inverses of each other
+(theorem 2 of the paper), so the encoder learns the factors from which the generator makes images.
 
-The loop lets the critic step first and then the two together; the release is said to update all in one step.
+In each step the critic is updated first, then encoder and generator; the release is said to update all at once.
 
 Letters: B images, S pixels along a view, Z numbers of a code.
 """
@@ -39,31 +38,31 @@ JOINT = 512
 
 @dataclass(frozen=True)
 class BiGAN(GenerationGame):
-    """Invert a generator: learn which numbers it would make an image from."""
+    """Invert a generator: learn the latent code of an image."""
 
     # Adam with a first beta of 0.5, as in section 4 of DCGAN. At one rate for all (the release: 0.0002, DCGAN's) the
     # critic is fooled from the start: its loss stays at chance, pictures are grain, no layer learns. So it leads. The
     # encoder follows more closely than the generator, which has the easier part.
-    optimization = {  # noqa: RUF012
+    defaults = {  # noqa: RUF012
         "learning_rate": 9e-4,
         "momentum": 0.5,
         "beta2": 0.99,
         "weight_decay": 0.0,
+        "batch_size": 32,  # what matters to a game is the number of steps
     }
 
     crop: float = 0.5
-    """Side of the views, and of what is generated, as a share of --size: what matters is how many steps the game has,
-    and they cost a quarter; 1 for an encoder that reads a single size."""
+    """Side of the views and of generated images as a fraction of --size: a quarter of the cost buys more steps; 1 for
+    an encoder with a fixed input size."""
     critic_width: int = 64
-    """Channels of the critic's largest map; maps half as large have twice as many."""
+    """Channels of the critic's largest map; maps of half the side have twice as many."""
     critic_lr_scale: float = 4 / 3
     """Factor on the learning rate for the critic (Heusel et al. 2017, two time-scale update rule)."""
     generator_lr_scale: float = 1 / 3
     """Factor on the learning rate for the generator, whose part is easier than the encoder's."""
     normed: bool = True
-    """Give codes the mean and the spread of the noise, by batch norm without gains: with neither left to tell them by,
-    codes were of more use to the generator and every layer was the better for it. The paper's code is a plain dense
-    layer."""
+    """Normalize codes to the mean and variance of the noise by a batch norm without gain, which improved every layer.
+    The paper's code is a plain dense layer."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""

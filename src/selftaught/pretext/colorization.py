@@ -1,11 +1,14 @@
-"""Colorization: which colours has this grey image? To know, one must know what is in it: grass, sky, skin.
+"""Colorization: Predict the colors of an image from its lightness.
+
+Solving it requires recognizing what is shown, such as grass, sky and skin.
 
 Zhang, Isola, Efros, "Colorful Image Colorization", ECCV 2016. https://arxiv.org/abs/1603.08511
 
-Many things may have many colours, and the mean of them is a dull one. So the answer is a distribution over cells of the
-ab plane of CIE Lab, learned with more weight on rare colours, and one colour is read off it by its annealed mean.
+Many objects may have many colors, and their mean is desaturated. So the prediction is a distribution over bins of the
+ab plane of CIE Lab, trained with larger weights on rare colors, and decoded to one color by its annealed mean. Crops of
+photos are not color-jittered by default, so that targets are true colors.
 
-The decoder reads the encoder's last layer alone, as the paper's net is one chain without connections that skip.
+The decoder's input is the encoder's last layer alone: the paper's network has no skip connections.
 
 Letters: B images, S pixels along a view, G positions along the answer, Q bins (261 of 10 x 10; the paper has 313, see
 `augment/lab.py`).
@@ -41,17 +44,19 @@ class Colorization(CropTask):
     """Predict the a and b of CIE Lab from its L."""
 
     wants = {"reads": "lightness"}  # noqa: RUF012
+    defaults = {"crop_jitter": 0.0}  # noqa: RUF012 - the targets are the true colors of photos
 
     answer: Literal["classes", "mean"] = "classes"
-    """A distribution over bins of colour, or the mean colour by least squares, which is duller (section 2.1)."""
+    """Predict a distribution over color bins (classes), or the color by least squares (mean), which is desaturated
+    (section 2.1)."""
     shrink: int = 4
-    """Pixels of the view along a position of the answer: a quarter of the resolution, as in the paper."""
+    """Downsampling factor of the prediction (paper: 4)."""
     neighbors: int = 5
-    """Nearest bins that share a colour, by a Gaussian: 5 in the paper (section 2.1), 10 in the released code."""
+    """Number of nearest bins in the soft target: 5 in the paper (section 2.1), 10 in the released code."""
     uniform: float = 0.5
-    """How much rare colours gain, the paper's lambda: 0 weighs a bin by the inverse of its frequency, 1 all alike."""
+    """Lambda of the class rebalancing: with 0 a bin is weighted by its inverse frequency, with 1 all bins are equal."""
     temperature: float = 0.38
-    """Of the annealed mean that reads a colour off a distribution: 1 is its mean, towards 0 its mode (section 2.3)."""
+    """Temperature of the annealed mean: 1 is the mean of the distribution, 0 its mode (section 2.3)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""

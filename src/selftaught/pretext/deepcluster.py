@@ -1,14 +1,18 @@
-"""DeepCluster: to which of the groups that images fall into does this one belong? Groups and features teach each other.
+"""DeepCluster: Classify images into pseudo-labels, which are clusters of the encoder's own features, in alternation.
 
-Even random features put like by like a little better than chance. Clusters of them are labels; who learns to tell these
-from other crops must drop what the clusters do not share, and the next clusters are made of better features.
+Even clusters of random features agree with the content of images better than chance. Learning to predict them from
+random crops improves the features, and the next clusters are made of these.
 
 Caron, Bojanowski, Joulin, Douze, "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018.
 https://arxiv.org/abs/1807.05520
 
-An epoch here is not a pass over the source, but what lies between two clusterings: at most `clustered` images take part
-in it, and `shown` are drawn from them. So a folder of two hundred is not clustered anew every third step, and a million
-need not be read before the first one. For the paper's own schedule set both to the number of images.
+An epoch here is not a pass over the source, but the steps from one clustering to the next: at most `clustered` images
+are clustered, and `shown` are drawn from them. So a folder of two hundred images is not clustered every third step, and
+a million images are not all loaded before the first step. For the paper's schedule set both to the number of images.
+
+The optimizer is the paper's: SGD at a constant rate of 0.05, momentum 0.9, weight decay 1e-5. The top layer starts anew
+at each clustering, so a rate that falls to zero would leave the last ones untrained. (The released code trains the top
+layer without momentum; here its momentum is reset at each clustering.)
 
 Letters: B images, N of the source, n of them clustered, D features, k clusters.
 """
@@ -36,31 +40,40 @@ READ = 256
 
 @dataclass(frozen=True)
 class DeepCluster(CropTask):
-    """Predict the cluster of an image, found by k-means in what the encoder says of all of them."""
+    """Classify images into clusters, found by k-means of the encoder's features."""
 
+    defaults = {  # noqa: RUF012
+        "optimizer": "sgd",
+        "learning_rate": 0.05,
+        "weight_decay": 1e-5,
+        "schedule": "constant",
+        "warmup": 0.0,
+    }
     remembers = True
 
     clusters: int = 100
-    """k, at most. Ten times as many as there are kinds of things: 10,000 served the paper best on ImageNet's 1,000."""
+    """Number of clusters, at most; the paper's best is ten per class, 10,000 on ImageNet."""
     per_cluster: int = 10
-    """Images that a cluster must have on average: fewer images make fewer clusters (the paper: 128)."""
+    """Smallest mean number of images per cluster: fewer images make fewer clusters (paper: 128)."""
     clustered: int = 20_000
-    """Images that are clustered at a time: a random part, another one each time, where the source has more."""
+    """Number of images that are clustered, a new random sample each time where the source has more."""
     shown: int = 10_000
-    """Images shown between two clusterings (the paper: every image once)."""
+    """Number of images trained on between two clusterings (paper: every image once)."""
     components: int = 64
-    """Dimensions kept by the PCA before k-means, at most. The paper: 256 of 4,096, where there are 512 here."""
+    """Largest number of PCA components before k-means (paper: 256 of 4,096 dimensions; here there are 512)."""
     iterations: int = 20
-    """Of k-means (released code)."""
+    """Number of k-means iterations (released code)."""
     reads: Literal["sobel", "color"] = "sobel"
-    """Slopes of the grey image, or colour: on colour, clusters form by colour alone (section 3.3)."""
+    """Encoder input: Sobel gradients of the grayscale image, or colors, by which alone clusters tend to form (section
+    3.3)."""
     head: HeadKind = "mlp"
-    """mlp, as the paper's fc6 and fc7: a hidden layer that stays when the top begins anew; or linear, the top alone."""
+    """mlp: a hidden layer that is kept when the top layer starts anew, as the paper's fc6 and fc7; linear: the top
+    layer alone."""
     crop: float = 1.0
     scale: tuple[float, float] = (0.3, 1.0)
     jitter: float = 0.0
-    """Brightness, contrast and saturation vary by this in training, hue by a quarter of it, and a fifth of the images
-    turn grey. The paper has none, as slopes know no colour; with --reads color 0.4 is worth points."""
+    """Color jitter in training: brightness, contrast and saturation by this, hue by a quarter of it, and a fifth of the
+    images in grayscale. None in the paper, whose input has no color; try 0.4 with --reads color."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be clustered."""

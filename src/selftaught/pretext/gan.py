@@ -1,11 +1,11 @@
-"""GAN: is this an image, or was it generated? To know, one must know what images look like, and ever better so.
+"""GAN: Classify images as real or generated, against a generator that is trained to be taken for real.
 
 Goodfellow et al., "Generative Adversarial Nets", NIPS 2014. https://arxiv.org/abs/1406.2661
 Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks"
 (DCGAN), ICLR 2016. https://arxiv.org/abs/1511.06434
 
 The discriminator's trunk is the encoder, as in section 5.1 of DCGAN. Its opponent, which the loop calls the critic, is
-the generator: it makes the question harder as the encoder gets better at it.
+the generator, which makes the task harder as the encoder improves.
 
 Letters: B images, S pixels along a view, Z numbers that a picture is generated from.
 """
@@ -30,7 +30,7 @@ class GAN(GenerationGame):
 
     # Adam with a first beta of 0.5, as in section 4 of DCGAN: with more the players swing. The rate is 0.0002 there; a
     # short look at 0.001 left the upper layers better than one at 0.0003.
-    optimization = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
+    defaults = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
 
     generator_lr_scale: float = 1.0
     """Factor on the learning rate for the generator."""

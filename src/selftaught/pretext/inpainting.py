@@ -1,4 +1,4 @@
-"""Inpainting: what stands in the hole? To know, one must know what the rest of the image belongs to.
+"""Inpainting: Reconstruct a masked region of the image from the rest of it.
 
 Pathak, Krähenbühl, Donahue, Darrell, Efros, "Context Encoders: Feature Learning by Inpainting", CVPR 2016.
 https://arxiv.org/abs/1604.07379

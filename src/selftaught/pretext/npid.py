@@ -1,7 +1,15 @@
-"""NPID: which of all the images is this? To know one again in every crop and colour, one must see what it shows.
+"""NPID: Discriminate instances: classify each image as itself among all images, by noise-contrastive estimation.
 
-Each image is a class of its own, and the weights of its class are what the encoder said of it last time: the memory
-bank. What looks alike is confused, and so ends side by side.
+Each image is a class of its own, whose weights are the image's last embedding, kept in a memory bank. Images that look
+alike are hard to tell apart, so they end up close to each other.
+
+The defaults differ from the paper where its choices need hundreds of epochs: exponentials are normalized by each
+image's own sum over the negatives (as in PIRL and InfoNCE) instead of a constant Z, the projection ends in a batch
+norm, and the bank starts with features instead of noise. The paper's method is
+
+    --normalizer constant --no-centered --start random --memory 0
+
+with 4096 negatives, temperature 0.07 and 128 dimensions, which are defaults, and the proximal term by `--proximal`.
 
 Wu, Xiong, Yu, Lin, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018.
 https://arxiv.org/abs/1805.01978
@@ -21,10 +29,11 @@ from selftaught.parts.instances import InstanceDiscrimination, memory
 
 @dataclass(frozen=True)
 class NPID(InstanceDiscrimination):
-    """Tell each image from all others."""
+    """Discriminate each image from all others."""
 
     proximal: float = 0.0
-    """Weight of the squared distance to the own entry, which calms the bank (paper: up to 50; released code: none)."""
+    """Weight of the squared distance between a feature and its bank entry, which smooths training (paper: up to 50;
+    released code: none)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""

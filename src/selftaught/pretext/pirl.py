@@ -1,8 +1,8 @@
-"""PIRL: which of all the images is this, shuffled or turned? Jigsaw and rotation upside down: not to see them at all.
+"""PIRL: Contrast each image and a transformed copy of it (shuffled tiles, or rotated) with all other images.
 
-A task that asks for a transformation teaches features that vary with it; what an image shows does not. So here a
-transformed image has to come out as the image itself does, and unlike all others: as its entry of the memory bank.
-Without the transformed image (`weight` 0) this is instance discrimination, as in `npid`.
+The positive of both is the image's entry in a memory bank, so features become invariant to the transformation, where
+predicting it (jigsaw, rotation) makes them depend on it. Without the transformed copy (`weight` 0) this is instance
+discrimination, as in `npid`.
 
 Misra, van der Maaten, "Self-Supervised Learning of Pretext-Invariant Representations", CVPR 2020.
 https://arxiv.org/abs/1912.01991
@@ -21,7 +21,7 @@ from selftaught.augment.warp import moved, random_crop, require_shares
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.parts.bank import unit
-from selftaught.parts.heads import embedding, require_readable
+from selftaught.parts.heads import LITTLE, embedding, require_readable
 from selftaught.parts.instances import InstanceDiscrimination, memory
 
 TILES = 9
@@ -29,16 +29,18 @@ TILES = 9
 
 @dataclass(frozen=True)
 class PIRL(InstanceDiscrimination):
-    """Tell each image, and each transformed image, from all other images."""
+    """Contrast each image and a transformed copy of it with all other images."""
 
-    transform: Literal["jigsaw", "rotation", "both"] = "jigsaw"
-    """What must make no difference: the order of nine tiles, quarter turns, or each of the two."""
+    transform: Literal["auto", "jigsaw", "rotation", "both"] = "auto"
+    """Transformation to be invariant to: the order of nine tiles (jigsaw, the paper), quarter turns, or both. auto is
+    jigsaw where tiles have 16 pixels per side or more, so from --size 64 on, else rotation: smaller tiles show little,
+    and tiles of 8 pixels taught nothing."""
     weight: float = 0.5
-    """Lambda: the share of the transformed image in the loss (paper: 0.5). 0 leaves it out."""
+    """Lambda, the weight of the transformed image in the loss (paper: 0.5); 0 leaves it out."""
     puzzle_scale: tuple[float, float] = (0.6, 1.0)
-    """Share of the image's area that is cut into tiles, smallest and largest (paper: at least 0.6)."""
+    """Smallest and largest area that is cut into tiles, as a fraction of the image (paper: at least 0.6)."""
     tile: float = 1 / 4
-    """Side of a tile as a share of --size, at random in its third (paper: 64 of 255 pixels)."""
+    """Side of a tile as a fraction of --size, placed at random in its third of the view (paper: 64 of 255 pixels)."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
@@ -56,11 +58,18 @@ class PIRL(InstanceDiscrimination):
 
     @property
     def _shuffles(self) -> bool:
-        return self.weight > 0 and self.transform != "rotation"
+        return self.weight > 0 and self._transform != "rotation"
 
     @property
     def _turns(self) -> bool:
-        return self.weight > 0 and self.transform != "jigsaw"
+        return self.weight > 0 and self._transform != "jigsaw"
+
+    @property
+    def _transform(self) -> str:
+        """The transformation, with auto resolved."""
+        if self.transform != "auto":
+            return self.transform
+        return "jigsaw" if int(self.size * self.tile + 1e-6) >= LITTLE else "rotation"
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """And g of turned images (`turned`) and of tiles (`tile`, `tiles`)."""

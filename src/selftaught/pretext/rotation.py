@@ -1,4 +1,6 @@
-"""Rotation: by how much was this image turned? To know, one must know what is in it and how that usually stands.
+"""Rotation: Classify which of K rotations was applied to the image.
+
+Solving it requires recognizing objects and their usual orientation.
 
 Gidaris, Singh, Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018.
 https://arxiv.org/abs/1803.07728

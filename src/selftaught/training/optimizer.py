@@ -1,9 +1,9 @@
 """Optimizers and the schedule of their learning rate, a function of the fraction of the run that is spent."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -11,21 +11,45 @@ from torch import nn
 from selftaught.contracts import ParameterGroup
 from selftaught.errors import UserError
 
+OPTIMIZER_DEFAULTS: Mapping[str, Mapping[str, float]] = {
+    "adamw": {"learning_rate": 3e-3, "weight_decay": 0.05},
+    "sgd": {"learning_rate": 0.1, "weight_decay": 5e-4},
+}
+"""Defaults that differ between optimizers: decoupled decay of AdamW and the L2 penalty of SGD are different scales."""
+
+OF_ONE_OPTIMIZER = ("learning_rate", "momentum", "beta2", "weight_decay")
+"""Settings whose values for one optimizer mean nothing for the other."""
+
+
+def optimizer_defaults(advised: Mapping[str, Any], optimizer: str | None = None) -> dict[str, Any]:
+    """Defaults of `Optimization` for a task.
+
+    Args:
+        advised: the task's own defaults; its optimizer is AdamW unless it names one.
+        optimizer: which one was chosen; None for the task's. With another one than the task's, the task's values in
+            `OF_ONE_OPTIMIZER` do not apply, and that optimizer's general defaults take their place.
+    """
+    own = advised.get("optimizer", Optimization.optimizer)
+    optimizer = optimizer or own
+    kept = {name: value for name, value in advised.items() if optimizer == own or name not in OF_ONE_OPTIMIZER}
+    return {**OPTIMIZER_DEFAULTS.get(optimizer, {}), **kept, "optimizer": optimizer}
+
 
 @dataclass(frozen=True)
 class Optimization:
     """How weights move."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
-    """AdamW, which suits every encoder here, or SGD with Nesterov momentum, as the older papers (rate: 0.1)."""
-    learning_rate: float = 3e-3
-    """At the peak of the schedule."""
+    """AdamW, or SGD with Nesterov momentum, as in the papers up to 2020."""
+    learning_rate: float | None = None
+    """Peak learning rate; by default 0.003 for AdamW and 0.1 for SGD."""
     momentum: float = 0.9
-    """Of SGD; the first beta of AdamW."""
+    """SGD momentum, or beta1 of AdamW."""
     beta2: float = 0.95
-    """The second beta of AdamW; 0.95 forgives short runs more than 0.999."""
-    weight_decay: float = 0.05
-    """On matrices and filters; norms and biases are left alone. Papers with SGD: 0.0005."""
+    """beta2 of AdamW; 0.95 suits short runs better than 0.999."""
+    weight_decay: float | None = None
+    """Weight decay of matrices and filters, none on norms and biases; by default 0.05 for AdamW, where it is decoupled,
+    and 0.0005 for SGD, where it is an L2 penalty."""
     warmup: float = 0.05
     """Fraction of the run in which the rate climbs."""
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
@@ -36,9 +60,12 @@ class Optimization:
     """What `step` multiplies the rate by."""
 
     def __post_init__(self) -> None:
-        """Refuse rates and fractions that mean nothing."""
-        if not self.learning_rate > 0:
-            raise UserError(f"the learning rate must be above 0, found {self.learning_rate}: try 0.003.")
+        """Fill in the optimizer's own defaults and check ranges."""
+        for name, value in OPTIMIZER_DEFAULTS[self.optimizer].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if not self.peak > 0:
+            raise UserError(f"--learning-rate must be above 0, got {self.peak}.")
         for name, low in (("momentum", 0.0), ("beta2", 0.0), ("weight_decay", 0.0), ("drop", 0.0)):
             if not low <= (value := getattr(self, name)) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, 1), found {value}: leave it out.")
@@ -47,10 +74,16 @@ class Optimization:
         if not 0 <= self.warmup < 1:
             raise UserError(f"the warm-up must be a fraction of the run in [0, 1), found {self.warmup}: try 0.05.")
 
+    @property
+    def peak(self) -> float:
+        """The learning rate at the peak of the schedule."""
+        assert self.learning_rate is not None, "filled in by the constructor"
+        return self.learning_rate
+
     def rate(self, spent: float) -> float:
         """The learning rate when the fraction `spent` of the run is behind us; with a warm-up it begins at 0."""
         if spent < self.warmup:
-            return self.learning_rate * spent / self.warmup
+            return self.peak * spent / self.warmup
         after = (spent - self.warmup) / (1 - self.warmup)
         match self.schedule:
             case "cosine":
@@ -61,14 +94,14 @@ class Optimization:
                 factor = self.drop ** sum(spent >= at for at in self.drops)
             case "constant":
                 factor = 1.0
-        return self.learning_rate * factor
+        return self.peak * factor
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
         """An optimizer of the trainable parameters of the groups; norms and biases have no weight decay.
 
         Fused: one pass over each tensor and not a dozen, so that a small net's step is a few per cent shorter on a CPU.
         """
-        split = []
+        split: list[dict[str, Any]] = []
         for group in groups:
             weights = [p for p in group.parameters if p.requires_grad]
             decaying, others = [p for p in weights if p.ndim > 1], [p for p in weights if p.ndim <= 1]
@@ -78,8 +111,8 @@ class Optimization:
             ]
         if self.optimizer == "sgd":
             nesterov = self.momentum > 0
-            return torch.optim.SGD(split, self.learning_rate, self.momentum, nesterov=nesterov, fused=True)
-        return torch.optim.AdamW(split, self.learning_rate, (self.momentum, self.beta2), fused=True)
+            return torch.optim.SGD(split, self.peak, self.momentum, nesterov=nesterov, fused=True)
+        return torch.optim.AdamW(split, self.peak, (self.momentum, self.beta2), fused=True)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
