@@ -53,6 +53,11 @@ def single_threaded_worker() -> Iterator[ThreadPoolExecutor]:
     with ThreadPoolExecutor(max_workers=1) as worker:
         with _LOCK:
             count = torch.get_num_threads()
-            worker.submit(torch.set_num_threads, 1).result()
+            worker.submit(_compute_on_one_thread).result()
             torch.set_num_threads(count)
         yield worker
+
+
+def _compute_on_one_thread() -> None:
+    torch.get_num_threads()  # a new thread takes the process's count at its first call, which would undo the next line
+    torch.set_num_threads(1)
