@@ -38,11 +38,15 @@ class Unremembered(NPID):
         """`images` alone."""
         return {"images": self.seen(batch, generator)}
 
-    def loss(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> tuple[Tensor, Outcome]:
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outcome]:
         """A number that moves every weight."""
         return unit(heads["project"](encoder(views["images"])))[:, 0].mean(), {}
 
-    def after_step(self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome) -> None:
+    def after_step(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome, progress: float = 0.0
+    ) -> None:
         """Nothing is remembered."""
 
 

@@ -118,13 +118,14 @@ def test_a_probe_says_when_its_test_images_were_among_those_of_pretraining(folde
     (few := tmp_path / "few.csv").write_text(
         "path,label\n" + "".join(f"{path.name},{path.name.split('-')[0]}\n" for path in sorted(flat.iterdir()))
     )
-    for name, more, seen in (("all", (), 10), ("apart", ("--labels", str(few)), 0)):
+    for name, more in (("all", ()), ("apart", ("--labels", str(few)))):
         out = tmp_path / name
         assert main(["pretrain", str(flat), *more, "--steps", "2", "--out", str(out), *TINY]) == 0
         capsys.readouterr()
         assert main(["probe", str(out), "--data", str(flat), "--labels", str(few), "--json"]) == 0
         table = json.loads(capsys.readouterr().out)
-        assert (table["seen"], table["test"]) == (seen, 10)
+        assert table["seen"] == (table["test"] if name == "all" else 0)
+        assert table["test"] > 0
 
 
 def test_an_audit_of_a_task_that_remembers_images_takes_those_and_no_others(folder, capsys, tmp_path):
@@ -274,7 +275,7 @@ class TestMistakes:
         assert "found no SOURCE" in mistake(capsys, "pretrain", "--steps", 1)
         assert "missing has none" in mistake(capsys, "probe", tmp_path / "missing", "--data", folder)
         (tmp_path / "empty").mkdir()
-        assert "found none" in mistake(capsys, "pretrain", tmp_path / "empty", "--steps", 1, "--out", tmp_path / "o")
+        assert "no images in" in mistake(capsys, "pretrain", tmp_path / "empty", "--steps", 1, "--out", tmp_path / "o")
 
     def test_a_demo_looks_for_its_images_before_it_trains(self, capsys, tmp_path):
         assert "no source called 'nosuch'" in mistake(capsys, "demo", "--data", "nosuch", "--out", tmp_path / "demo")
@@ -307,7 +308,7 @@ class TestMistakes:
             (("--angles", 0), "at least two different angles, found 0"),
             (("--angles", 0, 360), "at least two different angles"),
             (("--head", "big"), "--head"),
-            (("--learning-rate", -1), "above 0, found -1"),
+            (("--learning-rate", -1), "above 0, got -1"),
             (("--device", "tpu9"), "--device must name a device"),
             (("--crops", 10), "--crops cuts photos"),
             (("--limit", 0), "--limit must be at least 1"),

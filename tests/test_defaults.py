@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from selftaught.build import build_source
+from selftaught.contracts import ParameterGroup
 from selftaught.data.crops import Cropping
 from selftaught.pretext import TASKS, task_class
 from selftaught.pretext.gan import GAN
@@ -48,7 +49,7 @@ def test_igpt_needs_no_option_to_run():
 def test_learning_rate_and_weight_decay_depend_on_the_optimizer(optimizer, rate, decay):
     for chosen in (Optimization(optimizer), Settings.of(optimizer=optimizer).optimization):
         assert (chosen.learning_rate, chosen.weight_decay) == (rate, decay)
-        (group, unregularized) = chosen.build({"layer": torch.nn.Linear(2, 2)}).param_groups
+        (group, unregularized) = chosen.build([ParameterGroup(list(torch.nn.Linear(2, 2).parameters()))]).param_groups
         assert (group["lr"], group["weight_decay"], unregularized["weight_decay"]) == (rate, decay, 0.0)
     flat = Settings.of(optimizer=optimizer).flat()
     assert (flat["learning_rate"], flat["weight_decay"]) == (rate, decay)  # what config.yaml stores

@@ -131,14 +131,14 @@ def test_a_demo_that_is_interrupted_says_so(tmp_path):
         return as_program("demo", "--minutes", 0.01, "--out", tmp_path / "demo")
 
     assert in_child(work)[1] == "143"
-    assert json.loads((tmp_path / "demo" / "run.json").read_text())["status"] == "interrupted"
+    assert not (tmp_path / "demo").exists()  # its first steps are those that measure the plan
 
 
 def test_a_closed_output_pipe_ends_a_command_quietly():
-    process = subprocess.Popen(command("list", "tasks"), stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    process.stdout.close()
-    assert process.stderr.read() == b""
-    assert process.wait(60) == 128 + signal.SIGPIPE
+    with subprocess.Popen(command("list", "tasks"), stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 128 + signal.SIGPIPE
 
 
 def test_odd_surroundings(images, tmp_path):
@@ -239,15 +239,15 @@ def test_a_run_that_diverges_at_once_says_that_nothing_was_kept(images, tmp_path
 
 
 def test_one_image_per_step_is_refused_where_batch_norm_needs_more(images, tmp_path, capsys):
-    given = ["pretrain", str(images), "--steps", "2", "--batch-size", "1", "--size", "32", "--task", "autoencoder"]
-    assert cli.main([*given, "--encoder", "timm:resnet18", "--out", str(tmp_path / "new" / "run")]) == 2
+    given = ["pretrain", str(images), "--steps", "2", "--batch-size", "1", "--size", "32", "--task", "npid"]
+    assert cli.main([*given, "--out", str(tmp_path / "new" / "run")]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1
     assert "needs more than one view per step; increase --batch-size" in said[0]
     assert not (tmp_path / "new").exists()
-    # The same network with feature maps of several positions, or a task of several views, can do with one image.
-    rotation = [word.replace("autoencoder", "rotation") for word in given]
-    assert cli.main([*rotation, "--encoder", "timm:resnet18", "--out", str(tmp_path / "run")]) == 0
+    # A task that shows every image several times trains on one image per step.
+    rotation = [word.replace("npid", "rotation") for word in given]
+    assert cli.main([*rotation, "--out", str(tmp_path / "run")]) == 0
 
 
 def test_of_two_runs_in_one_folder_one_wins(images, tmp_path):

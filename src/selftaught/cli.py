@@ -289,7 +289,13 @@ def _print(what: Any) -> None:
         return
     from rich.console import Console
 
-    console = Console(markup=False)  # names of files may look like markup
+    class Output(Console):
+        """Leaves a closed pipe to `main`; rich would exit with 1."""
+
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError
+
+    console = Output(markup=False)  # names of files may look like markup
     if not console.is_terminal:
         console.width = 160
     console.print(what)

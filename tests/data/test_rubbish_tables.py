@@ -281,7 +281,7 @@ def test_one_class_is_not_probed(tmp_path: Path) -> None:
         write_images(tmp_path / "set" / folder, 4)
     lines = [f"train/{n}.png,a\n" for n in range(4)] + [f"test/{n}.png,{'ab'[n % 2]}\n" for n in range(4)]
     (tmp_path / "a.csv").write_text("path,label\n" + "".join(lines))
-    with pytest.raises(UserError, match="two or more classes, found 1"):
+    with pytest.raises(UserError, match="two or more classes, but all training images"):
         open_splits(tmp_path / "set", labels=tmp_path / "a.csv")
 
 

@@ -169,6 +169,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
         assert HOSTILE in page.text
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")  # whether matplotlib's warnings are shown is up to the host process
 def test_names_that_are_no_valid_text_can_be_written(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path / os.fsdecode(name)) for name in ("회전 $x_1$".encode(), b"rot\xe9")]
     (runs[0] / "skipped.txt").write_bytes(b"caf\xe9.png: truncated\n")

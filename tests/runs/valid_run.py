@@ -14,9 +14,9 @@ TINY = ["--size", "16", "--batch-size", "8", "--precision", "32", "--steps", "2"
 
 
 def make_images(root: Path) -> Path:
-    """Sixteen pictures of noise in two classes."""
+    """Thirty pictures of noise in two classes."""
     generator = torch.Generator().manual_seed(0)
-    for number in range(16):
+    for number in range(30):
         pixels = torch.randint(256, (20, 20, 3), generator=generator, dtype=torch.uint8)
         folder = root / ("left", "right")[number % 2]
         folder.mkdir(parents=True, exist_ok=True)

@@ -86,8 +86,9 @@ def split_part(splits: Mapping[str, Reader], split: Split) -> tuple[Reader, Indi
         return reader, everything[held_out(reader) == (split == "test")], f"{split}, about {share} % of the images"
     if split == "train":
         return reader, everything, ""
+    why = f" ({'; '.join(reader.notes)})" if reader.notes else ""
     raise NoTestPart(
-        f"{reader.name} has neither a test part nor labels: put the images into train and test folders, or give "
+        f"{reader.name} has neither a test part nor labels{why}: put the images into train and test folders, or give "
         f"--labels."
     )
 
@@ -124,6 +125,11 @@ def compare_classes(splits: Mapping[str, Reader]) -> None:
         present.append({reader.classes[label] for label in labels[labels != UNLABELLED].tolist()})
     train, test = present
     name = splits["all"].name
+    if len(train) == 1:
+        raise UserError(
+            f"a probe needs two or more classes, but all training images of {name} are of the class {_few(train)}: add "
+            "images of others."
+        )
     if train and test and not train & test and "test" in splits:
         raise UserError(
             f"the training and the test part of {name} have no class in common (training: {_few(train)}; test: "

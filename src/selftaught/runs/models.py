@@ -161,7 +161,7 @@ class Invariance(Model):
 def mismatch(model: type[Model], found: Any) -> str:
     """Where a value differs from its model, in a few words; empty where it does not."""
     try:
-        model.model_validate(found)
+        model.model_validate(_as_unicode(found))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -169,3 +169,12 @@ def mismatch(model: type[Model], found: Any) -> str:
         text = f"{place}: {first['msg']}" if place else first["msg"]
         return readable(f"{text[:200]}, got {given if len(given) < 60 else f'{given[:60]} ...'}")
     return ""
+
+
+def _as_unicode(value: Any) -> Any:
+    """The value without the escaped bytes that names of files may have, which pydantic rejects in text."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, list):
+        return [_as_unicode(item) for item in value]
+    return {name: _as_unicode(item) for name, item in value.items()} if isinstance(value, dict) else value

@@ -12,8 +12,8 @@ MAX_DEPTH = 24
 """Levels of nesting; what a run writes has at most five."""
 MAX_INTEGER = 2**63
 """Larger integers fit no tensor."""
-LOADER: type[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-"""libyaml is ten times as fast where PyYAML was built with it."""
+LOADER = yaml.SafeLoader
+"""Not libyaml's, which rejects the escaped bytes of file names that are not valid Unicode."""
 
 
 def parse_json(content: bytes) -> Any:
