@@ -155,14 +155,30 @@ def test_adamw_by_its_formula_however_weights_lie_in_memory():
         expected = convolution.weight.detach().double()
 
 
-def test_forgetting_drops_the_momentum_of_one_module():
-    one, other = nn.Linear(2, 2), nn.Linear(2, 2)
-    optimizer = Optimization(optimizer="sgd").build([ParameterGroup([*one.parameters(), *other.parameters()])])
-    (one(torch.ones(1, 2)) + other(torch.ones(1, 2))).sum().backward()
-    optimizer.step()
-    forget(optimizer, one)
-    assert one.weight not in optimizer.state
-    assert "momentum_buffer" in optimizer.state[other.weight]
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_module_whose_state_is_forgotten_trains_like_a_new_one_and_the_others_go_on(name):
+    def trained(steps: list[bool]) -> list[torch.Tensor]:
+        """Weights of two layers after some steps; True forgets the first layer's state before the step."""
+        torch.manual_seed(0)
+        one, other = nn.Linear(2, 2), nn.Linear(2, 2)
+        optimizer = Optimization(name, 0.1, weight_decay=0.0).build(
+            [ParameterGroup([*one.parameters(), *other.parameters()])]
+        )
+        set_rate(optimizer, 0.1)
+        before = one.weight
+        for forgets in steps:
+            if forgets:
+                forget(optimizer, one)
+            before = one.weight.detach().clone()
+            optimizer.zero_grad()
+            (one(torch.ones(1, 2)) + other(torch.ones(1, 2))).sum().backward()
+            optimizer.step()
+        return [one.weight.detach() - before, other.weight.detach()]
+
+    first_step, _ = trained([False])
+    anew, others = trained([False, False, True])
+    torch.testing.assert_close(anew, first_step)  # the gradient of a sum is the same in every step
+    torch.testing.assert_close(others, trained([False, False, False])[1])
 
 
 def test_a_log_forgets_what_came_after_the_checkpoint(tmp_path):

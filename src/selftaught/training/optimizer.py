@@ -122,6 +122,11 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def forget(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
-    """Drop what the optimizer remembers (momentum, second moments) of a module that starts anew."""
+    """Reset the optimizer's state (momentum, second moments, step count) of a module whose parameters start anew.
+
+    Set to zero, which is the state before the first step, and not removed: fused SGD needs momentum for all or none.
+    """
     for weight in module.parameters():
-        optimizer.state.pop(weight, None)
+        for state in optimizer.state.get(weight, {}).values():
+            if isinstance(state, torch.Tensor):
+                state.zero_()
