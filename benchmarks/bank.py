@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from benchmarks.images import noise, stored
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish, rate
+from selftaught.cli.process import keep_freed_memory
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.data.stored import StoredBatch
 from selftaught.encoders import make_encoder
-from selftaught.parts.bank import unit
+from selftaught.modules.bank import unit
 from selftaught.pretext.npid import NPID
-from selftaught.process import keep_freed_memory
 from selftaught.training.loop import Pretraining, Trainer
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import choose_precision, make_fabric

@@ -29,9 +29,9 @@ from torchvision.transforms import InterpolationMode, v2
 from benchmarks.images import Loaded
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish, rate
 from selftaught.augment.warp import identity
+from selftaught.cli.process import keep_freed_memory
 from selftaught.data import photos
 from selftaught.data.crops import Cropping, Crops
-from selftaught.process import keep_freed_memory
 
 CROPPING = Cropping(crop_area=(1 / 500, 1.0), crop_rotation=30.0, crop_shear=30.0)
 """Ours, with the numbers of the other side."""

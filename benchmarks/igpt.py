@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from benchmarks.images import noise, stored
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish, rate
+from selftaught.cli.process import keep_freed_memory
 from selftaught.contracts import ParameterGroup
 from selftaught.encoders.gpt import GPT
 from selftaught.pretext.igpt import IGPT
-from selftaught.process import keep_freed_memory
 from selftaught.training.loop import Pretraining, Trainer
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import choose_precision, make_fabric

@@ -26,11 +26,11 @@ from torch import Tensor
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish, seconds_of
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
-from selftaught.downstream.features import Features, Viewing, layer_features
-from selftaught.downstream.probes import FastProbe
-from selftaught.downstream.probes.base import held_out
-from selftaught.downstream.probes.ridge import Ridge
 from selftaught.encoders.convnet import ConvNet
+from selftaught.evaluation.features import Features, Viewing, layer_features
+from selftaught.evaluation.probes import FastProbe
+from selftaught.evaluation.probes.base import held_out
+from selftaught.evaluation.probes.ridge import Ridge
 
 ITERATIONS = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
 """Of L-BFGS, tried in turn until ridge's accuracy is reached."""

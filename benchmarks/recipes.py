@@ -25,10 +25,10 @@ from benchmarks.images import Loaded, Pictures, View, noise, stored
 from benchmarks.interleaved import rate
 from benchmarks.two_views import TwoViews, contrastive, projection
 from benchmarks.views import TorchvisionViews
+from selftaught.cli.process import keep_freed_memory
 from selftaught.contracts import Encoder, ParameterGroup, Task
 from selftaught.encoders import make_encoder
 from selftaught.pretext.rotation import Rotation
-from selftaught.process import keep_freed_memory
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train

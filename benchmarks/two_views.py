@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from benchmarks.views import two_views
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
-from selftaught.parts.heads import classifier
+from selftaught.modules.heads import classifier
 
 TEMPERATURE = 0.5
 """Chen et al. 2020, appendix B.9, on CIFAR."""

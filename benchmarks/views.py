@@ -22,8 +22,8 @@ from benchmarks.images import Loaded, Pictures, View, noise, stored
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish, rate
 from selftaught.augment.color import random_color, recolor
 from selftaught.augment.warp import random_crop
+from selftaught.cli.process import keep_freed_memory
 from selftaught.contracts import Batch
-from selftaught.process import keep_freed_memory
 
 SCALE, JITTER, HUE, JITTERED, GREY = (0.08, 1.0), 0.4, 0.1, 0.8, 0.2
 """Of SimCLR at strength 0.5: its full strength is 0.8, 0.8, 0.8, 0.2."""

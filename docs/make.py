@@ -22,12 +22,12 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
-from selftaught.build import load_pretraining
+from selftaught.api.pretrain import pretrain
+from selftaught.config.build import load_pretraining
+from selftaught.config.settings import Setting, offered
 from selftaught.contracts import Task
 from selftaught.figures.grid import enlarge
 from selftaught.pretext import TASKS, task_class
-from selftaught.pretraining import pretrain
-from selftaught.settings import Setting, offered
 
 HERE = Path(__file__).parent
 MEASURED = HERE.parent / "results" / "tasks.json"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import selftaught
-from selftaught.run import Run
+from selftaught.api.run import Run
 from selftaught.runs.log import read_log
 
 T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}

@@ -11,10 +11,10 @@ import json
 from pathlib import Path
 
 from recipes.experiment import interval, spread
+from selftaught.api.run import Run
 from selftaught.data import open_splits
-from selftaught.downstream.layers import probe_layers
-from selftaught.downstream.table import ProbeTable
-from selftaught.run import Run
+from selftaught.evaluation.layers import probe_layers
+from selftaught.evaluation.table import ProbeTable
 
 
 def main() -> None:

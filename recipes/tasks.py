@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from recipes.experiment import IGPT, Experiment, Row, logged, parser, spread
-from selftaught.run import Run
+from selftaught.api.run import Run
 
 TASKS: dict[str, dict[str, Any]] = {
     "rotation": {},

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from crash import in_child
-from selftaught.console import LastingStream, stderr_console
+from selftaught.display.console import LastingStream, stderr_console
 
 
 def test_while_it_can_it_writes(monkeypatch):

@@ -5,12 +5,12 @@ from dataclasses import fields
 import pytest
 import torch
 
-from selftaught.build import build_source
+from selftaught.config.build import build_source
+from selftaught.config.settings import General, Settings, offered
 from selftaught.contracts import ParameterGroup
 from selftaught.data.crops import Cropping
 from selftaught.pretext import TASKS, task_class
 from selftaught.pretext.gan import GAN
-from selftaught.settings import General, Settings, offered
 from selftaught.training.optimizer import OF_ONE_OPTIMIZER, Optimization
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from selftaught.cli import main
+from selftaught.cli.app import main
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from selftaught import pretraining
-from selftaught.cli import main
+from selftaught.api import pretrain as pretraining
+from selftaught.cli.app import main
+from selftaught.config.settings import Settings, offered
 from selftaught.errors import UserError
-from selftaught.settings import Settings, offered
 
 MANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FEW = settings(MANY, max_examples=12)

@@ -10,8 +10,8 @@ from recipes.experiment import T95, interval, profile, spread
 from scipy import stats
 
 import selftaught
+from selftaught.config.settings import Settings
 from selftaught.encoders import make_encoder
-from selftaught.settings import Settings
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 import selftaught
-from selftaught.build import load_encoder
-from selftaught.downstream.probes import FastProbe, PaperProbe
-from selftaught.downstream.results import file_stem
+from selftaught.api.run import Run
+from selftaught.config.build import load_encoder
 from selftaught.errors import UserError
-from selftaught.run import Run
+from selftaught.evaluation.probes import FastProbe, PaperProbe
+from selftaught.evaluation.results import file_stem
 from selftaught.runs.weights import weights_digest
 
 TINY = {"task": "rotation", "size": 16, "steps": 2, "batch_size": 8, "threads": 1}
@@ -207,7 +207,7 @@ def test_the_sentence_of_an_audit_names_the_layer_chosen_on_held_out_images(run,
 
 
 def test_the_same_seed_has_the_same_random_weights(run):
-    from selftaught.run import _fresh
+    from selftaught.api.run import _fresh
 
     fresh = _fresh(run._load(None)[0])
     first, again, other = (torch.cat([w.flatten() for w in fresh(seed).parameters()]) for seed in (0, 0, 1))

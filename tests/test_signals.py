@@ -15,8 +15,8 @@ from PIL import Image
 
 from crash import in_child
 from selftaught import cli, pretrain
+from selftaught.api.run import Run
 from selftaught.errors import UserError
-from selftaught.run import Run
 
 # The forks below happen while torch's threads sleep; see `in_child`.
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
@@ -35,7 +35,7 @@ def images(tmp_path_factory) -> Path:
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-m", "selftaught.cli", *map(str, arguments)]
+    return [sys.executable, "-m", "selftaught", *map(str, arguments)]
 
 
 def as_program(*arguments: object) -> int:
@@ -46,7 +46,8 @@ def as_program(*arguments: object) -> int:
 
 def signalled_at(phase: str, number: int, times: int = 1):
     """Patch a fork so that it sends itself signals when it reaches a phase of a run."""
-    from selftaught import build, pretraining
+    from selftaught.api import pretrain as pretraining
+    from selftaught.config import build
     from selftaught.runs.checkpoint import Checkpoints
     from selftaught.training import loop
 

@@ -6,8 +6,8 @@ from types import ModuleType
 
 import pytest
 
+from selftaught.config.settings import offered
 from selftaught.pretext import TASKS, task_class
-from selftaught.settings import offered
 
 DOCS = Path(__file__).parents[1] / "docs"
 

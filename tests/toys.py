@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from selftaught.augment.warp import resample
 from selftaught.contracts import Batch, Encoder, Layer, Source
-from selftaught.encoders.look import make_look
+from selftaught.encoders.preprocess import make_look
 
 
 class ToyBatch(Batch):

@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from selftaught.api.pretrain import pretrain
+    from selftaught.api.profile import profile
+    from selftaught.api.run import Run
     from selftaught.contracts import Batch, Encoder, Layer, Relabelling, Source, Task
     from selftaught.data import list_sources, open_source, open_splits
     from selftaught.encoders import ENCODERS, make_encoder
     from selftaught.errors import UserError
     from selftaught.pretext import TASKS
-    from selftaught.pretraining import pretrain
-    from selftaught.profiling import profile
     from selftaught.report import write_report
-    from selftaught.run import Run
 
 _HOMES = {
     "selftaught.contracts": ("Batch", "Encoder", "Layer", "Relabelling", "Source", "Task"),
@@ -31,9 +31,9 @@ _HOMES = {
     "selftaught.errors": ("UserError",),
     "selftaught.pretext": ("TASKS",),
     "selftaught.report": ("write_report",),
-    "selftaught.pretraining": ("pretrain",),
-    "selftaught.profiling": ("profile",),
-    "selftaught.run": ("Run",),
+    "selftaught.api.pretrain": ("pretrain",),
+    "selftaught.api.profile": ("profile",),
+    "selftaught.api.run": ("Run",),
 }
 
 __all__ = [

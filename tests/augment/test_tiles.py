@@ -13,7 +13,7 @@ from selftaught.augment.tiles import (
     tile_pixels,
 )
 from selftaught.augment.warp import affine, identity, resample
-from selftaught.encoders.look import make_look
+from selftaught.encoders.preprocess import make_look
 from selftaught.errors import UserError
 
 

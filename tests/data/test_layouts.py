@@ -8,8 +8,8 @@ from corpus import encoded, noise
 
 from selftaught.data import progress
 from selftaught.data.folder import folder_splits
-from selftaught.data.open import open_source, open_splits
 from selftaught.data.reader import Files, split_folder
+from selftaught.data.sources import open_source, open_splits
 from selftaught.errors import UserError
 
 CACHED: dict[int, bytes] = {}

@@ -11,7 +11,7 @@ from corpus import encoded, noise, write_broken, write_images
 from PIL import Image
 
 from selftaught.data import Stored, is_photos, list_sources, open_source, open_splits, photos
-from selftaught.data.known import KNOWN, PHOTOS
+from selftaught.data.named import KNOWN, PHOTOS
 from selftaught.errors import UserError
 
 CPU = torch.device("cpu")

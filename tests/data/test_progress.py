@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from selftaught.data import progress
-from selftaught.data.progress import Meter
+from selftaught.display.progress import Meter
 
 
 def run(steps: int, pause: float = 0.0) -> None:

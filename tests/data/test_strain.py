@@ -18,8 +18,8 @@ from crash import in_child, limit_files
 from selftaught.data import cache, stored
 from selftaught.data.cache import Decoded, decoded
 from selftaught.data.folder import folder_splits
-from selftaught.data.open import open_source
 from selftaught.data.reader import Indices, Raw, Reader
+from selftaught.data.sources import open_source
 from selftaught.data.stored import Resident, Stored
 from selftaught.errors import UserError
 

@@ -11,8 +11,8 @@ from selftaught.contracts import Encoder, pooled
 from selftaught.encoders.alexnet import AlexNet
 from selftaught.encoders.convnet import ConvNet
 from selftaught.encoders.gpt import GPT
-from selftaught.encoders.look import looks
 from selftaught.encoders.nin import NIN
+from selftaught.encoders.preprocess import looks
 from selftaught.encoders.timm import Timm
 from selftaught.encoders.vit import ViT
 

@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import conv2d
 from torchvision.transforms.v2.functional import normalize
 
-from selftaught.encoders.look import IMAGENET_MEAN, IMAGENET_STD, looks, make_look
+from selftaught.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, looks, make_look
 from selftaught.errors import UserError
 
 

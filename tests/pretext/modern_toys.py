@@ -16,7 +16,7 @@ from selftaught.augment.views import ViewAugmentation, byol_augmentations, two_v
 from selftaught.augment.warp import moved, random_crop
 from selftaught.contracts import ParameterGroup, Task, TokenEncoder
 from selftaught.errors import UserError
-from selftaught.parts.heads import classifier
+from selftaught.modules.heads import classifier
 
 
 @dataclass(frozen=True)

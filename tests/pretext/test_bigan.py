@@ -8,7 +8,7 @@ from selftaught.contracts import Layer
 from selftaught.encoders.alexnet import AlexNet
 from selftaught.encoders.convnet import ConvNet
 from selftaught.errors import UserError
-from selftaught.parts.generators import uniform_noise
+from selftaught.modules.generators import uniform_noise
 from selftaught.pretext.bigan import BiGAN, Code, PairCritic
 from toys import ToyEncoder, ToySource
 

@@ -16,7 +16,7 @@ from toy_tasks import TOYS, encoder_for
 from selftaught.augment.warp import identity
 from selftaught.contracts import Batch, Task
 from selftaught.errors import UserError
-from selftaught.parts.crops import CropTask
+from selftaught.modules.crops import CropTask
 from selftaught.pretext import TASKS, task_class
 from selftaught.pretext.jigsaw import Jigsaw
 from selftaught.training.loop import Pretraining, Trainer

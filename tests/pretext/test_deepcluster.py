@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from sklearn.metrics import adjusted_mutual_info_score
 
-from selftaught.downstream.audit import audit
+from selftaught.analysis.audit import audit
 from selftaught.errors import UserError
 from selftaught.pretext.deepcluster import DeepCluster
 from selftaught.runs.checkpoint import Checkpoints

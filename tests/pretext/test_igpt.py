@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from selftaught.augment.warp import identity
-from selftaught.cli import main
+from selftaught.cli.app import main
 from selftaught.encoders.gpt import GPT
 from selftaught.errors import UserError
 from selftaught.pretext.igpt import IGPT
@@ -201,7 +201,7 @@ def test_from_the_command_line_random_weights_read_the_palette_that_was_learned(
     from PIL import Image
 
     from selftaught import Run
-    from selftaught.downstream import layers
+    from selftaught.evaluation import layers
 
     rng = np.random.default_rng(0)
     for kind in ("dark", "light"):
@@ -220,7 +220,7 @@ def test_from_the_command_line_random_weights_read_the_palette_that_was_learned(
         return probe_layers(encoder, fresh, *others, **more)
 
     probe_layers = layers.probe_layers
-    monkeypatch.setattr("selftaught.run.probe_layers", spy)
+    monkeypatch.setattr("selftaught.api.run.probe_layers", spy)
     table = run.probe(tmp_path / "images")
     assert [row.layer for row in table.layers] == ["embed", "block01"]
     trained, random = seen["trained"], seen["random"]

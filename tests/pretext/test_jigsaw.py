@@ -9,7 +9,7 @@ from torch import nn
 from selftaught.augment.tiles import mosaic
 from selftaught.encoders.convnet import ConvNet
 from selftaught.errors import UserError
-from selftaught.parts.permutations import distant_permutations
+from selftaught.modules.permutations import distant_permutations
 from selftaught.pretext.jigsaw import Jigsaw
 from toys import ToyBatch, ToyEncoder, ToySource
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Task
 from selftaught.errors import UserError
-from selftaught.parts.bank import unit
-from selftaught.parts.heads import embedding
+from selftaught.modules.bank import unit
+from selftaught.modules.heads import embedding
 from selftaught.pretext.npid import NPID
 from selftaught.pretext.pirl import PIRL
 from selftaught.training.loop import Pretraining, Trainer

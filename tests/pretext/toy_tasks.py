@@ -11,7 +11,7 @@ from selftaught.augment.warp import identity, random_crop
 from selftaught.contracts import Encoder, Layer, Relabelling, Task
 from selftaught.encoders.gpt import GPT
 from selftaught.encoders.vit import ViT
-from selftaught.parts.adversarial import adversarial_groups
+from selftaught.modules.adversarial import adversarial_groups
 from toys import ToyEncoder
 
 

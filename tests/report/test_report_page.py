@@ -12,8 +12,8 @@ import torch
 from fake_runs import GOOD, LAYERS, fake_run, probe
 from PIL import Image
 
-from selftaught.downstream.answers import Answer, AuditTable
-from selftaught.downstream.invariance import Distances, InvarianceTable
+from selftaught.analysis.audit_table import Answer, AuditTable
+from selftaught.analysis.invariance import Distances, InvarianceTable
 from selftaught.errors import UserError
 from selftaught.figures import save_png
 from selftaught.report import write_report

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from valid_run import make_images, make_run
 
-from selftaught.build import _begun, load_encoder
+from selftaught.config.build import _begun, load_encoder
 from selftaught.errors import UserError
 from selftaught.report.compare import rows
 from selftaught.report.page import render

@@ -7,8 +7,8 @@ import torch
 from PIL import Image
 
 from selftaught import cli
-from selftaught.downstream.answers import Answer, AuditTable
-from selftaught.downstream.invariance import Distances, InvarianceTable
+from selftaught.analysis.audit_table import Answer, AuditTable
+from selftaught.analysis.invariance import Distances, InvarianceTable
 
 TINY = ["--size", "16", "--batch-size", "8", "--precision", "32", "--steps", "2", "--width", "8", "--threads", "1"]
 

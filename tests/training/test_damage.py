@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 
 from crash import files, in_child, limit_files
 from selftaught import cli
+from selftaught.api.run import Run
 from selftaught.errors import UserError
-from selftaught.run import Run
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.folder import RunFolder
 from selftaught.runs.log import read_log

@@ -178,7 +178,8 @@ SETTINGS = ["--size", "16", "--batch-size", "8", "--width", "8", "--precision", 
 def carry_out(arguments: list[str], cache: str, often: bool) -> None:
     """A command in a process of its own, saving at every line of the log if it is to be killed."""
     os.environ["SELFTAUGHT_CACHE"] = cache
-    from selftaught import cli, pretraining
+    from selftaught import cli
+    from selftaught.api import pretrain as pretraining
 
     if often:
         pretraining.train = functools.partial(pretraining.train, save_seconds=-1)
@@ -187,7 +188,7 @@ def carry_out(arguments: list[str], cache: str, often: bool) -> None:
 
 def server() -> multiprocessing.context.ForkServerContext:
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["selftaught.pretraining", "selftaught.flags", "selftaught.encoders.convnet"])
+    context.set_forkserver_preload(["selftaught.api.pretrain", "selftaught.cli.flags", "selftaught.encoders.convnet"])
     return context
 
 

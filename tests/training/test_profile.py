@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from selftaught import profile
-from selftaught.cli import main
+from selftaught.cli.app import main
 from selftaught.training.loop import Trainer
 from selftaught.training.plan import make_fabric
 
@@ -32,8 +32,8 @@ def test_operations_are_those_of_the_formula(photo):
 
 
 def test_marks_change_nothing(photo):
-    from selftaught.build import build
-    from selftaught.settings import Settings
+    from selftaught.config.build import build
+    from selftaught.config.settings import Settings
 
     losses = []
     for mark in (None, lambda part: None):

@@ -1,9 +1,9 @@
 """Images: where they come from, how they are decoded once, and batches of them on the device."""
 
 from selftaught.data.decode import decode, decode_whole
-from selftaught.data.known import Row, list_sources
-from selftaught.data.open import open_source, open_splits
+from selftaught.data.named import Row, list_sources
 from selftaught.data.photos import Photo, Spec, is_photos, photos
+from selftaught.data.sources import open_source, open_splits
 from selftaught.data.splits import Split
 from selftaught.data.stored import Stored, StoredBatch
 

@@ -32,8 +32,8 @@ from numpy.typing import NDArray
 
 from selftaught.data.brightness import NOMINAL, Ranges
 from selftaught.data.decode import RGB, decode_with_id
-from selftaught.data.progress import Meter
 from selftaught.data.reader import Indices, Raw, Reader
+from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 
 FORMAT = 3

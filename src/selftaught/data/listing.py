@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 
 from selftaught.data.decode import SUFFIXES
-from selftaught.data.progress import Meter
 from selftaught.data.reader import Indices, natural, readable
+from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 
 

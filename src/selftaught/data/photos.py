@@ -11,7 +11,7 @@ from torch import Tensor
 from selftaught.data.brightness import Ranges, measure
 from selftaught.data.content import content_id
 from selftaught.data.decode import SUFFIXES, decode_whole
-from selftaught.data.known import PHOTOS, photo_file
+from selftaught.data.named import PHOTOS, photo_file
 from selftaught.data.reader import readable
 from selftaught.errors import UserError, unknown
 

@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught.data.progress import announce
 from selftaught.data.reader import UNLABELLED, Files, Indices, Reader, readable
+from selftaught.display.progress import announce
 from selftaught.errors import NoTestPart, UserError, unknown
 
 Split = Literal["all", "train", "test"]

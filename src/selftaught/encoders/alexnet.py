@@ -12,8 +12,8 @@ figures come from other networks.
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
-from selftaught.encoders.chain import chained
-from selftaught.encoders.look import make_look
+from selftaught.encoders.preprocess import make_look
+from selftaught.encoders.sequential import chained
 from selftaught.errors import UserError, unknown
 
 WIDTHS = (96, 256, 384, 384, 256)

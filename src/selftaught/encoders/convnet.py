@@ -9,8 +9,8 @@ cost grows slowly with their size. Chosen among ten plain nets at one minute of 
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
-from selftaught.encoders.chain import chained
-from selftaught.encoders.look import make_look
+from selftaught.encoders.preprocess import make_look
+from selftaught.encoders.sequential import chained
 from selftaught.errors import UserError
 
 

@@ -10,8 +10,8 @@ It shrinks by 4 whatever the size of the views, so views much larger than 64 pix
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
-from selftaught.encoders.chain import chained
-from selftaught.encoders.look import make_look
+from selftaught.encoders.preprocess import make_look
+from selftaught.encoders.sequential import chained
 from selftaught.errors import UserError
 
 

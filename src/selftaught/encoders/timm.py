@@ -16,7 +16,7 @@ from timm.models import ResNet
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
-from selftaught.encoders.look import Color, make_look
+from selftaught.encoders.preprocess import Color, make_look
 from selftaught.errors import UserError
 
 _STEMS = ("act1", "bn1", "conv_stem", "features.norm0", "stem")

@@ -15,7 +15,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selftaught.contracts import Layer, TokenEncoder
-from selftaught.encoders.look import make_look
+from selftaught.encoders.preprocess import make_look
 from selftaught.errors import UserError
 
 

@@ -22,9 +22,9 @@ from selftaught.augment.lab import lab_to_rgb, rgb_to_lab
 from selftaught.augment.warp import moved
 from selftaught.contracts import Batch, Encoder, Layer, Outcome, Source, Views
 from selftaught.errors import UserError
-from selftaught.parts.crops import CropTask
-from selftaught.parts.decoders import Decoder
-from selftaught.parts.heads import require_readable
+from selftaught.modules.crops import CropTask
+from selftaught.modules.decoders import Decoder
+from selftaught.modules.heads import require_readable
 
 
 @dataclass(frozen=True)

@@ -23,11 +23,11 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Outcome, ParameterGroup, Source, Views
 from selftaught.errors import UserError
-from selftaught.parts.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
-from selftaught.parts.generators import MOST, GenerationGame
-from selftaught.parts.heads import require_map, require_readable
-from selftaught.parts.norms import untracked
-from selftaught.parts.precision import at_least_float32
+from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
+from selftaught.modules.generators import MOST, GenerationGame
+from selftaught.modules.heads import require_map, require_readable
+from selftaught.modules.norms import untracked
+from selftaught.modules.precision import at_least_float32
 
 POSITIONS = 4
 """Positions along the map that a code is read off: as many as along the one that a generator begins with."""

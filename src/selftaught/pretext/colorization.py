@@ -25,9 +25,9 @@ from selftaught.augment.lab import gamut, lab_to_rgb, rgb_to_lab, rgb_to_lightne
 from selftaught.augment.warp import identity
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
-from selftaught.parts.crops import CropTask
-from selftaught.parts.decoders import Decoder
-from selftaught.parts.heads import require_readable
+from selftaught.modules.crops import CropTask
+from selftaught.modules.decoders import Decoder
+from selftaught.modules.heads import require_readable
 
 GREY = 5.0
 """An image is grey if no position has |a| or |b| above this: it says nothing (the release's `NonGrayMaskLayer`)."""

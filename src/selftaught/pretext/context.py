@@ -37,7 +37,7 @@ from selftaught.augment.tiles import (
 from selftaught.augment.warp import coin, moved, random_crop, require_shares
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.parts.heads import dense, require_readable
+from selftaught.modules.heads import dense, require_readable
 
 STEPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """The eight answers: rows down and columns to the right, from the first tile to the second."""

@@ -30,9 +30,9 @@ from selftaught.augment.color import random_color, recolor
 from selftaught.augment.warp import identity, moved
 from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Views
 from selftaught.errors import UserError
-from selftaught.parts.clusters import adjusted_nmi, kmeans, require_faiss, whitened
-from selftaught.parts.crops import CropTask
-from selftaught.parts.heads import HeadKind, require_readable
+from selftaught.modules.clusters import adjusted_nmi, kmeans, require_faiss, whitened
+from selftaught.modules.crops import CropTask
+from selftaught.modules.heads import HeadKind, require_readable
 
 READ = 256
 """Images that the encoder sees at a time while they are clustered."""

@@ -18,10 +18,10 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Outcome, ParameterGroup, Source, Views
 from selftaught.errors import UserError
-from selftaught.parts.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
-from selftaught.parts.generators import GenerationGame
-from selftaught.parts.heads import require_readable
-from selftaught.parts.norms import untracked
+from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
+from selftaught.modules.generators import GenerationGame
+from selftaught.modules.heads import require_readable
+from selftaught.modules.norms import untracked
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ from selftaught.augment.masks import block_masks, center_masks, center_side, fre
 from selftaught.augment.warp import identity, moved
 from selftaught.contracts import Batch, Encoder, Outcome, ParameterGroup, Source, Views
 from selftaught.errors import UserError
-from selftaught.parts.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
-from selftaught.parts.crops import CropTask
-from selftaught.parts.decoders import ChannelwiseDense, Decoder
-from selftaught.parts.heads import require_readable
+from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
+from selftaught.modules.crops import CropTask
+from selftaught.modules.decoders import ChannelwiseDense, Decoder
+from selftaught.modules.heads import require_readable
 
 SURVEY = 2048
 """The most images that the mean colour is measured on."""

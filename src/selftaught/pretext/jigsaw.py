@@ -26,8 +26,8 @@ from selftaught.augment.tiles import grid_tiles, mosaic, normalize_tiles, requir
 from selftaught.augment.warp import coin, moved, random_crop, require_shares
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.parts.heads import classifier, dense, require_readable
-from selftaught.parts.permutations import distant_permutations, require_permutations
+from selftaught.modules.heads import classifier, dense, require_readable
+from selftaught.modules.permutations import distant_permutations, require_permutations
 
 UNITS = 512
 """Of the head's layer for one tile, as in the paper (1024 in the released code); that for all tiles has twice as many,

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Outcome, Views
 from selftaught.errors import UserError
-from selftaught.parts.bank import unit
-from selftaught.parts.instances import InstanceDiscrimination, memory
+from selftaught.modules.bank import unit
+from selftaught.modules.instances import InstanceDiscrimination, memory
 
 
 @dataclass(frozen=True)

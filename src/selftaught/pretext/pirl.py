@@ -20,9 +20,9 @@ from selftaught.augment.tiles import grid_tiles, mosaic, tile_pixels
 from selftaught.augment.warp import moved, random_crop, require_shares
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
-from selftaught.parts.bank import unit
-from selftaught.parts.heads import LITTLE, embedding, require_readable
-from selftaught.parts.instances import InstanceDiscrimination, memory
+from selftaught.modules.bank import unit
+from selftaught.modules.heads import LITTLE, embedding, require_readable
+from selftaught.modules.instances import InstanceDiscrimination, memory
 
 TILES = 9
 

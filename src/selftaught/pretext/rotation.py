@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from selftaught.augment.warp import affine, moved
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
-from selftaught.parts.crops import CropTask
-from selftaught.parts.heads import HeadKind, classifier, require_readable
+from selftaught.modules.crops import CropTask
+from selftaught.modules.heads import HeadKind, classifier, require_readable
 
 
 @dataclass(frozen=True)

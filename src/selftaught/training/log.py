@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from selftaught.console import stderr_console
+from selftaught.display.console import stderr_console
 from selftaught.runs.atomic import append_text, write_text
 from selftaught.runs.log import read_log
 from selftaught.training.pace import PaceMonitor

@@ -1,0 +1,301 @@
+"""Pretraining in one call: settings and images in, a run folder out."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+import selftaught
+from selftaught.api.run import Run
+from selftaught.api.samples import keep_shown
+from selftaught.config.build import Built, build, describe_encoder, not_pretrained
+from selftaught.config.settings import BUDGETS, Settings, plain, tupled
+from selftaught.data.crops import Crops
+from selftaught.data.photos import words
+from selftaught.display.console import stderr_console
+from selftaught.errors import UserError, readable
+from selftaught.runs.atomic import write_text
+from selftaught.runs.checkpoint import Checkpoints
+from selftaught.runs.claim import claimed
+from selftaught.runs.files import exists
+from selftaught.runs.folder import RunFolder
+from selftaught.training.interruption import Stop, stop_on_signals
+from selftaught.training.log import Log
+from selftaught.training.loop import Trainer, train
+from selftaught.training.machine import hardware, use_threads
+from selftaught.training.pace import planned_pace
+from selftaught.training.plan import Budget, choose_device, make_fabric, make_plan
+from selftaught.training.trial import require_batch_norm_inputs
+
+LINES = 400
+"""About how many lines a log has, whatever the length of the run."""
+
+
+def pretrain(
+    data: str | Path | Sequence[str | Path] = (),
+    *,
+    out: str | Path | None = None,
+    resume: bool = False,
+    labels: str | Path | None = None,
+    download: bool = True,
+    stop: Stop | None = None,
+    **settings: Any,
+) -> Run:
+    """Pretrain an encoder on unlabelled images.
+
+    Several runs may train in threads of one process: each gives the weights that it gives alone.
+
+    Args:
+        data: source of images: a folder, photos, parquet, a known name.
+        out: run folder, new or empty; by default a new one under `runs/`.
+        resume: continue the run in `out`, with its settings (the device may change). A finished run is extended by
+            `minutes`, `epochs` or `steps`; the learning rate starts a new cycle of its schedule.
+        labels: CSV file with path and label, for sources whose labels are elsewhere.
+        download: whether a data set named in `data` may be downloaded. What only the config of a resumed run names
+            is not.
+        stop: request a stop from another thread; in the main thread SIGINT, SIGTERM and SIGHUP request it, too.
+        settings: any of `selftaught pretrain --help`, with underscores: task, encoder, minutes, size ...
+
+    Returns:
+        The run, finished or interrupted (`Run.finished` says which).
+
+    Raises:
+        UserError: a setting, the images or the run folder cannot be used. A new run that fails before its first
+            checkpoint leaves no folder, unless the disk is full: then `resume` continues it.
+    """
+    console = stderr_console(highlight=False, markup=False, soft_wrap=True)
+    where = [_absolute(word) for word in words(data)] if data else []
+    listed = None if labels is None else _absolute(str(labels))
+    stop = stop or Stop()
+    if resume:
+        folder = _existing(out)
+        with folder.locked():
+            _resume(folder, where, listed, settings, stop, console)
+        return Run(folder.path)
+    chosen = Settings.of(**settings)
+    _ = chosen.general.budget, choose_device(chosen.general.device)
+    folder = RunFolder(Path(out) if out is not None else _new_path(where, chosen))
+    with claimed(folder):
+        built = build(where, chosen, None if listed is None else Path(listed), download)
+        with use_threads(chosen.general.threads):
+            _begin(folder, where, listed, chosen, built)
+            _carry_out(folder, built, None, stop, console)
+    return Run(folder.path)
+
+
+def _absolute(word: str) -> str:
+    """A path that holds in whatever folder the run is resumed or repeated; names of sources stay as they are."""
+    return os.path.abspath(word) if os.path.lexists(word) else word  # noqa: PTH100 (links stay links)
+
+
+def _new_path(data: list[str], settings: Settings) -> Path:
+    """runs/TASK-ENCODER-SOURCE, numbered if that is taken."""
+    source = Path(data[0]).stem if data else "nothing"
+    return numbered(Path("runs") / f"{settings.general.task}-{settings.general.encoder}-{source}".replace(":", "-"))
+
+
+def numbered(path: Path) -> Path:
+    """The path, or the first of path-2, path-3 ... that is not taken."""
+    free, number = path, 1
+    while free.exists():
+        number += 1
+        free = path.with_name(f"{path.name}-{number}")
+    return free
+
+
+def _existing(out: str | Path | None) -> RunFolder:
+    if out is None:
+        raise UserError("--resume needs --out, the folder of the run to continue.")
+    folder = RunFolder(Path(out))
+    folder.must_be_run()
+    return folder
+
+
+def _resume(
+    folder: RunFolder, data: list[str], labels: str | None, given: Mapping[str, Any], stop: Stop, console: Console
+) -> None:
+    """Continue a run with the settings it has, or extend it where it is finished and a budget is given."""
+    config = {name: tupled(value) for name, value in folder.read_config().items()}
+    begun, begun_labels = list(config.pop("data")), config.pop("labels", None)
+    budget = {name: value for name, value in given.items() if name in BUDGETS and value is not None}
+    # With a source it is the command that began the run, repeated: the budget is that of the whole run.
+    extends = bool(budget) and not data and folder.read_status().get("status") == "finished"
+    kept = {name: value for name, value in given.items() if name not in budget} if extends else given
+    _require_same(folder, config, kept)
+    if data and data != begun:
+        raise UserError("cannot change SOURCE when resuming: leave it out, or start a new run.")
+    if labels is not None and labels != begun_labels:
+        raise UserError("cannot change --labels when resuming: leave it out, or start a new run.")
+    device = given.get("device", config["device"])
+    if config.get("pretrained") and "pretrained" not in given:
+        if not exists(folder.checkpoints / "last.pt"):
+            raise UserError(
+                "this run starts from published weights, which would have to be downloaded: give --pretrained to allow "
+                "it."
+            )
+        config = not_pretrained(config)  # the checkpoint has the weights
+    settings = Settings.of(**{**config, "device": device})
+    built = build(begun, settings, None if begun_labels is None else Path(begun_labels), download=bool(data))
+    _require_same_images(folder, built)
+    with use_threads(settings.general.threads):
+        if extends:
+            _extend(folder, built, Budget(**budget), device, console)
+        _carry_out(folder, built, device, stop, console)
+
+
+def _require_same(folder: RunFolder, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Refuse a setting other than that of the run; one that is as it was given or decided then may be repeated."""
+    status = folder.read_status()
+    first = status.get("asked", {})
+    for name, value in given.items():
+        if name == "device" or tupled(value) in (config.get(name), tupled(first.get(name, config.get(name)))):
+            continue
+        flag, again = f"--{name.replace('_', '-')}", f"`selftaught pretrain --resume --out {readable(str(folder.path))}"
+        if name not in BUDGETS:
+            hint = "leave it out, or start a new run."
+        elif status.get("status") == "finished":
+            hint = f"to extend a finished run, leave SOURCE out: {again} {flag} {value}`."
+        else:
+            hint = f"finish the interrupted run first with {again}`, then extend it."
+        raise UserError(f"cannot change {flag} when resuming: {hint}")
+
+
+def _require_same_images(folder: RunFolder, built: Built) -> None:
+    source = built.pretraining.source
+    if folder.read_status().get("fingerprint") != source.fingerprint:
+        raise UserError(
+            f"the images in {source.name} are not those the run started with: restore them, or start a new run."
+        )
+
+
+def _extend(folder: RunFolder, built: Built, budget: Budget, device: str, console: Console) -> None:
+    """Add a cycle of the learning-rate schedule to a finished run.
+
+    A kill at any moment leaves the finished run or the extended one: the checkpoint is saved for both before the config
+    changes, in that order.
+    """
+    config = folder.read_config()
+    checkpoints = Checkpoints(folder.checkpoints, folder.identity())
+    saved = checkpoints.load()
+    if saved is None:
+        raise UserError(f"cannot extend a run without its checkpoint: {checkpoints.last} is missing.")
+    plan = make_plan(
+        built.pretraining, budget, device=device, precision=config["precision"], compiling=config["compile"]
+    )
+    start, end = config["steps"], config["steps"] + plan.steps
+    extended = {**config, "steps": end, "restarts": [*(config.get("restarts") or ()), start]}
+    Settings.of(**{name: tupled(value) for name, value in extended.items() if name not in ("data", "labels")})
+    checkpoints.save(saved)
+    Checkpoints(folder.checkpoints, folder.identity(extended)).save(saved)
+    first = {name: value for name, value in folder.read_status().get("asked", {}).items() if name not in BUDGETS}
+    given = {name: value for name, value in vars(budget).items() if value is not None}
+    folder.update_status(status="interrupted", asked={**first, **given}, seconds_per_step=plan.seconds_per_step)
+    folder.write_config(extended)
+    console.print(f"extends the run from step {start:,} to {end:,}; the learning rate starts a new cycle")
+
+
+def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Settings, built: Built) -> None:
+    """Choose the device, the precision, the number of steps and so on, and write them down."""
+    general, source = settings.general, built.pretraining.source
+    require_batch_norm_inputs(built.pretraining, make_fabric(choose_device(general.device), "32"))
+    plan = make_plan(
+        built.pretraining,
+        general.budget,
+        device=general.device,
+        precision=general.precision,
+        compiling=general.compile,
+    )
+    decided = replace(
+        general,
+        minutes=None,
+        epochs=None,
+        steps=plan.steps,
+        size=built.pretraining.task.size,
+        device=plan.device,
+        precision=plan.precision,
+        threads=torch.get_num_threads(),
+        compile="on" if plan.compiled else "off",
+        crops=len(source) if isinstance(source, Crops) else None,
+    )
+    if built.skipped:
+        write_text(folder.skipped, "".join(f"{name}: {reason}\n" for name, reason in built.skipped), folder.path)
+    folder.write_image_ids(source.content_ids)
+    folder.update_status(
+        status="running",
+        began=datetime.now().astimezone().isoformat(timespec="seconds"),
+        step=0,
+        steps=plan.steps,
+        seconds=0.0,
+        minutes=general.minutes,
+        asked={name: value for name, value in vars(general).items() if value != vars(decided)[name]},
+        seconds_per_step=plan.seconds_per_step,
+        seconds_per_epoch=plan.seconds_per_epoch,
+        images=len(source),
+        source=source.name,
+        fingerprint=source.fingerprint,
+        chance=built.pretraining.task.chance(source, built.pretraining.batch_size),
+        skipped=len(built.skipped),
+        hardware=hardware(torch.device(plan.device)),
+        version=selftaught.__version__,
+        torch=torch.__version__,
+    )
+    # Last, because a folder is a run from the moment that it has a config.
+    config = {"data": data, "labels": labels, **replace(settings, general=decided).flat()}
+    folder.write_config({name: plain(value) for name, value in config.items()})
+
+
+def _carry_out(folder: RunFolder, built: Built, device: str | None, stop: Stop, console: Console) -> None:
+    """Train a run from where it stands, and leave it in a state that says so whatever happens."""
+    config = folder.read_config()
+    run = replace(built.pretraining, steps=config["steps"], restarts=tuple(config.get("restarts") or ()))
+    where = choose_device(device or config["device"])
+    checkpoints = Checkpoints(folder.checkpoints, folder.identity())
+    every = max(1, run.steps // LINES)
+    chance = run.task.chance(run.source, run.batch_size)
+    pace = planned_pace(folder.read_status(), run.steps, run.steps_per_epoch)
+    log = Log(folder.log, run.steps, run.batch_size, chance, every, console, pace)
+    if built.skipped:
+        console.print(f"{len(built.skipped):,} images skipped, listed with reasons in {readable(str(folder.skipped))}")
+    console.print(
+        f"{config['task']} on {config['encoder']}, {len(run.source):,} images from {readable(run.source.name)}, "
+        f"{run.steps:,} steps of {run.batch_size}, {config['size']} px, precision {config['precision']}, "
+        f"{hardware(where)}"
+    )
+    folder.update_status(status="running", steps=run.steps)
+    try:
+        with stop_on_signals(stop):
+            trainer = Trainer(make_fabric(where, config["precision"]), run, config["compile"] == "on")
+            with log:
+                done = train(run, trainer, checkpoints, log, watch=keep_shown(folder, run, every), stop=stop)
+            stands = "finished" if done == run.steps else "interrupted"
+            _leave(folder, stands, built, checkpoints, log)
+    except BaseException as error:
+        stands = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        with suppress(UserError):  # the first error is the one to report; on a full disk the next is not far
+            if log.begun:  # before that nothing was changed: a checkpoint that does not fit becomes no encoder
+                _leave(folder, stands, built, checkpoints, log)
+        with suppress(UserError):
+            folder.update_status(status=stands)
+        raise
+    if stands == "finished":
+        console.print(f"{readable(str(folder.path))}: {done:,} steps in {log.seconds / 60:.1f} minutes")
+    else:
+        again = f"selftaught pretrain --resume --out {readable(str(folder.path))}"
+        console.print(f"interrupted after step {done:,} of {run.steps:,}; to continue: {again}")
+
+
+def _leave(folder: RunFolder, stands: str, built: Built, checkpoints: Checkpoints, log: Log) -> None:
+    """Write the encoder of the last checkpoint and the status of the run."""
+    saved, config = checkpoints.load(), folder.read_config()
+    if saved is not None:
+        description = describe_encoder(
+            config["encoder"], built.pretraining.encoder, built.encoder_options, config["size"]
+        )
+        folder.write_encoder(saved["encoder"], {**description, "tiled": built.pretraining.task.tiled})
+    folder.update_status(status=stands, step=0 if saved is None else saved["step"], seconds=log.seconds)

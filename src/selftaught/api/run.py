@@ -1,0 +1,266 @@
+"""A run: the folder that a pretraining wrote, and what can be measured on it."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from selftaught.analysis.audit import audit
+from selftaught.analysis.audit_table import AuditTable, best_layers
+from selftaught.analysis.invariance import InvarianceTable, invariance
+from selftaught.config.build import fresh_encoder, load_encoder, load_pretraining, open_unseen, unseen_source
+from selftaught.contracts import Encoder, Source
+from selftaught.data import open_splits
+from selftaught.data.cache import cache_folder
+from selftaught.errors import UserError
+from selftaught.evaluation.layers import Protocol, probe_layers
+from selftaught.evaluation.probes import Probe, make_probe, protocol_of
+from selftaught.evaluation.results import file_stem
+from selftaught.evaluation.table import ProbeTable
+from selftaught.modules.heads import require_readable
+from selftaught.runs.atomic import write_bytes, write_text
+from selftaught.runs.folder import RunFolder
+from selftaught.runs.weights import weights_digest
+from selftaught.training.plan import choose_device
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The encoder of a run, and what identifies its weights."""
+
+    encoder: Encoder
+    description: Mapping[str, Any]
+    """`encoder.json`."""
+    stamp: Mapping[str, object]
+    """`step` at which the weights were saved and a digest of the `weights`: part of every result."""
+
+
+class Run:
+    """A folder that a pretraining wrote.
+
+    Args:
+        path: the folder.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.folder = RunFolder(Path(path))
+        self.folder.must_be_run()
+
+    @property
+    def path(self) -> Path:
+        """Where it is."""
+        return self.folder.path
+
+    @property
+    def finished(self) -> bool:
+        """Whether all its steps are done."""
+        return bool(self.folder.read_status().get("status") == "finished")
+
+    @property
+    def encoder(self) -> Encoder:
+        """The trained encoder, in eval mode on the CPU."""
+        return load_encoder(self.folder)
+
+    def probe(
+        self,
+        data: str | Path | tuple[Source, Source],
+        *,
+        seeds: int = 1,
+        protocol: Protocol | Probe = "fast",
+        size: int | None = None,
+        limit: int | None = None,
+        labels: str | Path | None = None,
+        device: str = "auto",
+    ) -> ProbeTable:
+        """Probe every layer, compared with random weights, raw pixels and chance.
+
+        Args:
+            data: labeled images: a name or path, or a training and a test source.
+            seeds: number of probe seeds; reported as mean ± standard deviation.
+            protocol: "fast" (closed form), "paper" (SGD with augmentation) or "knn" (nearest neighbors), or a probe.
+            size: side of the views in pixels; by default that of pretraining.
+            limit: number of training images; all test images are used.
+            labels: CSV file with path and label.
+            device: auto, cpu, cuda ...
+
+        Returns:
+            The table, which is also written to `probes/` in the run, with the correctness of every test image.
+        """
+        probe = make_probe(protocol) if isinstance(protocol, str) else protocol
+        loaded, size = self._load(size)
+        folder = self.folder.prepare_results(self.folder.probes)
+        if isinstance(data, tuple):
+            train, test = data
+        else:
+            listed = None if labels is None else Path(labels)
+            train, test = open_splits(data, side=round(probe.zoom * size), limit=limit, labels=listed)
+        table = probe_layers(
+            loaded.encoder,
+            _fresh(loaded),
+            train,
+            test,
+            size=size,
+            seeds=seeds,
+            protocol=probe,
+            device=choose_device(device),
+            recalibrate=bool(loaded.description.get("tiled")),
+            pretraining_ids=self.folder.read_image_ids(),
+            cache=cache_folder() / "baselines",
+            encoder_setting={name: loaded.description[name] for name in ("name", "options", "size")},
+        )
+        details = "-".join([protocol_of(probe), *([str(limit)] if limit else [])])
+        setting = {
+            "images": [train.fingerprint, test.fingerprint],
+            "probe": repr(probe),
+            **{name: getattr(table, name) for name in ("size", "seeds", "initializations", "pooling", "dimensions")},
+            "limit": limit,
+        }
+        path = folder / f"{file_stem(table.data, details, setting)}.json"
+        assert table.correctness is not None
+        write_bytes(path.with_suffix(".npz"), table.correctness.npz(), self.path)
+        result = {**table.to_json(), "correctness": path.with_suffix(".npz").name}
+        self.folder.write_result(path, {**result, **loaded.stamp})
+        return table
+
+    def invariance(
+        self,
+        data: str | Path | Source,
+        *,
+        images: int = 1000,
+        seeds: int = 1,
+        size: int | None = None,
+        device: str = "auto",
+    ) -> InvarianceTable:
+        """Measure which transformations each layer is invariant to, compared with random weights.
+
+        Args:
+            data: images, labeled or not: a name or path (its test part, where there is one), or a source.
+            images: number of images.
+            seeds: number of seeds; each draws other transformations and other random weights.
+            size: side of the views in pixels; by default that of pretraining.
+            device: auto, cpu, cuda ...
+
+        Returns:
+            The table, which is also written to `invariance/` in the run, with its figure.
+        """
+        from selftaught.figures import invariance as drawn
+        from selftaught.figures import svg
+
+        loaded, size = self._load(size)
+        if images < 2:
+            raise UserError(f"--images must be at least 2, got {images}.")
+        folder = self.folder.prepare_results(self.folder.invariances)
+        source = data if isinstance(data, Source) else open_unseen(data, size, images)
+        table = invariance(
+            loaded.encoder,
+            _fresh(loaded),
+            source,
+            size=size,
+            images=images,
+            seeds=seeds,
+            device=choose_device(device),
+            recalibrate=bool(loaded.description.get("tiled")),
+        )
+        setting = {"images": source.fingerprint, "count": images, "seeds": seeds, "size": size}
+        path = folder / f"{file_stem(table.data, '', setting)}.json"
+        self.folder.write_result(path, {**table.to_json(), **loaded.stamp})
+        write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())), self.path)
+        return table
+
+    def audit(
+        self,
+        data: str | Path | Source | None = None,
+        *,
+        images: int = 1000,
+        seeds: int = 1,
+        device: str = "auto",
+    ) -> AuditTable:
+        """Measure the pretext accuracy with cues removed, planted and guarded against: is the task solved by shortcuts?
+
+        Args:
+            data: images, labeled or not: a name or path (its test part, where there is one), or a source; by default
+                the test part of the pretraining images, or other crops of the pretraining photos.
+            images: number of images.
+            seeds: number of times that each image is shown, every time in other views.
+            device: auto, cpu, cuda ...
+
+        Returns:
+            The table, which is also written to `audit/` in the run, with its figure.
+        """
+        from selftaught.figures import audit as drawn
+        from selftaught.figures import svg
+
+        folder = self.folder.prepare_results(self.folder.audits)
+        run, step = load_pretraining(self.folder, data if isinstance(data, str | Path) else None)
+        stamp = _stamp(step, run.encoder)
+        if run.task.remembers and data is not None:
+            raise UserError(
+                f"{type(run.task).__name__} knows the images of its pretraining and no others: leave --data out."
+            )
+        if run.task.remembers:
+            source = run.source
+        elif data is None:
+            source = unseen_source(self.folder)
+        else:
+            source = data if isinstance(data, Source) else open_unseen(data, run.source.side, images)
+        table = audit(
+            run.task,
+            run.encoder,
+            run.heads,
+            source,
+            images=images,
+            seeds=seeds,
+            device=choose_device(device),
+            pretraining_ids=self.folder.read_image_ids(),
+        )
+        table = replace(table, probes=best_layers(self._probes(stamp)))
+        setting = {"images": source.fingerprint, "count": images, "seeds": seeds, "side": source.side}
+        path = folder / f"{file_stem(table.data, '', setting)}.json"
+        self.folder.write_result(path, {**table.to_json(), **stamp})
+        write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())), self.path)
+        return table
+
+    def report(self, out: str | Path | None = None) -> Path:
+        """Write the run as one self-contained page; returns its path."""
+        from selftaught.report import write_report
+
+        return write_report([self.path], Path(out) if out is not None else self.folder.report)
+
+    def _probes(self, stamp: Mapping[str, object]) -> list[dict[str, Any]]:
+        """The results of probes of these weights; those of earlier versions are told by their step."""
+        return [
+            result
+            for result in self.folder.read_probes()
+            if result.get("step") == stamp["step"] and result.get("weights") in (None, stamp["weights"])
+        ]
+
+    def _load(self, size: int | None) -> tuple[_Loaded, int]:
+        """The encoder with its stamp, and the side of the views: that of pretraining unless given."""
+        step = self._step()
+        while True:  # a run that is resumed meanwhile may save other weights between two reads
+            encoder, description = self.encoder, self.folder.read_description()
+            step, before = self._step(), step
+            if step == before:
+                break
+        side = int(description["size"]) if size is None else size
+        require_readable(encoder, side, "view")
+        return _Loaded(encoder, description, _stamp(step, encoder)), side
+
+    def _step(self) -> object:
+        return self.folder.read_status().get("step")
+
+
+def _stamp(step: object, encoder: Encoder) -> dict[str, object]:
+    """What identifies the weights that a result is about."""
+    return {"step": step, "weights": weights_digest(encoder.state_dict())}
+
+
+def _fresh(loaded: _Loaded) -> Callable[[int], Encoder]:
+    """Seed -> the same encoder with random weights."""
+
+    def fresh(seed: int) -> Encoder:
+        made = fresh_encoder(dict(loaded.description), seed)
+        made.look.load_state_dict(loaded.encoder.look.state_dict())  # a palette is preprocessing, not learned features
+        return made
+
+    return fresh

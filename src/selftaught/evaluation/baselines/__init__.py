@@ -1,0 +1,1 @@
+"""Baselines of a probe: random weights, raw pixels, and the cache of their results."""

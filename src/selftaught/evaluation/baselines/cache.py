@@ -1,0 +1,110 @@
+"""Probe results of raw pixels and random weights, kept in the cache folder: the same for every run with this encoder.
+
+The key of a result covers everything that it depends on: the weights and settings of the encoder, the images, the probe
+and its hyperparameters, the preprocessing, the versions. A file that is missing, damaged or of another key is computed
+again; a cache that cannot be written is no cache.
+"""
+
+import io
+import json
+import os
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from selftaught.evaluation.probes.base import ProbeResult
+
+FORMAT = 1
+"""Part of every key: raise it when a probe, pooling or calibration changes what it computes."""
+
+
+@dataclass(frozen=True)
+class BaselineCache:
+    """Results by name and setting.
+
+    Args:
+        folder: where they are kept; None keeps nothing.
+        setting: what all results have in common: images, probe, preprocessing.
+    """
+
+    folder: Path | None
+    setting: Mapping[str, object]
+
+    def get(
+        self, setting: Mapping[str, object], compute: Callable[[], dict[str, ProbeResult]]
+    ) -> dict[str, ProbeResult]:
+        """The kept result, or a new one.
+
+        Args:
+            setting: what distinguishes it from the other results: the encoder and its weights.
+            compute: called if there is none.
+        """
+        path = self._path(setting)
+        if path is not None and (kept := _read(path)) is not None:
+            return kept
+        results = compute()
+        if path is not None:
+            with suppress(OSError):  # a full disk must not cost the probe
+                _write(path, results)
+        return results
+
+    def has(self, setting: Mapping[str, object]) -> bool:
+        """Whether there is a kept result."""
+        path = self._path(setting)
+        return path is not None and path.is_file()
+
+    def _path(self, setting: Mapping[str, object]) -> Path | None:
+        if self.folder is None:
+            return None
+        return self.folder / f"{digest({'format': FORMAT, **self.setting, **setting})}.npz"
+
+
+def digest(setting: Mapping[str, object]) -> str:
+    """Identifies a setting of plain values: 32 hexadecimal digits."""
+    text = json.dumps(setting, sort_keys=True, default=str)
+    return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+
+
+def state_digest(module: nn.Module) -> str:
+    """Identifies parameters and buffers of a module by their names, types, shapes and values."""
+    found = blake2b(digest_size=16)
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return found.hexdigest()
+
+
+def _write(path: Path, results: Mapping[str, ProbeResult]) -> None:
+    arrays: dict[str, Any] = {"layers": np.array(list(results))}
+    for number, result in enumerate(results.values()):
+        penalty = np.nan if result.penalty is None else result.penalty
+        arrays[f"correct{number}"] = result.correct.numpy()
+        arrays[f"numbers{number}"] = np.array([result.held_out, result.dimensions, penalty])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part-{os.getpid()}")
+    try:
+        with part.open("wb") as file:
+            np.savez_compressed(file, **arrays)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _read(path: Path) -> dict[str, ProbeResult] | None:
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
+            results = {}
+            for number, layer in enumerate(arrays["layers"].tolist()):
+                held, dimensions, penalty = arrays[f"numbers{number}"].tolist()
+                correct: Tensor = torch.from_numpy(arrays[f"correct{number}"])
+                results[layer] = ProbeResult(correct, held, int(dimensions), None if np.isnan(penalty) else penalty)
+            return results
+    except Exception:  # missing, cut short or not of ours: numpy and zipfile raise many kinds
+        return None

@@ -1,0 +1,188 @@
+"""The table of a probe: JSON for programs, lines for people, and which test images were classified correctly."""
+
+import io
+import re
+import statistics
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from selftaught.evaluation.gain import Gain
+from selftaught.evaluation.overlap import seen_warning
+
+RECALIBRATED = (
+    "Pretraining used tiles, so the encoder's batch-norm statistics were recomputed on whole training images."
+)
+TOO_WIDE = 0.05
+"""Half a 95 % interval that is wider than this and includes zero: there are too few test images to decide."""
+
+
+@dataclass(frozen=True)
+class LayerRow:
+    """One layer. Accuracies are fractions, 0 to 1; standard deviations are sample ones, None for a single value."""
+
+    layer: str
+    accuracy: float
+    """Mean over the probe seeds."""
+    std: float | None
+    """Over the probe seeds."""
+    held_out: float
+    """Accuracy on the held-out training images, which chooses the best layer."""
+    random: float
+    """Mean accuracy of random weights over the initializations."""
+    random_std: float | None
+    """Over the initializations."""
+    random_held_out: float
+    dimensions: int
+    penalty: float | None
+
+
+@dataclass(frozen=True)
+class Correctness:
+    """Which test images were classified correctly, so that two results on the same images can be compared."""
+
+    layers: tuple[str, ...]
+    trained: NDArray[np.bool_]
+    """(probe seeds, layers, n)."""
+    random: NDArray[np.bool_]
+    """(initializations, layers, n)."""
+    pixels: NDArray[np.bool_]
+    """(n,)."""
+    labels: NDArray[np.int64]
+    """(n,)."""
+    test_ids: NDArray[np.int64]
+    """(n,) digests of the test images, see `Source.content_ids`; empty if unknown."""
+
+    def npz(self) -> bytes:
+        """The content of `probes/*.npz`."""
+        file = io.BytesIO()
+        np.savez_compressed(file, **{**vars(self), "layers": np.array(self.layers)})
+        return file.getvalue()
+
+
+@dataclass(frozen=True)
+class ProbeTable:
+    """How accurate a probe is on every layer of an encoder, compared with random weights, raw pixels and chance."""
+
+    data: str
+    """The source of the labeled images, without its split."""
+    chance: float
+    """Fraction of the most frequent class of the test images: the accuracy of always predicting it."""
+    pixels: float
+    layers: tuple[LayerRow, ...]
+    gain: Gain
+    train: int
+    """Labeled training images."""
+    test: int
+    """Labeled test images."""
+    protocol: str
+    size: int
+    """Side of the views in pixels."""
+    dimensions: int
+    """Features were pooled to this many numbers, at most."""
+    pooling: str
+    seeds: int
+    """Probes of the trained encoder."""
+    initializations: int
+    """Random initializations that were probed."""
+    spread: str
+    """What each standard deviation is over."""
+    note: str = ""
+    """How the images were cropped, where that is not obvious."""
+    recalibrated: bool = False
+    """Whether the trained encoder's batch-norm statistics were recomputed, as pretraining used tiles."""
+    seen: int | None = None
+    """How many test images were part of pretraining (without their labels); None if unknown."""
+    correctness: Correctness | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def best(self) -> LayerRow:
+        """The layer with the best held-out accuracy."""
+        return next(row for row in self.layers if row.layer == self.gain.layer)
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values; `probes/*.json` holds this object and `--json` prints it."""
+        skipped = {"layers", "gain", "correctness"}
+        return {
+            **{name: value for name, value in vars(self).items() if name not in skipped},
+            "metric": "accuracy",
+            "layers": [
+                {"lambda" if name == "penalty" else name: value for name, value in vars(row).items()}
+                for row in self.layers
+            ],
+            "gain": self.gain.to_json(),
+        }
+
+
+def mean_and_std(values: list[float]) -> tuple[float, float | None]:
+    """The mean and the sample standard deviation, None for one value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def data_name(source: str) -> str:
+    """What a source is called without the note on its split: "cifar10 (train)" is "cifar10"."""
+    return re.sub(r" \((train|test)[^()]*\)$", "", source)
+
+
+def digits(test: int) -> int:
+    """Decimals that an accuracy on so many test images deserves."""
+    return 3 if test >= 1000 else 2
+
+
+def render(table: ProbeTable) -> Table:
+    """The table as rich prints it: layers first, then raw pixels and chance."""
+    places = digits(table.test)
+    out = Table(
+        title=f"Top-1 accuracy ({table.protocol} probe) on {table.test:,} test images of {Path(table.data).name}",
+        caption="\n".join(_captions(table)),
+        caption_justify="left",
+    )
+    out.add_column("layer")
+    for heading in ("accuracy", "held-out", "random weights", "gain", "dimensions"):
+        out.add_column(heading, justify="right")
+    for row in table.layers:
+        out.add_row(
+            row.layer,
+            _number(row.accuracy, row.std, places),
+            f"{row.held_out:.{places}f}",
+            _number(row.random, row.random_std, places),
+            f"{row.accuracy - row.random:+.{places}f}",
+            str(row.dimensions),
+            style="bold" if row is table.best else None,
+        )
+    out.add_section()
+    out.add_row("raw pixels", _number(table.pixels, None, places))
+    out.add_row("chance", _number(table.chance, None, places))
+    return out
+
+
+def _captions(table: ProbeTable) -> list[str]:
+    lines = [
+        f"Probe trained on {table.train:,} labeled images. {table.spread}",
+        "Bold: the best layer, chosen by accuracy on held-out training images.",
+        _gain_line(table),
+        table.note,
+        RECALIBRATED if table.recalibrated else "",
+        seen_warning(table.seen, table.test),
+    ]
+    return [line for line in lines if line]
+
+
+def _gain_line(table: ProbeTable) -> str:
+    gain, places = table.gain, digits(table.test)
+    margin = (gain.high - gain.low) / 2
+    line = (
+        f"Gain over the best layer of random weights ({gain.random_layer}): {gain.value:+.{places}f} "
+        f"(95 % interval {gain.low:+.{places}f} to {gain.high:+.{places}f}; one pretraining run: variation between "
+        "runs is not included)."
+    )
+    if gain.low <= 0 <= gain.high and margin > TOO_WIDE:
+        line += f" {table.test:,} test images are too few: the 95 % interval is ±{margin:.2f}."
+    return line
+
+
+def _number(value: float, std: float | None, places: int) -> str:
+    return f"{value:.{places}f}" if std is None else f"{value:.{places}f} ± {std:.{places}f}"

@@ -1,0 +1,137 @@
+"""Instance discrimination: what NPID and PIRL share. Every image is a class of its own, known by its entry of a bank.
+
+Two things are not the papers'. The projection ends in a batch norm: pooled features that passed a ReLU all point one
+way, so that an untrained encoder finds all images alike, and for long learns nothing but to flee that direction. And
+the bank begins with what the untrained encoder says, not with noise: an entry is renewed once an epoch, and in the
+first few, which may be all there are, an image would be asked to match noise. Without either, 1,400 steps of 64 images
+left every layer below random weights.
+
+Letters: B images, N all images, m negatives, D dimensions, S pixels along a view.
+"""
+
+from abc import ABC
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.augment.color import random_color, recolor, require_jitter
+from selftaught.augment.warp import identity, moved
+from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Views
+from selftaught.errors import UserError
+from selftaught.modules.bank import BankKind, MemoryBank, Recalled, draw, ranked_first, require_bank, require_others
+from selftaught.modules.crops import CropTask
+from selftaught.modules.heads import HeadKind, embedding, require_readable
+from selftaught.modules.losses import nce
+
+
+@dataclass(frozen=True)
+class InstanceDiscrimination(CropTask, ABC):
+    """Discriminate each image from all others, by its entry in a memory bank."""
+
+    remembers = True
+
+    negatives: int = 4096
+    """Number of negatives per image and step (NPID: 4096; PIRL: 32000 at its best, 4096 in its analysis); at most all
+    other images."""
+    temperature: float = 0.07
+    """Temperature of the cosine similarities (both papers: 0.07)."""
+    # Without the batch norm, and with a bank of noise, the constant of NPID's paper let the loss rise from 10 to 157:
+    # once entries were features, every e was far above the Z that noise had given.
+    normalizer: Literal["sum", "constant"] = "sum"
+    """Normalizer of the NCE loss: each image's own sum over its negatives (sum, as in PIRL's paper), or m / n * Z with
+    a constant Z estimated from the first batch (constant, as in NPID's paper and PIRL's code)."""
+    memory: float = 0.5
+    """Momentum of the memory bank: 0.5 in PIRL's paper and NPID's released code, 0 in NPID's paper."""
+    dimensions: int = 128
+    """Dimension of the embeddings in the bank (both papers: 128)."""
+    head: HeadKind = "linear"
+    """Projection to the embedding: linear, as in the papers, or mlp."""
+    centered: bool = True
+    """End the projection in a batch norm, before embeddings are normalized to unit length. The papers do not; without
+    it all embeddings of an untrained encoder are nearly the same, and training is slow for many epochs."""
+    start: Literal["features", "random"] = "features"
+    """Initial entries of the bank: features of the untrained encoder, which cost a forward pass over the images, or
+    random unit vectors, as in NPID's code, with which the first epoch contrasts with noise."""
+    bank: BankKind = "device"
+    """Storage of the memory bank: float32 on the device, half precision there (half), or half precision in host memory
+    (host)."""
+    scale: tuple[float, float] = (0.2, 1.0)
+    """Smallest and largest area of a crop, as a fraction of the image."""
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
+    """Color jitter: largest change of brightness, contrast, saturation (factors) and hue (fraction of the circle);
+    PIRL's code has these values, NPID's 0.4 of each."""
+    grey: float = 0.2
+    """Fraction of the views that are converted to grayscale, so that color alone does not identify an image."""
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be asked."""
+        super().__post_init__()
+        require_bank(self.negatives, self.temperature, self.memory)
+        require_jitter(self.jitter, self.grey)
+        if self.dimensions < 1:
+            raise UserError(f"--dimensions must be at least 1, found {self.dimensions}: try 128.")
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The projection, f in the papers, and the bank."""
+        require_others(self.negatives, len(source))
+        require_readable(encoder, self.side, "crop")
+        channels = encoder.last.channels
+        project = embedding(channels, self.dimensions, self.head, self.centered)
+        return nn.ModuleDict({"project": project, "bank": MemoryBank(len(source), self.dimensions, self.bank)})
+
+    def before_epoch(
+        self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
+    ) -> Relabelling:
+        """Fill the bank before the first epoch."""
+        if self.start == "features":
+            encoder.train(), heads.train()  # an untrained batch norm knows nothing but the batch
+
+            def remember(batch: Batch) -> Tensor:
+                found: Tensor = heads["project"](encoder(batch.warp(identity(len(batch)), self.side)))
+                return found
+
+            memory(heads).fill(source, remember, generator)
+        return Relabelling()
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B, 3, S, S), `index` (B,), and `drawn` (m + 1,), the negatives of all: see `bank`."""
+        images = self.seen(batch, generator)
+        drawn = draw(min(self.negatives + 1, batch.population), batch.population, generator)
+        return {"images": images, "index": batch.index, "drawn": moved(drawn, batch.index.device)}
+
+    def seen(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """A random crop of each image, in colours of its own: (B, 3, S, S)."""
+        return self.recolored(self.cropped(batch, generator), generator)
+
+    def recolored(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Images in random colours, each in its own."""
+        factors = dict(zip(("brightness", "contrast", "saturation", "hue"), self.jitter, strict=True))
+        return recolor(images, *random_color(len(images), generator, **factors, grey=self.grey))
+
+    def compared(self, heads: nn.ModuleDict, anchors: Tensor, recalled: Recalled) -> tuple[Tensor, Outcome]:
+        """Unit vectors (B, D) against the bank: the loss of each, (B,), and what was found."""
+        own, others = recalled.scores(anchors, self.temperature)
+        found = {"accuracy": ranked_first(own, others)}
+        if self.normalizer == "sum":
+            return nce(own, others), found
+        noise = memory(heads).constant(others)
+        return nce(own, others, noise), {**found, "noise": noise}
+
+    def after_step(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome, progress: float = 0.0
+    ) -> None:
+        """Renew the entries of these images by f of the images as they were seen."""
+        bank = memory(heads)
+        bank.update(views["index"], outcome["features"], self.memory)
+        bank.noise.copy_(outcome.get("noise", bank.noise))
+
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
+        """One in m + 1: a random entry is as likely to come first as any other."""
+        return {"accuracy": 1 / min(self.negatives + 1, len(source))}
+
+
+def memory(heads: nn.ModuleDict) -> MemoryBank:
+    """The bank among the heads."""
+    return cast(MemoryBank, heads["bank"])

@@ -1,0 +1,86 @@
+"""Intervals of paired differences, against exact tests and simulation."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import binomtest, norm
+
+from selftaught.evaluation.gain import best_layer, gain_over_random, paired_interval
+from selftaught.evaluation.probes import ProbeResult
+
+
+def sides(both: int, ours: int, theirs: int, neither: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Correctness of one repetition each: how many images both, one or none classify correctly."""
+    first = [True] * both + [True] * ours + [False] * theirs + [False] * neither
+    second = [True] * both + [False] * ours + [True] * theirs + [False] * neither
+    return torch.tensor([first]), torch.tensor([second])
+
+
+def test_an_interval_that_excludes_zero_has_a_small_exact_p_value():
+    """McNemar's exact test: of the images on which the sides differ, each is as likely right."""
+    excluded = 0
+    for count in (2, 3, 5, 6, 8, 12, 20, 40):
+        for ours in range(count + 1):
+            for theirs in range(count + 1 - ours):
+                low, high = paired_interval(*sides(0, ours, theirs, count - ours - theirs))
+                if not low <= 0 <= high:
+                    excluded += 1
+                    assert binomtest(ours, ours + theirs).pvalue < 0.08
+    assert excluded > 100
+
+
+def test_many_images_have_the_normal_interval():
+    low, high = paired_interval(*sides(50_000, 12_000, 10_000, 28_000))
+    difference, count = 0.02, 100_000
+    margin = norm.ppf(0.975) * np.sqrt((0.22 - difference**2) / count)
+    assert (low, high) == pytest.approx((difference - margin, difference + margin), abs=1e-5)
+
+
+def test_pairing_makes_the_interval_narrower_than_that_of_two_independent_samples():
+    low, high = paired_interval(*sides(6000, 500, 400, 3100))
+    independent = norm.ppf(0.975) * np.sqrt(0.65 * 0.35 / 10_000 + 0.64 * 0.36 / 10_000)
+    assert (high - low) / 2 < 0.5 * independent
+
+
+def test_sides_that_never_differ_on_six_images_decide_nothing():
+    low, high = paired_interval(*sides(3, 0, 0, 3))
+    assert low == pytest.approx(-high)
+    assert 0.3 < high < 0.6
+
+
+@pytest.mark.parametrize("count", [10, 50, 400])
+def test_coverage_with_three_initializations(count):
+    """Initializations differ in their true accuracy; the interval is of the difference to their mean."""
+    rng = np.random.default_rng(0)
+    covered, trials = 0, 1000
+    for _ in range(trials):
+        difficulty = rng.uniform(-0.3, 0.3, count)  # shared by the sides: what pairing exploits
+        levels = np.concatenate([[0.7], 0.6 + 0.03 * rng.standard_normal(3)])
+        correct = torch.from_numpy(rng.random((4, count)) < np.clip(levels[:, None] + difficulty, 0, 1))
+        low, high = paired_interval(correct[:1], correct[1:])
+        covered += low <= 0.1 <= high
+    assert covered / trials > 0.93
+
+
+def test_initializations_that_differ_widen_the_interval():
+    ours = torch.ones(1, 1000, dtype=torch.bool)
+    alike = torch.arange(1000).remainder(2).bool().expand(3, -1)
+    spread = torch.stack([torch.arange(1000) < 1000 * level for level in (0.3, 0.5, 0.7)])
+    widths = [high - low for low, high in (paired_interval(ours, theirs) for theirs in (alike, spread))]
+    assert widths[1] > 4 * widths[0]
+
+
+def result(correct: list[bool], held_out: float) -> ProbeResult:
+    return ProbeResult(torch.tensor(correct), held_out, 1)
+
+
+def test_layers_are_chosen_by_held_out_accuracy_on_either_side():
+    trained = [{"first": result([True, True], 0.4), "last": result([True, False], 0.9)}]
+    random = [
+        {"first": result([False, False], 0.8), "last": result([True, True], 0.2)},
+        {"first": result([False, True], 0.3), "last": result([True, True], 0.7)},
+    ]
+    gain = gain_over_random(trained, random)
+    assert (gain.layer, gain.random_layer) == ("last", "first")
+    assert gain.value == 0.5 - 0.25
+    assert best_layer([{"a": result([True], 0.5), "b": result([True], 0.5)}]) == "a"
