@@ -100,8 +100,8 @@ def main(words: Sequence[str] | None = None) -> None:
     encoder.fit(source)
     heads = task.heads(encoder, source)
     views = task.views(source.batch(torch.arange(given.batch_size), CPU), torch.Generator().manual_seed(0))
-    tokens = encoder.look(views["images"])
-    plain = Plain(len(encoder.look.colors), tokens.shape[1], given.depth, given.width, given.heads)
+    tokens = encoder.preprocess(views["images"])
+    plain = Plain(len(encoder.preprocess.colors), tokens.shape[1], given.depth, given.width, given.heads)
     run = Pretraining(task, encoder, heads, source, Optimization(), 1, given.batch_size, 0)
     precision = choose_precision("auto", CPU)
     trainer, optimizer = (

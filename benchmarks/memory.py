@@ -34,7 +34,7 @@ from selftaught.data import open_source, stored
 from selftaught.data.folder import folder_splits
 from selftaught.figures.style import FONT, INK, chart, series
 from selftaught.pretext.rotation import Rotation
-from selftaught.training.randomness import order
+from selftaught.training.randomness import epoch_indices
 
 SIDE = 16
 DISTINCT = 256
@@ -135,7 +135,7 @@ def child(part: str, path: Path, batches: int) -> dict[str, float]:
             source.batch(torch.arange(1), torch.device("cpu"))  # loads what fits; not per batch
             task, generator, size = Rotation(size=SIDE), torch.Generator().manual_seed(0), min(64, images)
             begun = time.perf_counter()
-            drawn = order(0, 0, images)
+            drawn = epoch_indices(0, 0, images)
             places = [number * size % (images - size + 1) for number in range(batches)]
             for place in places:
                 task.views(source.batch(drawn[place : place + size], torch.device("cpu")), generator)

@@ -50,8 +50,8 @@ class OneLayer(Encoder):
 
     def __init__(self, whole: ConvNet, layer: str) -> None:
         super().__init__()
-        self.layers, self.reads = {layer: whole.layers[layer]}, whole.reads
-        self.look, self.blocks = whole.look, whole.blocks
+        self.layers, self.input_mode = {layer: whole.layers[layer]}, whole.input_mode
+        self.preprocess, self.blocks = whole.preprocess, whole.blocks
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
         """See `Encoder`."""

@@ -90,12 +90,15 @@ def page(name: str, results: Sequence[Mapping[str, Any]]) -> str:
         "## Its settings",
         table(("setting", "default", "what it does"), [row(setting) for setting in own]),
     ]
-    if task.guards:
+    if task.shortcut_guards:
         parts += [
             "## What its audit switches",
             "`selftaught audit RUN` ([what that is](../audit.md)) asks the trained net again with each of these "
             "guards switched, beside changes of the images:",
-            table(("guard", "off", "on"), [(each, code(off), code(on)) for each, (off, on) in task.guards.items()]),
+            table(
+                ("guard", "off", "on"),
+                [(each, code(off), code(on)) for each, (off, on) in task.shortcut_guards.items()],
+            ),
         ]
     parts += ["## Measured", *(result(row) for row in results)]
     if not results:

@@ -147,9 +147,9 @@ def test_both_sides_take_the_same_step(task, monkeypatch):
 def test_one_layer_is_the_layer_of_the_whole():
     whole = probes.ConvNet(size=16).eval()
     images = torch.rand(2, 3, 16, 16)
-    for name, feature in whole.features(whole.look(images)).items():
+    for name, feature in whole.features(whole.preprocess(images)).items():
         alone = probes.OneLayer(whole, name).eval()
-        assert torch.equal(alone.features(alone.look(images))[name], feature)
+        assert torch.equal(alone.features(alone.preprocess(images))[name], feature)
 
 
 def test_rotated_views_of_the_usual_recipe_are_turned_as_they_are_asked():

@@ -164,9 +164,9 @@ def test_an_audit_needs_a_checkpoint_and_a_task_with_a_chance_level(run, folder,
 
 def test_a_run_that_was_shown_tiles_is_recalibrated_and_the_probe_says_so(run, folder, tmp_path, capsys):
     described = json.loads((run / "encoder.json").read_text())
-    assert described["tiled"] is False
-    tiled = shutil.copytree(run, tmp_path / "tiled")
-    (tiled / "encoder.json").write_text(json.dumps({**described, "tiled": True}))
+    assert described["uses_tiles"] is False
+    tiled = shutil.copytree(run, tmp_path / "uses_tiles")
+    (tiled / "encoder.json").write_text(json.dumps({**described, "uses_tiles": True}))
     for which, found in ((run, False), (tiled, True)):
         capsys.readouterr()
         assert main(["probe", str(which), "--data", str(folder), "--json"]) == 0

@@ -56,7 +56,7 @@ def signalled_at(phase: str, number: int, times: int = 1):
         "planning": (pretraining, "make_plan"),
         "first step": (loop.Trainer, "step"),
         "checkpoint": (Checkpoints, "save"),
-        "final writes": (pretraining, "_leave"),
+        "final writes": (pretraining, "_finalize"),
         "resuming": (build, "build_source"),
     }[phase]
     original, left = getattr(owner, name), [times]

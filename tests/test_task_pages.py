@@ -38,14 +38,14 @@ def test_a_page_names_every_setting_and_the_paper(name, make):
     for setting in offered(name, make.encoder(name)):
         assert (f"| `--{setting.name.replace('_', '-')}` |" in page) == (setting.owner == f"Task {name}")
     assert "<http" in page
-    assert all(f"| {guard} | `--" in page for guard in task_class(name).guards)
+    assert all(f"| {guard} | `--" in page for guard in task_class(name).shortcut_guards)
     assert "Not measured yet" in page
 
 
 def test_every_guard_is_of_fields_that_the_task_has(make):
     for name in TASKS:
         task = task_class(name)
-        for off, on in task.guards.values():
+        for off, on in task.shortcut_guards.values():
             assert set(off) == set(on) <= set(task.__dataclass_fields__)
             assert off != on
 

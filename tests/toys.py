@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from selftaught.augment.warp import resample
 from selftaught.contracts import Batch, Encoder, Layer, Source
-from selftaught.encoders.preprocess import make_look
+from selftaught.encoders.preprocess import make_preprocess
 
 
 class ToyBatch(Batch):
@@ -45,10 +45,10 @@ class ToySource(Source):
 class ToyEncoder(Encoder):
     """Two convolutions."""
 
-    def __init__(self, *, size: int = 16, reads: str = "color") -> None:
+    def __init__(self, *, size: int = 16, input_mode: str = "color") -> None:
         super().__init__()
-        self.reads, self.look = reads, make_look(reads)
-        self.first = nn.Conv2d(int(self.look.channels), 8, 3, stride=2, padding=1)
+        self.input_mode, self.preprocess = input_mode, make_preprocess(input_mode)
+        self.first = nn.Conv2d(int(self.preprocess.channels), 8, 3, stride=2, padding=1)
         self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1)
         self.layers = {"first": Layer(8, 2), "second": Layer(16, 4)}
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from selftaught.api.pretrain import pretrain
     from selftaught.api.profile import profile
     from selftaught.api.run import Run
-    from selftaught.contracts import Batch, Encoder, Layer, Relabelling, Source, Task
+    from selftaught.contracts import Batch, Encoder, EpochUpdate, Layer, Source, Task
     from selftaught.data import list_sources, open_source, open_splits
     from selftaught.encoders import ENCODERS, make_encoder
     from selftaught.errors import UserError
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from selftaught.report import write_report
 
 _HOMES = {
-    "selftaught.contracts": ("Batch", "Encoder", "Layer", "Relabelling", "Source", "Task"),
+    "selftaught.contracts": ("Batch", "Encoder", "Layer", "EpochUpdate", "Source", "Task"),
     "selftaught.data": ("list_sources", "open_source", "open_splits"),
     "selftaught.encoders": ("ENCODERS", "make_encoder"),
     "selftaught.errors": ("UserError",),
@@ -41,8 +41,8 @@ __all__ = [
     "TASKS",
     "Batch",
     "Encoder",
+    "EpochUpdate",
     "Layer",
-    "Relabelling",
     "Run",
     "Source",
     "Task",

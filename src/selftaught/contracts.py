@@ -1,6 +1,6 @@
 """The four nouns everything else is made of: Source, Batch, Encoder, Task. Read this page first.
 
-    source -> batch -> task.views -> encoder.look -> encoder.features -> task.loss
+    source -> batch -> task.views -> encoder.preprocess -> encoder.features -> task.loss
 
 Letters, for the whole package: B images, K views of one image, C channels, H W pixels, D features, N all images.
 
@@ -92,7 +92,7 @@ class Source(ABC):
         for indices in torch.split(torch.arange(len(self)), size):
             yield self.batch(indices, device)
 
-    def survey(self, most: int) -> Iterator[Batch]:
+    def sample(self, most: int) -> Iterator[Batch]:
         """At most `most` images, spread evenly over the source, on the CPU: for statistics of its images."""
         for indices in torch.split(evenly_spaced(most, len(self)), 256):
             yield self.batch(indices, torch.device("cpu"))
@@ -136,9 +136,9 @@ class Encoder(nn.Module, ABC):
 
     layers: dict[str, Layer]
     """Every tap, from the first to the last."""
-    reads: str
+    input_mode: str
     """What `look` makes of colour: see `encoders/look.py`."""
-    look: nn.Module
+    preprocess: nn.Module
     """(B, 3, H, W) in [0, 1] -> what `features` reads."""
 
     def fit(self, source: Source) -> None:
@@ -159,7 +159,7 @@ class Encoder(nn.Module, ABC):
 
     def last_features(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) in [0, 1] -> what the last layer says of them, with its positions."""
-        return list(self.features(self.look(images)).values())[-1]
+        return list(self.features(self.preprocess(images)).values())[-1]
 
 
 class TokenEncoder(Encoder, ABC):
@@ -200,7 +200,7 @@ def pooled(feature: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Relabelling:
+class EpochUpdate:
     """What `before_epoch` decided."""
 
     weights: Tensor | None = None
@@ -227,19 +227,15 @@ class Task(ABC):
     A task imports `contracts, augment, parts, errors`, never another task, `training` or `data`.
     """
 
-    wants: ClassVar[Mapping[str, object]] = {}
-    """Options the encoder must be built with, e.g. {"reads": "lightness"}."""
-    needs: ClassVar[tuple[str, ...]] = ()
+    required_targets: ClassVar[tuple[str, ...]] = ()
     """Targets the source must carry, e.g. ("label",)."""
-    tiled: ClassVar[bool] = False
-    """Whether it shows tiles of images: the encoder's batch statistics are set on whole ones before it is asked."""
-    remembers: ClassVar[bool] = False
+    index_based: ClassVar[bool] = False
     """Whether its loss looks images up by their index: it can be asked about those of its pretraining alone."""
     predicts_transformation: ClassVar[bool] = False
     """Whether the answer is a transformation that `views` draws whatever the image: on pure noise it scores chance."""
-    guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {}
+    shortcut_guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {}
     """What keeps it from being solved without looking, for an audit to switch: name -> values of fields that only
-    `views` reads, when it is off and when it is on."""
+    `views` uses, when it is off and when it is on."""
     defaults: ClassVar[Mapping[str, object]] = {}
     """Defaults of the run, the optimizer or the crops of photos, by name, where the task needs others than the general
     ones, e.g. {"batch_size": 32}. What is chosen explicitly takes precedence."""
@@ -247,6 +243,14 @@ class Task(ABC):
     size: int = 32
     """Side, in pixels, of a whole view: what the encoder is built for and is probed at. Where a task cuts a view into
     tiles, the encoder sees these alone, at the zoom of the whole."""
+
+    def encoder_options(self) -> Mapping[str, object]:
+        """Options that the encoder must be built with, e.g. {"input_mode": "lightness"}."""
+        return {}
+
+    def uses_tiles(self) -> bool:
+        """Whether it shows tiles of images: batch statistics are then set on whole images before an evaluation."""
+        return False
 
     @abstractmethod
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
@@ -281,9 +285,9 @@ class Task(ABC):
 
     def before_epoch(
         self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
-    ) -> Relabelling:
+    ) -> EpochUpdate:
         """Called before each epoch, in eval mode: relabel, reweigh, restart."""
-        return Relabelling()
+        return EpochUpdate()
 
     def epoch(self, source: Source) -> int:
         """Images shown from one `before_epoch` to the next: by default every image of the source once."""
@@ -298,7 +302,7 @@ class Task(ABC):
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Pictures for people: name -> (n, 3, H, W) in [0, 1]."""
 
-    def known(self, heads: nn.ModuleDict, source: Source) -> Tensor:
+    def auditable_indices(self, heads: nn.ModuleDict, source: Source) -> Tensor:
         """(n,) int64: the images that the task can be asked about: all, unless it `remembers` a part of the source."""
         return torch.arange(len(source))
 

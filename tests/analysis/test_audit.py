@@ -30,7 +30,7 @@ class Nothing(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers, self.reads, self.look = {"none": Layer(3, 0)}, "color", nn.Identity()
+        self.layers, self.input_mode, self.preprocess = {"none": Layer(3, 0)}, "color", nn.Identity()
 
     def features(self, seen):
         return {"none": seen.mean((2, 3))}
@@ -43,7 +43,10 @@ class Judged(Task):
     rule: str = "light"
     helped: bool = False
     wide: bool = False
-    guards: ClassVar = {"silence": ({"helped": True}, {"helped": False}), "narrow": ({"wide": True}, {"wide": False})}
+    shortcut_guards: ClassVar = {
+        "silence": ({"helped": True}, {"helped": False}),
+        "narrow": ({"wide": True}, {"wide": False}),
+    }
 
     def __post_init__(self):
         if self.wide:
@@ -125,7 +128,7 @@ def test_a_net_that_reads_light_is_exposed():
     assert found["light from above"].accuracy == 1
     assert found["light from below"].accuracy == 0
     assert found["light from below"].against == "light from above"
-    assert {name for name, answer in found.items() if answer.reads} == {"light from below"}
+    assert {name for name, answer in found.items() if answer.uses_cue} == {"light from below"}
 
 
 def test_a_net_that_reads_fringes_is_exposed_and_follows_a_faked_lens():
@@ -135,26 +138,26 @@ def test_a_net_that_reads_fringes_is_exposed_and_follows_a_faked_lens():
     assert found["fringes reversed"].accuracy < 0.1
     assert found["fringes"].accuracy > 0.95
     assert found["colours apart"].accuracy < 0.8
-    read = {name for name, answer in found.items() if answer.reads and answer.kind == "planted"}
+    read = {name for name, answer in found.items() if answer.uses_cue and answer.kind == "planted"}
     assert read == {"fringes", "fringes reversed"}
 
 
 def test_a_net_that_looks_at_content_is_not_accused():
     found = asked(Judged(rule="content"), lit_from_above())
     assert found[TRAINED].accuracy == 1
-    assert {name for name, answer in found.items() if answer.reads} == set()
+    assert {name for name, answer in found.items() if answer.uses_cue} == set()
     assert {answer.meaning for answer in found.values() if answer.kind in ("removed", "planted")} == {"not read"}
 
 
 def test_guards_are_switched_where_they_are_not_so_already_and_where_it_can_be():
     found = asked(Judged(rule="fringe"), torch.rand(64, 3, 32, 32, generator=generator()))
     assert found["silence off"].accuracy == 1
-    assert found["silence off"].reads
+    assert found["silence off"].uses_cue
     assert found["silence off"].kind == "off"
     assert "silence on" not in found  # as it is anyway
     assert "narrow off" not in found  # refused
     helped = asked(Judged(rule="fringe", helped=True), torch.rand(64, 3, 32, 32, generator=generator()))
-    assert helped["silence on"].reads
+    assert helped["silence on"].uses_cue
     assert "silence off" not in helped
 
 
@@ -220,7 +223,7 @@ def answer(kind: str, difference: float, margin: float = 0.01) -> Answer:
 
 
 @pytest.mark.parametrize(
-    ("kind", "difference", "reads", "words"),
+    ("kind", "difference", "uses_cue", "words"),
     [
         ("planted", -0.1, True, "falls to 0.40 with x (-0.100 ± 0.010): read."),
         ("planted", 0.1, True, "rises to 0.60 with x (+0.100 ± 0.010): read."),
@@ -235,9 +238,9 @@ def answer(kind: str, difference: float, margin: float = 0.01) -> Answer:
         ("on", 0.1, False, "in the way"),
     ],
 )
-def test_verdicts(kind, difference, reads, words):
+def test_verdicts(kind, difference, uses_cue, words):
     found = answer(kind, difference)
-    assert found.reads is reads
+    assert found.uses_cue is uses_cue
     assert words in found.verdict
 
 

@@ -98,7 +98,11 @@ class Means(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers, self.reads, self.look = {"mean": Layer(3, 0), "corner": Layer(3, 0)}, "color", nn.Identity()
+        self.layers, self.input_mode, self.preprocess = (
+            {"mean": Layer(3, 0), "corner": Layer(3, 0)},
+            "color",
+            nn.Identity(),
+        )
 
     def features(self, seen):
         return {"mean": seen.mean((2, 3)), "corner": seen[:, :, 0, 0]}

@@ -13,7 +13,7 @@ from selftaught.augment.tiles import (
     tile_pixels,
 )
 from selftaught.augment.warp import affine, identity, resample
-from selftaught.encoders.preprocess import make_look
+from selftaught.encoders.preprocess import make_preprocess
 from selftaught.errors import UserError
 
 
@@ -124,7 +124,7 @@ def test_normalisation_forgets_brightness_contrast_and_tint_and_leaves_what_look
     tiles = torch.rand(4, 3, 8, 8, generator=generator())
     tint = torch.tensor([0.5, 0.7, 0.3]).view(3, 1, 1)
     torch.testing.assert_close(normalize_tiles(tiles * tint + 0.1), normalize_tiles(tiles), atol=1e-4, rtol=0)
-    seen = make_look("color")(normalize_tiles(tiles))
+    seen = make_preprocess("color")(normalize_tiles(tiles))
     assert seen.mean((2, 3)).abs().max() < 0.25
     assert (seen.std((2, 3)) - 1).abs().max() < 0.1
 

@@ -342,18 +342,18 @@ def test_memory_does_not_grow_with_the_source(tmp_path: Path, monkeypatch: pytes
     def use(count: int) -> int:
         began = highest = own_memory()
 
-        def look() -> None:
+        def preprocess() -> None:
             nonlocal highest
             highest = max(highest, own_memory())
 
         found = decoded(reader := Endless("many", None, None, count, 64), 64, folder=tmp_path)
-        look()
+        preprocess()
         source = Stored("many", Resident(found.images), torch.arange(count), None, None, found.key)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         for indices in order.split(128):
             batch = source.batch(indices, torch.device("cpu"))
             assert torch.equal(batch.images[:, 1, 5, 7].long(), indices % 251)
-            look()
+            preprocess()
         assert source._pixels.resident(torch.device("cpu")) is None
         assert len(reader) == count
         return highest - began

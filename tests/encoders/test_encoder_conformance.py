@@ -12,7 +12,7 @@ from selftaught.encoders.alexnet import AlexNet
 from selftaught.encoders.convnet import ConvNet
 from selftaught.encoders.gpt import GPT
 from selftaught.encoders.nin import NIN
-from selftaught.encoders.preprocess import looks
+from selftaught.encoders.preprocess import PREPROCESSORS
 from selftaught.encoders.timm import Timm
 from selftaught.encoders.vit import ViT
 
@@ -46,7 +46,7 @@ def case(request) -> tuple[Encoder, Tensor]:
 
 
 def features(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
-    return encoder.features(encoder.look(images))
+    return encoder.features(encoder.preprocess(images))
 
 
 def test_layers_tell_names_channels_and_strides(case):
@@ -120,13 +120,13 @@ def test_forward_averages_the_last_layer_over_positions(case):
     assert torch.equal(encoder(images), pooled(last))
 
 
-@pytest.mark.parametrize("reads", looks)
+@pytest.mark.parametrize("input_mode", PREPROCESSORS)
 @pytest.mark.parametrize("name", ["nin", "alexnet-small", "timm-resnet", "timm-vit"])
-def test_every_look_can_be_read(name, reads):
+def test_every_look_can_be_read(name, input_mode):
     make, size = ENCODERS[name]
-    encoder = make(size=size, reads=reads)
+    encoder = make(size=size, input_mode=input_mode)
     images = torch.rand(2, 3, size, size)
-    assert encoder.reads == reads
+    assert encoder.input_mode == input_mode
     assert encoder(images).shape == (2, encoder.last.channels)
 
 

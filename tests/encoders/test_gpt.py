@@ -126,7 +126,7 @@ def test_draws_follow_the_predicted_distribution():
 def test_views_larger_than_the_context_are_shrunk_to_it():
     encoder = tiny(size=64, context=8)
     assert encoder.positions.shape == (64, 24)
-    assert encoder.look(torch.rand(2, 3, 64, 64)).shape == (2, 64)
+    assert encoder.preprocess(torch.rand(2, 3, 64, 64)).shape == (2, 64)
     assert tiny(size=4, context=8).positions.shape == (16, 24)
 
 
@@ -135,14 +135,14 @@ def test_the_palette_travels_with_the_weights():
     encoder.fit(ToySource())
     other.load_state_dict(encoder.state_dict())
     images = torch.rand(2, 3, 8, 8)
-    assert torch.equal(other.look.colors, encoder.look.colors)
+    assert torch.equal(other.preprocess.colors, encoder.preprocess.colors)
     assert torch.equal(other(images), encoder(images))
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"reads": "lightness"}, "gpt reads tokens, colours of a palette, but the task wants lightness: choose"),
+        ({"input_mode": "lightness"}, "gpt reads tokens, colours of a palette, but the task wants lightness: choose"),
         ({"depth": 0}, "--depth of gpt must be at least 1, found 0: give a larger one."),
         ({"colors": 1}, "--colors of gpt must be at least 2, found 1: give a larger one."),
         ({"context": 0}, "--context of gpt must be at least 1, found 0: give a larger one."),
@@ -158,4 +158,4 @@ def test_what_cannot_be_built_is_one_sentence(options, message):
 
 def test_an_encoder_that_cannot_look_back_only_is_refused_in_one_sentence():
     with pytest.raises(UserError, match=r"^the encoder must have the option causal .* in convnet: choose another"):
-        make_encoder("convnet", size=16, reads="tokens", causal=True)
+        make_encoder("convnet", size=16, input_mode="tokens", causal=True)

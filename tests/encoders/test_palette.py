@@ -78,7 +78,7 @@ def test_a_palette_depends_on_the_images_and_on_no_seed():
         torch.manual_seed(seed)
         encoder = GPT(size=8, colors=16, depth=1, width=16, heads=1)
         encoder.fit(ToySource(seed=images))
-        palettes.append(encoder.look.colors)
+        palettes.append(encoder.preprocess.colors)
     assert torch.equal(palettes[0], palettes[1])
     assert not torch.equal(palettes[0], palettes[2])
 

@@ -43,7 +43,7 @@ def test_layers_at_128_pixels_are_the_papers(name, layers):
     encoder = Timm(name=name, size=128).eval()
     assert {n: (layer.channels, layer.stride) for n, layer in encoder.layers.items()} == layers
     with torch.no_grad():
-        found = encoder.features(encoder.look(torch.rand(1, 3, 128, 128)))
+        found = encoder.features(encoder.preprocess(torch.rand(1, 3, 128, 128)))
     assert {n: tuple(f.shape) for n, f in found.items()} == {
         n: (1, c, 128 // stride, 128 // stride) for n, (c, stride) in layers.items()
     }
@@ -100,7 +100,7 @@ def test_small_is_chosen_by_size_where_it_can_be():
 def test_color_is_normalised_as_timm_says():
     for name in ("test_vit", "resnet18"):
         cfg = timm.get_pretrained_cfg(name)
-        black = Timm(name=name, size=64).look(torch.zeros(1, 3, 1, 1)).flatten()
+        black = Timm(name=name, size=64).preprocess(torch.zeros(1, 3, 1, 1)).flatten()
         torch.testing.assert_close(black, -torch.tensor(cfg.mean) / torch.tensor(cfg.std))
     assert timm.get_pretrained_cfg("test_vit").mean != timm.get_pretrained_cfg("resnet18").mean
 
@@ -125,7 +125,7 @@ def test_patch_sets_the_grid_of_a_transformer():
             r"test_vit must .* views of 40 pixels but refused \(.*divisible.*\): choose",
         ),
         ({"name": "hiera_tiny_224", "size": 224}, r"hiera_tiny_224 must give its layers .* but refused"),
-        ({"name": "resnet18", "reads": "sobol"}, r"no look called 'sobol': did you mean sobel\?"),
+        ({"name": "resnet18", "input_mode": "sobol"}, r"no look called 'sobol': did you mean sobel\?"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence(options, said):

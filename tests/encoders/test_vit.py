@@ -21,7 +21,7 @@ def test_features_are_all_tokens_encoded_and_laid_out_as_maps(encoder):
     images = torch.rand(2, 3, 16, 16)
     assert isinstance(encoder, TokenEncoder)
     encoded = encoder.encode(encoder.tokens(images))
-    for name, feature in encoder.features(encoder.look(images)).items():
+    for name, feature in encoder.features(encoder.preprocess(images)).items():
         assert feature.shape == (2, 32, 4, 4)
         for row in range(4):
             for column in range(4):

@@ -41,7 +41,11 @@ class Plain(Encoder):
 
     def __init__(self) -> None:
         super().__init__()
-        self.layers, self.reads, self.look = {"image": Layer(3, 1), "mean": Layer(3, 0)}, "color", nn.Identity()
+        self.layers, self.input_mode, self.preprocess = (
+            {"image": Layer(3, 1), "mean": Layer(3, 0)},
+            "color",
+            nn.Identity(),
+        )
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
         return {"image": seen, "mean": seen.mean((2, 3))}
@@ -52,7 +56,7 @@ class Small(Encoder):
 
     def __init__(self, seed: int = 0) -> None:
         super().__init__()
-        self.layers, self.reads, self.look = {"only": Layer(4, 1)}, "color", nn.Identity()
+        self.layers, self.input_mode, self.preprocess = {"only": Layer(4, 1)}, "color", nn.Identity()
         self.convolution, self.norm = nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4)
         with torch.no_grad():
             self.convolution.weight.normal_(generator=torch.Generator().manual_seed(seed))

@@ -8,9 +8,10 @@ from selftaught.figures.style import MUTED, SERIES
 
 
 def found() -> dict[str, Any]:
-    def row(change: str, kind: str, accuracy: float, expected: float, reads: bool = False) -> dict[str, Any]:
+    def row(change: str, kind: str, accuracy: float, expected: float, uses_cue: bool = False) -> dict[str, Any]:
         return {
-            "change": change, "kind": kind, "accuracy": accuracy, "expected": expected, "margin": 0.02, "reads": reads,
+            "change": change, "kind": kind, "accuracy": accuracy, "expected": expected, "margin": 0.02,
+            "uses_cue": uses_cue,
         }  # fmt: skip
 
     rows = [

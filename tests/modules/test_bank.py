@@ -232,7 +232,8 @@ def test_fewer_images_than_negatives_get_a_notice(caplog):
 
 
 @pytest.mark.parametrize(
-    ("settings", "flag"), [((0, 0.07, 0.5), "--negatives"), ((1, 0.0, 0.5), "--temperature"), ((1, 1, 1.0), "--memory")]
+    ("settings", "flag"),
+    [((0, 0.07, 0.5), "--negatives"), ((1, 0.0, 0.5), "--temperature"), ((1, 1, 1.0), "--bank-momentum")],
 )
 def test_settings_that_compare_or_remember_nothing_are_refused(settings, flag):
     with pytest.raises(UserError, match=f"{flag} must"):

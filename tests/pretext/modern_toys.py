@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from selftaught.augment.views import ViewAugmentation, byol_augmentations, two_views
-from selftaught.augment.warp import moved, random_crop
+from selftaught.augment.warp import random_crop, to_device
 from selftaught.contracts import ParameterGroup, Task, TokenEncoder
 from selftaught.errors import UserError
 from selftaught.modules.heads import classifier
@@ -133,7 +133,7 @@ class MaskedImage(Task):
     def views(self, batch, generator):
         images = batch.warp(random_crop(len(batch), generator, scale=(0.8, 1.0)), self.size)
         order = torch.rand(len(batch), (self.size // self.patch) ** 2, generator=generator).argsort(1)
-        return {"images": images, "order": moved(order, images.device)}
+        return {"images": images, "order": to_device(order, images.device)}
 
     def loss(self, encoder, heads, views, progress=0.0):
         shown = round((1 - self.hidden) * views["order"].shape[1])
@@ -152,7 +152,7 @@ class MaskedImage(Task):
 class Supervised(Task):
     """Classify labels, with a learning rate that decays towards the first layers. https://arxiv.org/abs/2003.10555"""
 
-    needs = ("label",)
+    required_targets = ("label",)
     size: int = 16
     layer_decay: float = 0.5
 

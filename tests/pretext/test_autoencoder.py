@@ -29,7 +29,7 @@ def setting(task: Autoencoder, count: int = 6, seed: int = 0):
 def test_the_code_has_so_many_times_fewer_numbers_than_the_image(compression):
     task = Autoencoder(crop=1.0, size=16, compression=compression)
     encoder, heads, views = setting(task)
-    code = heads["code"](encoder.features(encoder.look(views["images"]))["second"])
+    code = heads["code"](encoder.features(encoder.preprocess(views["images"]))["second"])
     assert code.numel() * compression == views["images"].numel()
 
 

@@ -54,7 +54,7 @@ def test_the_pairs_are_an_image_with_its_code_and_noise_with_its_picture():
     task = BiGAN(size=16, latent=5)
     encoder, heads, views = setting(task, count=2)
     heads["critic"] = critic = Told([0.0] * 4, [0.0] * 4)
-    codes = heads["code"](encoder.features(encoder.look(views["images"]))["second"])
+    codes = heads["code"](encoder.features(encoder.preprocess(views["images"]))["second"])
     made = heads["generator"](views["noise"])
     task.loss(encoder, heads, views), task.critic_loss(encoder, heads, views)
     for images, with_codes in critic.asked:
@@ -75,7 +75,7 @@ def test_the_error_of_reconstruction_is_measured_and_nobody_minimises_it():
     encoder, heads, views = setting(task)
     before = {name: value.clone() for name, value in heads["generator"].state_dict().items()}
     loss, outcome = task.loss(encoder, heads, views)
-    codes = heads["code"](encoder.features(encoder.look(views["images"]))["second"])
+    codes = heads["code"](encoder.features(encoder.preprocess(views["images"]))["second"])
     expected = (heads["generator"](codes) - views["images"]).square().mean()
     assert outcome["reconstruction_error"].item() == pytest.approx(expected.item(), rel=1e-5)
     assert not outcome["reconstruction_error"].requires_grad

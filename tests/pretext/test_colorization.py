@@ -37,7 +37,7 @@ class Colored(ToySource):
 
 def setting(task: Colorization, source: ToySource, indices=range(6)):
     torch.manual_seed(0)
-    encoder = ToyEncoder(size=task.size, reads="lightness")
+    encoder = ToyEncoder(size=task.size, input_mode="lightness")
     views = task.views(source.batch(torch.tensor(list(indices)), CPU), torch.Generator().manual_seed(0))
     return encoder, task.heads(encoder, source), views
 
@@ -228,7 +228,7 @@ def test_what_cannot_be_asked_is_refused(wrong, says):
 
 @pytest.mark.parametrize(("size", "says"), [(3, "at least 4 pixels for --shrink 4, found 3"), (4, "16 pixels, found")])
 def test_a_size_the_decoder_cannot_meet_is_refused(size, says):
-    encoder = ToyEncoder(reads="lightness")
+    encoder = ToyEncoder(input_mode="lightness")
     if size == 4:
         encoder.layers["second"] = type(encoder.layers["second"])(16, 16)
     with pytest.raises(UserError, match=says):

@@ -243,7 +243,7 @@ class OneSize(ToyEncoder):
 def test_crops_that_the_encoder_cannot_read_are_our_error(name):
     task = task_class(name)(size=16, crop=0.5)
     with pytest.raises(UserError, match=r"crops of 8 pixels are too small for it: give a larger --size or --crop"):
-        task.heads(OneSize(size=16, **task.wants), ToySource())
+        task.heads(OneSize(size=16, **task.encoder_options()), ToySource())
 
 
 def test_chance_is_what_an_untrained_encoder_scores(case):
@@ -410,10 +410,10 @@ def test_what_an_epoch_changes_depends_on_the_encoder_as_it_is(case):
 
 
 def test_tokens_stand_for_the_colors_of_their_pixels(case):
-    pictures = getattr(case.encoder.look, "pictures", None)
+    pictures = getattr(case.encoder.preprocess, "pictures", None)
     if pictures is None:
         pytest.skip("the encoder has no palette")
-    side = case.encoder.look.side
+    side = case.encoder.preprocess.side
     images = case.batch.warp(identity(12), side)
-    off = (pictures(case.encoder.look(images)) - images).square().mean()
+    off = (pictures(case.encoder.preprocess(images)) - images).square().mean()
     assert off < 0.1 * images.var((0, 2, 3), correction=0).mean()

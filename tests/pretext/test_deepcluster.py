@@ -18,7 +18,7 @@ from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train
 from selftaught.training.optimizer import Optimization, forget
 from selftaught.training.plan import make_fabric
-from selftaught.training.randomness import order
+from selftaught.training.randomness import epoch_indices
 from toys import ToyEncoder, ToySource
 
 CPU = torch.device("cpu")
@@ -31,9 +31,9 @@ class Made:
         torch.manual_seed(0)
         self.source = ToySource(images)
         self.task = DeepCluster(size=16, **settings)
-        self.encoder = ToyEncoder(**self.task.wants)
+        self.encoder = ToyEncoder(**self.task.encoder_options())
         self.heads = self.task.heads(self.encoder, self.source)
-        self.relabelling = self.cluster(0)
+        self.update = self.cluster(0)
 
     def cluster(self, seed: int):
         self.encoder.eval(), self.heads.eval()
@@ -54,7 +54,7 @@ def test_every_cluster_is_drawn_equally_often_however_large_it_is():
     made = Made(clusters=4, per_cluster=5)
     sizes = made.labels.bincount(minlength=4)
     assert sizes.max() > sizes.min() > 0
-    drawn = made.labels[order(0, 0, 60, made.relabelling.weights, draws=40_000)].bincount(minlength=4) / 40_000
+    drawn = made.labels[epoch_indices(0, 0, 60, made.update.weights, draws=40_000)].bincount(minlength=4) / 40_000
     torch.testing.assert_close(drawn, torch.full((4,), 0.25), atol=0.01, rtol=0)
 
 
@@ -62,8 +62,8 @@ def test_of_more_images_a_part_takes_part_another_one_each_time():
     made = Made(clusters=3, per_cluster=5, clustered=30)
     first = made.labels >= 0
     assert first.sum() == 30
-    assert torch.equal(made.relabelling.weights > 0, first)
-    assert first[order(0, 0, 60, made.relabelling.weights)].all()
+    assert torch.equal(made.update.weights > 0, first)
+    assert first[epoch_indices(0, 0, 60, made.update.weights)].all()
     made.cluster(1)
     assert (made.labels >= 0).sum() == 30
     assert not torch.equal(made.labels >= 0, first)
@@ -112,7 +112,7 @@ def test_without_labels_there_is_no_agreement_with_them():
     made.source = ToySource(40)
     made.source.targets = frozenset()
     made.task = DeepCluster(size=16)
-    made.encoder = ToyEncoder(**made.task.wants)
+    made.encoder = ToyEncoder(**made.task.encoder_options())
     made.heads = made.task.heads(made.encoder, made.source)
     made.cluster(0)
     assert set(made.loss()[1]) == {"accuracy", "nmi_before"}
@@ -120,7 +120,7 @@ def test_without_labels_there_is_no_agreement_with_them():
 
 def test_clusters_are_of_whole_images_and_their_features():
     """The same image twice is always in one cluster, as no two crops would be; dark and bright ones hardly ever are."""
-    made = Made(clusters=6, per_cluster=5, components=3, head="linear", reads="color")
+    made = Made(clusters=6, per_cluster=5, components=3, head="linear", input_mode="color")
     dark = torch.arange(60) % 4 < 2
     made.source.images[1::2] = made.source.images[::2]
     made.source.images[dark] *= 0.1
@@ -168,7 +168,7 @@ def test_the_loss_is_cross_entropy_with_the_clusters(head):
 
 
 def test_jitter_changes_what_is_shown_and_not_what_is_clustered():
-    plain, jittered = Made(clusters=4, reads="color"), Made(clusters=4, reads="color", jitter=0.4)
+    plain, jittered = Made(clusters=4, input_mode="color"), Made(clusters=4, input_mode="color", jitter=0.4)
     assert torch.equal(plain.labels, jittered.labels)
     batch = plain.source.batch(torch.arange(12), CPU)
     views = [made.task.views(batch, torch.Generator().manual_seed(0))["images"] for made in (plain, jittered)]
@@ -200,7 +200,7 @@ class Run:
     def go(self, steps: int, stop_after: int | None = None) -> None:
         torch.manual_seed(0)
         source, task = ToySource(60), DeepCluster(size=16, clusters=4, clustered=45, shown=32)
-        encoder = ToyEncoder(**task.wants)
+        encoder = ToyEncoder(**task.encoder_options())
         pretraining = Pretraining(task, encoder, task.heads(encoder, source), source, Optimization(), steps, 8, 0)
         stop = Stop()
 
@@ -220,7 +220,7 @@ class Run:
 
 def test_epochs_are_of_images_shown_and_passes_of_images_there_are():
     source, task = ToySource(60), DeepCluster(shown=200)
-    encoder = ToyEncoder(**task.wants)
+    encoder = ToyEncoder(**task.encoder_options())
     run = Pretraining(task, encoder, torch.nn.ModuleDict(), source, Optimization(), 1, 20, 0)
     assert (run.steps_per_epoch, run.steps_per_pass) == (10, 3)
 
@@ -234,8 +234,8 @@ def test_fewer_images_make_fewer_clusters_and_it_is_said(caplog):
 
 
 def test_what_is_read_is_asked_of_the_encoder():
-    assert DeepCluster().wants == {"reads": "sobel"}
-    assert DeepCluster(reads="color").wants == {"reads": "color"}
+    assert DeepCluster().encoder_options() == {"input_mode": "sobel"}
+    assert DeepCluster(input_mode="color").encoder_options() == {"input_mode": "color"}
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ SHARES = torch.tensor([0.5, 0.2, 0.2, 0.1])
 
 def made(task: IGPT, **options) -> tuple:
     torch.manual_seed(0)
-    encoder = GPT(**{"size": task.size, "depth": 2, "width": 32, "heads": 2, "colors": 4} | options, **task.wants)
+    encoder = GPT(
+        **{"size": task.size, "depth": 2, "width": 32, "heads": 2, "colors": 4} | options, **task.encoder_options()
+    )
     heads = task.heads(encoder, ToySource())
     return encoder, heads
 
@@ -43,7 +45,7 @@ def learned(task: IGPT, steps: int) -> tuple[GPT, torch.nn.ModuleDict, float]:
 
 
 def chain_views(encoder: GPT, task: IGPT, count: int, generator: torch.Generator) -> dict:
-    views = {"images": encoder.look.pictures(markov(count, generator))}
+    views = {"images": encoder.preprocess.pictures(markov(count, generator))}
     if task.objective == "masked":
         views["noise"] = torch.rand(count, 4, 4, generator=generator)
     return views
@@ -104,7 +106,7 @@ def test_the_loss_is_the_mean_of_minus_log_p_over_what_is_asked():
         encoder, heads = made(task)
         torch.nn.init.normal_(heads["color"].weight)
         views = task.views(source.batch(torch.arange(3), CPU), torch.Generator().manual_seed(0))
-        tokens = encoder.look(views["images"])
+        tokens = encoder.preprocess(views["images"])
         asked = views["noise"].flatten(1) < 0.4 if objective == "masked" else torch.ones(3, 64, dtype=torch.bool)
         shown = tokens.clone()
         if objective == "masked":
@@ -124,12 +126,12 @@ def test_what_is_hidden_does_not_reach_its_own_prediction():
     encoder, heads = made(task)
     torch.nn.init.normal_(heads["color"].weight)
     views = task.views(ToySource().batch(torch.arange(6), CPU), torch.Generator().manual_seed(0))
-    tokens = encoder.look(views["images"])
+    tokens = encoder.preprocess(views["images"])
     hidden = views["noise"].flatten(1) < 0.15
     read = []
     encoder.features, plain = lambda seen: read.append(seen) or plain(seen), encoder.features
     task.loss(encoder, heads, views)
-    other = encoder.look.pictures(torch.where(hidden, (tokens + 1) % 4, tokens))
+    other = encoder.preprocess.pictures(torch.where(hidden, (tokens + 1) % 4, tokens))
     task.loss(encoder, heads, {**views, "images": other})
     assert torch.equal(*read)
     assert (read[0] == encoder.hidden).equal(hidden)
@@ -165,7 +167,7 @@ def test_completions_keep_the_half_that_was_given():
     images = source.batch(torch.arange(4), CPU).warp(identity(4), 8)
     shown = task.show(encoder, heads, {"images": images})
     rows = shown["completions"].view(4, 8, 3, 8, 8)
-    truth = encoder.look.pictures(encoder.look(images))
+    truth = encoder.preprocess.pictures(encoder.preprocess(images))
     assert torch.equal(rows[:, 7], truth)
     assert (rows[:, 0, :, 4:] == 0.5).all()
     for place in range(7):
@@ -224,6 +226,6 @@ def test_from_the_command_line_random_weights_read_the_palette_that_was_learned(
     table = run.probe(tmp_path / "images")
     assert [row.layer for row in table.layers] == ["embed", "block01"]
     trained, random = seen["trained"], seen["random"]
-    assert torch.equal(trained.look.colors, random.look.colors)
-    assert not torch.equal(trained.look.colors, GPT(size=8, colors=32).look.colors)
+    assert torch.equal(trained.preprocess.colors, random.preprocess.colors)
+    assert not torch.equal(trained.preprocess.colors, GPT(size=8, colors=32).preprocess.colors)
     assert not torch.equal(trained.positions, random.positions)

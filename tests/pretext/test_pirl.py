@@ -23,7 +23,7 @@ from toys import ToyBatch, ToyEncoder, ToySource
 CPU = torch.device("cpu")
 PLAIN = {"crop": 1.0, "scale": (1.0, 1.0), "flip": False, "jitter": (0.0, 0.0, 0.0, 0.0), "grey": 0.0}
 TASKS = {
-    "npid": NPID(size=16, negatives=7, normalizer="constant"),
+    "npid": NPID(size=16, negatives=7, nce_normalizer="constant"),
     "neither": PIRL(size=16, negatives=7, weight=0),
     "rotation": PIRL(size=16, negatives=7, transform="rotation"),
     "jigsaw": PIRL(size=16, negatives=7, transform="jigsaw"),
@@ -108,7 +108,7 @@ def test_the_loss_is_that_of_the_paper(transform, weight):
 
 
 def test_npid_holds_against_a_constant_of_the_first_batch():
-    case = Case(NPID(size=16, negatives=7, normalizer="constant"))
+    case = Case(NPID(size=16, negatives=7, nce_normalizer="constant"))
     entries, (f, _) = case.heads["bank"].entries.clone(), case.anchors()
     exponentials = [
         math.exp(cosine(anchor, entries[j]) / 0.07)
@@ -172,7 +172,7 @@ def test_the_bank_begins_with_what_the_untrained_encoder_says_and_only_then(kind
 
 
 def test_a_bank_of_noise_stays_one_until_images_are_shown():
-    case = Case(NPID(size=16, negatives=7, start="random"))
+    case = Case(NPID(size=16, negatives=7, bank_init="random"))
     kept = case.heads["bank"].entries.clone()
     case.task.before_epoch(case.encoder, case.heads, case.source, torch.Generator())
     assert torch.equal(case.heads["bank"].entries, kept)
@@ -222,17 +222,17 @@ def test_training_finds_images_again_however_shuffled_or_turned():
 
 
 def test_only_tiles_call_for_statistics_of_whole_images():
-    assert PIRL(transform="jigsaw").tiled
-    assert PIRL(transform="both").tiled
-    assert not PIRL(transform="rotation").tiled
-    assert not PIRL(weight=0.0).tiled
+    assert PIRL(transform="jigsaw").uses_tiles()
+    assert PIRL(transform="both").uses_tiles()
+    assert not PIRL(transform="rotation").uses_tiles()
+    assert not PIRL(weight=0.0).uses_tiles()
 
 
 @pytest.mark.parametrize(("size", "shuffled"), [(32, False), (63, False), (64, True), (128, True)])
 def test_by_default_tiles_are_shuffled_only_where_they_are_large_enough(size, shuffled):
     """Tiles of 8 pixels, as of images of 32, taught nothing."""
     task = PIRL(size=size)
-    assert task.tiled == shuffled
+    assert task.uses_tiles() == shuffled
     assert set(task.heads(ToyEncoder(), ToySource())) >= ({"tiles"} if shuffled else {"turned"})
 
 
@@ -332,7 +332,7 @@ def test_one_image_is_refused(kind):
 @pytest.mark.parametrize("kind", [NPID, PIRL])
 def test_a_batch_of_one_is_refused_where_projections_are_centred_and_trains_where_not(kind):
     for centered in (True, False):
-        case = Case(kind(size=16, negatives=7, centered=centered))
+        case = Case(kind(size=16, negatives=7, projection_norm=centered))
         run = Pretraining(case.task, case.encoder, case.heads, case.source, Optimization(), 1, 1, 0)
         trainer = Trainer(make_fabric(CPU, "32"), run)
         case.encoder.train(), case.heads.train()
@@ -346,7 +346,9 @@ def test_a_batch_of_one_is_refused_where_projections_are_centred_and_trains_wher
 
 def test_the_documented_options_give_the_loss_of_npids_paper():
     """h = P / (P + m / n) with P = exp(v f / tau) / Z, Z constant (Wu et al. 2018, section 3.2), written out."""
-    task = NPID(size=16, negatives=7, normalizer="constant", centered=False, start="random", memory=0.0)
+    task = NPID(
+        size=16, negatives=7, nce_normalizer="constant", projection_norm=False, bank_init="random", bank_momentum=0.0
+    )
     case, n, m = Case(task), len(ToySource()), 7
     entries = case.heads["bank"].entries.clone()
     task.before_epoch(case.encoder, case.heads, case.source, torch.Generator())
@@ -370,7 +372,7 @@ def test_the_documented_options_give_the_loss_of_npids_paper():
 
 
 def test_the_papers_projection_is_one_linear_layer():
-    heads = Case(NPID(size=16, negatives=7, centered=False)).heads
+    heads = Case(NPID(size=16, negatives=7, projection_norm=False)).heads
     assert isinstance(heads["project"], torch.nn.Linear)
 
 

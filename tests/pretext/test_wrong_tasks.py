@@ -210,7 +210,7 @@ class ShiftedPalette(IGPT):
     """The palette's colors are off by one."""
 
     def heads(self, encoder, source):
-        encoder.look.__class__ = _Shifted
+        encoder.preprocess.__class__ = _Shifted
         return super().heads(encoder, source)
 
 

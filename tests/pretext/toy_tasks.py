@@ -8,7 +8,7 @@ from modern_toys import MODERN, MaskedImage
 from torch import Tensor, nn
 
 from selftaught.augment.warp import identity, random_crop
-from selftaught.contracts import Encoder, Layer, Relabelling, Task
+from selftaught.contracts import Encoder, EpochUpdate, Layer, Task
 from selftaught.encoders.gpt import GPT
 from selftaught.encoders.vit import ViT
 from selftaught.modules.adversarial import adversarial_groups
@@ -110,7 +110,7 @@ class Clusters(Task):
         heads["labels"].of.copy_(torch.cdist(features, centres).argmin(1))
         heads["top"].reset_parameters()
         sizes = heads["labels"].of.bincount(minlength=self.clusters)
-        return Relabelling(weights=1 / sizes[heads["labels"].of].cpu(), reset=[heads["top"]])
+        return EpochUpdate(weights=1 / sizes[heads["labels"].of].cpu(), reset=[heads["top"]])
 
     def views(self, batch, generator):
         matrix = random_crop(len(batch), generator, scale=(0.5, 1))
@@ -139,17 +139,17 @@ class Words(nn.Module):
 class Reader(Encoder):
     """An encoder that learns a palette from the images first and reads tokens."""
 
-    def __init__(self, *, size: int = 8, reads: str = "tokens", words: int = 8) -> None:
+    def __init__(self, *, size: int = 8, input_mode: str = "tokens", words: int = 8) -> None:
         super().__init__()
-        self.reads, self.look = reads, Words(words)
+        self.input_mode, self.preprocess = input_mode, Words(words)
         self.embed, self.mix = nn.Embedding(words + 1, 16), nn.GRU(16, 16, batch_first=True)
         self.layers = {"embedding": Layer(16, 1), "mixed": Layer(16, 1)}
 
     def fit(self, source):
         batch = next(iter(source.batches(8, torch.device("cpu"))))
         colors = batch.warp(identity(len(batch)), 4).permute(0, 2, 3, 1).reshape(-1, 3)
-        chosen = torch.randperm(len(colors), generator=torch.Generator().manual_seed(0))[: len(self.look.palette)]
-        self.look.palette.copy_(colors[chosen])
+        chosen = torch.randperm(len(colors), generator=torch.Generator().manual_seed(0))[: len(self.preprocess.palette)]
+        self.preprocess.palette.copy_(colors[chosen])
 
     def features(self, seen):
         embedded = self.embed(seen)
@@ -160,22 +160,24 @@ class Reader(Encoder):
 class NextWord(Task):
     """Predict the next token of what the encoder itself reads. https://proceedings.mlr.press/v119/chen20s.html"""
 
-    wants = {"reads": "tokens"}  # noqa: RUF012
     size: int = 8
 
+    def encoder_options(self):
+        return {"input_mode": "tokens"}
+
     def heads(self, encoder, source):
-        return nn.ModuleDict({"next": nn.Linear(width(encoder), len(encoder.look.palette))})
+        return nn.ModuleDict({"next": nn.Linear(width(encoder), len(encoder.preprocess.palette))})
 
     def views(self, batch, generator):
         return {"images": batch.warp(random_crop(len(batch), generator), self.size)}
 
     def loss(self, encoder, heads, views, progress=0.0):
-        seen = encoder.look(views["images"])
+        seen = encoder.preprocess(views["images"])
         logits = heads["next"](encoder.features(seen)["mixed"][:, :-1]).float()
         return F.cross_entropy(logits.flatten(0, 1), seen[:, 1:].flatten()), {}
 
     def show(self, encoder, heads, views):
-        words = encoder.look.palette[encoder.look(views["images"])]
+        words = encoder.preprocess.palette[encoder.preprocess(views["images"])]
         return {"read": words.transpose(1, 2).reshape(-1, 3, self.size, self.size)}
 
 
@@ -184,7 +186,7 @@ class Rendered(Task):
     """Targets from the source, moved as the image is; real and rendered images side by side.
     https://arxiv.org/abs/1711.09082"""
 
-    needs = ("depth", "real")
+    required_targets = ("depth", "real")
     size: int = 16
 
     def heads(self, encoder, source):
@@ -199,7 +201,7 @@ class Rendered(Task):
         return {"images": batch.warp(matrix, self.size), "depth": depth, "real": batch.targets["real"]}
 
     def loss(self, encoder, heads, views, progress=0.0):
-        feature = encoder.features(encoder.look(views["images"]))["second"]
+        feature = encoder.features(encoder.preprocess(views["images"]))["second"]
         rendered = ~views["real"]
         off = (heads["depth"](feature).float() - views["depth"])[rendered].square().mean()
         judged = heads["critic"](feature.mean((2, 3))[rendered]).float()
@@ -219,6 +221,8 @@ TOYS = {task.__name__.lower(): task for task in (Instances, Game, Clusters, Next
 def encoder_for(task: Task) -> Encoder:
     if isinstance(task, MaskedImage):
         return ViT(size=task.size, patch=task.patch, depth=2, width=32, heads=2)
-    if "causal" in task.wants:
-        return GPT(size=task.size, context=8, depth=2, width=32, heads=2, colors=16, **task.wants)
-    return (Reader if task.wants.get("reads") == "tokens" else ToyEncoder)(size=task.size, **task.wants)
+    if "causal" in task.encoder_options():
+        return GPT(size=task.size, context=8, depth=2, width=32, heads=2, colors=16, **task.encoder_options())
+    return (Reader if task.encoder_options().get("input_mode") == "tokens" else ToyEncoder)(
+        size=task.size, **task.encoder_options()
+    )

@@ -17,7 +17,7 @@ from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.folder import RunFolder
 from selftaught.training.log import Log
 from selftaught.training.optimizer import Optimization, forget, set_rate
-from selftaught.training.randomness import derived, order
+from selftaught.training.randomness import derive_seed, epoch_indices
 
 
 def test_a_checkpoint_cut_short_falls_back_on_the_one_before(tmp_path):
@@ -62,30 +62,30 @@ def test_a_full_disk_keeps_the_checkpoint_before(tmp_path, monkeypatch):
 
 
 def test_an_epoch_shows_every_image_once_and_another_order_next_time():
-    first, again, second = order(0, 0, 100), order(0, 0, 100), order(0, 1, 100)
+    first, again, second = epoch_indices(0, 0, 100), epoch_indices(0, 0, 100), epoch_indices(0, 1, 100)
     assert torch.equal(first, again)
     assert not torch.equal(first, second)
     assert first.sort().values.tolist() == list(range(100))
 
 
 def test_an_epoch_of_another_length_is_a_part_of_a_pass_or_passes_one_after_another():
-    assert torch.equal(order(0, 0, 100, draws=30), order(0, 0, 100)[:30])
-    passes = order(0, 0, 100, draws=250)
-    assert torch.equal(passes[:100], order(0, 0, 100))
+    assert torch.equal(epoch_indices(0, 0, 100, draws=30), epoch_indices(0, 0, 100)[:30])
+    passes = epoch_indices(0, 0, 100, draws=250)
+    assert torch.equal(passes[:100], epoch_indices(0, 0, 100))
     assert passes[100:200].sort().values.tolist() == list(range(100))
     assert len(passes[200:].unique()) == 50
-    assert len(order(0, 0, 3, torch.tensor([1.0, 2.0, 3.0]), draws=7)) == 7
+    assert len(epoch_indices(0, 0, 3, torch.tensor([1.0, 2.0, 3.0]), draws=7)) == 7
 
 
 def test_weights_decide_how_often_an_image_is_drawn():
-    drawn = order(0, 0, 40_000, torch.tensor([1.0, 0.0, 3.0]).repeat(40_000 // 3 + 1)[:40_000]) % 3
+    drawn = epoch_indices(0, 0, 40_000, torch.tensor([1.0, 0.0, 3.0]).repeat(40_000 // 3 + 1)[:40_000]) % 3
     counts = drawn.bincount(minlength=3).float() / 40_000
     assert counts[1] == 0
     assert abs(counts[2] - 0.75) < 4 * (0.75 * 0.25 / 40_000) ** 0.5
 
 
 def test_derived_seeds_differ_by_purpose_and_number():
-    seeds = {derived(s, what, n) for s in range(5) for what in ("views", "step", "order") for n in range(50)}
+    seeds = {derive_seed(s, what, n) for s in range(5) for what in ("views", "step", "order") for n in range(50)}
     assert len(seeds) == 5 * 3 * 50
     assert all(0 <= seed < 2**63 for seed in seeds)
 
@@ -97,7 +97,7 @@ def test_schedules_by_their_formulas():
     assert cosine.rate(0.1) == pytest.approx(2.0)
     assert cosine.rate(0.55) == pytest.approx(1.0)
     assert cosine.rate(1.0) == pytest.approx(0.0)
-    step = Optimization(learning_rate=1.0, warmup=0, schedule="step", drops=(0.3, 0.6), drop=0.2)
+    step = Optimization(learning_rate=1.0, warmup=0, schedule="step", milestones=(0.3, 0.6), gamma=0.2)
     assert [step.rate(t) for t in (0, 0.29, 0.3, 0.59, 0.6)] == pytest.approx([1, 1, 0.2, 0.2, 0.04])
     assert Optimization(schedule="linear", warmup=0.0, learning_rate=1.0).rate(0.25) == pytest.approx(0.75)
 

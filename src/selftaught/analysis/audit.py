@@ -8,7 +8,7 @@ pattern. What then differs is read; what does not is not, as far as so many imag
 Why: Doersch et al. 2015, section 3.1 (a net told where patches lie by chromatic aberration alone). Noroozi and Favaro
 2016 trained anew without each guard: puzzles were solved better and less was learned. Here one trained net is asked.
 
-It names no task: what a task scores untrained it says itself (`Task.chance`), and its guards too (`Task.guards`).
+It names no task: what a task scores untrained it says itself (`Task.chance`), and its guards (`Task.shortcut_guards`).
 """
 
 from collections.abc import Callable, Mapping
@@ -89,7 +89,7 @@ def audit(
             "another task, rotation or jigsaw for example."
         )
     metric, device = next(iter(levels)), device or torch.device("cpu")
-    groups = _groups(task.known(heads, source), images, source.name)
+    groups = _groups(task.auditable_indices(heads, source), images, source.name)
     encoder.to(device).eval(), heads.to(device).eval()
     asked = _questions(task)
     answers: dict[str, Tensor] = {}
@@ -124,7 +124,7 @@ def _questions(task: Task) -> Mapping[str, Question]:
     """All that is asked, by name: nothing changed, then every cue, then the guards that are not as they are anyway."""
     asked: dict[str, Question] = {TRAINED: ("trained", TRAINED, task, None, TRAINED)}
     asked |= {name: (cue.kind, cue.said, task, cue.change, cue.against or TRAINED) for name, cue in CUES.items()}
-    for name, switched in task.guards.items():
+    for name, switched in task.shortcut_guards.items():
         kinds: tuple[Kind, Kind] = ("off", "on")
         for kind, fields in zip(kinds, switched, strict=True):
             try:

@@ -43,7 +43,7 @@ class Answer:
         return abs(self.difference) > self.margin
 
     @property
-    def reads(self) -> bool:
+    def uses_cue(self) -> bool:
         """Whether it says that the net reads the cue: a difference, in the direction that a cue makes."""
         if not self.seen or abs(self.difference) < MINOR:
             return False
@@ -63,8 +63,8 @@ class Answer:
         if abs(self.difference) < MINOR:
             return "hardly read"
         if self.kind in ("removed", "on"):
-            return "read, or what went with it" if self.reads else "it was in the way"
-        return "read" if self.reads else "no help"
+            return "read, or what went with it" if self.uses_cue else "it was in the way"
+        return "read" if self.uses_cue else "no help"
 
     @property
     def verdict(self) -> str:
@@ -98,7 +98,7 @@ class AuditTable:
 
     def to_json(self) -> dict[str, object]:
         """Plain values; `audit/*.json` holds this object and `--json` prints it."""
-        fields = ("difference", "reads", "meaning", "verdict")
+        fields = ("difference", "uses_cue", "meaning", "verdict")
         return {
             "data": self.data,
             "metric": self.metric,
@@ -114,8 +114,8 @@ class AuditTable:
 
 def render(table: AuditTable) -> Table:
     """The table as rich prints it."""
-    sure = [answer.change for answer in table.answers if answer.reads and answer.kind in ("planted", "off")]
-    perhaps = [answer.change for answer in table.answers if answer.reads and answer.kind in ("removed", "on")]
+    sure = [answer.change for answer in table.answers if answer.uses_cue and answer.kind in ("planted", "off")]
+    perhaps = [answer.change for answer in table.answers if answer.uses_cue and answer.kind in ("removed", "on")]
     told = [
         f"Chance {table.chance:.3f}. ±: 95 % interval of the difference between the same images in the same views.",
         f"Read: {', '.join(sure) or 'none of the cues that were offered'}.",
@@ -138,7 +138,7 @@ def render(table: AuditTable) -> Table:
         last = kind
         apart = "" if answer.kind == "trained" else f"{answer.difference:+.3f} ± {answer.margin:.3f}"
         to = "" if answer.kind == "trained" else answer.against
-        style = "bold" if answer.reads else None
+        style = "bold" if answer.uses_cue else None
         out.add_row(answer.change, f"{answer.accuracy:.3f}", apart, to, answer.meaning, style=style)
     return out
 

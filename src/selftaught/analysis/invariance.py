@@ -173,7 +173,7 @@ def _asked(encoder: Encoder, source: Source, chosen: Tensor, size: int, seed: in
         views |= {name: change(batch, size, generator) for name, change in CHANGES.items()}
         for name, images in views.items():
             with torch.inference_mode():
-                for layer, feature in encoder.features(encoder.look(images)).items():
+                for layer, feature in encoder.features(encoder.preprocess(images)).items():
                     unit = F.normalize(pooled(feature.float()), dim=1)
                     seen.setdefault(layer, {}).setdefault(name, []).append(unit)
     return {

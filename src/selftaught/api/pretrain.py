@@ -15,9 +15,9 @@ import selftaught
 from selftaught.api.run import Run
 from selftaught.api.samples import keep_shown
 from selftaught.config.build import Built, build, describe_encoder, not_pretrained
-from selftaught.config.settings import BUDGETS, Settings, plain, tupled
+from selftaught.config.settings import BUDGETS, Settings, from_yaml, to_yaml
 from selftaught.data.crops import Crops
-from selftaught.data.photos import words
+from selftaught.data.photos import as_paths
 from selftaught.display.console import stderr_console
 from selftaught.errors import UserError, readable
 from selftaught.runs.atomic import write_text
@@ -70,7 +70,7 @@ def pretrain(
             checkpoint leaves no folder, unless the disk is full: then `resume` continues it.
     """
     console = stderr_console(highlight=False, markup=False, soft_wrap=True)
-    where = [_absolute(word) for word in words(data)] if data else []
+    where = [_absolute(word) for word in as_paths(data)] if data else []
     listed = None if labels is None else _absolute(str(labels))
     stop = stop or Stop()
     if resume:
@@ -85,7 +85,7 @@ def pretrain(
         built = build(where, chosen, None if listed is None else Path(listed), download)
         with use_threads(chosen.general.threads):
             _begin(folder, where, listed, chosen, built)
-            _carry_out(folder, built, None, stop, console)
+            _train(folder, built, None, stop, console)
     return Run(folder.path)
 
 
@@ -121,7 +121,7 @@ def _resume(
     folder: RunFolder, data: list[str], labels: str | None, given: Mapping[str, Any], stop: Stop, console: Console
 ) -> None:
     """Continue a run with the settings it has, or extend it where it is finished and a budget is given."""
-    config = {name: tupled(value) for name, value in folder.read_config().items()}
+    config = {name: from_yaml(value) for name, value in folder.read_config().items()}
     begun, begun_labels = list(config.pop("data")), config.pop("labels", None)
     budget = {name: value for name, value in given.items() if name in BUDGETS and value is not None}
     # With a source it is the command that began the run, repeated: the budget is that of the whole run.
@@ -146,7 +146,7 @@ def _resume(
     with use_threads(settings.general.threads):
         if extends:
             _extend(folder, built, Budget(**budget), device, console)
-        _carry_out(folder, built, device, stop, console)
+        _train(folder, built, device, stop, console)
 
 
 def _require_same(folder: RunFolder, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
@@ -154,7 +154,7 @@ def _require_same(folder: RunFolder, config: Mapping[str, Any], given: Mapping[s
     status = folder.read_status()
     first = status.get("asked", {})
     for name, value in given.items():
-        if name == "device" or tupled(value) in (config.get(name), tupled(first.get(name, config.get(name)))):
+        if name == "device" or from_yaml(value) in (config.get(name), from_yaml(first.get(name, config.get(name)))):
             continue
         flag, again = f"--{name.replace('_', '-')}", f"`selftaught pretrain --resume --out {readable(str(folder.path))}"
         if name not in BUDGETS:
@@ -190,7 +190,7 @@ def _extend(folder: RunFolder, built: Built, budget: Budget, device: str, consol
     )
     start, end = config["steps"], config["steps"] + plan.steps
     extended = {**config, "steps": end, "restarts": [*(config.get("restarts") or ()), start]}
-    Settings.of(**{name: tupled(value) for name, value in extended.items() if name not in ("data", "labels")})
+    Settings.of(**{name: from_yaml(value) for name, value in extended.items() if name not in ("data", "labels")})
     checkpoints.save(saved)
     Checkpoints(folder.checkpoints, folder.identity(extended)).save(saved)
     first = {name: value for name, value in folder.read_status().get("asked", {}).items() if name not in BUDGETS}
@@ -247,10 +247,10 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
     )
     # Last, because a folder is a run from the moment that it has a config.
     config = {"data": data, "labels": labels, **replace(settings, general=decided).flat()}
-    folder.write_config({name: plain(value) for name, value in config.items()})
+    folder.write_config({name: to_yaml(value) for name, value in config.items()})
 
 
-def _carry_out(folder: RunFolder, built: Built, device: str | None, stop: Stop, console: Console) -> None:
+def _train(folder: RunFolder, built: Built, device: str | None, stop: Stop, console: Console) -> None:
     """Train a run from where it stands, and leave it in a state that says so whatever happens."""
     config = folder.read_config()
     run = replace(built.pretraining, steps=config["steps"], restarts=tuple(config.get("restarts") or ()))
@@ -274,12 +274,12 @@ def _carry_out(folder: RunFolder, built: Built, device: str | None, stop: Stop, 
             with log:
                 done = train(run, trainer, checkpoints, log, watch=keep_shown(folder, run, every), stop=stop)
             stands = "finished" if done == run.steps else "interrupted"
-            _leave(folder, stands, built, checkpoints, log)
+            _finalize(folder, stands, built, checkpoints, log)
     except BaseException as error:
         stands = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with suppress(UserError):  # the first error is the one to report; on a full disk the next is not far
             if log.begun:  # before that nothing was changed: a checkpoint that does not fit becomes no encoder
-                _leave(folder, stands, built, checkpoints, log)
+                _finalize(folder, stands, built, checkpoints, log)
         with suppress(UserError):
             folder.update_status(status=stands)
         raise
@@ -290,12 +290,12 @@ def _carry_out(folder: RunFolder, built: Built, device: str | None, stop: Stop, 
         console.print(f"interrupted after step {done:,} of {run.steps:,}; to continue: {again}")
 
 
-def _leave(folder: RunFolder, stands: str, built: Built, checkpoints: Checkpoints, log: Log) -> None:
+def _finalize(folder: RunFolder, stands: str, built: Built, checkpoints: Checkpoints, log: Log) -> None:
     """Write the encoder of the last checkpoint and the status of the run."""
     saved, config = checkpoints.load(), folder.read_config()
     if saved is not None:
         description = describe_encoder(
             config["encoder"], built.pretraining.encoder, built.encoder_options, config["size"]
         )
-        folder.write_encoder(saved["encoder"], {**description, "tiled": built.pretraining.task.tiled})
+        folder.write_encoder(saved["encoder"], {**description, "uses_tiles": built.pretraining.task.uses_tiles()})
     folder.update_status(status=stands, step=0 if saved is None else saved["step"], seconds=log.seconds)

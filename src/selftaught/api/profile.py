@@ -10,7 +10,7 @@ from rich.text import Text
 
 from selftaught.config.build import build
 from selftaught.config.settings import Settings
-from selftaught.data.photos import words
+from selftaught.data.photos import as_paths
 from selftaught.training.machine import use_threads
 from selftaught.training.plan import choose_device, choose_precision, make_fabric
 from selftaught.training.profile import Profile, profile_step
@@ -30,7 +30,7 @@ def profile(
     """
     chosen = Settings.of(**settings)
     device = choose_device(chosen.general.device)
-    built = build(words(data), chosen, None if labels is None else Path(labels), download)
+    built = build(as_paths(data), chosen, None if labels is None else Path(labels), download)
     with use_threads(chosen.general.threads):
         precision = choose_precision(chosen.general.precision, device)
         return profile_step(built.pretraining, make_fabric(device, precision), precision)

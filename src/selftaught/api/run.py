@@ -103,7 +103,7 @@ class Run:
             seeds=seeds,
             protocol=probe,
             device=choose_device(device),
-            recalibrate=bool(loaded.description.get("tiled")),
+            recalibrate=bool(loaded.description.get("uses_tiles")),
             pretraining_ids=self.folder.read_image_ids(),
             cache=cache_folder() / "baselines",
             encoder_setting={name: loaded.description[name] for name in ("name", "options", "size")},
@@ -159,7 +159,7 @@ class Run:
             images=images,
             seeds=seeds,
             device=choose_device(device),
-            recalibrate=bool(loaded.description.get("tiled")),
+            recalibrate=bool(loaded.description.get("uses_tiles")),
         )
         setting = {"images": source.fingerprint, "count": images, "seeds": seeds, "size": size}
         path = folder / f"{file_stem(table.data, '', setting)}.json"
@@ -193,11 +193,11 @@ class Run:
         folder = self.folder.prepare_results(self.folder.audits)
         run, step = load_pretraining(self.folder, data if isinstance(data, str | Path) else None)
         stamp = _stamp(step, run.encoder)
-        if run.task.remembers and data is not None:
+        if run.task.index_based and data is not None:
             raise UserError(
                 f"{type(run.task).__name__} knows the images of its pretraining and no others: leave --data out."
             )
-        if run.task.remembers:
+        if run.task.index_based:
             source = run.source
         elif data is None:
             source = unseen_source(self.folder)
@@ -260,7 +260,9 @@ def _fresh(loaded: _Loaded) -> Callable[[int], Encoder]:
 
     def fresh(seed: int) -> Encoder:
         made = fresh_encoder(dict(loaded.description), seed)
-        made.look.load_state_dict(loaded.encoder.look.state_dict())  # a palette is preprocessing, not learned features
+        made.preprocess.load_state_dict(
+            loaded.encoder.preprocess.state_dict()
+        )  # a palette is preprocessing, not learned features
         return made
 
     return fresh

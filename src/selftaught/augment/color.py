@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from selftaught.augment.warp import coin, moved, uniform
+from selftaught.augment.warp import bernoulli, to_device, uniform
 from selftaught.errors import UserError
 
 LUMA = torch.tensor([0.2989, 0.587, 0.114])
@@ -33,7 +33,7 @@ def recolor(images: Tensor, linear: Tensor, of_mean: Tensor, clamp: bool = True)
     """
     count, _, height, width = images.shape
     pixels = images.reshape(count, 3, -1)
-    linear, of_mean = (moved(m.to(images.dtype), images.device) for m in (linear, of_mean))
+    linear, of_mean = (to_device(m.to(images.dtype), images.device) for m in (linear, of_mean))
     pivot = of_mean @ pixels.mean(2, keepdim=True)
     changed = torch.baddbmm(pivot, linear, pixels)
     return (changed.clamp_(0, 1) if clamp else changed).reshape(count, 3, height, width)
@@ -96,8 +96,8 @@ def drop_channels(images: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
         kept: (n,) int64, which channel each image keeps.
         noise: (n, C, H, W), or what broadcasts to it.
     """
-    here = moved(kept, images.device)[:, None] == torch.arange(images.shape[1], device=images.device)
-    return torch.where(here[..., None, None], images, moved(noise, images.device))
+    here = to_device(kept, images.device)[:, None] == torch.arange(images.shape[1], device=images.device)
+    return torch.where(here[..., None, None], images, to_device(noise, images.device))
 
 
 def random_color(
@@ -123,14 +123,14 @@ def random_color(
         grey: probability of dropping all colour.
         probability: share of the images whose colour changes at all (grey apart).
     """
-    on = coin(probability, count, generator)
+    on = bernoulli(probability, count, generator)
 
     def factor(spread: float) -> Tensor:
         return 1 + on * uniform(-spread, spread, count, generator)
 
     factors = factor(brightness), factor(contrast), factor(saturation)
     turn = on * uniform(-hue, hue, count, generator)
-    return color_matrices(*factors, turn, coin(grey, count, generator))
+    return color_matrices(*factors, turn, bernoulli(grey, count, generator))
 
 
 def require_jitter(jitter: tuple[float, float, float, float], grey: float) -> None:

@@ -23,7 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from selftaught.augment.color import LUMA
-from selftaught.augment.warp import affine, moved
+from selftaught.augment.warp import affine, to_device
 
 FRINGE = 0.02
 """Red is magnified by this more than green, blue by this less: a poor lens, but small images must show it too."""
@@ -41,7 +41,7 @@ CORNER = 0.5
 
 def grey(images: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 3, S, S) without colour, and so without fringes."""
-    return (images * moved(LUMA, images.device)[:, None, None]).sum(1, keepdim=True).expand_as(images)
+    return (images * to_device(LUMA, images.device)[:, None, None]).sum(1, keepdim=True).expand_as(images)
 
 
 def blurred(images: Tensor, generator: torch.Generator, deviation: float = 1.0) -> Tensor:
@@ -58,7 +58,7 @@ def blurred(images: Tensor, generator: torch.Generator, deviation: float = 1.0) 
 def noisy(images: Tensor, generator: torch.Generator, deviation: float = 0.05) -> Tensor:
     """Under Gaussian noise, each colour of each pixel its own: grain drowns."""
     drawn = torch.randn(images.shape, generator=generator)
-    return (images + deviation * moved(drawn, images.device)).clamp(0, 1)
+    return (images + deviation * to_device(drawn, images.device)).clamp(0, 1)
 
 
 def resampled(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -92,7 +92,7 @@ def apart(images: Tensor, generator: torch.Generator, by: float = FRINGE * RADIU
 def _each_color(images: Tensor, matrix: Tensor) -> Tensor:
     """Every colour of (B, 3, S, S) seen through a matrix of its own, (B * 3, 3, 3); no pyramid: it moves by pixels."""
     planes = images.flatten(0, 1)[:, None]
-    grid = F.affine_grid(moved(matrix[:, :2], images.device), list(planes.shape), align_corners=False)
+    grid = F.affine_grid(to_device(matrix[:, :2], images.device), list(planes.shape), align_corners=False)
     seen = F.grid_sample(planes, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
     return seen.reshape(images.shape)
 
@@ -107,7 +107,7 @@ def jpeg(images: Tensor, generator: torch.Generator, shift: int = 0) -> Tensor:
     padded = F.pad(images, (before, 0, before, 0), mode="replicate")
     pixels = (255 * padded.clamp(0, 1)).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     coded = torch.from_numpy(np.stack([_coded(image) for image in pixels])).permute(0, 3, 1, 2)
-    return moved(coded, images.device)[..., before:, before:].to(images.dtype) / 255
+    return to_device(coded, images.device)[..., before:, before:].to(images.dtype) / 255
 
 
 def _coded(image: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selftaught.augment.warp import affine, moved
+from selftaught.augment.warp import affine, to_device
 from selftaught.errors import UserError
 
 Evening = Literal["color", "rms", "mean", "none"]
@@ -116,7 +116,7 @@ def shift_channels(tiles: Tensor, margin: int, generator: torch.Generator) -> Te
         return tiles
     count, side = len(tiles), tiles.shape[-1] - 2 * margin
     first = torch.randint(2 * margin + 1, (2, count, 3, 1), generator=generator)
-    row, column = moved(first + torch.arange(side), tiles.device)  # (n, 3, t) each
+    row, column = to_device(first + torch.arange(side), tiles.device)  # (n, 3, t) each
     wide = tiles.shape[-1]
     rows = tiles.gather(2, row[..., None].expand(-1, -1, -1, wide))
     return rows.gather(3, column[:, :, None].expand(-1, -1, side, -1))
@@ -132,7 +132,7 @@ def pixelate(tiles: Tensor, chosen: Tensor, side: int) -> Tensor:
     """
     small = F.interpolate(tiles, size=(side, side), mode="bilinear", antialias=True)
     coarse = F.interpolate(small, size=tiles.shape[-2:], mode="bilinear")
-    return torch.where(moved(chosen, tiles.device).bool()[:, None, None, None], coarse, tiles)
+    return torch.where(to_device(chosen, tiles.device).bool()[:, None, None, None], coarse, tiles)
 
 
 def mosaic(tiles: Tensor, gap: int = 1) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from selftaught.augment.color import random_color, recolor, require_jitter
-from selftaught.augment.warp import coin, moved, random_crop, require_shares, uniform
+from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device, uniform
 from selftaught.contracts import Batch
 from selftaught.errors import UserError
 
@@ -84,19 +84,19 @@ class ViewAugmentation:
         return self._solarized(images, generator)
 
     def _blurred(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        chosen = coin(self.blur, len(images), generator).nonzero().flatten()
+        chosen = bernoulli(self.blur, len(images), generator).nonzero().flatten()
         sigma = uniform(*self.blur_sigma, len(images), generator)[chosen] * images.shape[-1]
         if not len(chosen):
             return images
-        here = moved(chosen, images.device)
+        here = to_device(chosen, images.device)
         return images.index_copy(0, here, gaussian_blur(images[here], sigma))
 
     def _solarized(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        chosen = coin(self.solarize, len(images), generator).bool()
+        chosen = bernoulli(self.solarize, len(images), generator).bool()
         if not chosen.any():
             return images
         inverted = torch.where(images < 0.5, images, 1 - images)
-        return torch.where(moved(chosen, images.device)[:, None, None, None], inverted, images)
+        return torch.where(to_device(chosen, images.device)[:, None, None, None], inverted, images)
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     offsets = torch.stack([place, -1 - place, 2 * side - 1 - place])  # (3, S)
     distance = place[:, None, None] - offsets  # (S, 3, S): output pixel, fold, source pixel
     kernel = (-distance.square() / (2 * sigma.square()[:, None, None, None])).exp().sum(2)  # (B, S, S)
-    kernel = moved(kernel / kernel.sum(2, keepdim=True), images.device).to(images.dtype)[:, None]
+    kernel = to_device(kernel / kernel.sum(2, keepdim=True), images.device).to(images.dtype)[:, None]
     with torch.autocast(images.device.type, enabled=False):  # pixels keep their eight bits
         return kernel @ images @ kernel.transpose(2, 3)
 

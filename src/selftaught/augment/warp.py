@@ -66,9 +66,9 @@ class Pyramid:
                 seen = _bilinear(_take(self.level(index), owner[chosen], 0), flat[chosen], size)
                 if blended:
                     coarser = _bilinear(_take(self.level(index + 1), owner[chosen], 0), flat[chosen], size)
-                    share = moved((depth - floor)[chosen].to(out.dtype), out.device)
+                    share = to_device((depth - floor)[chosen].to(out.dtype), out.device)
                     seen = torch.lerp(seen, coarser, share[:, None, None, None])
-                out[moved(chosen, out.device)] = seen
+                out[to_device(chosen, out.device)] = seen
         return out.reshape(count, views, *out.shape[1:])
 
 
@@ -113,12 +113,12 @@ def _take(images: Tensor, owner: Tensor, views: int) -> Tensor:
     """One picture per view, without a copy where one picture serves all or each serves one."""
     if len(images) == 1:
         return images.expand(len(owner), -1, -1, -1)
-    return images if views == 1 else images[moved(owner, images.device)]
+    return images if views == 1 else images[to_device(owner, images.device)]
 
 
 def _bilinear(images: Tensor, matrix: Tensor, size: int) -> Tensor:
     """(n, C, H, W) seen through (n, 3, 3) -> (n, C, size, size)."""
-    grid = positions(moved(matrix.to(images.dtype), images.device), size)
+    grid = positions(to_device(matrix.to(images.dtype), images.device), size)
     # Inside the image both paddings read the same; the border's is a fifth quicker on a CPU.
     inside = matrix[:, :2].abs().sum(2).max() <= 1 + 1e-6
     padding = "border" if inside else "reflection"
@@ -189,7 +189,7 @@ def uniform(low: float, high: float, count: int, generator: torch.Generator) -> 
     return torch.rand(count, generator=generator) * (high - low) + low
 
 
-def coin(probability: float, count: int, generator: torch.Generator) -> Tensor:
+def bernoulli(probability: float, count: int, generator: torch.Generator) -> Tensor:
     """(count,) of 0.0 and 1.0, 1 with `probability`."""
     return (torch.rand(count, generator=generator) < probability).float()
 
@@ -203,7 +203,7 @@ def require_shares(flag: str, shares: tuple[float, float]) -> None:
         )
 
 
-def moved(tensor: Tensor, device: torch.device) -> Tensor:
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """A tensor on a device, without waiting for it where that is safe (elsewhere than on CUDA it is not)."""
     return tensor.to(device, non_blocking=device.type == "cuda")
 
@@ -247,4 +247,4 @@ def random_crop(
         width, height = random_window(count, scale, ratio, generator)
     x = (1 - width) * uniform(-1, 1, count, generator)
     y = (1 - height) * uniform(-1, 1, count, generator)
-    return affine(x=x, y=y, width=width, height=height, flip=coin(flip, count, generator), count=count)
+    return affine(x=x, y=y, width=width, height=height, flip=bernoulli(flip, count, generator), count=count)

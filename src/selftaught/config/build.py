@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 
-from selftaught.config.settings import Settings, plain, tupled
+from selftaught.config.settings import Settings, from_yaml, to_yaml
 from selftaught.contracts import Encoder, Source, Task
 from selftaught.data import Spec, Stored, is_photos, open_source, photos
 from selftaught.data.crops import Crops
-from selftaught.data.photos import words
+from selftaught.data.photos import as_paths
 from selftaught.encoders import make_encoder
 from selftaught.errors import NoTestPart, UserError
 from selftaught.pretext import task_class
@@ -55,7 +55,7 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None, d
     size = general.size or min(source.side, LARGEST_VIEW)
     task = task_class(general.task)(**settings.task, size=size)
     _check_needs(general.task, task, source)
-    options = {**settings.encoder, **task.wants, "size": size}
+    options = {**settings.encoder, **task.encoder_options(), "size": size}
     with seeded_rng(general.seed, "weights"):
         encoder = make_encoder(general.encoder, **options)
         encoder.fit(source)
@@ -78,7 +78,7 @@ def _try_out(settings: Settings) -> None:
     size = settings.general.size or LARGEST_VIEW
     task = task_class(settings.general.task)(**settings.task, size=size)
     with seeded_rng(0, "weights"):
-        make_encoder(settings.general.encoder, **{**settings.encoder, **task.wants, "size": size})
+        make_encoder(settings.general.encoder, **{**settings.encoder, **task.encoder_options(), "size": size})
 
 
 def build_source(data: Sequence[str], settings: Settings, labels: Path | None = None, download: bool = True) -> Source:
@@ -86,7 +86,7 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
     if not data:
         raise UserError("pretraining needs images, found no SOURCE: name a folder, a photo, a parquet file or cifar10.")
     general = settings.general
-    spec: Spec = words(data)
+    spec: Spec = as_paths(data)
     if len(data) == 1 and not is_photos(spec):
         if general.crops is not None:
             raise UserError(
@@ -116,7 +116,7 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
 
 
 def _check_needs(name: str, task: Task, source: Source) -> None:
-    missing = [need for need in task.needs if need not in source.targets]
+    missing = [need for need in task.required_targets if need not in source.targets]
     if missing:
         has = ", ".join(sorted(source.targets)) or "none"
         raise UserError(
@@ -130,7 +130,7 @@ def describe_encoder(name: str, encoder: Encoder, options: dict[str, Any], size:
     filters = next((key for key, weight in encoder.named_parameters() if weight.ndim == 4), None)
     return {
         "name": name,
-        "options": {key: plain(value) for key, value in options.items()},
+        "options": {key: to_yaml(value) for key, value in options.items()},
         "size": size,
         "layers": {key: [layer.channels, layer.stride] for key, layer in encoder.layers.items()},
         "filters": filters,
@@ -147,7 +147,7 @@ def not_pretrained(options: dict[str, Any]) -> dict[str, Any]:
 
 def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
     """The encoder that `encoder.json` describes, with random weights; its `look` has learned nothing yet."""
-    options = not_pretrained({key: tupled(value) for key, value in description["options"].items()})
+    options = not_pretrained({key: from_yaml(value) for key, value in description["options"].items()})
     with seeded_rng(seed, "weights"):
         return make_encoder(description["name"], **options)
 
@@ -198,7 +198,7 @@ def unseen_source(folder: RunFolder) -> Source:
     Where there is no test part they are all images, and so those that it did train on.
     """
     data, settings, labels = _begun(folder)
-    if is_photos(words(data)):
+    if is_photos(as_paths(data)):
         others = replace(settings.general, seed=settings.general.seed + 1)
         return build_source(data, replace(settings, general=others))
     side = round(STORE * (settings.general.size or LARGEST_VIEW))
@@ -217,6 +217,6 @@ def open_unseen(
 
 def _begun(folder: RunFolder) -> tuple[list[str], Settings, Path | None]:
     """Data, settings and file of labels of a run."""
-    config = {name: tupled(value) for name, value in folder.read_config().items()}
+    config = {name: from_yaml(value) for name, value in folder.read_config().items()}
     data, labels = list(config.pop("data")), config.pop("labels", None)
     return data, Settings.of(**not_pretrained(config)), None if labels is None else Path(labels)

@@ -129,7 +129,7 @@ class Settings:
         for name, value in flat.items():
             if name not in known:
                 raise unknown(f"setting of {task} on {encoder}", name, known)
-            flat[name] = tupled(value)
+            flat[name] = from_yaml(value)
             if not _fits(flat[name], known[name].annotation):
                 given_value = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]} ..."
                 expected = _expected(known[name].annotation)
@@ -196,7 +196,8 @@ def _arguments(owner: type[Encoder], heading: str) -> list[Setting]:
     return [
         Setting(name, hints[name], parameter.default, said.get(name, ""), heading)
         for name, parameter in inspect.signature(owner).parameters.items()
-        if name not in ("name", "size", "reads", "causal")  # of the encoder's name, of the run, the rest of the task
+        if name
+        not in ("name", "size", "input_mode", "causal")  # of the encoder's name, of the run, the rest of the task
     ]
 
 
@@ -238,13 +239,13 @@ def _expected(annotation: Any) -> str:
     return names.get(annotation, str(annotation))
 
 
-def tupled(value: Any) -> Any:
+def from_yaml(value: Any) -> Any:
     """A value of YAML or JSON as a setting: lists become tuples."""
-    return tuple(tupled(item) for item in value) if isinstance(value, list | tuple) else value
+    return tuple(from_yaml(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def plain(value: Any) -> Any:
+def to_yaml(value: Any) -> Any:
     """A setting as a value of YAML or JSON."""
     if isinstance(value, tuple | list):
-        return [plain(item) for item in value]
+        return [to_yaml(item) for item in value]
     return str(value) if isinstance(value, Path) else value

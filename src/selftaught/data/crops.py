@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from selftaught.augment.color import color_matrices, recolor
-from selftaught.augment.warp import Pyramid, affine, moved, require_shares
+from selftaught.augment.warp import Pyramid, affine, require_shares, to_device
 from selftaught.contracts import Batch, Source
 from selftaught.data.content import content_id
 from selftaught.data.stored import free_memory
@@ -212,7 +212,7 @@ class CropBatch(Batch):
     """Some crops, as windows on photos."""
 
     def __init__(self, source: Crops, indices: Tensor, device: torch.device) -> None:
-        self.index, self.population = moved(indices, device), len(source)
+        self.index, self.population = to_device(indices, device), len(source)
         self.targets = {"label": self.index % len(source.photos)} if source.classes else {}
         self._source, self._cpu_index, self._device = source, indices, device
         self._windows = source.windows(indices)
@@ -231,7 +231,7 @@ class CropBatch(Batch):
             out = torch.empty(count * copies, 3, size, size, device=self._device)
             for photo in sorted(set(owner.tolist())):
                 chosen = (owner == photo).nonzero().flatten()
-                out[moved(chosen, self._device)] = pyramids[photo].sample(placed[chosen][None], size)[0]
+                out[to_device(chosen, self._device)] = pyramids[photo].sample(placed[chosen][None], size)[0]
         if self._source.cropping.crop_jitter:
             linear, of_mean = (m.repeat_interleave(copies, 0) for m in self._source.colors(self._cpu_index))
             out = recolor(out, linear, of_mean)

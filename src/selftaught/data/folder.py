@@ -53,7 +53,7 @@ def _no_images(listing: Listing) -> UserError:
     where = readable(str(listing.root))
     kinds = listing.kinds()
     if not kinds:
-        return UserError(f"no images in {where}: the folder is empty. Look for a misspelt path.")
+        return UserError(f"no images in {where}: the folder is empty. Preprocess for a misspelt path.")
     there = ", ".join(f"{count:,} {readable(suffix)}" for suffix, count in kinds[:4])
     more = f" and {len(kinds) - 4} more kinds" if len(kinds) > 4 else ""
     suffixes = {suffix for suffix, _ in kinds}

@@ -29,7 +29,7 @@ class Photo(NamedTuple):
     """Digest of the encoded photo, see `content_id`."""
 
 
-def words(spec: Spec) -> list[str]:
+def as_paths(spec: Spec) -> list[str]:
     """A spec as a list, `~` expanded.
 
     Raises:
@@ -48,7 +48,7 @@ def words(spec: Spec) -> list[str]:
 
 def is_photos(spec: Spec) -> bool:
     """Whether a spec means photos to be cropped: image files, or names of bundled photos, and nothing else."""
-    return all(_is_photo(word) for word in words(spec))
+    return all(_is_photo(word) for word in as_paths(spec))
 
 
 def photos(spec: Spec) -> list[Photo]:
@@ -60,18 +60,18 @@ def photos(spec: Spec) -> list[Photo]:
     Raises:
         UserError: one of them is no photo, is missing or cannot be decoded.
     """
-    files = [_photo_path(word, spec) for word in words(spec)]
+    files = [_photo_path(word, spec) for word in as_paths(spec)]
     ranges = measure(files)
-    return [_photo(word, file, ranges) for word, file in zip(words(spec), files, strict=True)]
+    return [_photo(word, file, ranges) for word, file in zip(as_paths(spec), files, strict=True)]
 
 
 def _photo_path(word: str, spec: Spec) -> Path:
     """The file of one photo."""
     if not _is_photo(word):
-        if _exists(word) and len(words(spec)) > 1:
+        if _exists(word) and len(as_paths(spec)) > 1:
             raise UserError(
                 f"several sources must all be image files, found {readable(word)!r} among "
-                f"{readable(' '.join(words(spec)[:4]))!r}: name one source, or image files only."
+                f"{readable(' '.join(as_paths(spec)[:4]))!r}: name one source, or image files only."
             )
         if _exists(word):
             raise UserError(f"crops must come from image files, found {readable(word)!r}: name the files.")

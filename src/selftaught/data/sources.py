@@ -19,7 +19,7 @@ from selftaught.data.labels import relabelled
 from selftaught.data.listing import list_folder
 from selftaught.data.named import KNOWN, PHOTOS, known_splits
 from selftaught.data.parquet import parquet_splits
-from selftaught.data.photos import Spec, is_photos, words
+from selftaught.data.photos import Spec, as_paths, is_photos
 from selftaught.data.reader import UNLABELLED, Indices, Reader, readable
 from selftaught.data.splits import Split, compare_classes, split_part, understood, with_test_part
 from selftaught.data.stored import Resident, Stored
@@ -65,9 +65,9 @@ def open_source(
     Raises:
         UserError: there is no such source, it is empty or mostly broken, or has no such part.
     """
-    wish = _Wish(side, limit, seed, None if labels is None else Path(labels), cache, unlabelled, download)
-    splits = _readers(spec, wish)
-    return _open(splits, split, _settled(splits, wish))
+    request = OpenRequest(side, limit, seed, None if labels is None else Path(labels), cache, unlabelled, download)
+    splits = _readers(spec, request)
+    return _open(splits, split, _settled(splits, request))
 
 
 def open_splits(
@@ -93,15 +93,15 @@ def open_splits(
     Raises:
         UserError: as for `open_source`, or the two parts have no class in common.
     """
-    wish = _Wish(side, limit, seed, None if labels is None else Path(labels), cache, alone=limit is not None)
-    splits = _readers(spec, wish)
+    request = OpenRequest(side, limit, seed, None if labels is None else Path(labels), cache, alone=limit is not None)
+    splits = _readers(spec, request)
     compare_classes(splits)
-    wish = _settled(splits, wish)
-    return _open(splits, "train", wish), _open(splits, "test", replace(wish, limit=None))
+    request = _settled(splits, request)
+    return _open(splits, "train", request), _open(splits, "test", replace(request, limit=None))
 
 
 @dataclass(frozen=True)
-class _Wish:
+class OpenRequest:
     """What the caller asked for, as in `open_source`."""
 
     side: int | None
@@ -119,22 +119,22 @@ class _Wish:
     """Arrays opened so far: two parts of one array are resident once."""
 
 
-def _readers(spec: Spec, wish: _Wish) -> dict[str, Reader]:
+def _readers(spec: Spec, request: OpenRequest) -> dict[str, Reader]:
     """The readers of a source by split: always "all", and "train" and "test" where it comes with both."""
-    splits = _found(spec, wish.cache, wish.download)
+    splits = _found(spec, request.cache, request.download)
     if not len(splits["all"]):
         raise UserError(f"no images in {splits['all'].name}: the source is empty.")
-    if wish.labels:
-        splits = relabelled(splits, wish.labels)
+    if request.labels:
+        splits = relabelled(splits, request.labels)
     parts = with_test_part(splits)
-    if line := understood(parts, splits, wish.labels):
+    if line := understood(parts, splits, request.labels):
         announce(line)
     return parts
 
 
 def _found(spec: Spec, cache: Path | None, download: bool = True) -> dict[str, Reader]:
     """What a spec means. A path is meant when it exists, has a separator or ends like one; else a name."""
-    given = words(spec)
+    given = as_paths(spec)
     if is_photos(spec):
         raise UserError(
             f"a source must be many images, found {len(given)} photo(s): say how many crops to take of them "
@@ -183,12 +183,12 @@ def _nothing_at(path: Path, word: str) -> UserError:
     return UserError(f"a path must lead to images, found nothing at {readable(word)!r}: {hint}")
 
 
-def _settled(splits: Mapping[str, Reader], wish: _Wish) -> _Wish:
+def _settled(splits: Mapping[str, Reader], request: OpenRequest) -> OpenRequest:
     """Decide what all parts of a source share: the side of its stored squares and its value ranges."""
-    ranges = source_ranges(splits["all"], wish.cache or cache_folder())
+    ranges = source_ranges(splits["all"], request.cache or cache_folder())
     for note in ranges.notes():
         announce(f"{splits['all'].name}: {note}")
-    return replace(wish, side=_side(splits, wish.side), ranges=ranges)
+    return replace(request, side=_side(splits, request.side), ranges=ranges)
 
 
 def _side(splits: Mapping[str, Reader], side: int | None) -> int:
@@ -204,19 +204,21 @@ def _side(splits: Mapping[str, Reader], side: int | None) -> int:
     return min(native, LARGEST if side is None else side)
 
 
-def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
-    """Decode one part and make it a source. `wish` is settled."""
-    assert wish.side is not None
+def _open(splits: Mapping[str, Reader], split: Split, request: OpenRequest) -> Stored:
+    """Decode one part and make it a source. `request` is settled."""
+    assert request.side is not None
     if split == "test":  # what has no label evaluates nothing
-        wish = replace(wish, unlabelled=False)
+        request = replace(request, unlabelled=False)
     reader, wanted, note = split_part(splits, split)
-    if wish.labels and reader.labels is not None and not wish.unlabelled:  # images not in the file are not reported
+    if (
+        request.labels and reader.labels is not None and not request.unlabelled
+    ):  # images not in the file are not reported
         wanted = wanted[reader.labels[wanted] != UNLABELLED]
     if not len(wanted):
-        raise _emptypart(reader, split, wish.labels)
-    found, wanted = _decodepart(reader, wanted, wish)
-    usable, skipped = _usable(reader, found, wanted, wish.unlabelled)
-    enough = wish.limit is not None and usable.sum() >= wish.limit
+        raise _emptypart(reader, split, request.labels)
+    found, wanted = _decodepart(reader, wanted, request)
+    usable, skipped = _usable(reader, found, wanted, request.unlabelled)
+    enough = request.limit is not None and usable.sum() >= request.limit
     if not usable.any() or (len(skipped) > usable.sum() and not enough):
         first = f" (for example, {skipped[0][0]!r} {skipped[0][1]})" if skipped else ""
         raise UserError(
@@ -225,10 +227,10 @@ def _open(splits: Mapping[str, Reader], split: Split, wish: _Wish) -> Stored:
         )
     labels = None if reader.labels is None else torch.from_numpy(reader.labels[found.kept[usable]])
     name = f"{reader.name} ({note})" if note else reader.name
-    pixels = wish.pixels.setdefault(found.key, Resident(found.images))
+    pixels = request.pixels.setdefault(found.key, Resident(found.images))
     rows = torch.from_numpy(np.flatnonzero(usable))
     content_ids = torch.from_numpy(found.content_ids[usable])
-    notes = (*wish.ranges.notes(), *reader.notes)
+    notes = (*request.ranges.notes(), *reader.notes)
     return Stored(name, pixels, rows, labels, reader.classes, found.key, skipped, content_ids, notes)
 
 
@@ -240,22 +242,22 @@ def _emptypart(reader: Reader, split: str, labels: Path | None) -> UserError:
     return UserError(f"no images in the {split} part of {reader.name}: add some, or choose another split.")
 
 
-def _decodepart(reader: Reader, wanted: Indices, wish: _Wish) -> tuple[Decoded, Indices]:
-    """Decode a part, or so much of it that `wish.limit` images can be used; and which of it were drawn.
+def _decodepart(reader: Reader, wanted: Indices, request: OpenRequest) -> tuple[Decoded, Indices]:
+    """Decode a part, or so much of it that `request.limit` images can be used; and which of it were drawn.
 
     More are drawn in place of broken images until there are enough, or until most of at least `DRAWN` are broken.
     """
-    assert wish.side is not None
-    if wish.limit is None:
+    assert request.side is not None
+    if request.limit is None:
         # parts without a folder of their own share one array of all images
-        alone = wish.alone or wish.labels is not None
-        return decoded(reader, wish.side, wanted if alone else None, wish.cache, wish.ranges), wanted
-    order, number = _order(wanted, wish.limit, wish.seed), wish.limit
+        alone = request.alone or request.labels is not None
+        return decoded(reader, request.side, wanted if alone else None, request.cache, request.ranges), wanted
+    order, number = _order(wanted, request.limit, request.seed), request.limit
     while True:
         drawn = np.sort(order[:number])
-        found = decoded(reader, wish.side, drawn, wish.cache, wish.ranges)
-        usable, skipped = _usable(reader, found, drawn, wish.unlabelled)
-        missing = wish.limit - int(usable.sum())
+        found = decoded(reader, request.side, drawn, request.cache, request.ranges)
+        usable, skipped = _usable(reader, found, drawn, request.unlabelled)
+        missing = request.limit - int(usable.sum())
         hopeless = len(drawn) >= DRAWN and len(skipped) > usable.sum()
         if missing <= 0 or number >= len(order) or hopeless:
             return found, drawn

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from selftaught.augment.warp import moved, resample
+from selftaught.augment.warp import resample, to_device
 from selftaught.contracts import Batch, Source
 from selftaught.errors import UserError, unknown
 
@@ -62,11 +62,11 @@ class Resident:
         """The images at `rows` ((B,) int64, CPU) on `device`: (B, 3, S, S) uint8."""
         whole = self.resident(device)
         if whole is not None:
-            return whole[moved(rows, whole.device)]
+            return whole[to_device(rows, whole.device)]
         order = rows.argsort().numpy()
         out = torch.empty((len(rows), *self.stored.shape[1:]), dtype=torch.uint8, pin_memory=device.type == "cuda")
         out.numpy()[order] = self.stored[rows.numpy()[order]]
-        return moved(out, device)
+        return to_device(out, device)
 
     def resident(self, device: torch.device) -> Tensor | None:
         """All images on `device`, loaded when first asked for; None where they do not fit."""
@@ -138,8 +138,8 @@ class Stored(Source):
     def batch(self, indices: Tensor, device: torch.device) -> StoredBatch:
         """See `Source`."""
         images = self._pixels.take(self._rows[indices], device)
-        targets = {} if self.labels is None else {"label": moved(self.labels[indices], device)}
-        return StoredBatch(images, moved(indices, device), targets, len(self))
+        targets = {} if self.labels is None else {"label": to_device(self.labels[indices], device)}
+        return StoredBatch(images, to_device(indices, device), targets, len(self))
 
     def subset(self, indices: Tensor, name: str | None = None) -> "Stored":
         """A source of the images at `indices` ((n,) int64), in that order, over the same pixels.

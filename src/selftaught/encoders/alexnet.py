@@ -12,7 +12,7 @@ figures come from other networks.
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
-from selftaught.encoders.preprocess import make_look
+from selftaught.encoders.preprocess import make_preprocess
 from selftaught.encoders.sequential import chained
 from selftaught.errors import UserError, unknown
 
@@ -28,7 +28,7 @@ class AlexNet(Encoder):
 
     Args:
         size: side of the views in pixels; it chooses what is not given.
-        reads: what it reads of colour, see `look.py`.
+        input_mode: input channels, see `preprocess.py`.
         form: "large" (conv1 11 x 11, stride 4, as published) or "small" (conv1 5 x 5, stride 1 up to 48 pixels, else
             2); None takes "small" up to 96 pixels.
 
@@ -36,19 +36,19 @@ class AlexNet(Encoder):
         UserError: there is no such form, or views are too small for it.
     """
 
-    def __init__(self, *, size: int = 224, reads: str = "color", form: str | None = None) -> None:
+    def __init__(self, *, size: int = 224, input_mode: str = "color", form: str | None = None) -> None:
         super().__init__()
         form = form or ("small" if size <= 96 else "large")
         if form not in _KERNELS:
             raise unknown("form of AlexNet", form, _KERNELS)
         if form == "large" and size < 31:  # of less, its strides and pools leave nothing
             raise UserError(f"the large form of AlexNet needs views of 31 pixels, found {size}: give a larger --size.")
-        self.reads, self.look = reads, (look := make_look(reads))
+        self.input_mode, self.preprocess = input_mode, (preprocess := make_preprocess(input_mode))
         stride = 4 if form == "large" else 1 if size <= 48 else 2
         # DeepCluster pads conv1 by 2 and its pools by nothing (224 -> 55 -> 27 -> 13); small maps can spare no border.
         pool = nn.MaxPool2d(3, stride=2, padding=0 if form == "large" else 1)
         self.convolutions = nn.ModuleDict()
-        inputs = look.channels
+        inputs = preprocess.channels
         for number, (outputs, kernel) in enumerate(zip(WIDTHS, _KERNELS[form], strict=True), 1):
             first = number == 1
             convolution = nn.Conv2d(
@@ -65,5 +65,5 @@ class AlexNet(Encoder):
         }
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
-        """(B, look.channels, H, W) -> conv1 (B, 96, ...), conv2 (B, 256, ...), conv3 and conv4 384, conv5 256."""
+        """(B, preprocess.channels, H, W) -> conv1 (B, 96, ...), conv2 (B, 256, ...), conv3 and conv4 384, conv5 256."""
         return chained(self.convolutions, seen)

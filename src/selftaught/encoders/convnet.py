@@ -9,7 +9,7 @@ cost grows slowly with their size. Chosen among ten plain nets at one minute of 
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
-from selftaught.encoders.preprocess import make_look
+from selftaught.encoders.preprocess import make_preprocess
 from selftaught.encoders.sequential import chained
 from selftaught.errors import UserError
 
@@ -19,21 +19,21 @@ class ConvNet(Encoder):
 
     Args:
         size: side of the views in pixels; the first convolution steps by 1 up to 48, by 2 up to 96, by 4 above.
-        reads: what it reads of colour, see `look.py`.
+        input_mode: input channels, see `preprocess.py`.
         width: channels of the first layer; the others have twice and four times as many.
     """
 
-    def __init__(self, *, size: int = 32, reads: str = "color", width: int = 64) -> None:
+    def __init__(self, *, size: int = 32, input_mode: str = "color", width: int = 64) -> None:
         super().__init__()
         if size < 8:
             raise UserError(f"convnet needs views of at least 8 pixels, found {size}: give a larger --size.")
         if not 1 <= width <= 1024:
             raise UserError(f"convnet needs a width from 1 to 1,024 channels, found {width:,}: try 64.")
-        self.reads, self.look = reads, (look := make_look(reads))
+        self.input_mode, self.preprocess = input_mode, (preprocess := make_preprocess(input_mode))
         step = 1 if size <= 48 else 2 if size <= 96 else 4
         self.blocks = nn.ModuleDict(
             {
-                "layer1": _block(look.channels, width, kernel=2 * step + 1, stride=step),
+                "layer1": _block(preprocess.channels, width, kernel=2 * step + 1, stride=step),
                 "layer2": _block(width, 2 * width),
                 "layer3": _block(2 * width, 4 * width),
             }
@@ -41,7 +41,7 @@ class ConvNet(Encoder):
         self.layers = {f"layer{n}": Layer(2 ** (n - 1) * width, 2**n * step) for n in (1, 2, 3)}
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
-        """(B, look.channels, H, W) -> `layer1` to `layer3`, (B, C, H / stride, W / stride) each."""
+        """(B, preprocess.channels, H, W) -> `layer1` to `layer3`, (B, C, H / stride, W / stride) each."""
         return chained(self.blocks, seen)
 
 

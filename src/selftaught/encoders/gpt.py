@@ -36,7 +36,7 @@ class GPT(Encoder):
 
     Args:
         size: side of the views in pixels.
-        reads: "tokens", nothing else.
+        input_mode: "tokens", nothing else.
         causal: whether a position sees only those before it.
         depth: blocks. The paper's smallest, for a GPU: 24, with width 512 and 8 heads.
         width: features at each position.
@@ -50,13 +50,13 @@ class GPT(Encoder):
     """
 
     layers: dict[str, Layer]
-    look: Palette
+    preprocess: Palette
 
     def __init__(
         self,
         *,
         size: int = 32,
-        reads: str = "tokens",
+        input_mode: str = "tokens",
         causal: bool = True,
         depth: int = 4,
         width: int = 128,
@@ -66,9 +66,9 @@ class GPT(Encoder):
         norm: Norm = "layer",
     ) -> None:
         super().__init__()
-        _check(reads, depth, width, heads, colors, context, norm)
+        _check(input_mode, depth, width, heads, colors, context, norm)
         side = min(size, context)
-        self.reads, self.look, self.causal = reads, Palette(colors, side), causal
+        self.input_mode, self.preprocess, self.causal = input_mode, Palette(colors, side), causal
         self.hidden = colors
         """The token of what is not shown; causal, of what stands before the first."""
         # Hidden is an embedding of zero (release: h * M), which padding holds at zero; the start token is learned.
@@ -84,7 +84,7 @@ class GPT(Encoder):
 
     def fit(self, source: Source) -> None:
         """Learn the palette."""
-        self.look.fit(source)
+        self.preprocess.fit(source)
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
         """(B, L) int64 tokens -> (B, L, D) for every layer."""
@@ -189,10 +189,12 @@ def _norm(width: int, kind: Norm) -> nn.Module:
     return nn.LayerNorm(width) if kind == "layer" else nn.RMSNorm(width, eps=1e-5)
 
 
-def _check(reads: str, depth: int, width: int, heads: int, colors: int, context: int, norm: str) -> None:
+def _check(input_mode: str, depth: int, width: int, heads: int, colors: int, context: int, norm: str) -> None:
     """Refuse what cannot be built."""
-    if reads != "tokens":
-        raise UserError(f"gpt reads tokens, colours of a palette, but the task wants {reads}: choose another encoder.")
+    if input_mode != "tokens":
+        raise UserError(
+            f"gpt reads tokens, colours of a palette, but the task wants {input_mode}: choose another encoder."
+        )
     for name, value in {"depth": depth, "heads": heads, "colors": colors, "context": context}.items():
         if value < (least := 2 if name == "colors" else 1):
             raise UserError(f"--{name} of gpt must be at least {least}, found {value}: give a larger one.")

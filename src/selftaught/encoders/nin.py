@@ -10,7 +10,7 @@ It shrinks by 4 whatever the size of the views, so views much larger than 64 pix
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
-from selftaught.encoders.preprocess import make_look
+from selftaught.encoders.preprocess import make_preprocess
 from selftaught.encoders.sequential import chained
 from selftaught.errors import UserError
 
@@ -20,21 +20,21 @@ class NIN(Encoder):
 
     Args:
         size: side of the views in pixels; the network is the same for every size.
-        reads: what it reads of colour, see `look.py`.
+        input_mode: input channels, see `preprocess.py`.
         blocks: 3, 4 or 5. The paper's ConvB2 of 4 blocks transfers best (its table 1).
 
     Raises:
         UserError: for another number of blocks.
     """
 
-    def __init__(self, *, size: int = 32, reads: str = "color", blocks: int = 4) -> None:
+    def __init__(self, *, size: int = 32, input_mode: str = "color", blocks: int = 4) -> None:
         super().__init__()
         if blocks not in (3, 4, 5):
             raise UserError(f"NIN has 3, 4 or 5 blocks but was asked for {blocks}: set blocks to one of these.")
-        self.reads, self.look = reads, (look := make_look(reads))
+        self.input_mode, self.preprocess = input_mode, (preprocess := make_preprocess(input_mode))
         self.blocks = nn.ModuleDict(
             {
-                "block1": _block(look.channels, (192, 160, 96), 5, nn.MaxPool2d(3, stride=2, padding=1)),
+                "block1": _block(preprocess.channels, (192, 160, 96), 5, nn.MaxPool2d(3, stride=2, padding=1)),
                 "block2": _block(96, (192, 192, 192), 5, nn.AvgPool2d(3, stride=2, padding=1)),
             }
         )
@@ -49,7 +49,7 @@ class NIN(Encoder):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
-        """(B, look.channels, H, W) -> block1 (B, 96, H/2, W/2), then (B, 192, H/4, W/4) each, rounded up."""
+        """(B, preprocess.channels, H, W) -> block1 (B, 96, H/2, W/2), then (B, 192, H/4, W/4) each, rounded up."""
         return chained(self.blocks, seen)
 
 

@@ -50,7 +50,7 @@ class Palette(nn.Module):
         """
         generator = torch.Generator().manual_seed(0)
         pixels = torch.cat(
-            [self._pixels(b.warp(identity(len(b)), self.side)).flatten(0, 1) for b in source.survey(IMAGES)]
+            [self._pixels(b.warp(identity(len(b)), self.side)).flatten(0, 1) for b in source.sample(IMAGES)]
         )
         kept = torch.randperm(len(pixels), generator=generator)[:PIXELS]
         found, counts = torch.unique(pixels[kept], dim=0, return_counts=True)

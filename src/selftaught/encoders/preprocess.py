@@ -22,7 +22,7 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 """Mean and deviation of red, green and blue over ImageNet's training images, as torchvision's models were given."""
 
 
-class Look(nn.Module, ABC):
+class Preprocess(nn.Module, ABC):
     """(B, 3, H, W) colour in [0, 1] -> (B, channels, H, W), about zero mean and unit scale."""
 
     channels: int
@@ -32,7 +32,7 @@ class Look(nn.Module, ABC):
         """(B, 3, H, W) -> (B, channels, H, W)."""
 
 
-class Color(Look):
+class Color(Preprocess):
     """Red, green and blue, each shifted and scaled to about zero mean and unit deviation."""
 
     channels = 3
@@ -49,7 +49,7 @@ class Color(Look):
         return (images - self.mean) / self.std
 
 
-class Grey(Look):
+class Grey(Preprocess):
     """The plain mean of the three normalised colours.
 
     Equal weights and not luma: it is what DeepCluster's Sobel stem begins with (Caron et al. 2018, released
@@ -68,7 +68,7 @@ class Grey(Look):
         return normalised.mean(1, keepdim=True)
 
 
-class Sobel(Look):
+class Sobel(Preprocess):
     """The slope of `Grey` along x (to the right) and y (down), times 8: the usual 3 x 3 Sobel masks.
 
     DeepCluster's fixed stem with two differences. The sign: ours is positive where it brightens to the right or down.
@@ -93,7 +93,7 @@ class Sobel(Look):
         return torch.cat([along_x, along_y], 1)
 
 
-class Lightness(Look):
+class Lightness(Preprocess):
     """L of CIE L*a*b* for sRGB under D65, moved from [0, 100] to [-1, 1]: what Zhang, Isola and Efros (2016) colour."""
 
     channels = 1
@@ -103,16 +103,21 @@ class Lightness(Look):
         return rgb_to_lightness(images) / 50 - 1
 
 
-looks: dict[str, Callable[[], Look]] = {"color": Color, "lightness": Lightness, "grey": Grey, "sobel": Sobel}
+PREPROCESSORS: dict[str, Callable[[], Preprocess]] = {
+    "color": Color,
+    "lightness": Lightness,
+    "grey": Grey,
+    "sobel": Sobel,
+}
 """What `reads` may be."""
 
 
-def make_look(reads: str) -> Look:
+def make_preprocess(input_mode: str) -> Preprocess:
     """The look called `reads`.
 
     Raises:
         UserError: there is no look of that name.
     """
-    if reads not in looks:
-        raise unknown("look", reads, looks)
-    return looks[reads]()
+    if input_mode not in PREPROCESSORS:
+        raise unknown("preprocess", input_mode, PREPROCESSORS)
+    return PREPROCESSORS[input_mode]()

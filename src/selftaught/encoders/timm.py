@@ -16,7 +16,7 @@ from timm.models import ResNet
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
-from selftaught.encoders.preprocess import Color, make_look
+from selftaught.encoders.preprocess import Color, make_preprocess
 from selftaught.errors import UserError
 
 _STEMS = ("act1", "bn1", "conv_stem", "features.norm0", "stem")
@@ -33,7 +33,7 @@ class Timm(Encoder):
         name: what timm calls it, such as "resnet18" or "vit_small_patch16_224".
         size: side of the views in pixels. Transformers are built for it (and timm's plain ones interpolate their
             positions for views of another size).
-        reads: what it reads of colour, see `look.py`.
+        input_mode: input channels, see `preprocess.py`.
         pretrained: begin from timm's published weights, which are downloaded; nothing is otherwise.
         small: for ResNets, a 3 x 3 convolution of stride 1 in place of the 7 x 7 one of stride 2 and the pool (as He et
             al. 2016, section 4.2, begin on CIFAR); None means wherever it can be done and views are at most 64 pixels.
@@ -48,25 +48,27 @@ class Timm(Encoder):
         *,
         name: str,
         size: int = 224,
-        reads: str = "color",
+        input_mode: str = "color",
         pretrained: bool = False,
         small: bool | None = None,
         patch: int | None = None,
     ) -> None:
         super().__init__()
         config = _config(name)
-        self.reads = reads
-        self.look = look = Color(config.mean, config.std) if reads == "color" else make_look(reads)
-        self.model = _create(name, look.channels, size, patch, pretrained)
+        self.input_mode = input_mode
+        self.preprocess = preprocess = (
+            Color(config.mean, config.std) if input_mode == "color" else make_preprocess(input_mode)
+        )
+        self.model = _create(name, preprocess.channels, size, patch, pretrained)
         small = (size <= 64 and not pretrained and _has_wide_stem(self.model)) if small is None else small
         if small:
             _narrow_stem(self.model, name, pretrained)
         self.layers = _layers(self.model, 4 if small else 1)
         self.model.prune_intermediate_layers(1, prune_head=True)  # keeps all taps, drops what lies behind the last
-        self._check_taps(name, look.channels, size)
+        self._check_taps(name, preprocess.channels, size)
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
-        """(B, look.channels, H, W) -> (B, C, H / stride, W / stride) for every layer."""
+        """(B, preprocess.channels, H, W) -> (B, C, H / stride, W / stride) for every layer."""
         maps = self.model.forward_intermediates(seen, norm=True, output_fmt="NCHW", intermediates_only=True)
         return dict(zip(self.layers, maps, strict=True))
 

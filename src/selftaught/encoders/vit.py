@@ -15,7 +15,7 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selftaught.contracts import Layer, TokenEncoder
-from selftaught.encoders.preprocess import make_look
+from selftaught.encoders.preprocess import make_preprocess
 from selftaught.errors import UserError
 
 
@@ -24,7 +24,7 @@ class ViT(TokenEncoder):
 
     Args:
         size: side of the views in pixels, a multiple of `patch`.
-        reads: input channels, see `look.py`.
+        input_mode: input channels, see `preprocess.py`.
         patch: side of a patch in pixels; None takes an eighth of the size, at least 2.
         depth: number of blocks.
         width: channels, a multiple of four times `heads`.
@@ -38,7 +38,7 @@ class ViT(TokenEncoder):
         self,
         *,
         size: int = 32,
-        reads: str = "color",
+        input_mode: str = "color",
         patch: int | None = None,
         depth: int = 6,
         width: int = 192,
@@ -48,8 +48,8 @@ class ViT(TokenEncoder):
         patch = max(2, size // 8) if patch is None else patch
         _check(size, patch, depth, width, heads)
         self.patch, self.width, self.heads = patch, width, heads
-        self.reads, self.look = reads, (look := make_look(reads))
-        self.embed = nn.Conv2d(look.channels, width, patch, stride=patch)
+        self.input_mode, self.preprocess = input_mode, (preprocess := make_preprocess(input_mode))
+        self.embed = nn.Conv2d(preprocess.channels, width, patch, stride=patch)
         self.blocks = nn.ModuleList(Block(width, heads, qkv_bias=True) for _ in range(depth))
         self.norm = nn.LayerNorm(width)
         self.layers = {f"block{number:02}": Layer(width, patch) for number in range(1, depth + 1)}
@@ -62,7 +62,7 @@ class ViT(TokenEncoder):
 
     def tokens(self, images: Tensor) -> Tensor:
         """See `TokenEncoder`."""
-        return self._embedded(self.look(images))
+        return self._embedded(self.preprocess(images))
 
     def encode(self, tokens: Tensor, keep: Tensor | None = None) -> dict[str, Tensor]:
         """See `TokenEncoder`."""
@@ -75,7 +75,7 @@ class ViT(TokenEncoder):
         return features
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
-        """(B, look.channels, H, W) -> (B, D, H / patch, W / patch) for every layer."""
+        """(B, preprocess.channels, H, W) -> (B, D, H / patch, W / patch) for every layer."""
         rows, columns = (side // self.patch for side in seen.shape[-2:])
         encoded = self.encode(self._embedded(seen))
         return {name: x.transpose(1, 2).reshape(len(x), -1, rows, columns) for name, x in encoded.items()}

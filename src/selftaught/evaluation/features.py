@@ -98,7 +98,7 @@ def layer_features(encoder: Encoder, source: Source, viewing: Viewing) -> Iterat
     waiting: list[Features] = []
     for batch in source.batches(min(viewing.batch_size, viewing.rows), viewing.device):
         with torch.inference_mode():
-            seen = encoder.features(encoder.look(batch.warp(identity(len(batch)), viewing.size)))
+            seen = encoder.features(encoder.preprocess(batch.warp(identity(len(batch)), viewing.size)))
             layers = {name: pool(feature, viewing.dimensions, viewing.pooling) for name, feature in seen.items()}
         features = Features(layers, batch.index.cpu(), batch.targets["label"])
         if waiting and sum(len(part.index) for part in waiting) + len(batch) > viewing.rows:

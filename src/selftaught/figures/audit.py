@@ -57,7 +57,7 @@ def audit(found: Mapping[str, Any]) -> Figure:
 
 def _row(axes: Axes, place: float, row: Mapping[str, Any]) -> None:
     """One change."""
-    color = SERIES[1] if row["reads"] else INK if row["kind"] == "trained" else MUTED
+    color = SERIES[1] if row["uses_cue"] else INK if row["kind"] == "trained" else MUTED
     accuracy, expected, margin = row["accuracy"], row["expected"], row["margin"]
     if row["kind"] != "trained":
         axes.plot([expected, accuracy], [place, place], color=color, linewidth=1.2, solid_capstyle="butt")

@@ -113,12 +113,12 @@ class MemoryBank(nn.Module):
         images = torch.randperm(len(source), generator=generator)
         for indices in images.chunk(max(1, len(images) // FILLED)):
             batch = source.batch(indices.sort().values, self.noise.device)
-            self.update(batch.index, unit(remember(batch)), memory=0.0)
+            self.update(batch.index, unit(remember(batch)), momentum=0.0)
         self.filled.fill_(True)
 
-    def update(self, index: Tensor, features: Tensor, memory: float) -> None:
-        """Entries become unit(memory * entry + (1 - memory) * feature), for `index` (B,) and unit `features` (B, D)."""
-        entries = unit(memory * self.read(index) + (1 - memory) * features)
+    def update(self, index: Tensor, features: Tensor, momentum: float) -> None:
+        """Entries become unit(momentum * entry + (1 - momentum) * feature): `index` (B,), unit `features` (B, D)."""
+        entries = unit(momentum * self.read(index) + (1 - momentum) * features)
         self.entries[index.to(self.entries.device)] = entries.to(self.entries)
 
     def constant(self, others: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def require_bank(negatives: int, temperature: float, memory: float) -> None:
     if not temperature > 0:
         raise UserError(f"--temperature must be above 0, found {temperature}: try 0.07.")
     if not 0 <= memory < 1:
-        raise UserError(f"--memory must be a share in [0, 1), found {memory}: try 0.5.")
+        raise UserError(f"--bank-momentum must be a share in [0, 1), found {memory}: try 0.5.")
 
 
 def require_others(negatives: int, images: int) -> None:

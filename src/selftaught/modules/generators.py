@@ -12,7 +12,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from selftaught.augment.warp import moved
+from selftaught.augment.warp import to_device
 from selftaught.contracts import Batch, Views
 from selftaught.errors import UserError
 from selftaught.modules.crops import CropTask
@@ -107,7 +107,7 @@ class GenerationGame(CropTask, ABC):
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S) and the `noise` (B, Z) that as many are generated from."""
         images, noise = self.cropped(batch, generator), uniform_noise(len(batch), self.latent, generator)
-        return {"images": images, "noise": moved(noise, images.device)}
+        return {"images": images, "noise": to_device(noise, images.device)}
 
 
 def uniform_noise(count: int, latent: int, generator: torch.Generator) -> Tensor:

@@ -38,13 +38,13 @@ def classifier(
     )
 
 
-def embedding(features: int, outputs: int, kind: HeadKind = "linear", centered: bool = True) -> nn.Module:
+def embedding(features: int, outputs: int, kind: HeadKind = "linear", norm: bool = True) -> nn.Module:
     """(B, features) -> (B, outputs), to be brought to length 1: a `classifier`, then batch norm without a gain.
 
     Pooled features that passed a ReLU all point the same way, so an untrained encoder finds all images alike; about
-    their mean they do not. Where they are not to be `centered` the classifier stands alone.
+    their mean they do not. Where they are without `norm` the classifier stands alone.
     """
-    if not centered:
+    if not norm:
         return classifier(features, outputs, kind)
     return nn.Sequential(classifier(features, outputs, kind, bias=False), nn.BatchNorm1d(outputs, affine=False))
 

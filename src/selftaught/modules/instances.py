@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.augment.color import random_color, recolor, require_jitter
-from selftaught.augment.warp import identity, moved
-from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Views
+from selftaught.augment.warp import identity, to_device
+from selftaught.contracts import Batch, Encoder, EpochUpdate, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.bank import BankKind, MemoryBank, Recalled, draw, ranked_first, require_bank, require_others
 from selftaught.modules.crops import CropTask
@@ -30,7 +30,7 @@ from selftaught.modules.losses import nce
 class InstanceDiscrimination(CropTask, ABC):
     """Discriminate each image from all others, by its entry in a memory bank."""
 
-    remembers = True
+    index_based = True
 
     negatives: int = 4096
     """Number of negatives per image and step (NPID: 4096; PIRL: 32000 at its best, 4096 in its analysis); at most all
@@ -39,19 +39,19 @@ class InstanceDiscrimination(CropTask, ABC):
     """Temperature of the cosine similarities (both papers: 0.07)."""
     # Without the batch norm, and with a bank of noise, the constant of NPID's paper let the loss rise from 10 to 157:
     # once entries were features, every e was far above the Z that noise had given.
-    normalizer: Literal["sum", "constant"] = "sum"
+    nce_normalizer: Literal["sum", "constant"] = "sum"
     """Normalizer of the NCE loss: each image's own sum over its negatives (sum, as in PIRL's paper), or m / n * Z with
     a constant Z estimated from the first batch (constant, as in NPID's paper and PIRL's code)."""
-    memory: float = 0.5
+    bank_momentum: float = 0.5
     """Momentum of the memory bank: 0.5 in PIRL's paper and NPID's released code, 0 in NPID's paper."""
     dimensions: int = 128
     """Dimension of the embeddings in the bank (both papers: 128)."""
     head: HeadKind = "linear"
     """Projection to the embedding: linear, as in the papers, or mlp."""
-    centered: bool = True
+    projection_norm: bool = True
     """End the projection in a batch norm, before embeddings are normalized to unit length. The papers do not; without
     it all embeddings of an untrained encoder are nearly the same, and training is slow for many epochs."""
-    start: Literal["features", "random"] = "features"
+    bank_init: Literal["features", "random"] = "features"
     """Initial entries of the bank: features of the untrained encoder, which cost a forward pass over the images, or
     random unit vectors, as in NPID's code, with which the first epoch contrasts with noise."""
     bank: BankKind = "device"
@@ -68,7 +68,7 @@ class InstanceDiscrimination(CropTask, ABC):
     def __post_init__(self) -> None:
         """Refuse what cannot be asked."""
         super().__post_init__()
-        require_bank(self.negatives, self.temperature, self.memory)
+        require_bank(self.negatives, self.temperature, self.bank_momentum)
         require_jitter(self.jitter, self.grey)
         if self.dimensions < 1:
             raise UserError(f"--dimensions must be at least 1, found {self.dimensions}: try 128.")
@@ -78,14 +78,14 @@ class InstanceDiscrimination(CropTask, ABC):
         require_others(self.negatives, len(source))
         require_readable(encoder, self.side, "crop")
         channels = encoder.last.channels
-        project = embedding(channels, self.dimensions, self.head, self.centered)
+        project = embedding(channels, self.dimensions, self.head, self.projection_norm)
         return nn.ModuleDict({"project": project, "bank": MemoryBank(len(source), self.dimensions, self.bank)})
 
     def before_epoch(
         self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
-    ) -> Relabelling:
+    ) -> EpochUpdate:
         """Fill the bank before the first epoch."""
-        if self.start == "features":
+        if self.bank_init == "features":
             encoder.train(), heads.train()  # an untrained batch norm knows nothing but the batch
 
             def remember(batch: Batch) -> Tensor:
@@ -93,13 +93,13 @@ class InstanceDiscrimination(CropTask, ABC):
                 return found
 
             memory(heads).fill(source, remember, generator)
-        return Relabelling()
+        return EpochUpdate()
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S), `index` (B,), and `drawn` (m + 1,), the negatives of all: see `bank`."""
         images = self.seen(batch, generator)
         drawn = draw(min(self.negatives + 1, batch.population), batch.population, generator)
-        return {"images": images, "index": batch.index, "drawn": moved(drawn, batch.index.device)}
+        return {"images": images, "index": batch.index, "drawn": to_device(drawn, batch.index.device)}
 
     def seen(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """A random crop of each image, in colours of its own: (B, 3, S, S)."""
@@ -114,7 +114,7 @@ class InstanceDiscrimination(CropTask, ABC):
         """Unit vectors (B, D) against the bank: the loss of each, (B,), and what was found."""
         own, others = recalled.scores(anchors, self.temperature)
         found = {"accuracy": ranked_first(own, others)}
-        if self.normalizer == "sum":
+        if self.nce_normalizer == "sum":
             return nce(own, others), found
         noise = memory(heads).constant(others)
         return nce(own, others, noise), {**found, "noise": noise}
@@ -124,7 +124,7 @@ class InstanceDiscrimination(CropTask, ABC):
     ) -> None:
         """Renew the entries of these images by f of the images as they were seen."""
         bank = memory(heads)
-        bank.update(views["index"], outcome["features"], self.memory)
+        bank.update(views["index"], outcome["features"], self.bank_momentum)
         bank.noise.copy_(outcome.get("noise", bank.noise))
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:

@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.lab import lab_to_rgb, rgb_to_lab
-from selftaught.augment.warp import moved
+from selftaught.augment.warp import to_device
 from selftaught.contracts import Batch, Encoder, Layer, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.crops import CropTask
@@ -67,10 +67,10 @@ class Autoencoder(CropTask):
         images = self.cropped(batch, generator)
         noisy = images
         if self.noise:
-            noisy = noisy + self.noise * moved(torch.randn(images.shape, generator=generator), images.device)
+            noisy = noisy + self.noise * to_device(torch.randn(images.shape, generator=generator), images.device)
         if self.masked:
             hidden = torch.rand(len(images), 1, self.side, self.side, generator=generator) < self.masked
-            noisy = noisy.masked_fill(moved(hidden, images.device), 0.5)
+            noisy = noisy.masked_fill(to_device(hidden, images.device), 0.5)
         return {"images": images} if noisy is images else {"images": images, "noisy": noisy.clamp(0, 1)}
 
     def loss(

@@ -14,6 +14,7 @@ Letters: B images, S pixels along a view, G positions along the answer, Q bins (
 `augment/lab.py`).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -43,7 +44,6 @@ SCALE = 50.0
 class Colorization(CropTask):
     """Predict the a and b of CIE Lab from its L."""
 
-    wants = {"reads": "lightness"}  # noqa: RUF012
     defaults = {"crop_jitter": 0.0}  # noqa: RUF012 - the targets are the true colors of photos
 
     answer: Literal["classes", "mean"] = "classes"
@@ -70,6 +70,10 @@ class Colorization(CropTask):
                 f"--uniform must lie in [0, 1] and --temperature above 0, found {self.uniform} and {self.temperature}: "
                 "the paper has 0.5 and 0.38."
             )
+
+    def encoder_options(self) -> Mapping[str, object]:
+        """The encoder sees lightness alone."""
+        return {"input_mode": "lightness"}
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A decoder of the last layer, and what is known of colours: centres (Q, 2) and weights (Q,) of the bins."""
@@ -149,7 +153,7 @@ class Colorization(CropTask):
     def _weights(self, centers: Tensor, source: Source) -> Tensor:
         """How much a bin counts: inverse to its smoothed frequency in the images, mixed with uniform (equation 4)."""
         counts = torch.zeros(len(centers))
-        for batch in source.survey(SURVEY):
+        for batch in source.sample(SURVEY):
             colors = self._colors(batch.warp(identity(len(batch)), self.side))
             colors = colors[is_colored(colors)].permute(0, 2, 3, 1).reshape(-1, 2)
             counts += torch.cdist(colors, centers).argmin(1).bincount(minlength=len(centers))

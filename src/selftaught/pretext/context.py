@@ -34,7 +34,7 @@ from selftaught.augment.tiles import (
     require_fit,
     tile_pixels,
 )
-from selftaught.augment.warp import coin, moved, random_crop, require_shares
+from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.modules.heads import dense, require_readable
@@ -53,9 +53,8 @@ UNITS = 512
 class Context(Task):
     """Classify in which of eight directions one tile lies from another."""
 
-    tiled = True
     predicts_transformation = True
-    guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
+    shortcut_guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
         "gap": ({"gap": 0.0, "jitter": 0.0}, {"gap": 0.1, "jitter": 0.0167}),
         "normalize": ({"normalize": "none"}, {"normalize": "color"}),
         "color": ({"color": "keep"}, {"color": "project"}),
@@ -91,6 +90,10 @@ class Context(Task):
         if not 0 <= self.pixelate <= 1:
             raise UserError(f"--pixelate must be a share from 0 to 1, found {self.pixelate:g}: try 0.33.")
 
+    def uses_tiles(self) -> bool:
+        """It shows nothing else."""
+        return True
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A layer for each tile alone (fc6 of the paper), then two for a pair and the eight answers (fc7 to fc9)."""
         require_readable(encoder, tile_pixels(self.size, self.tile))
@@ -112,7 +115,7 @@ class Context(Task):
             tiles = recolor(tiles, *projection(torch.ones(len(tiles))), clamp=False)
         # One size a step for all tiles that are shrunk: each at its own would be a batch for each.
         coarse = int(torch.randint(min(COARSEST, side - 1), side, (), generator=generator))
-        chosen = coin(self.pixelate, len(tiles), generator)
+        chosen = bernoulli(self.pixelate, len(tiles), generator)
         tiles = pixelate(tiles, chosen, coarse) if chosen.any() else tiles
         tiles = normalize_tiles(tiles, self.normalize)
         return {"images": self._dropped(tiles, generator) if self.color == "drop" else tiles}
@@ -120,9 +123,9 @@ class Context(Task):
     def _dropped(self, tiles: Tensor, generator: torch.Generator) -> Tensor:
         """Keep one colour of each tile; noise of a hundredth of its spread, as in the paper, is the rest."""
         kept = torch.randint(3, (len(tiles),), generator=generator)
-        chosen = tiles[torch.arange(len(tiles)), moved(kept, tiles.device)][:, None]
+        chosen = tiles[torch.arange(len(tiles)), to_device(kept, tiles.device)][:, None]
         mean, deviation = chosen.mean((2, 3), keepdim=True), chosen.std((2, 3), keepdim=True)
-        noise = mean + deviation / 100 * moved(torch.randn(tiles.shape, generator=generator), tiles.device)
+        noise = mean + deviation / 100 * to_device(torch.randn(tiles.shape, generator=generator), tiles.device)
         return drop_channels(tiles, kept, noise)
 
     def loss(

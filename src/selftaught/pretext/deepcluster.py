@@ -27,8 +27,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.color import random_color, recolor
-from selftaught.augment.warp import identity, moved
-from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Views
+from selftaught.augment.warp import identity, to_device
+from selftaught.contracts import Batch, Encoder, EpochUpdate, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.clusters import adjusted_nmi, kmeans, require_faiss, whitened
 from selftaught.modules.crops import CropTask
@@ -49,7 +49,7 @@ class DeepCluster(CropTask):
         "schedule": "constant",
         "warmup": 0.0,
     }
-    remembers = True
+    index_based = True
 
     clusters: int = 100
     """Number of clusters, at most; the paper's best is ten per class, 10,000 on ImageNet."""
@@ -63,7 +63,7 @@ class DeepCluster(CropTask):
     """Largest number of PCA components before k-means (paper: 256 of 4,096 dimensions; here there are 512)."""
     iterations: int = 20
     """Number of k-means iterations (released code)."""
-    reads: Literal["sobel", "color"] = "sobel"
+    input_mode: Literal["sobel", "color"] = "sobel"
     """Encoder input: Sobel gradients of the grayscale image, or colors, by which alone clusters tend to form (section
     3.3)."""
     head: HeadKind = "mlp"
@@ -73,7 +73,7 @@ class DeepCluster(CropTask):
     scale: tuple[float, float] = (0.3, 1.0)
     jitter: float = 0.0
     """Color jitter in training: brightness, contrast and saturation by this, hue by a quarter of it, and a fifth of the
-    images in grayscale. None in the paper, whose input has no color; try 0.4 with --reads color."""
+    images in grayscale. None in the paper, whose input has no color; try 0.4 with --input-mode color."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot be clustered."""
@@ -90,10 +90,9 @@ class DeepCluster(CropTask):
                 f"{self.clustered}: give a larger one."
             )
 
-    @property
-    def wants(self) -> Mapping[str, object]:  # type: ignore[override]
+    def encoder_options(self) -> Mapping[str, object]:
         """What the encoder is to read of colour."""
-        return {"reads": self.reads}
+        return {"input_mode": self.input_mode}
 
     def epoch(self, source: Source) -> int:
         """Images shown between two clusterings."""
@@ -127,7 +126,7 @@ class DeepCluster(CropTask):
 
     def before_epoch(
         self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
-    ) -> Relabelling:
+    ) -> EpochUpdate:
         """Cluster a part of the images, and begin the top layer anew: its old answers mean nothing now."""
         part = torch.arange(len(source))
         if len(source) > self.clustered:
@@ -141,7 +140,7 @@ class DeepCluster(CropTask):
         # Uniform over the clusters that are not empty (section 3.2): the more images in one, the less each counts.
         weights = torch.zeros(len(source), dtype=torch.float64)
         weights[part] = 1 / found.bincount(minlength=clusters.count)[found].double()
-        return Relabelling(weights=weights, reset=[top])
+        return EpochUpdate(weights=weights, reset=[top])
 
     def _read(self, encoder: Encoder, heads: nn.ModuleDict, source: Source, part: Tensor) -> tuple[Tensor, Tensor]:
         """Features (n, D) of whole images and labels (n,), -1 where there is none, both on the CPU.
@@ -186,7 +185,7 @@ class DeepCluster(CropTask):
         clusters = cast(Clusters, heads["clusters"])
         return {"views": views["images"][clusters.of[views["index"]].argsort(stable=True)]}
 
-    def known(self, heads: nn.ModuleDict, source: Source) -> Tensor:
+    def auditable_indices(self, heads: nn.ModuleDict, source: Source) -> Tensor:
         """Those of the last clustering."""
         return (cast(Clusters, heads["clusters"]).of >= 0).nonzero().flatten().cpu()
 
@@ -240,7 +239,7 @@ class Clusters(nn.Module):
             known = first >= 0
             getattr(self, name).fill_(adjusted_nmi(first[known], second[known]))
         self.of.fill_(-1)
-        self.of[moved(part, self.of.device)] = moved(found, self.of.device)
+        self.of[to_device(part, self.of.device)] = to_device(found, self.of.device)
         self.times += 1
 
 

@@ -46,7 +46,7 @@ class GAN(GenerationGame):
         DCGAN's classifier reads the whole map. Pooled, it gives the generator a better chance on few images: in a short
         look the encoder was right on 97 % instead of 94 %, and the generator's loss 6 instead of 1.5.
         """
-        if encoder.reads == "tokens":
+        if encoder.input_mode == "tokens":
             raise UserError(
                 "gan needs an encoder that reads colours, found one that reads tokens, through which no generator can "
                 "learn: choose another --encoder."

@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.warp import moved, random_crop, require_shares
+from selftaught.augment.warp import random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
 
@@ -43,7 +43,7 @@ class Palette(Protocol):
 class Reader(Protocol):
     """What the task asks of an encoder beyond the contract: `gpt` has it."""
 
-    look: Palette
+    preprocess: Palette
     hidden: int
     """The token of what is not shown."""
 
@@ -81,15 +81,14 @@ class IGPT(Task):
         if not 0 < self.temperature < math.inf:
             raise UserError(f"--temperature must be above 0 and finite, found {self.temperature}: try 1.")
 
-    @property
-    def wants(self) -> Mapping[str, object]:  # type: ignore[override]
+    def encoder_options(self) -> Mapping[str, object]:
         """Tokens, of which it may look back only, or all around."""
-        return {"reads": "tokens", "causal": self.objective == "autoregressive"}
+        return {"input_mode": "tokens", "causal": self.objective == "autoregressive"}
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """One linear layer from the last layer to the logits of K colours."""
         channels = encoder.last.channels
-        color = nn.Linear(channels, len(_reader(encoder).look.colors), bias=False)
+        color = nn.Linear(channels, len(_reader(encoder).preprocess.colors), bias=False)
         # Not the embedding transposed: the release has a matrix of its own, and it begins at zero (`model.py`), so that
         # the first loss is log K exactly.
         nn.init.zeros_(color.weight)
@@ -101,13 +100,13 @@ class IGPT(Task):
         if self.objective == "autoregressive":
             return {"images": images}
         noise = torch.rand(len(batch), self.size, self.size, generator=generator)
-        return {"images": images, "noise": moved(noise, images.device)}
+        return {"images": images, "noise": to_device(noise, images.device)}
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outcome]:
         """Nats per token: the paper's L_AR divided by L, or its L_BERT by the number of hidden tokens."""
-        tokens = _reader(encoder).look(views["images"])
+        tokens = _reader(encoder).preprocess(views["images"])
         if self.objective == "autoregressive":
             shown, asked = tokens, torch.ones_like(tokens, dtype=torch.bool)
         else:
@@ -133,25 +132,27 @@ class IGPT(Task):
         Masked: `filled`, twice in a row: what is shown, the likeliest filling, one drawn, the truth.
         """
         generator = torch.Generator().manual_seed(0)  # the same draws each time: pictures of a run can be compared
-        tokens = _reader(encoder).look(views["images"][: 4 if self.objective == "autoregressive" else 8])
+        tokens = _reader(encoder).preprocess(views["images"][: 4 if self.objective == "autoregressive" else 8])
         if self.objective == "masked":
             return {"filled": self._filled(encoder, heads, tokens, views["noise"], generator)}
         nothing = tokens.new_empty(16, 0)
         return {
             "completions": self._completed(encoder, heads, tokens, generator),
-            "samples": _reader(encoder).look.pictures(self._drawn(encoder, heads, nothing, tokens.shape[1], generator)),
+            "samples": _reader(encoder).preprocess.pictures(
+                self._drawn(encoder, heads, nothing, tokens.shape[1], generator)
+            ),
         }
 
     def _drawn(
         self, encoder: Encoder, heads: nn.ModuleDict, begun: Tensor, length: int, generator: torch.Generator
     ) -> Tensor:
         """(B, n) -> (B, length): go on with pictures."""
-        draws = moved(torch.rand(len(begun), length, generator=generator), begun.device)
+        draws = to_device(torch.rand(len(begun), length, generator=generator), begun.device)
         return _reader(encoder).complete(begun, heads["color"], draws, self.temperature)
 
     def _completed(self, encoder: Encoder, heads: nn.ModuleDict, tokens: Tensor, generator: torch.Generator) -> Tensor:
         """(B, L) -> (8 * B, 3, side, side): the upper half, six ways to go on, the truth."""
-        look, (count, length) = _reader(encoder).look, tokens.shape
+        look, (count, length) = _reader(encoder).preprocess, tokens.shape
         begun = tokens[:, : length // 2].repeat_interleave(6, 0)
         completed = look.pictures(self._drawn(encoder, heads, begun, length, generator))
         truth = look.pictures(tokens)
@@ -163,7 +164,7 @@ class IGPT(Task):
         self, encoder: Encoder, heads: nn.ModuleDict, tokens: Tensor, noise: Tensor, generator: torch.Generator
     ) -> Tensor:
         """(B, L) -> (4 * B, 3, side, side): hidden in grey, filled with the likeliest, filled by chance, the truth."""
-        look, hidden = _reader(encoder).look, self._hidden(noise[: len(tokens)], tokens)
+        look, hidden = _reader(encoder).preprocess, self._hidden(noise[: len(tokens)], tokens)
         *_, last = encoder.features(tokens.masked_fill(hidden, _reader(encoder).hidden)).values()
         share = (heads["color"](last).float() / self.temperature).softmax(2).cpu()
         drawn = torch.multinomial(share.flatten(0, 1), 1, generator=generator).view(tokens.shape).to(tokens.device)

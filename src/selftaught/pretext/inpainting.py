@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from selftaught.augment.masks import block_masks, center_masks, center_side, free_masks, require_maskable, rim
-from selftaught.augment.warp import identity, moved
+from selftaught.augment.warp import identity, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, ParameterGroup, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
@@ -109,7 +109,7 @@ class Inpainting(CropTask):
             case "free":
                 hidden = free_masks(len(batch), self.side, generator, share=self.share, cells=self.cells)
         images = self.cropped(batch, generator)
-        return {"images": images, "hidden": moved(hidden, images.device)}
+        return {"images": images, "hidden": to_device(hidden, images.device)}
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
@@ -203,7 +203,7 @@ def _last_map(encoder: Encoder, size: int) -> torch.Size:
 def mean_color(source: Source, size: int) -> Tensor:
     """Mean red, green and blue of some images of the source, spread evenly over it: (3, 1, 1) in [0, 1]."""
     total = torch.zeros(3)
-    for batch in source.survey(SURVEY):
+    for batch in source.sample(SURVEY):
         total += batch.warp(identity(len(batch)), size).mean((2, 3)).sum(0)
     return (total / min(SURVEY, len(source))).view(3, 1, 1)
 

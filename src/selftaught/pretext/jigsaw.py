@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from selftaught.augment.color import color_matrices, projection, recolor
 from selftaught.augment.tiles import grid_tiles, mosaic, normalize_tiles, require_fit, shift_channels, tile_pixels
-from selftaught.augment.warp import coin, moved, random_crop, require_shares
+from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.modules.heads import classifier, dense, require_readable
@@ -38,9 +38,8 @@ where the paper's has 4096 for a larger encoder."""
 class Jigsaw(Task):
     """Classify by which permutation, of a set with large Hamming distances, the tiles of an image were shuffled."""
 
-    tiled = True
     predicts_transformation = True
-    guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
+    shortcut_guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
         "gap": ({"gap": 0.0}, {"gap": 1 / 12}),
         "normalize": ({"normalize": False}, {"normalize": True}),
         "shift": ({"shift": 0.0}, {"shift": 1 / 32}),
@@ -91,6 +90,10 @@ class Jigsaw(Task):
                 f"{self.puzzles} and --shift {self.shift:g}: leave them out."
             )
 
+    def uses_tiles(self) -> bool:
+        """It shows nothing else."""
+        return True
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A layer for each tile alone, one for all tiles in their order (fc6, fc7 and fc8 of the paper), the orders."""
         require_readable(encoder, tile_pixels(self.size, self.tile))
@@ -114,15 +117,15 @@ class Jigsaw(Task):
         asked = torch.randint(self.permutations, (count, self.puzzles), generator=generator)
         return {
             "images": normalize_tiles(tiles) if self.normalize else tiles,
-            "order": moved(asked, tiles.device),
+            "order": to_device(asked, tiles.device),
         }
 
     def _recolored(self, tiles: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Some images grey, some of the others projected; all tiles of an image alike."""
         one, none = torch.ones(count), torch.zeros(count)
-        grey = coin(self.grey, count, generator)
+        grey = bernoulli(self.grey, count, generator)
         to_grey, _ = color_matrices(one, one, one, none, grey)
-        without_green, of_mean = projection(coin(self.project, count, generator))
+        without_green, of_mean = projection(bernoulli(self.project, count, generator))
         linear = (without_green @ to_grey).repeat_interleave(self.grid**2, 0)
         return recolor(tiles, linear, of_mean.repeat_interleave(self.grid**2, 0), clamp=False)
 

@@ -7,7 +7,7 @@ The defaults differ from the paper where its choices need hundreds of epochs: ex
 image's own sum over the negatives (as in PIRL and InfoNCE) instead of a constant Z, the projection ends in a batch
 norm, and the bank starts with features instead of noise. The paper's method is
 
-    --normalizer constant --no-centered --start random --memory 0
+    --nce-normalizer constant --no-projection-norm --bank-init random --bank-momentum 0
 
 with 4096 negatives, temperature 0.07 and 128 dimensions, which are defaults, and the proximal term by `--proximal`.
 

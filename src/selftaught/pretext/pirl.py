@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.augment.tiles import grid_tiles, mosaic, tile_pixels
-from selftaught.augment.warp import moved, random_crop, require_shares
+from selftaught.augment.warp import random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.bank import unit
@@ -51,8 +51,7 @@ class PIRL(InstanceDiscrimination):
         if not 0 <= self.weight <= 1:
             raise UserError(f"--weight must be a share in [0, 1], found {self.weight}: try 0.5.")
 
-    @property
-    def tiled(self) -> bool:  # type: ignore[override]
+    def uses_tiles(self) -> bool:
         """Only where there are tiles among what it shows."""
         return self._shuffles
 
@@ -76,10 +75,13 @@ class PIRL(InstanceDiscrimination):
         heads = super().heads(encoder, source)
         channels, d = encoder.last.channels, self.dimensions
         if self._turns:
-            heads["turned"] = embedding(channels, d, self.head, self.centered)
+            heads["turned"] = embedding(channels, d, self.head, self.projection_norm)
         if self._shuffles:
             require_readable(encoder, tile_pixels(self.size, self.tile))
-            heads["tile"], heads["tiles"] = nn.Linear(channels, d), embedding(TILES * d, d, self.head, self.centered)
+            heads["tile"], heads["tiles"] = (
+                nn.Linear(channels, d),
+                embedding(TILES * d, d, self.head, self.projection_norm),
+            )
         return heads
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
@@ -94,7 +96,7 @@ class PIRL(InstanceDiscrimination):
             turned = self.seen(batch, generator)
             turns = torch.randint(4, (len(batch),), generator=generator)  # none is one of them, as in the paper
             for turn in (1, 2, 3):
-                chosen = moved((turns == turn).nonzero().flatten(), turned.device)
+                chosen = to_device((turns == turn).nonzero().flatten(), turned.device)
                 turned[chosen] = torch.rot90(turned[chosen], turn, (2, 3))
             views["turned"] = turned
         if self._shuffles:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.warp import affine, moved
+from selftaught.augment.warp import affine, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.crops import CropTask
@@ -71,13 +71,13 @@ class Rotation(CropTask):
             half = math.sqrt(0.5)
             turn = affine(degrees=degrees, width=half, height=half, count=len(degrees)).reshape(count, -1, 3, 3)
             turned = batch.warp(crop[:, None] @ turn, self.side)
-        return {"images": turned.flatten(0, 1), "angle": moved(asked.flatten(), turned.device)}
+        return {"images": turned.flatten(0, 1), "angle": to_device(asked.flatten(), turned.device)}
 
     def _quarter_turns(self, images: Tensor, asked: Tensor) -> Tensor:
         """Exact turns by moving pixels: (B, 3, S, S) and (B, k) indices on the CPU -> (B, k, 3, S, S)."""
         turned = images[:, None].expand(-1, asked.shape[1], -1, -1, -1).contiguous()
         for way, angle in enumerate(self.angles):
-            image, copy = moved((asked == way).nonzero(), images.device).unbind(1)
+            image, copy = to_device((asked == way).nonzero(), images.device).unbind(1)
             if angle % 360:
                 turned[image, copy] = torch.rot90(images[image], angle // 90, (2, 3))
         return turned

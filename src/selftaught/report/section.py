@@ -40,7 +40,7 @@ class ProbeSection:
 
 
 @dataclass(frozen=True)
-class Look:
+class Analysis:
     """A question asked of the run beside what its layers learned: a figure, and what follows."""
 
     title: str
@@ -70,7 +70,7 @@ class Section:
     """The command that goes on with a run that was stopped, or nothing."""
     facts: Sequence[tuple[str, str]]
     probes: Sequence[ProbeSection]
-    looks: Sequence[Look]
+    analyses: Sequence[Analysis]
     """Audits of the pretext task, then what every layer sees past."""
     curves: Sequence[Markup]
     more_curves: Sequence[Markup]
@@ -105,7 +105,7 @@ def make_section(record: Record, number: int, limit: int) -> Section:
             make_table(probe, f"run{number}-probe{place}", record.published)
             for place, probe in enumerate(record.probes)
         ],
-        looks=gather_looks(record, f"run{number}"),
+        analyses=gather_analyses(record, f"run{number}"),
         curves=list(charts.values())[: max(early, 2)],
         more_curves=list(charts.values())[max(early, 2) :],
         broken=broken_loss(record),
@@ -117,17 +117,19 @@ def make_section(record: Record, number: int, limit: int) -> Section:
     )
 
 
-def gather_looks(record: Record, salt: str) -> list[Look]:
+def gather_analyses(record: Record, salt: str) -> list[Analysis]:
     """The audits and the invariances that were measured."""
-    looks = []
+    analyses: list[Analysis] = []
     for place, found in enumerate(record.audits):
         drawn = inline(figures.audit(found), f"{salt}-audit{place}", "pretext accuracy under every change of a cue")
-        read = [str(answer["verdict"]) for answer in found["answers"] if answer.get("reads")]
-        looks.append(Look(f"Is its task solved by shortcuts? Asked of {found['data']}", drawn, read or [NOTHING_READ]))
+        read = [str(answer["verdict"]) for answer in found["answers"] if answer.get("uses_cue")]
+        analyses.append(
+            Analysis(f"Is its task solved by shortcuts? Asked of {found['data']}", drawn, read or [NOTHING_READ])
+        )
     for place, found in enumerate(record.invariances):
         drawn = inline(figures.invariance(found), f"{salt}-invariance{place}", "what every layer sees past")
-        looks.append(Look(f"What every layer sees past, on {found['data']}", drawn, []))
-    return looks
+        analyses.append(Analysis(f"What every layer sees past, on {found['data']}", drawn, []))
+    return analyses
 
 
 def gather_shown(record: Record, name: str, limit: int) -> Shown | None:

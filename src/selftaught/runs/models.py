@@ -67,7 +67,7 @@ class Description(Model):
     size: Annotated[int, Field(ge=1, le=4096)]
     layers: Annotated[dict[str, Annotated[list[Count], Field(min_length=2, max_length=2)]], Field(max_length=1000)]
     filters: Words | None = None
-    tiled: StrictBool = False
+    uses_tiles: StrictBool = False
 
 
 class ProbedLayer(Model):
@@ -113,7 +113,7 @@ class AuditAnswer(Model):
     accuracy: Share
     expected: Share
     margin: Annotated[float, Field(ge=0, le=1e6)]
-    reads: StrictBool
+    uses_cue: StrictBool
     verdict: Words
 
 

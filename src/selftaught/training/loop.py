@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from selftaught.contracts import Batch, Encoder, Outcome, Relabelling, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, EpochUpdate, Outcome, Source, Task, Views
 from selftaught.errors import DivergedError, UserError
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.machine import single_threaded_worker
 from selftaught.training.optimizer import Optimization, forget, set_rate
-from selftaught.training.randomness import derived, generator_for, order, preserve_rng, seeded_rng
+from selftaught.training.randomness import derive_seed, epoch_indices, generator_for, preserve_rng, seeded_rng
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -50,7 +50,7 @@ class Pretraining:
     restarts: tuple[int, ...] = ()
     """Steps after which the learning-rate schedule starts again, ascending and below `steps`."""
 
-    def spent(self, step: int) -> float:
+    def progress(self, step: int) -> float:
         """The fraction of the schedule's present cycle, 0 to 1, in the middle of a step (so it is never 0 or 1)."""
         bounds = 0, *self.restarts, self.steps
         cycle = bisect_right(self.restarts, step)
@@ -96,7 +96,7 @@ class Trainer:
             losses.compile()
         self.module, *self.optimizers = fabric.setup(losses, *optimizers)
 
-    def step(self, views: Views, spent: float, mark: Mark | None = None) -> Outcome:
+    def step(self, views: Views, progress: float, mark: Mark | None = None) -> Outcome:
         """Let the critic, if there is one, and then the others learn from the same views."""
         mark = mark or (lambda part: None)
         logged: Outcome = {}
@@ -105,8 +105,8 @@ class Trainer:
                 for weight in weights:
                     weight.requires_grad_(other == player)
             optimizer = self.optimizers[player]
-            set_rate(optimizer, self.optimization.rate(spent))
-            loss, outcome = self.module(views, spent, player == 1)
+            set_rate(optimizer, self.optimization.rate(progress))
+            loss, outcome = self.module(views, progress, player == 1)
             mark("forward")
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
@@ -116,7 +116,7 @@ class Trainer:
             logged |= {"critic_loss" if player == 1 else "loss": loss.detach()}
             logged |= {name: value.detach() for name, value in outcome.items()}
         with torch.no_grad():
-            self.task.after_step(self.encoder, self.heads, views, logged, spent)
+            self.task.after_step(self.encoder, self.heads, views, logged, progress)
         mark("after step")
         return logged
 
@@ -173,15 +173,15 @@ def train(
     log.begin(start)
     last_save = monotonic()
     for step, batch, weights in _batches(run, trainer, start, weights):  # noqa: B020 (an epoch may change them)
-        views = run.task.views(batch, generator.manual_seed(derived(run.seed, "views", step)))
+        views = run.task.views(batch, generator.manual_seed(derive_seed(run.seed, "views", step)))
         trainer.encoder.train(), trainer.heads.train()
-        spent, done = run.spent(step), step + 1
+        progress, done = run.progress(step), step + 1
         with seeded_rng(run.seed, "step", step, trainer.fabric.device):
-            logged = trainer.step(views, spent)
+            logged = trainer.step(views, progress)
         stopped, last = stop is not None and stop.requested, done == run.steps
         if log.due(done) or last:
             _require_finite(logged, done, saved_step)
-            log.write(done, logged, run.optimization.rate(spent))
+            log.write(done, logged, run.optimization.rate(progress))
             if watch is not None:
                 with preserve_rng(trainer.fabric.device):
                     watch(done, trainer.encoder, trainer.heads, views)
@@ -222,7 +222,7 @@ def _batches(
             epoch, place = divmod(step, run.steps_per_epoch)
             if place == 0:
                 weights = _begin_epoch(run, trainer, epoch).weights
-            indices = order(run.seed, epoch, len(run.source), weights, run.steps_per_epoch * size)
+            indices = epoch_indices(run.seed, epoch, len(run.source), weights, run.steps_per_epoch * size)
             end = min(run.steps_per_epoch, place + run.steps - step)
             parts = [indices[i * size : (i + 1) * size] for i in range(place, end)]
             fetched = fetcher.submit(run.source.batch, parts[0], device)
@@ -234,13 +234,13 @@ def _batches(
                 step += 1
 
 
-def _begin_epoch(run: Pretraining, trainer: Trainer, epoch: int) -> Relabelling:
+def _begin_epoch(run: Pretraining, trainer: Trainer, epoch: int) -> EpochUpdate:
     trainer.encoder.eval(), trainer.heads.eval()
     with seeded_rng(run.seed, "relabel", epoch, trainer.fabric.device), torch.no_grad():
-        relabelling = run.task.before_epoch(
+        update = run.task.before_epoch(
             trainer.encoder, trainer.heads, run.source, generator_for(run.seed, "epoch", epoch)
         )
-    for module in relabelling.reset:
+    for module in update.reset:
         for optimizer in trainer.optimizers:
             forget(optimizer, module)
-    return relabelling
+    return update

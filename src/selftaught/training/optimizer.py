@@ -1,4 +1,4 @@
-"""Optimizers and the schedule of their learning rate, a function of the fraction of the run that is spent."""
+"""Optimizers and the schedule of their learning rate, a function of the fraction of the run that is progress."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -53,10 +53,10 @@ class Optimization:
     warmup: float = 0.05
     """Fraction of the run in which the rate climbs."""
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
-    """How it falls after that: step multiplies it by `drop` at each of `drops`."""
-    drops: tuple[float, ...] = (0.3, 0.6, 0.8)
+    """How it falls after that: step multiplies it by `gamma` at each of `milestones`."""
+    milestones: tuple[float, ...] = (0.3, 0.6, 0.8)
     """Fractions of the run at which `step` drops the rate (Gidaris et al.: epochs 30, 60, 80 of 100)."""
-    drop: float = 0.2
+    gamma: float = 0.2
     """What `step` multiplies the rate by."""
 
     def __post_init__(self) -> None:
@@ -66,11 +66,11 @@ class Optimization:
                 object.__setattr__(self, name, value)
         if not self.peak > 0:
             raise UserError(f"--learning-rate must be above 0, got {self.peak}.")
-        for name, low in (("momentum", 0.0), ("beta2", 0.0), ("weight_decay", 0.0), ("drop", 0.0)):
+        for name, low in (("momentum", 0.0), ("beta2", 0.0), ("weight_decay", 0.0), ("gamma", 0.0)):
             if not low <= (value := getattr(self, name)) < 1:
                 raise UserError(f"--{name.replace('_', '-')} must lie in [0, 1), found {value}: leave it out.")
-        if not all(0 <= at <= 1 for at in self.drops):
-            raise UserError(f"--drops must be fractions of the run, found {self.drops}: try 0.3 0.6 0.8.")
+        if not all(0 <= at <= 1 for at in self.milestones):
+            raise UserError(f"--milestones must be fractions of the run, found {self.milestones}: try 0.3 0.6 0.8.")
         if not 0 <= self.warmup < 1:
             raise UserError(f"the warm-up must be a fraction of the run in [0, 1), found {self.warmup}: try 0.05.")
 
@@ -80,18 +80,18 @@ class Optimization:
         assert self.learning_rate is not None, "filled in by the constructor"
         return self.learning_rate
 
-    def rate(self, spent: float) -> float:
-        """The learning rate when the fraction `spent` of the run is behind us; with a warm-up it begins at 0."""
-        if spent < self.warmup:
-            return self.peak * spent / self.warmup
-        after = (spent - self.warmup) / (1 - self.warmup)
+    def rate(self, progress: float) -> float:
+        """The learning rate when the fraction `progress` of the run is behind us; with a warm-up it begins at 0."""
+        if progress < self.warmup:
+            return self.peak * progress / self.warmup
+        after = (progress - self.warmup) / (1 - self.warmup)
         match self.schedule:
             case "cosine":
                 factor = 0.5 * (1 + math.cos(math.pi * after))
             case "linear":
                 factor = 1 - after
             case "step":
-                factor = self.drop ** sum(spent >= at for at in self.drops)
+                factor = self.gamma ** sum(progress >= at for at in self.milestones)
             case "constant":
                 factor = 1.0
         return self.peak * factor

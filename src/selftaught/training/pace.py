@@ -59,7 +59,7 @@ class PaceMonitor:
 def planned_pace(status: Mapping[str, Any], steps: int, steps_per_epoch: int) -> PaceMonitor | None:
     """The pace that a run was planned with, from its status; None where its budget was not minutes.
 
-    Where a tenth or more of the time is spent before the first step of each epoch, for instance on clustering, every
+    Where a tenth or more of the time is progress before the first step of each epoch, for instance on clustering, every
     measurement covers an epoch.
     """
     minutes, each = status.get("minutes"), status.get("seconds_per_step")

@@ -43,13 +43,13 @@ class Budget:
         if not value > 0 or not math.isfinite(value):
             raise UserError(f"--{name} must be above 0, found {value}: give a larger one.")
 
-    def steps_at(self, pace: "Pace") -> int:
+    def steps_at(self, pace: "StepTime") -> int:
         """The steps that fit into the minutes."""
         assert self.minutes is not None
         return max(1, round((60 * self.minutes - pace.once) / pace.step))
 
 
-class Pace(NamedTuple):
+class StepTime(NamedTuple):
     """Measured durations of training, in seconds."""
 
     step: float
@@ -71,7 +71,7 @@ class Plan:
     seconds_per_step: float | None
     """Measured before the first step; None where the budget was not minutes."""
     seconds_per_epoch: float | None
-    """The part of it that is spent before each epoch, for instance on clustering; None likewise."""
+    """The part of it that is progress before each epoch, for instance on clustering; None likewise."""
 
 
 def choose_device(device: str) -> torch.device:
@@ -172,9 +172,9 @@ def make_plan(
     """Decide, measuring a few seconds of steps on a copy where minutes or compilation ask for it."""
     where = choose_device(device)
     how = choose_precision(precision, where)
-    measured: Pace | None = None
+    measured: StepTime | None = None
     if budget.minutes is not None:
-        measured = _pace(pretraining, make_fabric(where, how), False)
+        measured = _step_time(pretraining, make_fabric(where, how), False)
         steps = budget.steps_at(measured)
     elif budget.epochs is not None:
         steps = max(1, round(budget.epochs * pretraining.steps_per_pass))
@@ -185,7 +185,7 @@ def make_plan(
     if compiling == "auto" and where.type == "cuda" and measured is not None and steps * measured.step > 600:
         compiled = _compiles_soundly(pretraining, make_fabric(where, how))
     if compiled and measured is not None:
-        faster = _pace(pretraining, make_fabric(where, how), True)
+        faster = _step_time(pretraining, make_fabric(where, how), True)
         compiled = compiling == "on" or faster.step < 0.95 * measured.step
         if compiled:
             measured, steps = faster, budget.steps_at(faster)
@@ -200,7 +200,7 @@ def make_plan(
     )
 
 
-def _pace(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend: float = 4.0) -> Pace:
+def _step_time(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend: float = 4.0) -> StepTime:
     """The median of a few seconds of steps, but not of the first, and a step's share of what comes before an epoch."""
     seconds: list[float] = []
     trial = Trial(pretraining, fabric, compiled)
@@ -210,7 +210,7 @@ def _pace(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend: flo
         trial.step(len(seconds) + 1)["loss"].item()
         seconds.append(monotonic() - begun)
     epoch = trial.before_epoch_seconds
-    return Pace(median(seconds) + epoch / pretraining.steps_per_epoch, trial.once_seconds, epoch)
+    return StepTime(median(seconds) + epoch / pretraining.steps_per_epoch, trial.once_seconds, epoch)
 
 
 def _compiles_soundly(pretraining: Pretraining, fabric: "Fabric", steps: int = 3) -> bool:

@@ -20,7 +20,7 @@ _LOCK = RLock()
 """Held while global generators are seeded or used: they belong to the process, not to a thread."""
 
 
-def derived(seed: int, what: str, number: int = 0) -> int:
+def derive_seed(seed: int, what: str, number: int = 0) -> int:
     """A seed of 63 bits for one purpose, unrelated to those of other purposes and numbers."""
     digest = blake2b(f"{seed}/{what}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
@@ -28,7 +28,7 @@ def derived(seed: int, what: str, number: int = 0) -> int:
 
 def generator_for(seed: int, what: str, number: int = 0) -> torch.Generator:
     """A CPU generator for one purpose."""
-    return torch.Generator().manual_seed(derived(seed, what, number))
+    return torch.Generator().manual_seed(derive_seed(seed, what, number))
 
 
 @contextmanager
@@ -54,7 +54,7 @@ def preserve_rng(device: torch.device = CPU) -> Iterator[None]:
 def seeded_rng(seed: int, what: str, number: int = 0, device: torch.device = CPU) -> Iterator[None]:
     """Seed torch's global generators (initial weights, dropout) for the block; see `preserve_rng`."""
     with preserve_rng(device):
-        derived_seed = derived(seed, what, number)
+        derived_seed = derive_seed(seed, what, number)
         torch.default_generator.manual_seed(derived_seed)
         if device.type == "cuda":
             with torch.cuda.device(device):
@@ -90,7 +90,9 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_new_lock)
 
 
-def order(seed: int, epoch: int, population: int, weights: Tensor | None = None, draws: int | None = None) -> Tensor:
+def epoch_indices(
+    seed: int, epoch: int, population: int, weights: Tensor | None = None, draws: int | None = None
+) -> Tensor:
     """Which images an epoch sees: (draws,) indices, every image once and again, or in proportion to `weights` (N,).
 
     Without `draws` as many as there are.

@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from selftaught.contracts import Outcome
 from selftaught.errors import UserError
 from selftaught.training.loop import Mark, Pretraining, Trainer
-from selftaught.training.randomness import derived, seeded_rng
+from selftaught.training.randomness import derive_seed, seeded_rng
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -52,7 +52,7 @@ class Trial:
         indices = (torch.arange(run.batch_size) + number * run.batch_size) % len(run.source)
         batch = run.source.batch(indices, self.fabric.device)
         mark("images")
-        views = run.task.views(batch, torch.Generator().manual_seed(derived(run.seed, "trial", number)))
+        views = run.task.views(batch, torch.Generator().manual_seed(derive_seed(run.seed, "trial", number)))
         mark("views")
         with self._seeded(number):
             return self.trainer.step(views, run.optimization.warmup, mark)

@@ -27,8 +27,8 @@ class Pixels(Encoder):
         super().__init__()
         self.dimensions = dimensions
         self.layers = {"pixels": Layer(3, 1)}
-        self.reads = "color"
-        self.look = nn.Identity()
+        self.input_mode = "color"
+        self.preprocess = nn.Identity()
 
     def features(self, seen: Tensor) -> dict[str, Tensor]:
         """See `Encoder`; always averaged: a maximum of colours is no image."""
@@ -65,7 +65,7 @@ def calibrate(
         for indices in chosen.chunk(max(1, len(chosen) // 256)):
             batch = source.batch(indices, device)
             matrix = affine(width=window, height=window, count=len(batch))
-            encoder.features(encoder.look(batch.warp(matrix, size)))
+            encoder.features(encoder.preprocess(batch.warp(matrix, size)))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         norm.eval()

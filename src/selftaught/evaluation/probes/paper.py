@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.warp import affine, coin, identity, uniform
+from selftaught.augment.warp import affine, bernoulli, identity, uniform
 from selftaught.contracts import Batch, Encoder, Source
 from selftaught.evaluation.features import Viewing, pool, require_labels
 from selftaught.evaluation.probes.base import (
@@ -129,7 +129,7 @@ def shifted_crop(count: int, side: int, size: int, generator: torch.Generator) -
     window = min(1.0, size / side)
     reach = 1 - window if window < 1 else 0.25
     x, y = uniform(-reach, reach, count, generator), uniform(-reach, reach, count, generator)
-    return affine(x=x, y=y, width=window, height=window, flip=coin(0.5, count, generator), count=count)
+    return affine(x=x, y=y, width=window, height=window, flip=bernoulli(0.5, count, generator), count=count)
 
 
 def _batches(chosen: Tensor, size: int, generator: torch.Generator) -> Sequence[Tensor]:
@@ -159,7 +159,7 @@ def _score(
 @torch.no_grad()
 def _features(encoder: Encoder, batch: Batch, viewing: Viewing, matrix: Tensor) -> list[tuple[str, Tensor]]:
     """Layer and pooled feature, in order."""
-    seen = encoder.features(encoder.look(batch.warp(matrix, viewing.size)))
+    seen = encoder.features(encoder.preprocess(batch.warp(matrix, viewing.size)))
     return [(name, pool(x, viewing.dimensions, viewing.pooling)) for name, x in seen.items()]
 
 

@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import conv2d
 from torchvision.transforms.v2.functional import normalize
 
-from selftaught.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, looks, make_look
+from selftaught.encoders.preprocess import IMAGENET_MEAN, IMAGENET_STD, PREPROCESSORS, make_preprocess
 from selftaught.errors import UserError
 
 
@@ -13,7 +13,7 @@ def images():
 
 
 def test_color_is_torchvisions_normalisation(images):
-    torch.testing.assert_close(make_look("color")(images), normalize(images, IMAGENET_MEAN, IMAGENET_STD))
+    torch.testing.assert_close(make_preprocess("color")(images), normalize(images, IMAGENET_MEAN, IMAGENET_STD))
 
 
 def test_lightness_agrees_with_scikit_image():
@@ -21,28 +21,28 @@ def test_lightness_agrees_with_scikit_image():
     steps = torch.arange(0, 256, 15) / 255  # 18 levels of each channel, black and white among them
     every = torch.cartesian_prod(steps, steps, steps)
     expected = torch.from_numpy(color.rgb2lab(every.double().numpy()))[:, 0] / 50 - 1
-    found = make_look("lightness")(every.T.reshape(1, 3, -1, 1)).flatten()
+    found = make_preprocess("lightness")(every.T.reshape(1, 3, -1, 1)).flatten()
     torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=0)
 
 
 def test_lightness_of_near_black_is_a_straight_line():
     dark = torch.tensor([0.0, 1 / 255, 2 / 255]).view(1, 1, 1, 3).expand(1, 3, 1, 3)
-    found = make_look("lightness")(dark).flatten()
+    found = make_preprocess("lightness")(dark).flatten()
     torch.testing.assert_close(found[2] - found[1], found[1] - found[0])
     assert found[0] == -1
 
 
-@pytest.mark.parametrize("reads", looks)
+@pytest.mark.parametrize("input_mode", PREPROCESSORS)
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_gradient_is_finite_everywhere(reads, value):
+def test_gradient_is_finite_everywhere(input_mode, value):
     flat = torch.full((1, 3, 4, 4), value, requires_grad=True)
-    make_look(reads)(flat).square().sum().backward()
+    make_preprocess(input_mode)(flat).square().sum().backward()
     assert flat.grad.isfinite().all()
 
 
 def test_grey_is_deepclusters_first_layer(images):
     normalised = normalize(images, IMAGENET_MEAN, IMAGENET_STD)
-    torch.testing.assert_close(make_look("grey")(images), conv2d(normalised, torch.full((1, 3, 1, 1), 1 / 3)))
+    torch.testing.assert_close(make_preprocess("grey")(images), conv2d(normalised, torch.full((1, 3, 1, 1), 1 / 3)))
 
 
 def test_sobel_of_a_ramp_is_eight_times_its_slope():
@@ -50,7 +50,7 @@ def test_sobel_of_a_ramp_is_eight_times_its_slope():
     x, y = torch.arange(12.0), torch.arange(10.0)[:, None]
     ramp = (0.5 + right * x + down * y).expand(1, 3, 10, 12)
     scale = 8 * sum(1 / s for s in IMAGENET_STD) / 3
-    found = make_look("sobel")(ramp)
+    found = make_preprocess("sobel")(ramp)
     torch.testing.assert_close(found[0, 0, :, 1:-1], torch.full((10, 10), right * scale), atol=1e-5, rtol=0)
     torch.testing.assert_close(found[0, 1, 1:-1], torch.full((8, 12), down * scale), atol=1e-5, rtol=0)
     # mirrored about the outermost pixel: no slope across the border
@@ -60,29 +60,29 @@ def test_sobel_of_a_ramp_is_eight_times_its_slope():
 
 def test_sobel_agrees_with_scipy(images):
     ndimage = pytest.importorskip("scipy.ndimage")
-    grey = make_look("grey")(images)[:, 0].numpy()
+    grey = make_preprocess("grey")(images)[:, 0].numpy()
     expected = [[torch.from_numpy(ndimage.sobel(one, axis, mode="mirror")) for axis in (1, 0)] for one in grey]
-    found = make_look("sobel")(images)
+    found = make_preprocess("sobel")(images)
     torch.testing.assert_close(found, torch.stack([torch.stack(pair) for pair in expected]), atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("reads", looks)
-def test_autocast_loses_nothing(reads, images):
-    look = make_look(reads)
+@pytest.mark.parametrize("input_mode", PREPROCESSORS)
+def test_autocast_loses_nothing(input_mode, images):
+    preprocess = make_preprocess(input_mode)
     with torch.autocast("cpu", torch.bfloat16):
-        found = look(images)
+        found = preprocess(images)
     assert found.dtype == torch.float32
-    assert torch.equal(found, look(images))
+    assert torch.equal(found, preprocess(images))
 
 
-@pytest.mark.parametrize("reads", looks)
-def test_looks_have_channels_and_nothing_to_save(reads, images):
-    look = make_look(reads)
-    assert look(images).shape == (4, look.channels, 9, 7)
-    assert not look.state_dict()
-    assert not list(look.parameters())
+@pytest.mark.parametrize("input_mode", PREPROCESSORS)
+def test_looks_have_channels_and_nothing_to_save(input_mode, images):
+    preprocess = make_preprocess(input_mode)
+    assert preprocess(images).shape == (4, preprocess.channels, 9, 7)
+    assert not preprocess.state_dict()
+    assert not list(preprocess.parameters())
 
 
 def test_unknown_look_names_the_near_one():
     with pytest.raises(UserError, match=r"no look called 'colour': did you mean color\?"):
-        make_look("colour")
+        make_preprocess("colour")
