@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selftaught.config.build import build_source
-from selftaught.config.settings import General, Settings, offered
+from selftaught.config.settings import General, Settings, offered, resolve
 from selftaught.contracts import ParameterGroup
 from selftaught.data.crops import Cropping
 from selftaught.pretext import TASKS, task_class
@@ -22,8 +22,10 @@ def shown(*arguments):
 def test_defaults_of_a_task_are_settings_of_the_run_the_optimizer_or_the_crops(name):
     own = task_class(name).defaults
     assert set(own) <= {field.name for owner in (General, Optimization, Cropping) for field in fields(owner)}
-    flat = Settings.of(task=name).flat()
-    assert {setting: flat[setting] for setting in own} == dict(own)
+    offers, _ = resolve({"task": name})
+    values = Settings.of(task=name).values()
+    by_name = {setting.name: values[setting.key] for setting in offers if not setting.owner.startswith("Task")}
+    assert {setting: by_name[setting] for setting in own} == dict(own)
     optimizer = own.get("optimizer", "adamw")
     advised = {key: value for key, value in own.items() if hasattr(Optimization, key)}
     assert vars(Settings.of(task=name).optimization) == vars(Optimization(**{"optimizer": optimizer, **advised}))
@@ -51,8 +53,8 @@ def test_learning_rate_and_weight_decay_depend_on_the_optimizer(optimizer, rate,
         assert (chosen.learning_rate, chosen.weight_decay) == (rate, decay)
         (group, unregularized) = chosen.build([ParameterGroup(list(torch.nn.Linear(2, 2).parameters()))]).param_groups
         assert (group["lr"], group["weight_decay"], unregularized["weight_decay"]) == (rate, decay, 0.0)
-    flat = Settings.of(optimizer=optimizer).flat()
-    assert (flat["learning_rate"], flat["weight_decay"]) == (rate, decay)  # what config.yaml stores
+    flat = Settings.of(optimizer=optimizer).values()
+    assert (flat["optimizer.learning_rate"], flat["optimizer.weight_decay"]) == (rate, decay)  # what config.yaml stores
     help_shows = shown("rotation", "convnet", optimizer)
     assert (help_shows["learning_rate"], help_shows["weight_decay"]) == (rate, decay)
     given = Optimization(optimizer, learning_rate=1.0, weight_decay=0.0)

@@ -16,6 +16,7 @@ from selftaught.api import pretrain as pretraining
 from selftaught.cli.app import main
 from selftaught.config.settings import Settings, offered
 from selftaught.errors import UserError
+from selftaught.runs.sections import nest
 
 MANY = settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 FEW = settings(MANY, max_examples=12)
@@ -139,9 +140,11 @@ def test_any_value_from_python_or_a_config(name: str, value: object) -> None:
         said = str(error)
         assert said.isprintable()
         return
-    flat = chosen.flat()
+    flat = chosen.values()
     assert Settings.of(**flat) == chosen
-    numbers = [item for item in np.atleast_1d(np.array(flat[name], dtype=object)) if isinstance(item, float)]
+    assert Settings.of(**nest(flat)) == chosen
+    items = np.atleast_1d(np.array(flat[SETTINGS[name].key], dtype=object))
+    numbers = [item for item in items if isinstance(item, float)]
     assert all(map(math.isfinite, numbers))
 
 

@@ -15,7 +15,8 @@ import selftaught
 from selftaught.api.run import Run
 from selftaught.api.samples import keep_shown
 from selftaught.config.build import Built, build, describe_encoder, not_pretrained
-from selftaught.config.settings import BUDGETS, Settings, from_yaml, to_yaml
+from selftaught.config.settings import BUDGETS, Settings, resolve
+from selftaught.config.types import from_yaml, to_yaml
 from selftaught.data.crops import Crops
 from selftaught.data.photos import as_paths
 from selftaught.display.console import stderr_console
@@ -123,6 +124,7 @@ def _resume(
     """Continue a run with the settings it has, or extend it where it is finished and a budget is given."""
     config = {name: from_yaml(value) for name, value in folder.read_config().items()}
     begun, begun_labels = list(config.pop("data")), config.pop("labels", None)
+    _, given = resolve({**{name: config[name] for name in ("task", "encoder", "optimizer") if name in config}, **given})
     budget = {name: value for name, value in given.items() if name in BUDGETS and value is not None}
     # With a source it is the command that began the run, repeated: the budget is that of the whole run.
     extends = bool(budget) and not data and folder.read_status().get("status") == "finished"
@@ -133,13 +135,13 @@ def _resume(
     if labels is not None and labels != begun_labels:
         raise UserError("cannot change --labels when resuming: leave it out, or start a new run.")
     device = given.get("device", config["device"])
-    if config.get("pretrained") and "pretrained" not in given:
+    if config.get("encoder.pretrained") and "encoder.pretrained" not in given:
         if not exists(folder.checkpoints / "last.pt"):
             raise UserError(
                 "this run starts from published weights, which would have to be downloaded: give --pretrained to allow "
                 "it."
             )
-        config = not_pretrained(config)  # the checkpoint has the weights
+        config = not_pretrained(config, "encoder.")  # the checkpoint has the weights
     settings = Settings.of(**{**config, "device": device})
     built = build(begun, settings, None if begun_labels is None else Path(begun_labels), download=bool(data))
     _require_same_images(folder, built)
@@ -246,7 +248,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
         torch=torch.__version__,
     )
     # Last, because a folder is a run from the moment that it has a config.
-    config = {"data": data, "labels": labels, **replace(settings, general=decided).flat()}
+    config = {"data": data, "labels": labels, **replace(settings, general=decided).values()}
     folder.write_config({name: to_yaml(value) for name, value in config.items()})
 
 

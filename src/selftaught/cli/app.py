@@ -103,9 +103,7 @@ def application(given: Sequence[str]) -> App:
     if given[:1] == ["pretrain"]:
         from selftaught.cli.flags import pretrain_command
 
-        pretrain_with_settings, config = pretrain_command(given[1:], _pretrain, pretrain.__doc__ or "")
-        app.command(pretrain_with_settings)
-        app.config = () if config is None else (config,)
+        app.command(pretrain_command(given[1:], _pretrain, pretrain.__doc__ or ""))
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
     for command in (probe, invariance, audit, compare, report, demo):

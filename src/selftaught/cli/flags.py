@@ -1,7 +1,7 @@
 """Settings as flags: which flags `pretrain` has depends on the task and the encoder that are given to it.
 
-cyclopts reads a command from a function's signature, so the signature is built from the settings. Values of a config go
-through the same parser as those of the command line: same names, same types, same errors.
+cyclopts reads a command from a function's signature, so the signature is built from the settings. A setting has a short
+flag (`--angles`) where its name is unique, and always one with its section (`--task.angles`).
 """
 
 import inspect
@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from cyclopts import Group, Parameter
-from cyclopts.config import Dict
 
 from selftaught.cli.errors import has_integers, integers
-from selftaught.config.settings import BUDGETS, Setting, offered_for
-from selftaught.errors import UserError, readable, unknown
+from selftaught.config.settings import BUDGETS, Setting, flag, is_unique, offered_for, resolve
+from selftaught.errors import UserError, readable
 from selftaught.runs.folder import RunFolder, read_yaml
+from selftaught.runs.sections import flatten
 
 SOURCE = "Images: a folder, photos, parquet, or a known name (selftaught list sources)."
 FILES: tuple[tuple[str, Any, Any, str], ...] = (
@@ -29,76 +29,99 @@ FILES: tuple[tuple[str, Any, Any, str], ...] = (
     ("profile", bool, False, "Measure the time of each part of a training step, and stop: nothing is written."),
 )  # fmt: skip
 """Flags of `pretrain` that are no settings: name, type, default, help."""
+NAMED = ("task", "encoder", "optimizer")
+"""Settings that decide which others there are."""
 
 
-def pretrain_command(
-    given: Sequence[str], pretrain: Callable[..., int], said: str
-) -> tuple[Callable[..., int], Dict | None]:
-    """The command for the given arguments, and the reader of its config.
+def pretrain_command(given: Sequence[str], pretrain: Callable[..., int], text: str) -> Callable[..., int]:
+    """The command for the given arguments.
 
     Args:
         given: the words after `pretrain`.
-        pretrain: takes the data and the settings by name, and returns the exit code.
-        said: the command's help.
+        pretrain: takes the data and the settings by key, and returns the exit code.
+        text: the command's help.
     """
     path, out = _given("--config", given), _given("--out", given)
     config: dict[str, Any] = {}
     if path is not None:
-        config = read_yaml(Path(path))
+        config = flatten(read_yaml(Path(path)))
     elif "--resume" in given and out is not None:
         config = RunFolder(Path(out)).read_config()
     chosen = {name: _given(f"--{name}", given) or config.get(name) for name in ("task", "encoder", "optimizer")}
     settings = offered_for({name: value for name, value in chosen.items() if value})
+    keys = {setting.key.replace(".", "__"): setting.key for setting in settings}
 
     def run(*source: str, **options: Any) -> int:
         options.pop("config", None)
-        named = source or (config.get("data", ()) if path is not None else ())
-        return pretrain(named, download=bool(source), **options)
+        named = {keys.get(name, name): value for name, value in options.items()}
+        if path is None:
+            return pretrain(source, download=bool(source), **named)
+        labels, values = _from_config(config, named, path)
+        return pretrain(source or config.get("data", ()), download=bool(source), **{**labels, **values, **named})
 
     parameters = _parameters(settings)
-    run.__name__, run.__doc__ = "pretrain", said
+    run.__name__, run.__doc__ = "pretrain", text
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters} | {"return": int}
-    return run, None if path is None else _reader(config, [p.name for p in parameters], given, path)
+    return run
 
 
 def _parameters(settings: Sequence[Setting]) -> list[inspect.Parameter]:
     kind = inspect.Parameter
     parameters = [kind("source", kind.VAR_POSITIONAL, annotation=Annotated[str, Parameter(help=SOURCE)])]
-    for name, type_, default, said in FILES:
-        shown = Parameter(help=said, group=Group("Files", sort_key=-1), negative="")
+    for name, type_, default, text in FILES:
+        shown = Parameter(help=text, group=Group("Files", sort_key=-1), negative="")
         parameters.append(kind(name, kind.KEYWORD_ONLY, default=default, annotation=Annotated[type_, shown]))
     owners = list(dict.fromkeys(setting.owner for setting in settings))
     for setting in settings:
         many = getattr(setting.annotation, "__args__", ())[-1:] == (Ellipsis,)
-        group = Group(setting.owner, sort_key=owners.index(setting.owner))
+        names = [flag(setting, settings)]
+        if setting.section and is_unique(setting, settings):
+            names.append(f"--{setting.key}".replace("_", "-"))
         shown = Parameter(
+            name=names,
             help=" ".join(setting.help.split()),
-            group=group,
+            group=Group(setting.owner, sort_key=owners.index(setting.owner)),
             consume_multiple=many,
             converter=integers if has_integers(setting.annotation) else None,
         )
-        type_ = Annotated[setting.annotation, shown]
-        parameters.append(kind(setting.name, kind.KEYWORD_ONLY, default=setting.default, annotation=type_))
+        name, type_ = setting.key.replace(".", "__"), Annotated[setting.annotation, shown]
+        parameters.append(kind(name, kind.KEYWORD_ONLY, default=setting.default, annotation=type_))
     return parameters
 
 
-def _reader(config: Mapping[str, Any], known: Sequence[str], given: Sequence[str], path: str) -> Dict:
-    for name in config:
-        if name != "data" and name not in known:
-            raise unknown(f"setting (in {path})", str(name), known)
-    if config.get("pretrained") and "--pretrained" not in given and "--no-pretrained" not in given:
+def _from_config(
+    config: Mapping[str, Any], named: Mapping[str, Any], path: str
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The labels file and the settings of a config, but for what flags override.
+
+    Args:
+        config: the content of the file, see `flatten`.
+        named: values of flags, by key.
+        path: the file.
+
+    Raises:
+        UserError: a setting that does not exist, a labels file that is no path, or weights to download.
+    """
+    budget = any(name in named for name in BUDGETS)
+    kept = {
+        name: value
+        for name, value in config.items()
+        if name not in ("data", "labels") and value is not None and not (budget and name in BUDGETS)
+    }
+    try:
+        _, values = resolve({**kept, **{name: named[name] for name in NAMED if name in named}})
+    except UserError as error:
+        raise UserError(f"{readable(path)}: {error}") from error
+    if values.get("encoder.pretrained") and "encoder.pretrained" not in named:
         raise UserError(
             f"{readable(path)} begins with published weights, which would have to be downloaded: give --pretrained to "
             "allow it, or --no-pretrained."
         )
-    budget = any(_given(f"--{name}", given) for name in BUDGETS)
-    kept = {
-        name: value
-        for name, value in config.items()
-        if name != "data" and value not in (None, []) and not (budget and name in BUDGETS)
-    }
-    return Dict(kept, use_commands_as_keys=False, source=path)
+    labels = config.get("labels")
+    if not isinstance(labels, str | None):
+        raise UserError(f"{readable(path)}: labels expects the path of a CSV file, got {str(labels)[:80]!r}.")
+    return {} if labels is None else {"labels": labels}, values
 
 
 def _given(flag: str, arguments: Sequence[str]) -> str | None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from selftaught.config.settings import Settings, from_yaml, to_yaml
+from selftaught.config.settings import Settings
+from selftaught.config.types import from_yaml, to_yaml
 from selftaught.contracts import Encoder, Source, Task
 from selftaught.data import Spec, Stored, is_photos, open_source, photos
 from selftaught.data.crops import Crops
@@ -137,12 +138,18 @@ def describe_encoder(name: str, encoder: Encoder, options: dict[str, Any], size:
     }
 
 
-def not_pretrained(options: dict[str, Any]) -> dict[str, Any]:
-    """The options for an encoder of the same shape with random weights, for which nothing is downloaded."""
-    if not options.get("pretrained"):
+def not_pretrained(options: dict[str, Any], section: str = "") -> dict[str, Any]:
+    """The options for an encoder of the same shape with random weights, for which nothing is downloaded.
+
+    Args:
+        options: of the encoder, or settings by key.
+        section: "encoder." for settings by key.
+    """
+    pretrained, small = f"{section}pretrained", f"{section}small"
+    if not options.get(pretrained):
         return options
-    stem = {"small": False} if options.get("small", False) is None else {}  # which published weights do not have
-    return {**options, "pretrained": False, **stem}
+    stem = {small: False} if options.get(small, False) is None else {}  # which published weights do not have
+    return {**options, pretrained: False, **stem}
 
 
 def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
@@ -219,4 +226,4 @@ def _begun(folder: RunFolder) -> tuple[list[str], Settings, Path | None]:
     """Data, settings and file of labels of a run."""
     config = {name: from_yaml(value) for name, value in folder.read_config().items()}
     data, labels = list(config.pop("data")), config.pop("labels", None)
-    return data, Settings.of(**not_pretrained(config)), None if labels is None else Path(labels)
+    return data, Settings.of(**not_pretrained(config, "encoder.")), None if labels is None else Path(labels)

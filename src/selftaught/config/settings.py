@@ -1,25 +1,26 @@
-"""Settings of a run: flat names, each defined once where it is used; the same in Python, as flags and in YAML.
+"""Settings of a run, each defined once where it acts, and the same in Python, on the command line and in YAML.
 
-A setting belongs to the run (`General`), its optimizer, its crops, its task or its encoder; which settings the last two
-have depends on the choice. `offered` lists all settings, `Settings.of` sorts flat values by owner, and `flat` is the
-inverse: the content of `config.yaml`.
+A setting belongs to the run (`General`), its optimizer, its crops of photos, its task or its encoder; the last two
+depend on what was chosen. Settings are nested in YAML and have dotted keys elsewhere (`task.angles`, see
+`runs.sections`), so two owners may have settings of one name; where only one has it, the name alone will do (`angles`).
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import pairwise
-from pathlib import Path
-from types import MappingProxyType, UnionType
-from typing import Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from types import MappingProxyType
+from typing import Any, NamedTuple, get_type_hints
 
 from docstring_parser import parse, parse_from_object
 
+from selftaught.config.types import describe, from_yaml, has_type
 from selftaught.contracts import Encoder, Task
 from selftaught.data.crops import Cropping
 from selftaught.encoders import encoder_class
 from selftaught.errors import UserError, unknown
 from selftaught.pretext import task_class
+from selftaught.runs.sections import flatten
 from selftaught.training.optimizer import Optimization, optimizer_defaults
 from selftaught.training.plan import Budget, Compile, Precision
 
@@ -94,7 +95,7 @@ class General:
 
 
 class Setting(NamedTuple):
-    """A setting by its name."""
+    """A setting of an owner."""
 
     name: str
     annotation: Any
@@ -102,6 +103,13 @@ class Setting(NamedTuple):
     help: str
     owner: str
     """Heading in the help: "Run", "Optimizer", "Crops of photos", "Task rotation", "Encoder convnet"."""
+    section: str = ""
+    """Section in YAML; empty for settings of the run."""
+
+    @property
+    def key(self) -> str:
+        """The name that no other setting has: "steps", "task.angles"."""
+        return f"{self.section}.{self.name}" if self.section else self.name
 
 
 @dataclass(frozen=True)
@@ -114,29 +122,29 @@ class Settings:
     task: Mapping[str, Any]
     """Settings of the task but `size`, which may depend on the images."""
     encoder: Mapping[str, Any]
-    """Settings of the encoder but `size` and `reads`, which the task may decide."""
+    """Settings of the encoder but `size` and `input_mode`, which the task may decide."""
 
     @classmethod
-    def of(cls, **flat: Any) -> "Settings":
-        """Sort flat values by owner; what is not given has its default.
+    def of(cls, **given: Any) -> "Settings":
+        """Sort values by owner; what is not given has its default.
+
+        Args:
+            given: values by name (`angles`), by key (`task.angles`) or in sections (`task={"name": "rotation", ...}`).
 
         Raises:
-            UserError: a name that the chosen task and encoder do not have, or a value of the wrong type.
+            UserError: a name that the chosen task, encoder and optimizer do not have or that several of them have, or a
+                value of the wrong type.
         """
-        offers = offered_for(flat)
-        task, encoder = str(flat.get("task", General.task)), str(flat.get("encoder", default_encoder(flat)))
-        known = {setting.name: setting for setting in offers}
-        for name, value in flat.items():
-            if name not in known:
-                raise unknown(f"setting of {task} on {encoder}", name, known)
-            flat[name] = from_yaml(value)
-            if not _fits(flat[name], known[name].annotation):
-                given_value = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]} ..."
-                expected = _expected(known[name].annotation)
-                raise UserError(f"--{name.replace('_', '-')} expects {expected}, got {given_value}.")
+        offers, values = resolve(given)
+        by_key = {setting.key: setting for setting in offers}
+        for key, value in values.items():
+            values[key] = from_yaml(value)
+            if not has_type(values[key], by_key[key].annotation):
+                shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]} ..."
+                raise UserError(f"{flag(by_key[key], offers)} expects {describe(by_key[key].annotation)}, got {shown}.")
 
         def chosen(owner: str) -> dict[str, Any]:
-            return {s.name: flat.get(s.name, s.default) for s in offers if s.owner.startswith(owner)}
+            return {s.name: values.get(s.key, s.default) for s in offers if s.owner.startswith(owner)}
 
         return cls(
             General(**chosen("Run")),
@@ -146,9 +154,51 @@ class Settings:
             chosen("Encoder "),
         )
 
-    def flat(self) -> dict[str, Any]:
-        """Name -> value of every setting, as `of` takes them."""
-        return {**vars(self.general), **vars(self.optimization), **vars(self.cropping), **self.task, **self.encoder}
+    def values(self) -> dict[str, Any]:
+        """The value of every setting by its key, as `of` takes them."""
+        optimizer = vars(self.optimization)
+        return {
+            **vars(self.general),
+            **{f"task.{name}": value for name, value in self.task.items()},
+            **{f"encoder.{name}": value for name, value in self.encoder.items()},
+            "optimizer": optimizer["optimizer"],
+            **{f"optimizer.{name}": value for name, value in optimizer.items() if name != "optimizer"},
+            **{f"photos.{name}": value for name, value in vars(self.cropping).items()},
+        }
+
+
+def resolve(given: Mapping[str, Any]) -> tuple[list[Setting], dict[str, Any]]:
+    """The settings that exist for some given values, and these values by key.
+
+    Args:
+        given: values by name, by key or in sections, see `Settings.of`.
+
+    Raises:
+        UserError: a name that no setting or several settings have.
+    """
+    flat = flatten(given)
+    offers = offered_for(flat)
+    keys = {setting.key for setting in offers}
+    values: dict[str, Any] = {}
+    for name, value in flat.items():
+        owners = [setting for setting in offers if setting.name == name]
+        if name not in keys and len(owners) > 1:
+            several = " and ".join(setting.key for setting in owners)
+            raise UserError(f"{name} is ambiguous: choose {several}.")
+        if name not in keys and not owners:
+            raise unknown("setting of this task, encoder and optimizer", name, [*keys, *(s.name for s in offers)])
+        values[name if name in keys else owners[0].key] = value
+    return offers, values
+
+
+def is_unique(setting: Setting, offers: Sequence[Setting]) -> bool:
+    """Whether the name of a setting stands for it alone."""
+    return not setting.section or sum(other.name == setting.name for other in offers) == 1
+
+
+def flag(setting: Setting, offers: Sequence[Setting]) -> str:
+    """The shortest flag of a setting: "--angles", or "--task.width" where the encoder has a width, too."""
+    return f"--{setting.name if is_unique(setting, offers) else setting.key}".replace("_", "-")
 
 
 def default_encoder(flat: Mapping[str, Any]) -> str:
@@ -166,86 +216,36 @@ def offered_for(flat: Mapping[str, Any]) -> list[Setting]:
 def offered(task: str, encoder: str, optimizer: str | None = None) -> list[Setting]:
     """The settings of a task, an encoder and an optimizer (by default the task's), with their defaults for these."""
     advised = task_class(task).defaults
-    found = [
-        *_fields(General, "Run", advised),
-        *_fields(task_class(task), f"Task {task}"),
+    settings = [
+        *_fields(General, "Run", "", advised),
+        *_fields(task_class(task), f"Task {task}", "task"),
         *_arguments(encoder_class(encoder), f"Encoder {encoder}"),
-        *_fields(Optimization, "Optimizer", optimizer_defaults(advised, optimizer)),
-        *_fields(Cropping, "Crops of photos", advised),
+        *_fields(Optimization, "Optimizer", "optimizer", optimizer_defaults(advised, optimizer)),
+        *_fields(Cropping, "Crops of photos", "photos", advised),
     ]
-    names = [setting.name for setting in found]
-    twice = {name for name in names if names.count(name) > 1}
-    assert not twice, f"two owners have settings called {twice}: on the command line they would be one"
-    return found
+    # The optimizer's name is that of its section.
+    return [s._replace(section="") if s.key == "optimizer.optimizer" else s for s in settings]
 
 
-def _fields(owner: type[Any], heading: str, better: Mapping[str, Any] = MappingProxyType({})) -> list[Setting]:
+def _fields(
+    owner: type[Any], heading: str, section: str, better: Mapping[str, Any] = MappingProxyType({})
+) -> list[Setting]:
     """The fields of a dataclass; `better` overrides its defaults."""
-    said = {p.arg_name: p.description or "" for c in reversed(owner.__mro__[:-1]) for p in parse_from_object(c).params}
+    texts = {p.arg_name: p.description or "" for c in reversed(owner.__mro__[:-1]) for p in parse_from_object(c).params}
     hints = get_type_hints(owner)
     return [
-        Setting(f.name, hints[f.name], better.get(f.name, f.default), said.get(f.name, ""), heading)
+        Setting(f.name, hints[f.name], better.get(f.name, f.default), texts.get(f.name, ""), heading, section)
         for f in fields(owner)
-        if not (issubclass(owner, Task) and f.name == "size")  # the run has it
+        if not (issubclass(owner, Task) and f.name == "size")  # a setting of the run
     ]
 
 
 def _arguments(owner: type[Encoder], heading: str) -> list[Setting]:
-    said = {p.arg_name: p.description or "" for p in parse(owner.__doc__ or "").params}
+    texts = {p.arg_name: p.description or "" for p in parse(owner.__doc__ or "").params}
     hints = get_type_hints(owner.__init__)
+    decided = ("name", "size", "input_mode", "causal")  # by the encoder's name, the run and the task
     return [
-        Setting(name, hints[name], parameter.default, said.get(name, ""), heading)
+        Setting(name, hints[name], parameter.default, texts.get(name, ""), heading, "encoder")
         for name, parameter in inspect.signature(owner).parameters.items()
-        if name
-        not in ("name", "size", "input_mode", "causal")  # of the encoder's name, of the run, the rest of the task
+        if name not in decided
     ]
-
-
-HUGE = 10**18
-"""Larger numbers, infinities and NaN are refused: torch could not represent them."""
-
-
-def _fits(value: Any, annotation: Any) -> bool:
-    """Whether a value has the type of a setting: a number, text, a choice, a tuple of these, or None."""
-    kind, parts = get_origin(annotation), get_args(annotation)
-    if kind is Literal:
-        return value in parts
-    if kind in (Union, UnionType):
-        return any(_fits(value, part) for part in parts)
-    if kind is tuple:
-        parts = (parts[0],) * len(value) if isinstance(value, tuple) and parts[-1] is Ellipsis else parts
-        return isinstance(value, tuple) and len(value) == len(parts) and all(map(_fits, value, parts))
-    if annotation is float:
-        return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < HUGE
-    if annotation is int:
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < HUGE
-    return isinstance(value, annotation)
-
-
-def _expected(annotation: Any) -> str:
-    """The expected type in words."""
-    kind, parts = get_origin(annotation), get_args(annotation)
-    if kind is Literal:
-        return " or ".join(map(str, parts))
-    if kind in (Union, UnionType):
-        return " or ".join(_expected(part) for part in parts if part is not type(None))
-    if kind is tuple:
-        return (
-            f"a list, each {_expected(parts[0])}"
-            if parts[-1] is Ellipsis
-            else f"{len(parts)} values, each {_expected(parts[0])}"
-        )
-    names = {int: "an integer of at most 18 digits", float: "a finite number", bool: "true or false", str: "text"}
-    return names.get(annotation, str(annotation))
-
-
-def from_yaml(value: Any) -> Any:
-    """A value of YAML or JSON as a setting: lists become tuples."""
-    return tuple(from_yaml(item) for item in value) if isinstance(value, list | tuple) else value
-
-
-def to_yaml(value: Any) -> Any:
-    """A setting as a value of YAML or JSON."""
-    if isinstance(value, tuple | list):
-        return [to_yaml(item) for item in value]
-    return str(value) if isinstance(value, Path) else value

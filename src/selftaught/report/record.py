@@ -56,7 +56,7 @@ class Record:
     @property
     def published(self) -> bool:
         """Whether training began with published weights."""
-        return bool(self.config.get("pretrained"))
+        return bool(self.config.get("encoder.pretrained"))
 
     @property
     def pretext(self) -> str:

@@ -15,6 +15,7 @@ from selftaught.report.compare import MISSING, count, fraction, probe_details
 from selftaught.report.embed import Picture, inline, picture, png_of
 from selftaught.report.record import Record, is_number, last_part
 from selftaught.report.verdict import Verdict, digits, judge, optional, whole
+from selftaught.runs.sections import nest
 
 PLAIN = ("step", "seconds", "images_per_second", "learning_rate")
 """Logged numbers that are no curve of their own."""
@@ -113,7 +114,7 @@ def make_section(record: Record, number: int, limit: int) -> Section:
         filters=png_of(figures.filters(weight)) if weight is not None else None,
         repeat=f"selftaught pretrain --config {config_path} --out {path}-again",
         probe_command=f"selftaught probe {path} --data LABELLED_IMAGES",
-        config=yaml.safe_dump(dict(record.config), sort_keys=False, allow_unicode=True),
+        config=yaml.safe_dump(nest(record.config), sort_keys=False, allow_unicode=True),
     )
 
 

@@ -24,6 +24,7 @@ from selftaught.runs.files import check_links, exists, list_folder, read_limited
 from selftaught.runs.log import read_log
 from selftaught.runs.models import Audit, Config, Description, Invariance, Model, Probe, Status, mismatch
 from selftaught.runs.parse import one_line, parse_json, parse_yaml
+from selftaught.runs.sections import flatten, nest
 from selftaught.runs.weights import read_weights, weights_bytes
 
 PROBED = {".lock", ".writable", ".writable.part"}
@@ -113,7 +114,7 @@ class RunFolder:
             lock.release()
 
     def read_config(self, complete: bool = True) -> dict[str, Any]:
-        """The settings of the run, flat, and its `data`.
+        """The settings of the run by key (see `sections`), and its `data`.
 
         Args:
             complete: whether all of `DECIDED` must be there, as they are in a run that can be resumed.
@@ -122,7 +123,7 @@ class RunFolder:
             UserError: this is no run, or its config is damaged or incomplete.
         """
         self.must_be_run()
-        config = read_yaml(self.config, self.path)
+        config = flatten(read_yaml(self.config, self.path))
         absent = [name for name in DECIDED if complete and config.get(name) is None]
         if reason := f"{absent[0]} is missing" if absent else mismatch(Config, config):
             raise UserError(f"{readable(str(self.config))} is no config of a run ({reason}): restore the file.")
@@ -130,7 +131,7 @@ class RunFolder:
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """Write the settings of the run."""
-        write_text(self.config, yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True), self.path)
+        write_text(self.config, yaml.safe_dump(nest(config), sort_keys=False, allow_unicode=True), self.path)
 
     def read_status(self) -> dict[str, Any]:
         """`run.json`; empty where training never began."""
