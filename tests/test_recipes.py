@@ -69,10 +69,11 @@ def test_what_tasks_came_to_is_kept_once_for_each_length(folder, tmp_path, monke
     short, long = json.loads(kept.read_text())
     assert (short["minutes"], short["steps"], long["minutes"], long["steps"]) == (3, 2, 15, 10)
     assert short["seeds"] == 1
-    assert {"layer", "accuracy", "std", "each", "random"} == set(short["layers"][0])
+    assert {"layer", "accuracy", "std", "each", "random", "held_out", "random_held_out"} == set(short["layers"][0])
     lines = (tmp_path / folder.stem / "rotation-0" / "log.jsonl").read_text().splitlines()
     assert short["solved"]["accuracy"] == {"reached": json.loads(lines[-1])["accuracy"], "chance": 0.25}
-    best, random = (max(layer[key] for layer in long["layers"]) for key in ("accuracy", "random"))
+    best = max(long["layers"], key=lambda layer: layer["held_out"])["accuracy"]
+    random = max(long["layers"], key=lambda layer: layer["random_held_out"])["random"]
     assert f"| **{best - random:+.3f}** |" in capsys.readouterr().out
 
 

@@ -107,7 +107,7 @@ def test_one_run_is_told_from_title_to_command(tmp_path: Path) -> None:
     for words in (
         "rotation on convnet from cifar10 (train)",
         "Pretraining helped: +0.160", "What every layer learned", "614,400",
-        "What the encoder was asked", "What the first layer looks for", "broken.png: truncated", "2 cores of a CPU",
+        "What the encoder was asked", "First-layer filters", "broken.png: truncated", "2 cores of a CPU",
         f"selftaught pretrain --config {run / 'config.yaml'} --out {run}-again", "widths:", "torch 2.15.0",
     ):  # fmt: skip
         assert words in page.text

@@ -15,7 +15,7 @@ from torch import Tensor
 from selftaught.errors import UserError, readable
 from selftaught.runs.files import exists, list_folder, read_limited
 from selftaught.runs.folder import RunFolder
-from selftaught.runs.weights import read_weight
+from selftaught.runs.weights import read_digest, read_weight
 
 MAX_FILTERS, MAX_FILTER_SIDE = 2048, 64
 """Filters that are drawn at most, and their side in pixels."""
@@ -133,9 +133,10 @@ def read_records(runs: Sequence[Path]) -> list[Record]:
     ]
 
 
-def _is_current(probe: Mapping[str, Any], state: Mapping[str, Any]) -> bool:
-    """Whether a probe asked the encoder as it is now: once an interrupted run is resumed it does not hold."""
-    return "step" not in probe or "step" not in state or bool(probe["step"] == state["step"])
+def _is_current(result: Mapping[str, Any], state: Mapping[str, Any], digest: str | None) -> bool:
+    """Whether a result is about the present weights of the encoder, by their step and their digest."""
+    same_step = "step" not in result or "step" not in state or result["step"] == state["step"]
+    return same_step and (digest is None or result.get("weights") in (None, digest))
 
 
 def read_record(run: Path, name: str) -> Record:
@@ -146,10 +147,10 @@ def read_record(run: Path, name: str) -> Record:
         name: what to call it.
     """
     folder = RunFolder(run)
-    state = folder.read_status()
+    state, digest = folder.read_status(), read_digest(folder.weights)
 
     def current(results: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-        return [result for result in results if _is_current(result, state)]
+        return [result for result in results if _is_current(result, state, digest)]
 
     shown = {readable(path.stem): path for path in find_shown(folder)}
     return Record(

@@ -10,7 +10,7 @@ from safetensors.torch import save
 from torch import Tensor, uint8
 
 from selftaught.errors import UserError, readable
-from selftaught.runs.files import open_regular
+from selftaught.runs.files import exists, open_regular
 
 MARK = "blake2b"
 """The one entry of the file's metadata. With a second, their order, and so the bytes, would differ by process."""
@@ -57,6 +57,23 @@ def read_weight(path: Path, name: str) -> Tensor | None:
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError):
         return None
     return weight
+
+
+def read_digest(path: Path) -> str | None:
+    """The digest in the header of a file of weights; None where there is no such file or no digest.
+
+    Raises:
+        UserError: there is something else at the path.
+    """
+    if not exists(path):
+        return None
+    open_regular(path, path.parent).close()
+    try:
+        with safe_open(path, "pt") as file:
+            digest: str | None = (file.metadata() or {}).get(MARK)
+    except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, AttributeError):
+        return None
+    return digest
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
