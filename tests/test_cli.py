@@ -15,6 +15,7 @@ from PIL import Image
 
 from selftaught.cli import main
 from selftaught.data import open_source
+from selftaught.runs.folder import RunFolder
 
 TINY = ("--size", "16", "--batch-size", "8", "--width", "8")
 
@@ -257,6 +258,21 @@ def test_a_finished_run_is_extended_by_a_budget(run, tmp_path):
     assert main(["pretrain", "--config", str(longer / "config.yaml"), "--out", str(tmp_path / "anew")]) == 0
     weights = [(tmp_path / name / "encoder.safetensors").read_bytes() for name in ("longer", "anew")]
     assert weights[0] == weights[1]
+
+
+def test_an_extension_that_is_killed_before_its_config_can_be_repeated(run, tmp_path, monkeypatch):
+    longer = shutil.copytree(run, tmp_path / "longer")
+    steps, command = RunFolder(run).read_config()["steps"], ["pretrain", "--resume", "--out", str(longer), "--steps"]
+
+    def killed(self, config):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_config", killed)
+        assert main([*command, "4"]) == 130
+    assert main([*command, "4"]) == 0
+    status = RunFolder(longer).read_status()
+    assert (status["status"], status["step"]) == ("finished", steps + 4)
 
 
 class TestMistakes:
