@@ -9,10 +9,10 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from selftaught.console import stderr_console
 from selftaught.contracts import Encoder, Source
 from selftaught.downstream.baseline_cache import BaselineCache, state_digest
 from selftaught.downstream.baselines import Pixels, calibrate
@@ -244,7 +244,7 @@ def _bar(total: int, shown: bool) -> Iterator[OnProgress]:
         TextColumn("{task.percentage:.0f} %"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
+    bar = Progress(*columns, console=stderr_console(), transient=True, disable=not shown)
     with bar:
         task = bar.add_task("probe", total=total)
         yield lambda phase, images: bar.update(task, description=phase, advance=images)
