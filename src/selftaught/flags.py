@@ -104,7 +104,7 @@ def _reader(config: Mapping[str, Any], known: Sequence[str], given: Sequence[str
 def _given(flag: str, arguments: Sequence[str]) -> str | None:
     """The value of a flag that is needed before the others can be parsed."""
     for place, argument in enumerate(arguments):
-        if argument == flag and place + 1 < len(arguments):
+        if argument == flag and place + 1 < len(arguments) and not arguments[place + 1].startswith("--"):
             return arguments[place + 1]
         if argument.startswith(f"{flag}="):
             return argument.partition("=")[2]
