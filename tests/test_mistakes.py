@@ -3,6 +3,8 @@
 import pytest
 
 from selftaught.cli import main
+from selftaught.downstream.features import require_seeds
+from selftaught.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -49,3 +51,9 @@ def test_the_rest_says_where_to_look(given, command, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.endswith(f"See `{command} --help`.\n")
+
+
+@pytest.mark.parametrize("seeds", [0, 1001, 2**63])
+def test_a_number_of_seeds_that_would_never_end_is_refused(seeds):
+    with pytest.raises(UserError, match=r"--seeds must be from 1 to 1,000, got"):
+        require_seeds(seeds)

@@ -21,6 +21,7 @@ from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, evenly_spaced, pooled
 from selftaught.downstream.baselines import calibrate
 from selftaught.downstream.changes import CHANGES
+from selftaught.downstream.features import require_seeds
 from selftaught.downstream.table import RECALIBRATED, mean_and_std
 from selftaught.errors import UserError
 
@@ -133,8 +134,7 @@ def invariance(
     Raises:
         UserError: fewer than two images, or a feature is not finite.
     """
-    if seeds < 1:
-        raise UserError(f"--seeds must be at least 1, got {seeds}.")
+    require_seeds(seeds)
     count = min(images, len(source))
     if count < 2:
         raise UserError(f"distances need at least 2 images, but {source.name} has {count}: give more.")

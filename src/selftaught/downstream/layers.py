@@ -16,7 +16,7 @@ from selftaught.console import stderr_console
 from selftaught.contracts import Encoder, Source
 from selftaught.downstream.baseline_cache import BaselineCache, state_digest
 from selftaught.downstream.baselines import Pixels, calibrate
-from selftaught.downstream.features import Pooling, Viewing, require_labels
+from selftaught.downstream.features import Pooling, Viewing, require_labels, require_seeds
 from selftaught.downstream.gain import Results, gain_over_random
 from selftaught.downstream.overlap import content_ids_of, count_seen
 from selftaught.downstream.probes import OnProgress, Probe, ProbeResult, make_probe, protocol_of
@@ -179,8 +179,7 @@ def _check(train: Source, test: Source, seeds: int, initializations: int) -> Non
             f"training and test images must have the same classes, but {train.name} has {train.classes} and "
             f"{test.name} has {test.classes}: give sources with the same classes."
         )
-    if seeds < 1:
-        raise UserError(f"--seeds must be at least 1, got {seeds}.")
+    require_seeds(seeds)
     if initializations < 1:
         raise UserError(f"the number of random initializations must be at least 1, got {initializations}.")
 
