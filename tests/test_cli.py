@@ -286,6 +286,10 @@ class TestMistakes:
         assert "pretrain" in mistake(capsys, "pretrian")
         assert not (tmp_path / "run").exists()
 
+    def test_a_size_beyond_all_memory(self, run, folder, capsys):
+        for size in (4097, 2**63):
+            assert "--size must be at most 4,096" in mistake(capsys, "probe", run, "--data", folder, "--size", size)
+
     def test_paths(self, run, folder, capsys, tmp_path):
         assert "missing" in mistake(capsys, "pretrain", tmp_path / "missing", "--steps", 1)
         assert "found no SOURCE" in mistake(capsys, "pretrain", "--steps", 1)
