@@ -15,6 +15,7 @@ from PIL import Image
 
 from selftaught.cli.app import main
 from selftaught.data import open_source
+from selftaught.runs.folder import RunFolder
 
 TINY = ("--size", "16", "--batch-size", "8", "--width", "8")
 
@@ -259,6 +260,21 @@ def test_a_finished_run_is_extended_by_a_budget(run, tmp_path):
     assert weights[0] == weights[1]
 
 
+def test_an_extension_that_is_killed_before_its_config_can_be_repeated(run, tmp_path, monkeypatch):
+    longer = shutil.copytree(run, tmp_path / "longer")
+    steps, command = RunFolder(run).read_config()["steps"], ["pretrain", "--resume", "--out", str(longer), "--steps"]
+
+    def killed(self, config):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RunFolder, "write_config", killed)
+        assert main([*command, "4"]) == 130
+    assert main([*command, "4"]) == 0
+    status = RunFolder(longer).read_status()
+    assert (status["status"], status["step"]) == ("finished", steps + 4)
+
+
 class TestMistakes:
     def test_names_that_do_not_exist_have_near_ones(self, folder, capsys, tmp_path):
         out = ("--steps", 1, "--out", tmp_path / "run")
@@ -269,6 +285,10 @@ class TestMistakes:
         assert "cifar10" in mistake(capsys, "pretrain", "cifra10", *out)
         assert "pretrain" in mistake(capsys, "pretrian")
         assert not (tmp_path / "run").exists()
+
+    def test_a_size_beyond_all_memory(self, run, folder, capsys):
+        for size in (4097, 2**63):
+            assert "--size must be at most 4,096" in mistake(capsys, "probe", run, "--data", folder, "--size", size)
 
     def test_paths(self, run, folder, capsys, tmp_path):
         assert "missing" in mistake(capsys, "pretrain", tmp_path / "missing", "--steps", 1)

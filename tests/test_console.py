@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 
 from crash import in_child
+from selftaught import pretrain
+from selftaught.cli import main
 from selftaught.display.console import LastingStream, stderr_console
 
 
@@ -38,6 +40,47 @@ def test_after_a_failure_it_is_silent(error):
     assert lasting.write("two") == 3
     lasting.flush()
     assert stream.calls == 1
+
+
+def test_a_closed_stream_is_silent(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stderr", None)
+    stderr_console().print("lost")
+    assert main(["report", "nosuch"]) == 2
+    assert capsys.readouterr().out == ""
+
+
+def test_without_a_reader_a_probe_is_still_written(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    for number in range(48):
+        pixels = torch.randint(256, (16, 16, 3), generator=generator, dtype=torch.uint8)
+        path = tmp_path / "images" / "ab"[number % 2] / f"{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels.numpy()).save(path)
+    settings = {"size": 16, "batch_size": 8, "width": 8, "steps": 1, "precision": "32", "device": "cpu"}
+    pretrain(tmp_path / "images", out=tmp_path / "run", **settings)
+
+    def work():
+        reading, writing = os.pipe()
+        os.dup2(writing, 1), os.dup2(writing, 2)
+        os.close(writing)
+        os.close(reading)
+        sys.stdout, sys.stderr = os.fdopen(os.dup(1), "w"), os.fdopen(os.dup(2), "w", buffering=1)
+        return main(["probe", str(tmp_path / "run"), "--data", str(tmp_path / "images")])
+
+    assert in_child(work) == (0, "141")
+    assert len(list((tmp_path / "run" / "probes").glob("*.json"))) == 1
+
+
+def test_a_table_is_printed_where_there_is_no_unicode(tmp_path):
+    def work():
+        sys.stdout = (tmp_path / "out").open("w", encoding="ascii")
+        sys.argv = ["selftaught", "list", "tasks"]
+        code = main()
+        print("±", flush=True)
+        return code
+
+    assert in_child(work) == (0, "0")
+    assert "\\xb1" in (tmp_path / "out").read_text()
 
 
 def test_a_pipe_without_a_reader_does_not_end_a_training(tmp_path):

@@ -30,7 +30,8 @@ MAY = {
         *("runs", "training"),
     },
     "cli": {
-        *("analysis", "api", "config", "data", "encoders", "errors", "evaluation", "pretext", "report", "runs"),
+        *("analysis", "api", "config", "data", "display", "encoders", "errors", "evaluation", "pretext", "report"),
+        "runs",
         "training",
     },
     "__main__": {"cli"},

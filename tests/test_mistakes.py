@@ -2,7 +2,9 @@
 
 import pytest
 
-from selftaught.cli.app import main
+from selftaught.cli import main
+from selftaught.errors import UserError
+from selftaught.evaluation.features import require_seeds
 
 
 @pytest.mark.parametrize(
@@ -16,7 +18,11 @@ from selftaught.cli.app import main
             ["pretrain", "x", "--crop-area", "1"],
             "--crop-area expects 2 values, got 1.",
         ),
+        (["pretrain", "x", "--crop-area="], "--crop-area expects 2 values, got 1."),
         (["pretrain", "x", "--size"], "--size expects a value, got none."),
+        (["pretrain", "x", "--task", "--out", "r"], "--task expects a value, got none."),
+        (["pretrain", "x", "--steps", "0"], "--steps must be at least 1, got 0."),
+        (["pretrain", "x", "--steps", "-1", "--restarts", "3"], "--steps must be at least 1, got -1."),
         (
             ["probe"],
             "missing required argument RUN. See `selftaught probe --help`.",
@@ -45,3 +51,9 @@ def test_the_rest_says_where_to_look(given, command, capsys):
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said.endswith(f"See `{command} --help`.\n")
+
+
+@pytest.mark.parametrize("seeds", [0, 1001, 2**63])
+def test_a_number_of_seeds_that_would_never_end_is_refused(seeds):
+    with pytest.raises(UserError, match=r"--seeds must be from 1 to 1,000, got"):
+        require_seeds(seeds)

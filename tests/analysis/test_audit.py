@@ -10,7 +10,7 @@ from probe_toys import Given
 from torch import nn
 
 from selftaught.analysis.audit import Changed, audit
-from selftaught.analysis.audit_table import TRAINED, Answer, best_layers, render
+from selftaught.analysis.audit_table import AT_CHANCE, TRAINED, Answer, AuditTable, best_layers, render
 from selftaught.augment.cues import CUES, fringed
 from selftaught.augment.warp import affine, identity
 from selftaught.contracts import Encoder, Layer, Task
@@ -257,6 +257,13 @@ def test_probes_are_told_beside():
 def test_the_table_names_what_is_read():
     table = audit(Judged(rule="light"), Nothing(), nn.ModuleDict(), given(lit_from_above(64)))
     assert "Read: light from below" in str(render(table).caption)
+
+
+@pytest.mark.parametrize(("accuracy", "warned"), [(0.25, True), (0.28, True), (0.5, False)])
+def test_an_accuracy_at_chance_is_warned_of(accuracy, warned):
+    first = Answer(TRAINED, "trained", "without any change", accuracy, TRAINED, accuracy, 0.0)
+    table = AuditTable("cifar10", "accuracy", 0.25, 480, 1, (first,))
+    assert (AT_CHANCE in str(render(table).caption)) is warned
 
 
 def test_what_cannot_be_audited_is_refused():

@@ -131,7 +131,16 @@ def test_fingerprints_tell_sources_apart():
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"crop_area": (0, 1)}, {"crop_area": (0.5, 0.1)}, {"crop_jitter": 2}, {"crop_shear": 90}, {"crop_ratio": (2, 1)}],
+    [
+        {"crop_area": (0, 1)},
+        {"crop_area": (0.5, 0.1)},
+        {"crop_jitter": 2},
+        {"crop_shear": 90},
+        {"crop_shear": -1},
+        {"crop_rotation": -1},
+        {"crop_rotation": 1e9},
+        {"crop_ratio": (2, 1)},
+    ],
 )
 def test_windows_that_do_not_exist_are_refused(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')} must"):

@@ -25,7 +25,7 @@ def test_nothing_is_printed_to_a_file(capfd: pytest.CaptureFixture[str], monkeyp
 def test_a_terminal_is_shown_a_bar_after_a_while(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=100))
+    monkeypatch.setattr(progress, "stderr_console", lambda: Console(stderr=True, force_terminal=True, width=100))
     run(20)
     assert capfd.readouterr() == ("", "")
     monkeypatch.setattr(progress, "PATIENCE", 0.01)
@@ -39,7 +39,7 @@ def test_a_terminal_is_shown_a_bar_after_a_while(
 def test_a_count_is_shown_where_the_total_is_not_known(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "Console", lambda stderr: Console(stderr=stderr, force_terminal=True, width=100))
+    monkeypatch.setattr(progress, "stderr_console", lambda: Console(stderr=True, force_terminal=True, width=100))
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     with Meter("listing toys") as meter:
         for _ in range(3):

@@ -61,7 +61,7 @@ def test_held_out_is_a_tenth_by_seed():
 def test_too_few_labels_are_told():
     train, test = half_red(100, seed=0), half_red(100, seed=1)
     train.labels[~held_out(100, 0)] = -1
-    with pytest.raises(UserError, match="at least 10 labeled training images, but given has 10"):
+    with pytest.raises(UserError, match="others to hold out, but given has 10 in all"):
         fast(Plain(), train, test, VIEWING, 0, quiet)
     test.labels[:] = -1
     with pytest.raises(UserError, match="labeled test images, but given has none"):

@@ -187,7 +187,7 @@ def test_mistakes_are_told():
     other = Given(train.images, train.labels, ("cat", "dog"))
     with pytest.raises(UserError, match=r"the same classes, but .* has \('cat', 'dog'\)"):
         probe_layers(Plain(), lambda seed: Plain(), train, other, size=4, progress=False)
-    with pytest.raises(UserError, match="at least 1, got 0"):
+    with pytest.raises(UserError, match="from 1 to 1,000, got 0"):
         probe_layers(Plain(), lambda seed: Plain(), train, train, size=4, seeds=0, progress=False)
     with pytest.raises(UserError, match="no protocol called 'fats': did you mean fast"):
         probe_layers(Plain(), lambda seed: Plain(), train, train, size=4, protocol="fats", progress=False)

@@ -44,6 +44,13 @@ def test_probes_of_the_same_images_are_told_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_an_overlap_with_pretraining_is_stated(tmp_path: Path) -> None:
+    run = fake_run(tmp_path / "rot", probes=[{**GOOD, "seen": 9_000, "test": 10_000}])
+    (row,) = rows(read_records([run]))
+    expected = "cifar10; 9,000 of 10,000 test images were part of pretraining"
+    assert dict(zip(COLUMNS, row.cells(), strict=True))["probed on"] == expected
+
+
 def test_probes_at_another_size_are_told_apart(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", probes=[{**GOOD, "size": 32}, {**GOOD, "size": 64}])
     cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]

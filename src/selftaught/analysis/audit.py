@@ -23,6 +23,7 @@ from selftaught.augment.warp import identity, resample
 from selftaught.contracts import Batch, Encoder, Source, Task, evenly_spaced
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError
+from selftaught.evaluation.features import require_seeds
 from selftaught.evaluation.overlap import count_seen
 from selftaught.training.randomness import seeded_rng
 
@@ -79,8 +80,7 @@ def audit(
     Raises:
         UserError: the task logs nothing with a chance level, or there are too few images for an interval.
     """
-    if seeds < 1:
-        raise UserError(f"the number of seeds must be at least 1, found {seeds}: give a larger --seeds.")
+    require_seeds(seeds)
     levels = task.chance(source, GROUP)
     if not levels:
         name = type(task).__name__

@@ -11,6 +11,7 @@ from selftaught.evaluation.overlap import seen_warning
 MINOR = 0.02
 """Differences smaller than this are called small, however sure they are."""
 TRAINED = "as trained"
+AT_CHANCE = "Warning: the pretext accuracy is at chance, so cues not read here may be read after longer training."
 
 Kind = Literal["trained", "removed", "planted", "control", "off", "on"]
 """Off and on: a guard of the task was switched so. Off offers a cue as a plant does, on takes one as a removal does."""
@@ -96,6 +97,12 @@ class AuditTable:
     probes: tuple[str, ...] = ()
     """One sentence for each probe of the run, see `best_layers`."""
 
+    @property
+    def at_chance(self) -> bool:
+        """Whether the pretext accuracy without any change is no better than chance, within a 95 % interval."""
+        margin = 1.96 * (self.chance * (1 - self.chance) / self.images) ** 0.5
+        return self.answers[0].accuracy <= self.chance + margin
+
     def to_json(self) -> dict[str, object]:
         """Plain values; `audit/*.json` holds this object and `--json` prints it."""
         fields = ("difference", "uses_cue", "meaning", "verdict")
@@ -120,6 +127,7 @@ def render(table: AuditTable) -> Table:
         f"Chance {table.chance:.3f}. ±: 95 % interval of the difference between the same images in the same views.",
         f"Read: {', '.join(sure) or 'none of the cues that were offered'}.",
         *([f"Read, or content that went with it: {', '.join(perhaps)}."] if perhaps else []),
+        *([AT_CHANCE] if table.at_chance else []),
         *([warning] if (warning := seen_warning(table.seen, table.images, "images")) else []),
         *table.probes,
     ]

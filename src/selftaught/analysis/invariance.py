@@ -22,6 +22,7 @@ from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, evenly_spaced, pooled
 from selftaught.errors import UserError
 from selftaught.evaluation.baselines.encoders import calibrate
+from selftaught.evaluation.features import require_seeds
 from selftaught.evaluation.table import RECALIBRATED, mean_and_std
 
 INITIALIZATIONS = 3
@@ -133,8 +134,7 @@ def invariance(
     Raises:
         UserError: fewer than two images, or a feature is not finite.
     """
-    if seeds < 1:
-        raise UserError(f"--seeds must be at least 1, got {seeds}.")
+    require_seeds(seeds)
     count = min(images, len(source))
     if count < 2:
         raise UserError(f"distances need at least 2 images, but {source.name} has {count}: give more.")

@@ -126,8 +126,11 @@ def _resume(
     begun, begun_labels = list(config.pop("data")), config.pop("labels", None)
     _, given = resolve({**{name: config[name] for name in ("task", "encoder", "optimizer") if name in config}, **given})
     budget = {name: value for name, value in given.items() if name in BUDGETS and value is not None}
+    status = folder.read_status()
+    # An extension that was killed before the config had its steps counts as not begun.
+    done = status.get("status") == "finished" or (status.get("steps") or 0) > config["steps"]
     # With a source it is the command that began the run, repeated: the budget is that of the whole run.
-    extends = bool(budget) and not data and folder.read_status().get("status") == "finished"
+    extends = bool(budget) and not data and done
     kept = {name: value for name, value in given.items() if name not in budget} if extends else given
     _require_same(folder, config, kept)
     if data and data != begun:
@@ -197,7 +200,9 @@ def _extend(folder: RunFolder, built: Built, budget: Budget, device: str, consol
     Checkpoints(folder.checkpoints, folder.identity(extended)).save(saved)
     first = {name: value for name, value in folder.read_status().get("asked", {}).items() if name not in BUDGETS}
     given = {name: value for name, value in vars(budget).items() if value is not None}
-    folder.update_status(status="interrupted", asked={**first, **given}, seconds_per_step=plan.seconds_per_step)
+    folder.update_status(
+        status="interrupted", steps=end, asked={**first, **given}, seconds_per_step=plan.seconds_per_step
+    )
     folder.write_config(extended)
     console.print(f"extends the run from step {start:,} to {end:,}; the learning rate starts a new cycle")
 

@@ -23,6 +23,9 @@ from selftaught.runs.folder import RunFolder
 from selftaught.runs.weights import weights_digest
 from selftaught.training.plan import choose_device
 
+MOST_PIXELS = 4096
+"""An upper bound on the side of views that catches typos, as for pretraining."""
+
 
 @dataclass(frozen=True)
 class _Loaded:
@@ -243,6 +246,8 @@ class Run:
             if step == before:
                 break
         side = int(description["size"]) if size is None else size
+        if side > MOST_PIXELS:
+            raise UserError(f"--size must be at most {MOST_PIXELS:,}, got {side:,}.")
         require_readable(encoder, side, "view")
         return _Loaded(encoder, description, _stamp(step, encoder)), side
 

@@ -101,6 +101,6 @@ def rim(masks: Tensor, width: int) -> Tensor:
 def require_maskable(size: int, share: float) -> None:
     """Refuse to hide nothing, or everything, or a part of views in which no frame is left."""
     if not 0 < share < 1:
-        raise UserError(f"the hidden share of the area must lie above 0 and below 1, found {share}: try 0.25.")
+        raise UserError(f"--share, the hidden fraction of the area, must be above 0 and below 1, got {share:g}.")
     if size < 3:
-        raise UserError(f"the size of a view that is to be masked must be at least 3, found {size}: give a larger one.")
+        raise UserError(f"masked views need at least 3 pixels a side, got {size}: give a larger --size.")

@@ -1,5 +1,6 @@
 """The command line: one short function per command; user errors are one sentence with exit code 2."""
 
+import io
 import json
 import os
 import signal
@@ -16,6 +17,7 @@ from cyclopts.exceptions import CycloptsError
 import selftaught
 from selftaught.cli.errors import integers, sentence
 from selftaught.cli.process import raise_on_termination, tune_process
+from selftaught.display.console import LastingStream
 from selftaught.errors import UserError, is_out_of_memory, readable
 
 EXIT_CODES = """Exit codes: 0 success; 1 internal error, with a traceback; 2 user error; 129, 130, 143 after SIGHUP,
@@ -42,6 +44,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if arguments is None:
         tune_process()
         raise_on_termination()
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")  # as stderr: without Unicode "±" would end in a traceback
     # Only here: the library must not change which warnings its host process shows.
     warnings.filterwarnings("ignore", module="PIL")
     # The viewer's fonts draw the text of a chart, so a letter that matplotlib's font lacks is no loss.
@@ -77,7 +81,7 @@ def _run(given: list[str]) -> int:
 
 
 def _fail(text: str) -> int:
-    print(f"selftaught: {readable(text)}", file=sys.stderr)
+    print(f"selftaught: {readable(text)}", file=LastingStream(sys.stderr))
     return 2
 
 
@@ -190,7 +194,7 @@ def compare(
 
     found = runs_among(runs)
     if left := [readable(str(path)) for path in runs if path not in found]:
-        print(f"selftaught: skipped, not a run: {', '.join(left)}", file=sys.stderr)
+        print(f"selftaught: skipped, not a run: {', '.join(left)}", file=LastingStream(sys.stderr))
     _print(compare(found))
     if out is not None:
         print(readable(str(write_report(found, out))))

@@ -17,7 +17,7 @@ def sentence(error: CycloptsError) -> str:
         return f"{name} expects {EXPECTED[_kind(error.target_type)]}, got {error.token.value!r}."
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         name, (count, _) = error.keyword or error.argument.name, error.argument.token_count()
-        if name in (error.root_input_tokens or ()):
+        if any(token.partition("=")[0] == name for token in error.root_input_tokens or ()):
             given = len(error.tokens_so_far) or "none"
             return f"{name} expects {'a value' if count == 1 else f'{count} values'}, got {given}."
         kind = "option" if name.startswith("-") else "argument"

@@ -127,7 +127,7 @@ def _from_config(
 def _given(flag: str, arguments: Sequence[str]) -> str | None:
     """The value of a flag that is needed before the others can be parsed."""
     for place, argument in enumerate(arguments):
-        if argument == flag and place + 1 < len(arguments):
+        if argument == flag and place + 1 < len(arguments) and not arguments[place + 1].startswith("--"):
             return arguments[place + 1]
         if argument.startswith(f"{flag}="):
             return argument.partition("=")[2]

@@ -71,7 +71,7 @@ class General:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("size", "batch_size", "limit", "crops", "threads"):
+        for name in ("steps", "size", "batch_size", "limit", "crops", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")

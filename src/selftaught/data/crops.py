@@ -61,8 +61,10 @@ class Cropping:
             raise UserError(f"--crop-jitter must lie in [0, 1], found {self.crop_jitter}: try 0.4.")
         if not 0 <= self.crop_flip <= 1:
             raise UserError(f"--crop-flip must be a probability in [0, 1], found {self.crop_flip}: try 0.5.")
-        if not abs(self.crop_shear) < 80:
-            raise UserError(f"--crop-shear must be below 80 degrees, found {self.crop_shear}: try 30.")
+        if not 0 <= self.crop_rotation <= 180:
+            raise UserError(f"--crop-rotation must be from 0 to 180 degrees, got {self.crop_rotation:g}.")
+        if not 0 <= self.crop_shear < 80:
+            raise UserError(f"--crop-shear must be at least 0 and below 80 degrees, got {self.crop_shear:g}.")
 
 
 class Crops(Source):

@@ -1,5 +1,6 @@
 """A console that stops printing when its reader is gone: `selftaught pretrain 2>&1 | head` must not stop training."""
 
+import io
 import os
 import sys
 from typing import Any, TextIO, cast
@@ -11,11 +12,11 @@ class LastingStream:
     """A text stream that discards everything once a write has failed, instead of raising again.
 
     Args:
-        stream: where text goes, for example standard error.
+        stream: where text goes, for example standard error; None, which Python has for a closed one, discards all.
     """
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream, self._failed = stream, False
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream, self._failed = stream or io.StringIO(), stream is None
 
     def write(self, text: str) -> int:
         """Write text while that is possible; returns its length."""

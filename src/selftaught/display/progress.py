@@ -1,12 +1,12 @@
 """Feedback on standard error: a progress bar for long steps, and one line about what was read."""
 
-import sys
 import time
 from types import TracebackType
 from typing import Self
 
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from selftaught.display.console import stderr_console
 
 PATIENCE = 1.0
 """Seconds before a bar is shown."""
@@ -17,7 +17,7 @@ def announce(line: str) -> None:
     """Print a line on standard error, once per process: a command may open the same images several times."""
     if line not in _announced:
         _announced.add(line)
-        print(line, file=sys.stderr)
+        stderr_console(highlight=False, markup=False, soft_wrap=True).print(line)
 
 
 class Meter:
@@ -29,7 +29,7 @@ class Meter:
     """
 
     def __init__(self, text: str, total: int | None = None) -> None:
-        self._console = Console(stderr=True)
+        self._console = stderr_console()
         described = TextColumn("{task.description}", markup=False)  # the name of a folder may look like markup
         clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
         columns = described, BarColumn(), MofNCompleteColumn(), clock

@@ -16,6 +16,9 @@ from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, pooled
 from selftaught.errors import UserError
 
+MAX_SEEDS = 1000
+"""An upper bound that catches typos: each seed is a whole probe, audit or set of transformations."""
+
 Pooling = Literal["max", "average"]
 
 DIMENSIONS = 9600
@@ -118,6 +121,12 @@ def _joined(parts: list[Features]) -> Features:
                 "pretrain again with a lower --learning-rate."
             )
     return Features(layers, torch.cat([part.index for part in parts]), torch.cat([part.labels for part in parts]))
+
+
+def require_seeds(seeds: int) -> None:
+    """Refuse a number of seeds below 1, or one so large that it is a typo."""
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise UserError(f"--seeds must be from 1 to {MAX_SEEDS:,}, got {seeds:,}.")
 
 
 def require_labels(source: Source) -> tuple[str, ...]:

@@ -9,15 +9,15 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
+from selftaught.display.console import stderr_console
 from selftaught.errors import UserError
 from selftaught.evaluation.baselines.cache import BaselineCache, state_digest
 from selftaught.evaluation.baselines.encoders import Pixels, calibrate
-from selftaught.evaluation.features import Pooling, Viewing, require_labels
+from selftaught.evaluation.features import Pooling, Viewing, require_labels, require_seeds
 from selftaught.evaluation.gain import Results, gain_over_random
 from selftaught.evaluation.overlap import content_ids_of, count_seen
 from selftaught.evaluation.probes import OnProgress, Probe, ProbeResult, make_probe, protocol_of
@@ -179,8 +179,7 @@ def _check(train: Source, test: Source, seeds: int, initializations: int) -> Non
             f"training and test images must have the same classes, but {train.name} has {train.classes} and "
             f"{test.name} has {test.classes}: give sources with the same classes."
         )
-    if seeds < 1:
-        raise UserError(f"--seeds must be at least 1, got {seeds}.")
+    require_seeds(seeds)
     if initializations < 1:
         raise UserError(f"the number of random initializations must be at least 1, got {initializations}.")
 
@@ -244,7 +243,7 @@ def _bar(total: int, shown: bool) -> Iterator[OnProgress]:
         TextColumn("{task.percentage:.0f} %"),
         TimeRemainingColumn(),
     )
-    bar = Progress(*columns, console=Console(stderr=True), transient=True, disable=not shown)
+    bar = Progress(*columns, console=stderr_console(), transient=True, disable=not shown)
     with bar:
         task = bar.add_task("probe", total=total)
         yield lambda phase, images: bar.update(task, description=phase, advance=images)

@@ -55,10 +55,20 @@ def rows(records: Sequence[Record]) -> list[ComparisonRow]:
         data = [probe.get("data") for probe in record.probes]
         labels = tell_apart(record.probes)
         found += [
-            ComparisonRow(record, judge(probe, record.published), label if data.count(name) > 1 else "")
+            ComparisonRow(
+                record, judge(probe, record.published), (label if data.count(name) > 1 else "") + overlap(probe)
+            )
             for probe, name, label in zip(record.probes, data, labels, strict=True)
         ] or [ComparisonRow(record, None)]
     return found
+
+
+def overlap(probe: Mapping[str, Any]) -> str:
+    """A note that test images were part of the pretraining set, or nothing."""
+    seen, test = probe.get("seen"), probe.get("test")
+    if not (is_number(seen) and is_number(test) and seen):
+        return ""
+    return f"; {count(int(seen))} of {count(int(test))} test images were part of pretraining"
 
 
 def tell_apart(probes: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -103,7 +103,8 @@ def require_training_images(learning: int, held: int, train: Source) -> None:
     """
     if not learning or not held:
         raise UserError(
-            f"a probe needs at least 10 labeled training images, but {train.name} has {learning + held}: label more."
+            f"a probe needs labeled images to train on and others to hold out, but {train.name} has {learning + held} "
+            "in all: label more, or raise --limit."
         )
 
 
