@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from selftaught.augment.warp import affine, identity
-from selftaught.data.crops import Cropping, Crops, counted
+from selftaught.data.crops import Cropping, Crops, uniform_at
 from selftaught.errors import UserError
 
 CPU = torch.device("cpu")
@@ -27,11 +27,11 @@ def test_crop_i_is_a_function_of_seed_and_i_alone():
 
 
 def test_counted_numbers_are_uniform_and_unrelated():
-    draws = counted(0, torch.arange(100_000), 4)
+    draws = uniform_at(0, torch.arange(100_000), 4)
     n = draws.shape[1]
     assert 0 <= draws.min() <= draws.max() < 1
     assert (draws.mean(1) - 0.5).abs().max() < 5 * 12**-0.5 / n**0.5
-    flat = torch.cat([draws, draws[:1].roll(1, 1), counted(1, torch.arange(n), 1)])  # neighbours and the next seed, too
+    flat = torch.cat([draws, draws[:1].roll(1, 1), uniform_at(1, torch.arange(n), 1)])  # neighbours and the next seed, too
     between = torch.corrcoef(flat) - torch.eye(len(flat))
     assert between.abs().max() < 5 / n**0.5
     counts = (draws[0] * 64).long().bincount(minlength=64).float()

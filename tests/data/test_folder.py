@@ -7,7 +7,7 @@ import pytest
 from corpus import encoded, noise
 
 from selftaught.data.folder import folder_splits
-from selftaught.data.reader import Listed, Reader, natural, readable, split_of
+from selftaught.data.reader import Listed, Reader, natural_key, readable, split_of
 from selftaught.errors import UserError
 
 PNG = encoded(noise(4, 4))
@@ -37,8 +37,8 @@ def test_natural_order_whatever_the_disk_says(tmp_path: Path) -> None:
 
 def test_natural_is_a_total_order() -> None:
     names = ["a1", "a01", "a", "1", "10", "9", "", "1a", "²", "٣", "a1b2", "a1b10", "사진2", "사진10"]
-    assert sorted(names, key=natural) == sorted([*names[7:], *names[:7]], key=natural)
-    assert len({str(natural(name)) for name in names}) == len(names)
+    assert sorted(names, key=natural_key) == sorted([*names[7:], *names[:7]], key=natural_key)
+    assert len({str(natural_key(name)) for name in names}) == len(names)
 
 
 def test_hidden_and_other_files_are_not_images(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from corpus import encoded, noise
 
-from selftaught.data import progress
+from selftaught.display import progress
 from selftaught.data.folder import folder_splits
 from selftaught.data.reader import Files, split_folder
 from selftaught.data.sources import open_source, open_splits

@@ -25,12 +25,12 @@ SECONDS = 180
 CHILD = """
 import json, sys
 from pathlib import Path
-from selftaught.data.cache import decoded
+from selftaught.data.cache import decode_cached
 from selftaught.data.folder import folder_splits
 
 root = Path(sys.argv[1])
 reader = folder_splits(root)["all"]
-found = decoded(reader, 16, folder=root / ".cache")
+found = decode_cached(reader, 16, folder=root / ".cache")
 print(json.dumps({"read": len(reader), "kept": found.kept.tolist(), "skipped": found.skipped}))
 """
 

@@ -11,7 +11,7 @@ from corpus import encoded, noise, write_broken, write_images
 from PIL import Image
 
 from selftaught.data import Stored, is_photos, list_sources, open_source, open_splits, photos
-from selftaught.data.named import KNOWN, PHOTOS
+from selftaught.data.named import DATASETS, PHOTOS
 from selftaught.errors import UserError
 
 CPU = torch.device("cpu")
@@ -195,9 +195,9 @@ def test_a_path_that_could_mean_two_images_means_none(tmp_path: Path) -> None:
 def test_images_without_a_label_are_for_learning_and_never_for_testing(tmp_path: Path) -> None:
     write_images(tmp_path / "set", 40)
     (few := tmp_path / "few.csv").write_text("path,label\n" + "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(20)))
-    learned = open_source(tmp_path / "set", labels=few, unlabelled=True)
+    learned = open_source(tmp_path / "set", labels=few, keep_unlabeled=True)
     named = open_source(tmp_path / "set", labels=few)
-    tested = open_source(tmp_path / "set", labels=few, split="test", unlabelled=True)
+    tested = open_source(tmp_path / "set", labels=few, split="test", keep_unlabeled=True)
     assert len(named) + len(tested) == 20
     assert learned.labels.tolist().count(-1) == len(learned) - len(named)
     everything = open_source(tmp_path / "set", split="all")
@@ -318,9 +318,9 @@ def test_digits() -> None:
 def test_every_known_name_is_a_class_of_torchvision_and_listed() -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     rows = {row.name: row for row in list_sources()}
-    assert set(rows) == {"digits", *PHOTOS, *KNOWN}
-    assert all(hasattr(datasets, known.maker) for known in KNOWN.values())
-    assert {rows[name].origin for name in KNOWN} == {"downloaded"}
+    assert set(rows) == {"digits", *PHOTOS, *DATASETS}
+    assert all(hasattr(datasets, dataset.class_name) for dataset in DATASETS.values())
+    assert {rows[name].origin for name in DATASETS} == {"downloaded"}
 
 
 def test_without_a_network_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

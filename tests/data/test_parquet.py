@@ -12,7 +12,7 @@ from corpus import encoded, noise
 
 from selftaught.data.columns import image_columns, label_column
 from selftaught.data.parquet import parquet_files, parquet_splits
-from selftaught.data.reader import UNLABELLED, Reader
+from selftaught.data.reader import UNLABELED, Reader
 from selftaught.errors import UserError
 
 
@@ -97,7 +97,7 @@ def test_labels_without_names_are_called_by_their_values_over_all_files(tmp_path
     assert splits["train"].labels is not None
     assert splits["test"].labels is not None
     assert splits["train"].labels.tolist() == [2, 0, 2]
-    assert splits["test"].labels.tolist() == [1, UNLABELLED]
+    assert splits["test"].labels.tolist() == [1, UNLABELED]
 
 
 @pytest.mark.parametrize("dictionary", [False, True])
@@ -107,14 +107,14 @@ def test_words_as_labels(tmp_path: Path, dictionary: bool) -> None:
     reader = splits_of(write(tmp_path / "a.parquet", {"img": cells(4), "category": column}))["all"]
     assert reader.classes == ("cat", "dog")
     assert reader.labels is not None
-    assert reader.labels.tolist() == [0, 1, UNLABELLED, 0]
+    assert reader.labels.tolist() == [0, 1, UNLABELED, 0]
 
 
 def test_labels_out_of_range_are_no_labels(tmp_path: Path) -> None:
     labels = pa.array([0, 1, 2, -1, None, 99], pa.int64())
     reader = splits_of(write(tmp_path / "a.parquet", {"image": cells(6), "label": labels}, declared("x", "y")))["all"]
     assert reader.labels is not None
-    assert reader.labels.tolist() == [0, 1, UNLABELLED, UNLABELLED, UNLABELLED, UNLABELLED]
+    assert reader.labels.tolist() == [0, 1, UNLABELED, UNLABELED, UNLABELED, UNLABELED]
 
 
 @pytest.mark.parametrize("labels", [[-1, -1], [None, None]])
@@ -224,7 +224,7 @@ def names_of(reader: Reader) -> list[str | None]:
     """The name of each image's label."""
     assert reader.labels is not None
     assert reader.classes is not None
-    return [None if label == UNLABELLED else reader.classes[label] for label in reader.labels.tolist()]
+    return [None if label == UNLABELED else reader.classes[label] for label in reader.labels.tolist()]
 
 
 def test_each_file_numbers_its_classes_in_its_own_way(tmp_path: Path) -> None:

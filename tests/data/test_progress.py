@@ -5,7 +5,7 @@ import time
 import pytest
 from rich.console import Console
 
-from selftaught.data import progress
+from selftaught.display import progress
 from selftaught.display.progress import Meter
 
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from selftaught.data.opening import Unreadable, opened
+from selftaught.data.opening import Unreadable, open_image
 from selftaught.data.reader import Raw, Reader
 
 SAMPLE = 200
@@ -88,7 +88,7 @@ def measure(raws: Iterable[Raw]) -> Ranges:
     """The ranges of some images: up to 1, 255, 4095 or 65535 where these hold all values, else least to greatest."""
     found: dict[str, list[Range]] = {"integers": [], "floats": []}
     for raw in raws:
-        with suppress(Exception), opened(raw) as image:  # the reason is given when the image is decoded
+        with suppress(Exception), open_image(raw) as image:  # the reason is given when the image is decoded
             if is_wide(image):
                 found["floats" if image.mode == "F" else "integers"] += _extremes(image)
     return Ranges(**{kind: _covering(extremes) for kind, extremes in found.items()})
@@ -135,7 +135,7 @@ def source_ranges(reader: Reader, folder: Path) -> Ranges:
 
 def _is_wide(raw: Raw) -> bool:
     try:
-        with opened(raw) as image:
+        with open_image(raw) as image:
             return is_wide(image)
     except Exception:  # the reason is given when the image is decoded
         return False

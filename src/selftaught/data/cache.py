@@ -59,7 +59,7 @@ class Decoded:
     """(N,) digests of the encoded images, see `content_id`."""
 
 
-def decoded(
+def decode_cached(
     reader: Reader,
     side: int,
     chosen: Indices | None = None,

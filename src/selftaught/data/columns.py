@@ -29,7 +29,7 @@ def image_column(schema: pa.Schema, path: Path) -> str:
     if chosen := next((name for name in preferred if name in able), None):
         return chosen
     raise UserError(
-        f"a parquet file must have a column of images (bytes, or a struct with bytes), found {shown(schema)} in "
+        f"a parquet file must have a column of images (bytes, or a struct with bytes), found {describe_columns(schema)} in "
         f"{readable(str(path))}: write it with the `datasets` library's Image feature, or take it away from the images."
     )
 
@@ -108,7 +108,7 @@ def declared_as(schema: pa.Schema, kind: str) -> dict[str, Any]:
         return {}  # no metadata, or none that makes sense: go by types and names
 
 
-def shown(schema: pa.Schema) -> str:
+def describe_columns(schema: pa.Schema) -> str:
     """The columns of a file and their types, for people."""
     columns = [f"{readable(field.name)} ({readable(str(field.type))[:40]})" for field in schema]
     return ", ".join(columns[:9]) or "no column"

@@ -140,7 +140,7 @@ class Crops(Source):
         window fits, so that no empty corner gives the rotation away (the authors crop such corners off); after
         `REDRAWS` draws it is upright, with the aspect ratio that is nearest to the photo's.
         """
-        draws = counted(self.seed, indices, 7)
+        draws = uniform_at(self.seed, indices, 7)
         shapes = torch.tensor([photo.shape[1:] for photo in self.photos], dtype=torch.float32)
         height, width = shapes[indices % len(self.photos)].unbind(1)
         half = torch.stack((width, height), 1) / 2
@@ -159,7 +159,7 @@ class Crops(Source):
     def _redrawn(self, indices: Tensor, pixels: Tensor, upright: Tensor, flip: Tensor, half: Tensor) -> Tensor:
         """Windows of these areas, drawn again until they fit: (n, 3, 3). `upright` is the ratio if none does."""
         count = len(indices)
-        draws = counted(self.seed + REDRAW, indices, 3 * REDRAWS).reshape(REDRAWS, 3, count)
+        draws = uniform_at(self.seed + REDRAW, indices, 3 * REDRAWS).reshape(REDRAWS, 3, count)
         draws = torch.cat([draws, draws.new_full((1, 3, count), 0.5)])  # the last is neither rotated nor sheared
         ratio = self._ratios(draws[:, 0])
         ratio[-1] = upright
@@ -202,7 +202,7 @@ class Crops(Source):
 
     def colors(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         """What `recolor` does to each crop."""
-        draws = 2 * counted(self.seed + 1, indices, 4) - 1
+        draws = 2 * uniform_at(self.seed + 1, indices, 4) - 1
         jitter = self.cropping.crop_jitter
         brightness, contrast, saturation = 1 + jitter * draws[:3]
         return color_matrices(brightness, contrast, saturation, jitter / 4 * draws[3], torch.zeros(len(indices)))
@@ -243,7 +243,7 @@ def _reach(matrix: Tensor) -> Tensor:
     return matrix[..., :2, :2].abs().sum(-1)
 
 
-def counted(seed: int, indices: Tensor, draws: int) -> Tensor:
+def uniform_at(seed: int, indices: Tensor, draws: int) -> Tensor:
     """Uniform numbers in [0, 1) that depend on (seed, index, draw) alone: (B,) int64 -> (draws, B).
 
     SplitMix64's finalizer over a counter (Steele, Lea, Flood 2014), because a torch generator cannot be asked for its

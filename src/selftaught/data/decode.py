@@ -17,7 +17,7 @@ from PIL import Image, ImageOps
 
 from selftaught.data.brightness import NOMINAL, Ranges, is_wide, to_bytes
 from selftaught.data.content import content_id, loaded
-from selftaught.data.opening import PIXEL_LIMIT, Unreadable, opened
+from selftaught.data.opening import PIXEL_LIMIT, Unreadable, open_image
 from selftaught.data.reader import Raw, readable
 
 RGB = NDArray[np.uint8]
@@ -53,7 +53,7 @@ def decode_with_id(raw: Raw, side: int, ranges: Ranges = NOMINAL) -> tuple[RGB |
     """Decode one image as `decode` does, and digest its content; a file is read once for both."""
     try:
         content = loaded(raw)
-        with opened(content) as image:
+        with open_image(content) as image:
             image.draft(None, (2 * side, 2 * side))  # JPEG decodes at a power of two less; half the rest by resizing
             with _turn(image):
                 return _square(_rgb(_upright(image), ranges), side), content_id(content)
@@ -64,7 +64,7 @@ def decode_with_id(raw: Raw, side: int, ranges: Ranges = NOMINAL) -> tuple[RGB |
 def decode_whole(raw: Raw, ranges: Ranges = NOMINAL) -> RGB | str:
     """Decode one image at full resolution: (3, H, W) uint8, or the reason why there is none."""
     try:
-        with opened(raw) as image, _turn(image):
+        with open_image(raw) as image, _turn(image):
             return np.ascontiguousarray(np.asarray(_rgb(_upright(image), ranges)).transpose(2, 0, 1))
     except Exception as error:
         return _reason(error)
@@ -73,7 +73,7 @@ def decode_whole(raw: Raw, ranges: Ranges = NOMINAL) -> RGB | str:
 def short_side(raw: Raw) -> int | None:
     """Pixels along the shorter side, from the header alone; None where it cannot be read."""
     try:
-        with opened(raw) as image:
+        with open_image(raw) as image:
             return min(image.size)
     except Exception:
         return None
@@ -130,7 +130,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "needs more memory than there is"
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot be opened ({error.strerror.lower()})"
+        return f"cannot be open_image ({error.strerror.lower()})"
     said = readable(str(error)).rstrip(".")
     if isinstance(error, EOFError) or "truncated" in said.lower():
         return "cannot be decoded (the file is cut short)"

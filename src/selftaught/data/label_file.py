@@ -38,7 +38,7 @@ def read_labels(path: Path) -> dict[str, str]:
         raise UserError(f"a file of labels must be readable CSV, found {_said(path)} ({why}): check it.") from error
 
 
-def two_labels(image: str, first: str, second: str, where: Path) -> UserError:
+def conflicting_labels(image: str, first: str, second: str, where: Path) -> UserError:
     """The error for an image with two labels."""
     return UserError(
         f"an image must have one label, found {first!r} and {second!r} for {image!r} in {_said(where)}: remove one of "
@@ -56,7 +56,7 @@ def _labels(rows: Iterator[tuple[int, list[str]]], path: Path) -> dict[str, str]
         if "\n" in image + label or "\r" in image + label:
             raise _unclosed(number, path)
         if image and labels.setdefault(image, readable(label)) != readable(label):
-            raise two_labels(image, labels[image], readable(label), path)
+            raise conflicting_labels(image, labels[image], readable(label), path)
     return {image: label for image, label in labels.items() if label}
 
 

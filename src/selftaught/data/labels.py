@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from selftaught.data.label_file import read_labels, two_labels
-from selftaught.data.reader import UNLABELLED, Indices, Reader, natural, readable
+from selftaught.data.label_file import read_labels, conflicting_labels
+from selftaught.data.reader import UNLABELED, Indices, Reader, natural_key, readable
 from selftaught.errors import UserError
 
 AMBIGUOUS = -1
@@ -90,11 +90,11 @@ def match(reader: Reader, labels: dict[str, str], where: Path) -> Matched:
         if len(found) != 1 or found[0] == AMBIGUOUS:
             (matched.ambiguous if found else matched.unknown).append(path)
         elif matched.labels.setdefault(found[0], label) != label:  # named twice, by a longer and a shorter path
-            raise two_labels(path, matched.labels[found[0]], label, where)
+            raise conflicting_labels(path, matched.labels[found[0]], label, where)
     return matched
 
 
-def relabelled(splits: dict[str, Reader], path: Path) -> dict[str, Reader]:
+def with_labels(splits: dict[str, Reader], path: Path) -> dict[str, Reader]:
     """Give all splits of a source the labels of a CSV file; images that it does not name have none.
 
     Raises:
@@ -110,12 +110,12 @@ def relabelled(splits: dict[str, Reader], path: Path) -> dict[str, Reader]:
             f"{len(labels)} that are not{_such(matched)}: write them relative to that folder."
         )
     _require_classes(set(matched.labels.values()), path, "for the images that it names in")
-    classes = tuple(sorted(set(matched.labels.values()), key=natural))
+    classes = tuple(sorted(set(matched.labels.values()), key=natural_key))
     notes = (f"{len(lost):,} of {len(labels):,} paths in {readable(str(path))} are not used{_such(matched)}",)
     place = {name: position for position, name in enumerate(classes)}
 
     def given(reader: Reader, own: dict[int, str]) -> Reader:
-        found: Indices = np.full(len(reader), UNLABELLED)
+        found: Indices = np.full(len(reader), UNLABELED)
         found[list(own)] = [place[label] for label in own.values()]
         return replace(reader, labels=found, classes=classes, notes=notes if lost else ())
 

@@ -14,9 +14,9 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught.data.labels import relabelled
+from selftaught.data.labels import with_labels
 from selftaught.data.listing import Listing
-from selftaught.data.reader import UNLABELLED, Files, Indices, natural, readable, split_folder
+from selftaught.data.reader import UNLABELED, Files, Indices, natural_key, readable, split_folder
 from selftaught.errors import UserError
 
 Mask = NDArray[np.bool_]
@@ -32,7 +32,7 @@ class Arrangement:
     layout: str
     """The layout in a few words."""
     labels: Indices
-    """(N,) positions in `classes`, or `UNLABELLED`."""
+    """(N,) positions in `classes`, or `UNLABELED`."""
     classes: tuple[str, ...]
     """Names of the labels; empty where there are none."""
     splits: Mapping[str, Mask] = field(default_factory=dict)
@@ -53,7 +53,7 @@ def arrange(listing: Listing) -> Arrangement:
         kept = np.ones(len(found.labels), dtype=np.bool_) if found.left_out is None else ~found.left_out
         for split, members in (found.splits or {"": kept}).items():
             own = members & kept
-            missing = own & (found.labels == UNLABELLED)
+            missing = own & (found.labels == UNLABELED)
             where = f" of the {split} part" if split else ""
             if missing.any():
                 notes.append(f"{_counted(listing, missing)}{where} without a label")
@@ -99,7 +99,7 @@ def annotated_splits(listing: Listing) -> Arrangement | None:
         rows = (line.split("\t") for line in _lines(listing.root / file))
         named |= {(file.rpartition("/")[0], row[0]): (row[1].strip(), file) for row in rows if len(row) > 1}
     labels, used = base.labels.copy(), set()
-    for index in np.flatnonzero(labels == UNLABELLED).tolist():
+    for index in np.flatnonzero(labels == UNLABELED).tolist():
         folder, _, name = listing.titles[index].rpartition("/")
         label, file = named.get((folder, name)) or named.get((folder.rpartition("/")[0], name)) or ("", "")
         if label in place:
@@ -177,7 +177,7 @@ def pets(listing: Listing) -> Arrangement | None:
     return Arrangement("Oxford-IIIT Pet", labels, classes, splits, left_out)
 
 
-def table_beside(listing: Listing) -> Arrangement | None:
+def csv_labels(listing: Listing) -> Arrangement | None:
     """Images without class folders and one CSV file with the columns that `--labels` takes."""
     tables = listing.with_suffix(".csv")
     if len(tables) != 1 or (base := class_folders(listing)).classes:
@@ -185,7 +185,7 @@ def table_beside(listing: Listing) -> Arrangement | None:
     where, shown = listing.root / tables[0], readable(tables[0])
     try:
         images = Files("", None, None, listing.root, listing.titles)
-        reader = relabelled({"all": images}, where)["all"]
+        reader = with_labels({"all": images}, where)["all"]
     except UserError:
         note = f"{shown} not used: it has no columns path and label that give these images two or more classes"
         return replace(base, notes=(*base.notes, note))
@@ -204,7 +204,7 @@ LAYOUTS: tuple[Callable[[Listing], Arrangement | None], ...] = (
     voc,
     pets,
     annotated_splits,
-    table_beside,
+    csv_labels,
     class_folders,
 )
 """From the most specific to the one that fits every folder."""
@@ -302,11 +302,11 @@ def _numbered(names: Sequence[str | None], places: Indices | None = None) -> tup
         names: of images, or of folders.
         places: (N,) positions in `names` of each image's folder.
     """
-    classes = tuple(sorted({name for name in names if name is not None}, key=natural))
+    classes = tuple(sorted({name for name in names if name is not None}, key=natural_key))
     if len(classes) < 2:
-        return np.full(len(names if places is None else places), UNLABELLED), ()
+        return np.full(len(names if places is None else places), UNLABELED), ()
     place = {name: position for position, name in enumerate(classes)}
-    labels = np.array([UNLABELLED if name is None else place[name] for name in names], dtype=np.int64)
+    labels = np.array([UNLABELED if name is None else place[name] for name in names], dtype=np.int64)
     return labels if places is None else labels[places], tuple(map(readable, classes))
 
 

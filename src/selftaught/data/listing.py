@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from selftaught.data.decode import SUFFIXES
-from selftaught.data.reader import Indices, natural, readable
+from selftaught.data.reader import Indices, natural_key, readable
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 
@@ -69,14 +69,14 @@ def list_folder(root: Path) -> Listing:
                 places.extend([len(folders)] * len(images))
                 folders.append(folder.prefix[:-1])
             meter.advance(len(folder.files))
-    keys = [natural(title) for title in titles]
+    keys = [natural_key(title) for title in titles]
     order = sorted(range(len(titles)), key=keys.__getitem__)
     return Listing(
         root,
         [titles[index] for index in order],
         folders,
         np.array(places, dtype=np.int64)[order] if order else np.zeros(0, np.int64),
-        sorted(others, key=natural),
+        sorted(others, key=natural_key),
         tuple(skipped),
     )
 
@@ -139,7 +139,7 @@ def _scan(folder: str) -> tuple[list[str], list[str], list[str]]:
         where = readable(folder)
         why = (error.strerror or str(error)).lower()
         raise UserError(f"cannot read the folder {where} ({why}): change its permissions, or move it away.") from error
-    return files, sorted(below, key=natural, reverse=True), sorted(linked, key=natural)
+    return files, sorted(below, key=natural_key, reverse=True), sorted(linked, key=natural_key)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

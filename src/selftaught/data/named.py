@@ -11,23 +11,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from selftaught.data.cache import cache_folder
-from selftaught.data.reader import UNLABELLED, Listed, Raw, Reader, readable
+from selftaught.data.reader import UNLABELED, Listed, Raw, Reader, readable
 from selftaught.errors import UserError
 
-Asked = str | bool | None
+SplitArgument = str | bool | None
 """How a class of torchvision is asked for a split: `split="val"`, `train=False`, or not at all."""
 
 
 @dataclass(frozen=True)
-class Known:
+class DatasetSpec:
     """A data set of torchvision: how to ask for its splits, and where its class keeps what we need."""
 
     what: str
     images: int
-    maker: str
+    class_name: str
     """Name of the class in `torchvision.datasets`."""
-    train: Asked
-    test: Asked
+    train: SplitArgument
+    test: SplitArgument
     items: str = "data"
     """Attribute with the images: an array, paths, or (path, label) pairs."""
     labels: str | None = "targets"
@@ -38,24 +38,24 @@ class Known:
 
 
 FILES = ("_image_files", "_labels")
-KNOWN: Mapping[str, Known] = MappingProxyType(
+DATASETS: Mapping[str, DatasetSpec] = MappingProxyType(
     {
-        "cifar10": Known("32 px, 10 kinds of things", 60_000, "CIFAR10", True, False),
-        "cifar100": Known("32 px, 100 kinds of things", 60_000, "CIFAR100", True, False),
-        "mnist": Known("28 px, handwritten digits, grey", 70_000, "MNIST", True, False),
-        "fashion-mnist": Known("28 px, clothes, grey", 70_000, "FashionMNIST", True, False),
-        "svhn": Known("32 px, house numbers", 99_289, "SVHN", "train", "test", labels="labels", classes=None),
-        "stl10": Known("96 px, 10 kinds of things", 13_000, "STL10", "train", "test", labels="labels"),
-        "stl10-unlabeled": Known("96 px, unlabelled", 100_000, "STL10", "unlabeled", None, labels=None),
-        "imagenette": Known(
+        "cifar10": DatasetSpec("32 px, 10 kinds of things", 60_000, "CIFAR10", True, False),
+        "cifar100": DatasetSpec("32 px, 100 kinds of things", 60_000, "CIFAR100", True, False),
+        "mnist": DatasetSpec("28 px, handwritten digits, grey", 70_000, "MNIST", True, False),
+        "fashion-mnist": DatasetSpec("28 px, clothes, grey", 70_000, "FashionMNIST", True, False),
+        "svhn": DatasetSpec("32 px, house numbers", 99_289, "SVHN", "train", "test", labels="labels", classes=None),
+        "stl10": DatasetSpec("96 px, 10 kinds of things", 13_000, "STL10", "train", "test", labels="labels"),
+        "stl10-unlabeled": DatasetSpec("96 px, unlabelled", 100_000, "STL10", "unlabeled", None, labels=None),
+        "imagenette": DatasetSpec(
             "160 px, 10 classes of ImageNet", 13_394, "Imagenette", "train", "val", "_samples", None,
             more=(("size", "160px"),),
         ),
-        "flowers102": Known("102 kinds of flower (few to train on)", 7_169, "Flowers102", "train", "test", *FILES),
-        "food101": Known("101 kinds of food", 101_000, "Food101", "train", "test", *FILES),
-        "pets": Known("37 breeds of cat and dog", 7_349, "OxfordIIITPet", "trainval", "test", "_images", "_labels"),
-        "dtd": Known("47 kinds of texture", 3_760, "DTD", "train", "test", *FILES),
-        "eurosat": Known("64 px, land from above", 27_000, "EuroSAT", None, None, "samples", None),
+        "flowers102": DatasetSpec("102 kinds of flower (few to train on)", 7_169, "Flowers102", "train", "test", *FILES),
+        "food101": DatasetSpec("101 kinds of food", 101_000, "Food101", "train", "test", *FILES),
+        "pets": DatasetSpec("37 breeds of cat and dog", 7_349, "OxfordIIITPet", "trainval", "test", "_images", "_labels"),
+        "dtd": DatasetSpec("47 kinds of texture", 3_760, "DTD", "train", "test", *FILES),
+        "eurosat": DatasetSpec("64 px, land from above", 27_000, "EuroSAT", None, None, "samples", None),
     }
 )  # fmt: skip
 
@@ -100,7 +100,7 @@ def list_sources() -> list[Row]:
     rows = [Row("digits", "8 px, handwritten digits, grey", 1_797, "bundled with scikit-learn")]
     for name, (package, _, what) in PHOTOS.items():
         rows.append(Row(name, f"one photo (use --crops): {what}", 1, f"bundled with {PACKAGES[package]}"))
-    rows.extend(Row(name, known.what, known.images, "downloaded") for name, known in KNOWN.items())
+    rows.extend(Row(name, known.what, known.images, "downloaded") for name, known in DATASETS.items())
     return rows
 
 
@@ -120,11 +120,11 @@ def photo_file(name: str) -> Path:
     return file
 
 
-def known_splits(name: str, folder: Path | None = None, download: bool = True) -> dict[str, Reader]:
+def dataset_splits(name: str, folder: Path | None = None, download: bool = True) -> dict[str, Reader]:
     """Read a data set by name, downloading it where it is not there yet.
 
     Args:
-        name: "digits", or a key of `KNOWN`.
+        name: "digits", or a key of `DATASETS`.
         folder: where downloads are kept; None for `downloads` in the cache folder.
         download: whether it may be downloaded where it is not there yet.
 
@@ -133,13 +133,13 @@ def known_splits(name: str, folder: Path | None = None, download: bool = True) -
     """
     if name == "digits":
         return {"all": _digits()}
-    known = KNOWN[name]
+    known = DATASETS[name]
     place = folder or cache_folder() / "downloads"
-    made = {"train": _torchvision(name, known, known.train, place, download)}
+    made = {"train": _torchvision_split(name, known, known.train, place, download)}
     if known.test is None:
         return {"all": made["train"]}
-    made["test"] = _torchvision(name, known, known.test, place, download)
-    return {"all": _chained(made["train"], made["test"]), **made}
+    made["test"] = _torchvision_split(name, known, known.test, place, download)
+    return {"all": _concatenated(made["train"], made["test"]), **made}
 
 
 def _digits() -> Listed:
@@ -153,26 +153,26 @@ def _digits() -> Listed:
     return Listed("digits", loaded.target.astype(np.int64), tuple("0123456789"), images, titles)
 
 
-def _torchvision(name: str, known: Known, split: Asked, folder: Path, download: bool) -> Listed:
-    maker = getattr(importlib.import_module("torchvision.datasets"), known.maker)
+def _torchvision_split(name: str, known: DatasetSpec, split: SplitArgument, folder: Path, download: bool) -> Listed:
+    class_name = getattr(importlib.import_module("torchvision.datasets"), known.class_name)
     asked = {} if split is None else {"train" if isinstance(split, bool) else "split": split}
     options = {"root": str(folder / name), **asked, **dict(known.more)}
     try:
-        data = maker(**options)
+        data = class_name(**options)
     except RuntimeError as error:  # torchvision's word for "not there yet"
         if not download:
             raise UserError(
                 f"{name!r} is not on this machine, and only a data set that is named on the command line is "
                 f"downloaded, not one that a config names: give SOURCE `{name}` to pretrain, or `--data {name}`."
             ) from error
-        data = _download(name, maker, options)
+        data = _download(name, class_name, options)
     return _listed(name, known, data)
 
 
-def _download(name: str, maker: Any, options: Mapping[str, object]) -> Any:
+def _download(name: str, class_name: Any, options: Mapping[str, object]) -> Any:
     try:
         Path(str(options["root"])).mkdir(parents=True, exist_ok=True)
-        return maker(**options, download=True)
+        return class_name(**options, download=True)
     except (OSError, RuntimeError) as error:  # URLError is an OSError
         why = readable(str(error)).strip(".")
         raise UserError(
@@ -181,7 +181,7 @@ def _download(name: str, maker: Any, options: Mapping[str, object]) -> Any:
         ) from error
 
 
-def _listed(name: str, known: Known, data: Any) -> Listed:
+def _listed(name: str, known: DatasetSpec, data: Any) -> Listed:
     items: Any = getattr(data, known.items)
     labels = getattr(data, known.labels) if known.labels else None
     if known.items.endswith("samples"):
@@ -200,12 +200,12 @@ def _listed(name: str, known: Known, data: Any) -> Listed:
     numbers = np.asarray(labels, dtype=np.int64)
     names = getattr(data, known.classes) if known.classes else range(int(numbers.max()) + 1)
     classes = tuple(word if isinstance(word, str) else ", ".join(map(str, np.atleast_1d(word))) for word in names)
-    assert numbers.min() >= UNLABELLED
+    assert numbers.min() >= UNLABELED
     assert numbers.max() < len(classes)
     return Listed(name, numbers, classes, raws, titles)
 
 
-def _chained(first: Listed, second: Listed) -> Listed:
+def _concatenated(first: Listed, second: Listed) -> Listed:
     labels = None
     if first.labels is not None and second.labels is not None:
         labels = np.concatenate([first.labels, second.labels])

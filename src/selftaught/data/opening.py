@@ -38,7 +38,7 @@ class Unreadable(Exception):
 
 
 @contextmanager
-def opened(raw: Raw) -> Iterator[Image.Image]:
+def open_image(raw: Raw) -> Iterator[Image.Image]:
     """Read the header of an image; its pixels can be loaded until the context ends.
 
     Raises:

@@ -19,11 +19,11 @@ from selftaught.data.columns import (
     image_columns,
     label_column,
     label_columns,
-    shown,
+    describe_columns,
     unusable_labels,
 )
 from selftaught.data.parquet_labels import LabelColumn, Labels, unify
-from selftaught.data.reader import UNLABELLED, Indices, Raw, Reader, files_digest, natural, readable, split_of
+from selftaught.data.reader import UNLABELED, Indices, Raw, Reader, files_digest, natural_key, readable, split_of
 from selftaught.errors import UserError
 
 ROWS = 64
@@ -107,7 +107,7 @@ def parquet_files(path: Path) -> list[Path]:
         return [path]
     found = [file.relative_to(path) for file in path.rglob("*.[pP][aA][rR][qQ][uU][eE][tT]") if file.is_file()]
     shown = [file for file in found if not any(part.startswith(".") for part in file.parts)]
-    return [path / file for file in sorted(shown, key=lambda file: natural(file.as_posix()))]
+    return [path / file for file in sorted(shown, key=lambda file: natural_key(file.as_posix()))]
 
 
 def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
@@ -131,14 +131,14 @@ def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
     for file, schema in zip(files, schemas, strict=True):
         if column not in image_columns(schema):
             raise UserError(
-                f"all parquet files of a source must have images in the column {column!r}, found {shown(schema)} in "
+                f"all parquet files of a source must have images in the column {column!r}, found {describe_columns(schema)} in "
                 f"{readable(str(file))}: hand in the files that belong together."
             )
     found, notes = _labels(files, schemas, lengths)
     labels, classes = found.of_files, found.classes
 
     def reader(chosen: Sequence[int]) -> Parquet:
-        parts = [np.full(lengths[i], UNLABELLED) if (part := labels[i]) is None else part for i in chosen]
+        parts = [np.full(lengths[i], UNLABELED) if (part := labels[i]) is None else part for i in chosen]
         labelled = any(labels[i] is not None for i in chosen)
         joined, names = (np.concatenate(parts), classes) if labelled else (None, None)
         some, rows = tuple(files[i] for i in chosen), tuple(lengths[i] for i in chosen)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.reader import UNLABELLED, Indices, natural, readable
+from selftaught.data.reader import UNLABELED, Indices, natural_key, readable
 from selftaught.errors import UserError
 
 LONGEST = 500
@@ -74,9 +74,9 @@ def unify(name: str, columns: Sequence[LabelColumn]) -> Labels:
         for column, has_numbers in zip(columns, numbered, strict=True)
         for own in (column.declared or borrowed) * has_numbers
     ]
-    classes = tuple(dict.fromkeys([*declared, *sorted(used - set(declared), key=natural)]))
+    classes = tuple(dict.fromkeys([*declared, *sorted(used - set(declared), key=natural_key)]))
     place = {found: position for position, found in enumerate(classes)}
-    places = [{value: UNLABELLED if found is None else place[found] for value, found in own.items()} for own in names]
+    places = [{value: UNLABELED if found is None else place[found] for value, found in own.items()} for own in names]
     return Labels(
         [
             _positions(column, own) if any(found is not None for found in translated.values()) else None
@@ -115,7 +115,7 @@ def _name(value: Any, declared: tuple[str, ...]) -> str | None:
         return readable(declared[int(value)]) if 0 <= value < len(declared) else None
     if isinstance(value, bool):
         return str(value)
-    return None if value == UNLABELLED else str(int(value))
+    return None if value == UNLABELED else str(int(value))
 
 
 def _is_number(value: Any) -> bool:

@@ -25,7 +25,7 @@ Raw = Path | bytes | NDArray[np.uint8] | str
 reason why there is none."""
 Indices = NDArray[np.int64]
 
-UNLABELLED = -1
+UNLABELED = -1
 """Stands where an image of a labelled reader has no label, or one that is no class; Hugging Face's convention too."""
 
 CONTENT_LIMIT = 2**30
@@ -45,7 +45,7 @@ class Reader(ABC):
     name: str
     """What the user called it."""
     labels: Indices | None
-    """(N,) positions in `classes`, or `UNLABELLED`; None where there are no labels at all."""
+    """(N,) positions in `classes`, or `UNLABELED`; None where there are no labels at all."""
     classes: tuple[str, ...] | None
     """Names of the labels; None exactly where `labels` is."""
     notes: tuple[str, ...] = field(default=(), kw_only=True)
@@ -174,7 +174,7 @@ def _size_time(file: str | Path) -> tuple[int, int]:
     return (found.st_size, found.st_mtime_ns) if S_ISREG(found.st_mode) else (0, 0)
 
 
-def natural(text: str) -> tuple[str, str]:
+def natural_key(text: str) -> tuple[str, str]:
     """A sort key under which `image2` comes before `image10`."""
     return _DIGITS.sub(_padded, text), text
 

@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught.data.reader import UNLABELLED, Files, Indices, Reader, readable
+from selftaught.data.reader import UNLABELED, Files, Indices, Reader, readable
 from selftaught.display.progress import announce
 from selftaught.errors import NoTestPart, UserError, unknown
 
@@ -39,10 +39,10 @@ def with_test_part(splits: Mapping[str, Reader]) -> dict[str, Reader]:
 
 
 def _has_labels(reader: Reader) -> bool:
-    return reader.labels is not None and bool((reader.labels != UNLABELLED).any())
+    return reader.labels is not None and bool((reader.labels != UNLABELED).any())
 
 
-def understood(parts: Mapping[str, Reader], splits: Mapping[str, Reader], labels: Path | None) -> str | None:
+def interpretation(parts: Mapping[str, Reader], splits: Mapping[str, Reader], labels: Path | None) -> str | None:
     """One line on how a folder was interpreted; None where there was nothing to interpret."""
     reader = parts["all"]
     if not isinstance(reader, Files):
@@ -122,7 +122,7 @@ def compare_classes(splits: Mapping[str, Reader]) -> None:
         if reader.labels is None or reader.classes is None or not len(chosen):
             return
         labels = np.unique(reader.labels[chosen])
-        present.append({reader.classes[label] for label in labels[labels != UNLABELLED].tolist()})
+        present.append({reader.classes[label] for label in labels[labels != UNLABELED].tolist()})
     train, test = present
     name = splits["all"].name
     if len(train) == 1:
