@@ -168,11 +168,11 @@ def broken() -> dict[str, tuple[bytes, str]]:
     header = gif[: gif.index(b"!")] if b"!" in gif else gif[:30]
     return {
         "zero bytes.jpg": (b"", "is empty"),
-        "one byte.png": (b"\x89", "no image format that can be read"),
-        "truncated.jpg": (jpeg[: len(jpeg) // 2], "cut short"),
-        "truncated.png": (whole[: len(whole) // 2], "cut short"),
-        "only a header.png": (whole[:33], "begins as PNG does"),
-        "bad checksum.png": (whole[:20] + b"\1" + whole[21:], "begins as PNG does"),
+        "one byte.png": (b"\x89", "not in a supported image format"),
+        "truncated.jpg": (jpeg[: len(jpeg) // 2], "truncated"),
+        "truncated.png": (whole[: len(whole) // 2], "truncated"),
+        "only a header.png": (whole[:33], "begins like PNG,"),
+        "bad checksum.png": (whole[:20] + b"\1" + whole[21:], "begins like PNG,"),
         "text.png": (b"I am a text file called .png\n" * 20, "(it is text)"),
         "404.jpg": (b"<!DOCTYPE html><html><title>404 Not Found</title></html>", "(it is text)"),
         "drawing.svg": (
@@ -180,25 +180,28 @@ def broken() -> dict[str, tuple[bytes, str]]:
             "(it is text)",
         ),
         "phone.HEIC": (b"\0\0\0\x18ftypheic" + bytes(64), "HEIC"),
-        "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "no image format"),
-        "paper.png": (b"%PDF-1.7\n%%EOF\n", "no image format"),
-        "archive.jpg": (b"PK\3\4" + bytes(60), "no image format"),
+        "script.jpg": (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
+            "not in a supported image format",
+        ),
+        "paper.png": (b"%PDF-1.7\n%%EOF\n", "not in a supported image format"),
+        "archive.jpg": (b"PK\3\4" + bytes(60), "not in a supported image format"),
         "bomb.png": (black_png(30_000), "more than 179 million pixels"),
         "wide.png": (png(2**31 - 1, 1, 8, 2, b""), "million"),
-        "flat.png": (png(0, 0, 8, 2, b""), "begins as PNG does"),
+        "flat.png": (png(0, 0, 8, 2, b""), "begins like PNG,"),
         "bomb.ico": (icon(black_png(30_000)), "more than 179 million pixels"),
         "five channels.tif": (tiff(5, 8), "(5 channels of 8 bits)"),
         "half floats.tif": (tiff(1, 16, 3), "(1 channel of 16 floating-point bits)"),
         "jpeg 2000.tif": (tiff(1, 8, compression=34712), "(1 channel of 8 bits, compression 34712)"),
         "lab.tif": (encoded(Image.new("LAB", (9, 9)), "TIFF"), "is in CIELAB color"),
-        "large profile.png": (texts(b"iCCP", 2_000_000), "larger color profile"),
-        "zip of text.png": (texts(b"zTXt", 80_000_000), "more text"),
-        "no frames.gif": (header[:13] + b";", "begins as GIF does"),
-        "not_utf-8_\udcff.gif": (b"GIF89a", "begins as GIF does"),
+        "large profile.png": (texts(b"iCCP", 2_000_000), "too large a color profile"),
+        "zip of text.png": (texts(b"zTXt", 80_000_000), "too much text"),
+        "no frames.gif": (header[:13] + b";", "begins like GIF,"),
+        "not_utf-8_\udcff.gif": (b"GIF89a", "begins like GIF,"),
         "folder of.jpg/empty.bmp": (b"", "is empty"),
         "bad.bmp": (b"BM" + bytes(60), "cannot be decoded"),
         "nothing-but-nan.tif": (encoded(Image.fromarray(np.full((9, 9), np.nan, np.float32)), "TIFF"), "no finite"),
-        "endless.tiff": (b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "begins as TIFF does"),
+        "endless.tiff": (b"II*\0\x08\0\0\0\0\0\x08\0\0\0", "begins like TIFF,"),
     }
 
 
@@ -253,7 +256,7 @@ def write_special(root: Path) -> dict[str, str]:
         os.chdir(here)
     (root / "device.jpg").symlink_to("/dev/zero")
     found = dict.fromkeys(("pipe.jpg", "socket.jpg", "device.jpg"), "pipe")
-    found |= {"dangling.png": "no file"} | dict.fromkeys(("itself.png", "ping.png", "pong.png"), "circle")
+    found |= {"dangling.png": "does not exist"} | dict.fromkeys(("itself.png", "ping.png", "pong.png"), "circular")
     if os.geteuid():  # root may read everything
         (root / "locked.jpg").write_bytes(encoded(noise(8, 8), "JPEG"))
         (root / "locked.jpg").chmod(0)

@@ -159,7 +159,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"must be kept in a folder that can be written.*set SELFTAUGHT_CACHE"):
+    with pytest.raises(UserError, match=r"cannot write decoded images to .*set SELFTAUGHT_CACHE"):
         decode_cached(listed(3), 8, folder=tmp_path / "file")
 
 

@@ -31,7 +31,9 @@ def test_counted_numbers_are_uniform_and_unrelated():
     n = draws.shape[1]
     assert 0 <= draws.min() <= draws.max() < 1
     assert (draws.mean(1) - 0.5).abs().max() < 5 * 12**-0.5 / n**0.5
-    flat = torch.cat([draws, draws[:1].roll(1, 1), uniform_at(1, torch.arange(n), 1)])  # neighbours and the next seed, too
+    flat = torch.cat(
+        [draws, draws[:1].roll(1, 1), uniform_at(1, torch.arange(n), 1)]
+    )  # neighbours and the next seed, too
     between = torch.corrcoef(flat) - torch.eye(len(flat))
     assert between.abs().max() < 5 / n**0.5
     counts = (draws[0] * 64).long().bincount(minlength=64).float()

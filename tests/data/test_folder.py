@@ -127,7 +127,7 @@ def test_names_from_everywhere(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"expected image files \(\.jpg.*found files of other kinds \(1 \.txt\)"):
+    with pytest.raises(UserError, match=r"expected image files \(\.jpg.*got other types \(1 \.txt\)"):
         folder_splits(tmp_path)
 
 

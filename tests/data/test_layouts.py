@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from corpus import encoded, noise
 
-from selftaught.display import progress
 from selftaught.data.folder import folder_splits
 from selftaught.data.reader import Files, split_folder
 from selftaught.data.sources import open_source, open_splits
+from selftaught.display import progress
 from selftaught.errors import UserError
 
 CACHED: dict[int, bytes] = {}
@@ -130,7 +130,7 @@ def test_voc_has_its_lists_and_the_labels_of_images_with_one_kind_of_object(tmp_
 def test_voc_has_no_labels_where_most_images_show_several_classes(tmp_path: Path) -> None:
     root = voc(tmp_path / "voc", 1, 2, 3, 5, 7)
     assert set(read(root)["train"].values()) == {None}
-    assert "no labels, as most images show objects of several classes" in notes(root)
+    assert "no labels, because most images show objects of several classes" in notes(root)
 
 
 def test_oxford_pets(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_no_images_says_what_is_there(tmp_path: Path) -> None:
     assert ".png" in said
     assert ".parquet" in said
     assert "(3 .npy, 1 without a suffix, 1 .txt)" in said
-    assert "misspelt" not in said
+    assert "Check the path" not in said
 
 
 def test_a_pipe_in_place_of_an_annotation_file_is_not_waited_for(tmp_path: Path) -> None:

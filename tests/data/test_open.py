@@ -84,7 +84,7 @@ def test_split_folders_are_used(tmp_path: Path) -> None:
 def test_unlabelled_images_are_all_for_training(tmp_path: Path) -> None:
     write_images(tmp_path / "set", 5)
     assert len(open_source(tmp_path / "set")) == 5
-    with pytest.raises(UserError, match=r"neither a test part nor labels.*give --labels"):
+    with pytest.raises(UserError, match=r"neither a test part nor labels.*pass --labels"):
         open_source(tmp_path / "set", split="test")
 
 
@@ -142,7 +142,7 @@ def test_more_than_half_broken_is_an_error(tmp_path: Path, sound: int, fine: boo
     if fine:
         assert len(open_source(tmp_path / "set")) == sound
     else:
-        with pytest.raises(UserError, match=rf"only {sound} of {sound + 8} .*'dangling.png' leads to no"):
+        with pytest.raises(UserError, match=rf"only {sound} of {sound + 8} .*'dangling.png' does not exist"):
             open_source(tmp_path / "set")
 
 
@@ -166,12 +166,15 @@ def test_labels_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("0.png,cat\n1.png,dog\n", "names the columns path and label"),
-        ("", "found nothing"),
-        ("path,label\n0.png,cat\n0.png,dog\n", "one label, found 'cat' and 'dog'"),
-        ("path,label\n0.png,cat\n1.png,cat\n", "two or more different"),
-        ("path,label\n0.png,cat\na.png,dog\nb.png,dog\n", "2 of 3 that are not, such as 'a.png'"),
-        ("path,label\n\udcff,cat\n", "save it as UTF-8"),
+        ("0.png,cat\n1.png,dog\n", "a header that has the columns path and label"),
+        ("", "got an empty file"),
+        ("path,label\n0.png,cat\n0.png,dog\n", "two labels for '0.png' in .*: 'cat' and 'dog'"),
+        ("path,label\n0.png,cat\n1.png,cat\n", "at least two different labels, got 1 in"),
+        (
+            "path,label\n0.png,cat\na.png,dog\nb.png,dog\n",
+            "2 of 3 paths in .* match no single image .*, such as 'a.png'",
+        ),
+        ("path,label\n\udcff,cat\n", "it is not UTF-8. Save it as UTF-8"),
         (None, "No such file"),
     ],
 )
@@ -224,7 +227,7 @@ def test_parquet_with_labels_out_of_range(tmp_path: Path) -> None:
     source = open_source(write([0, 1, 2, 1, None, 0]), split="all")
     assert source.labels is not None
     assert source.labels.tolist() == [0, 1, 1, 0]
-    assert source.skipped == tuple((f"a.parquet:{row}", "has no label, or one that is no class") for row in (2, 4))
+    assert source.skipped == tuple((f"a.parquet:{row}", "has no label or an invalid one") for row in (2, 4))
     with pytest.raises(UserError, match="only 2 of 6"):
         open_source(write([0, 1, 2, 3, 4, 5]), split="all")
 
@@ -234,14 +237,14 @@ def test_parquet_with_labels_out_of_range(tmp_path: Path) -> None:
     [
         ("cifar1", r"no source called 'cifar1': did you mean cifar10"),
         ("zzz", "no source called 'zzz': choose one of"),
-        ("./pictures", "nothing at './pictures'"),
-        ("some/where", "nothing at 'some/where'"),
-        ("gone.parquet", "nothing at 'gone.parquet'"),
+        ("./pictures", "no such file or folder: './pictures'"),
+        ("some/where", "no such file or folder: 'some/where'"),
+        ("gone.parquet", "no such file or folder: 'gone.parquet'"),
         ("hf:someone/something", "download its files"),
         ("china", r"1 photo\(s\).*--crops"),
         (["a.jpg", "b.png"], r"2 photo\(s\).*--crops"),
         (["cifar10", "cifar100"], "several paths must all be photos"),
-        ([], "found nothing"),
+        ([], "the source is empty"),
     ],
 )
 def test_what_is_no_source(spec: str | list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,13 +254,13 @@ def test_what_is_no_source(spec: str | list[str], words: str, tmp_path: Path, mo
 
 
 def test_a_near_path_is_suggested(pets: Path) -> None:
-    with pytest.raises(UserError, match=rf"nothing at .*pest': did you mean '{pets}'\?"):
+    with pytest.raises(UserError, match=rf"no such file or folder: .*pest'; did you mean '{pets}'\?"):
         open_source(pets.with_name("pest"))
 
 
 def test_what_cannot_be_asked(pets: Path, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"tar")
-    with pytest.raises(UserError, match="unpack it"):
+    with pytest.raises(UserError, match="unpack an archive into a folder"):
         open_source(tmp_path / "a.tar")
     with pytest.raises(UserError, match="no split called 'tset': did you mean test"):
         open_source(pets, split="tset")  # type: ignore[arg-type]
@@ -289,7 +292,11 @@ def test_photos_at_full_resolution(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "words"),
-    [("gone.jpg", "'gone.jpg' leads to no file"), ("chna", "did you mean china"), (".", "image files, found '.'")],
+    [
+        ("gone.jpg", "cannot read the photo: 'gone.jpg' does not exist"),
+        ("chna", "did you mean china"),
+        (".", "image files, got '.'"),
+    ],
 )
 def test_photos_that_are_none(spec: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
@@ -328,7 +335,7 @@ def test_without_a_network_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path:
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
-    with pytest.raises(UserError, match=r"'cifar10' must be downloaded once.*no route to host.*hand in a folder"):
+    with pytest.raises(UserError, match=r"cannot download 'cifar10' to .*no route to host.*pass a folder"):
         open_source("cifar10")
 
 

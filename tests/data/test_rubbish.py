@@ -66,7 +66,7 @@ def test_trained_on_end_to_end(rubbish: tuple[Path, set[str], dict[str, str]], t
     assert main(["pretrain", "--resume", "--out", str(out)]) == 0  # the path came through the config
     assert main(["report", str(out)]) == 0
     assert main(["compare", str(out)]) == 0
-    assert (out / "report.html").read_text().count("leads in a circle") == 3
+    assert (out / "report.html").read_text().count("is a circular link") == 3
 
 
 def test_links_among_folders_are_walked_once(tmp_path: Path) -> None:
