@@ -1,4 +1,4 @@
-"""Images that are sound, strange and broken, written by hand so that what they should decode to is known."""
+"""Valid, unusual and broken images, generated so that their correct decoding is given."""
 
 import io
 import struct
@@ -45,7 +45,7 @@ def animated_gif() -> bytes:
 
 
 def broken_files() -> dict[str, tuple[bytes, str]]:
-    """Name -> (content, words that must stand in the reason)."""
+    """Name -> (content, text expected in the reason)."""
     jpeg = encoded(noise(64, 64), "JPEG")
     return {
         "zero.jpg": (b"", "empty"),
@@ -74,7 +74,7 @@ def write_broken(folder: Path) -> dict[str, str]:
 
 
 def listed(count: int, side: int = 8, classes: int = 2) -> Listed:
-    """A reader of arrays in memory whose labels go round."""
+    """A reader of arrays in memory with cyclic labels."""
     labels = np.arange(count) % classes
     names = tuple(f"kind {number}" for number in range(classes))
     return Listed(

@@ -59,12 +59,12 @@ def leftovers(folder: Path) -> list[str]:
 
 def test_holds_every_image_in_order(tmp_path: Path) -> None:
     reader = listed(100)
-    found = decode_cached(reader, 4, folder=tmp_path)
-    assert found.images.shape == (100, 3, 4, 4)
-    assert found.kept.tolist() == list(range(100))
-    assert found.skipped == ()
+    cached = decode_cached(reader, 4, folder=tmp_path)
+    assert cached.images.shape == (100, 3, 4, 4)
+    assert cached.kept.tolist() == list(range(100))
+    assert cached.skipped == ()
     for index, raw in enumerate(reader.items):
-        assert np.array_equal(found.images[index], decode(raw, 4))
+        assert np.array_equal(cached.images[index], decode(raw, 4))
 
 
 def test_is_built_once(tmp_path: Path) -> None:
@@ -81,18 +81,18 @@ def test_broken_images_leave_no_gap(tmp_path: Path) -> None:
     reader = listed(50)
     items = list(reader.items)
     items[0], items[17], items[49] = np.empty((0, 5, 3), np.uint8), np.empty((0, 0, 3), np.uint8), items[48][:0]
-    found = decode_cached(replace(reader, items=items), 8, folder=tmp_path)
+    cached = decode_cached(replace(reader, items=items), 8, folder=tmp_path)
     sound = [index for index in range(50) if index not in (0, 17, 49)]
-    assert [index for index, _ in found.skipped] == [0, 17, 49]
-    assert found.kept.tolist() == sound
-    assert np.array_equal(found.images, [noise(8, 8, index).transpose(2, 0, 1) for index in sound])
+    assert [index for index, _ in cached.skipped] == [0, 17, 49]
+    assert cached.kept.tolist() == sound
+    assert np.array_equal(cached.images, [noise(8, 8, index).transpose(2, 0, 1) for index in sound])
 
 
 def test_only_what_was_chosen_is_decoded(tmp_path: Path) -> None:
     reader = watched(20)
-    found = decode_cached(reader, 8, np.array([3, 5, 19]), tmp_path)
-    assert reader.read == found.kept.tolist() == [3, 5, 19]
-    assert np.array_equal(found.images[2], noise(8, 8, 19).transpose(2, 0, 1))
+    cached = decode_cached(reader, 8, np.array([3, 5, 19]), tmp_path)
+    assert reader.read == cached.kept.tolist() == [3, 5, 19]
+    assert np.array_equal(cached.images[2], noise(8, 8, 19).transpose(2, 0, 1))
 
 
 def test_every_difference_is_another_cache(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     reader = watched(100)
     with pytest.raises(UserError, match="which is full"):
         decode_cached(reader, 8, folder=tmp_path)
-    assert reader.read == []  # known before the first image
+    assert reader.read == []  # checked before the first image
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
@@ -177,9 +177,9 @@ def test_the_worst_folder(tmp_path: Path) -> None:
     write_images(images, 9)
     expected = write_broken(images)
     reader = folder_splits(images)["all"]
-    found = decode_cached(reader, 8, folder=tmp_path / "cache")
-    assert len(found.images) == 9
-    reasons = {reader.title(index): reason for index, reason in found.skipped}
+    cached = decode_cached(reader, 8, folder=tmp_path / "cache")
+    assert len(cached.images) == 9
+    reasons = {reader.title(index): reason for index, reason in cached.skipped}
     assert set(reasons) == set(expected)
     assert all(words in reasons[name] for name, words in expected.items())
     assert (images / "huge.png").read_bytes() == huge_png()
@@ -219,8 +219,8 @@ class Slow(Reader):
             yield raw
 
 toys = listed(200)
-found = decode_cached(Slow(toys.name, toys.labels, toys.classes, toys), 8, folder=Path({folder!r}))
-print(len(found.images), int(found.images.sum()))
+cached = decode_cached(Slow(toys.name, toys.labels, toys.classes, toys), 8, folder=Path({folder!r}))
+print(len(cached.images), int(cached.images.sum()))
 """
 
 
@@ -263,6 +263,6 @@ def test_a_killed_build_is_never_read(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(leftovers(folder)) == 1
-    found: Decoded = decode_cached(listed(200), 8, folder=folder)
-    assert int(found.images.astype(np.int64).sum()) == expected_sum(200)
+    cached: Decoded = decode_cached(listed(200), 8, folder=folder)
+    assert int(cached.images.astype(np.int64).sum()) == expected_sum(200)
     assert leftovers(folder) == []

@@ -136,9 +136,9 @@ def test_fingerprints_see_content_names_and_order_but_not_times(tmp_path: Path) 
         root = tmp_path / folder
         fill(root, "b.png")
         (root / name).write_bytes(content)
-        found = folder_splits(root)["all"].fingerprint()
+        fingerprint = folder_splits(root)["all"].fingerprint()
         (root / name).unlink()
-        return found
+        return fingerprint
 
     first = fingerprint()
     assert fingerprint() == first  # written anew, so with another time
@@ -162,7 +162,7 @@ def test_fingerprints_of_much_go_by_size_and_time(tmp_path: Path, monkeypatch: p
 def test_a_list_of_arrays_streams_what_is_asked(tmp_path: Path) -> None:
     arrays = [noise(4, 4, seed) for seed in range(5)]
     reader = Listed("toys", None, None, arrays, [str(number) for number in range(5)])
-    for found, expected in zip(reader.stream(np.array([1, 4])), (1, 4), strict=True):
-        assert found is arrays[expected]
+    for image, expected in zip(reader.stream(np.array([1, 4])), (1, 4), strict=True):
+        assert image is arrays[expected]
     changed = Listed("toys", None, None, [*arrays[:4], arrays[4] ^ 1], reader.titles)
     assert changed.fingerprint() != reader.fingerprint()

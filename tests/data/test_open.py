@@ -1,4 +1,4 @@
-"""Sources by name and path, their splits and limits, and what is said when they are not there."""
+"""Sources by name and path, their splits and limits, and the errors for sources that do not exist."""
 
 import os
 import urllib.error
@@ -53,7 +53,7 @@ def test_labelled_images_without_a_split_are_split(pets: Path) -> None:
     train, test = open_splits(str(pets))
     everything = open_source(str(pets), split="all")
     assert len(train) + len(test) == 50
-    assert 4 <= len(test) <= 17  # three standard deviations of a share of 20 %
+    assert 4 <= len(test) <= 17  # three standard deviations of a fraction of 20 %
     assert not keys(train) & keys(test)
     assert keys(train) | keys(test) == keys(everything)
     assert train.name == f"{pets} (train, about 80 % of the images)"
@@ -81,7 +81,7 @@ def test_split_folders_are_used(tmp_path: Path) -> None:
     assert len(open_source(tmp_path / "set", split="all")) == 12
 
 
-def test_unlabelled_images_are_all_for_training(tmp_path: Path) -> None:
+def test_unlabeled_images_are_all_for_training(tmp_path: Path) -> None:
     write_images(tmp_path / "set", 5)
     assert len(open_source(tmp_path / "set")) == 5
     with pytest.raises(UserError, match=r"neither a test part nor labels.*pass --labels"):
@@ -178,7 +178,7 @@ def test_labels_from_a_file(tmp_path: Path) -> None:
         (None, "No such file"),
     ],
 )
-def test_files_of_labels_that_cannot_be_meant(tmp_path: Path, content: str | None, words: str) -> None:
+def test_invalid_label_files(tmp_path: Path, content: str | None, words: str) -> None:
     write_images(tmp_path / "set", 3)
     if content is not None:
         (tmp_path / "labels.csv").write_bytes(content.encode("utf-8", "surrogateescape"))
@@ -186,7 +186,7 @@ def test_files_of_labels_that_cannot_be_meant(tmp_path: Path, content: str | Non
         open_source(tmp_path / "set", labels=tmp_path / "labels.csv")
 
 
-def test_a_path_that_could_mean_two_images_means_none(tmp_path: Path) -> None:
+def test_an_ambiguous_path_matches_no_image(tmp_path: Path) -> None:
     for folder in "ab":
         write_images(tmp_path / "set" / folder, 2, seed=ord(folder))
     (tmp_path / "labels.csv").write_text("path,label\n0.png,x\na/0.png,x\nb/0.png,y\nb/1.png,y\n")
@@ -258,7 +258,7 @@ def test_a_near_path_is_suggested(pets: Path) -> None:
         open_source(pets.with_name("pest"))
 
 
-def test_what_cannot_be_asked(pets: Path, tmp_path: Path) -> None:
+def test_invalid_arguments(pets: Path, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"tar")
     with pytest.raises(UserError, match="unpack an archive into a folder"):
         open_source(tmp_path / "a.tar")
@@ -322,7 +322,7 @@ def test_digits() -> None:
         assert np.array_equal(images(source)[:, channel], np.rint(expected.images / 16 * 255))
 
 
-def test_every_known_name_is_a_class_of_torchvision_and_listed() -> None:
+def test_every_named_data_set_is_a_torchvision_class_and_listed() -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     rows = {row.name: row for row in list_sources()}
     assert set(rows) == {"digits", *PHOTOS, *DATASETS}
@@ -347,7 +347,7 @@ class FakeCIFAR:
     def __init__(self, root: str, train: bool, download: bool = False) -> None:
         FakeCIFAR.downloaded |= download
         if not FakeCIFAR.downloaded:
-            raise RuntimeError("Dataset not found or corrupted.")
+            raise RuntimeError("Dataset not result or corrupted.")
         assert Path(root).is_dir()
         self.classes = ["a", "b", ("c", "d")]
         self.data = np.stack([noise(32, 32, seed + 100 * train) for seed in range(20 if train else 10)])

@@ -118,7 +118,7 @@ def test_labels_out_of_range_are_no_labels(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("labels", [[-1, -1], [None, None]])
-def test_no_label_at_all_is_an_unlabelled_source(tmp_path: Path, labels: list[int | None]) -> None:
+def test_no_label_at_all_is_an_unlabeled_source(tmp_path: Path, labels: list[int | None]) -> None:
     file = write(tmp_path / "a.parquet", {"image": cells(2), "label": pa.array(labels, pa.int64())}, declared("x", "y"))
     reader = splits_of(file)["all"]
     assert reader.labels is None

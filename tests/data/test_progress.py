@@ -1,4 +1,4 @@
-"""The progress bar: silent where nobody watches, shown to those who wait."""
+"""The progress bar: hidden without a terminal, shown after a delay on one."""
 
 import time
 

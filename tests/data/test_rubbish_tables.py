@@ -1,4 +1,4 @@
-"""Parquet and CSV that are missing, broken or lying: what can be used is used, all else is one sentence."""
+"""Missing, broken and inconsistent Parquet and CSV files: usable data is used, anything else is one error sentence."""
 
 import json
 import random
@@ -23,20 +23,20 @@ def write(path: Path, features: object = None, **columns: object) -> Path:
     """A parquet file with `image` unless other columns are given, and Hugging Face's metadata, raw or as features."""
     table = pa.table(columns if "image" in columns else {"image": IMAGES, **columns})
     if features is not None:
-        said = features if isinstance(features, str) else json.dumps({"info": {"features": features}})
-        table = table.replace_schema_metadata({"huggingface": said})
+        metadata = features if isinstance(features, str) else json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": metadata})
     pq.write_table(table, path)
     return path
 
 
 def refused(spec: object, **options: object) -> str:
-    """The one sentence that opening ends in."""
+    """The error message of `open_source`."""
     with pytest.raises(UserError) as caught:
         open_source(spec, **options)  # type: ignore[arg-type]
-    said = str(caught.value)
-    assert said.isprintable()
-    assert said.endswith((".", "?"))
-    return said
+    message = str(caught.value)
+    assert message.isprintable()
+    assert message.endswith((".", "?"))
+    return message
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def refused(spec: object, **options: object) -> str:
         pa.array([None] * 6),
     ],
 )
-def test_what_is_no_label_is_no_hindrance(tmp_path: Path, labels: pa.Array) -> None:
+def test_invalid_labels_are_ignored(tmp_path: Path, labels: pa.Array) -> None:
     declared = {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}
     source = open_source(write(tmp_path / "a.parquet", declared, label=labels))
     assert (len(source), source.classes, source.skipped) == (6, None, ())
@@ -75,7 +75,7 @@ def test_why_labels_are_not_used_is_part_of_the_error(tmp_path: Path) -> None:
      '{"info": {"features": {"label": {"_type": "ClassLabel", "names": {"a": 1}}}}}',
      '{"info": {"features": {"label": {"_type": "Image"}, "image": {"_type": "ClassLabel", "names": ["x"]}}}}'],
 )  # fmt: skip
-def test_metadata_that_lies(tmp_path: Path, metadata: str) -> None:
+def test_inconsistent_metadata(tmp_path: Path, metadata: str) -> None:
     source = open_source(write(tmp_path / "a.parquet", metadata, label=[-7, 3, -7, 3, 3, 10]), split="all")
     assert source.classes == ("3", "10", "-7")
     assert source.labels is not None
@@ -179,13 +179,13 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 
 @pytest.mark.parametrize("count", [40, pytest.param(400, marks=pytest.mark.slow)])
 def test_damaged_parquet_files(tmp_path: Path, count: int) -> None:
-    """In a process of their own, as pyarrow may crash; of a damaged file all, some or no image is found."""
+    """In a separate process, as pyarrow may crash. All, some or none of the images of a damaged file are usable."""
     whole, draw = write(tmp_path / "whole.parquet", label=list("ababab")).read_bytes(), random.Random(0)
     (tmp_path / "files").mkdir()
     for number in range(count):
         content = bytearray(whole)
         for _ in range(draw.randint(1, 4)):
-            tail = draw.random() < 0.7  # where the footer is, which says where all else is
+            tail = draw.random() < 0.7  # the footer, which has the offsets of everything else
             content[draw.randrange(len(content) - 900 if tail else 0, len(content) - 8)] ^= 1 << draw.randrange(8)
         (tmp_path / "files" / f"{number}.parquet").write_bytes(content)
     command = [sys.executable, "-W", "error", "-c", CHILD, str(tmp_path / "files"), str(tmp_path / "cache")]
@@ -216,7 +216,7 @@ def test_damaged_parquet_files(tmp_path: Path, count: int) -> None:
         (b"\x00\x01\x02", "columns path and label"),
     ],
 )
-def test_labels_that_cannot_be_meant(tmp_path: Path, content: bytes, words: str) -> None:
+def test_invalid_label_files(tmp_path: Path, content: bytes, words: str) -> None:
     write_images(tmp_path / "set", 4)
     (tmp_path / "a.csv").write_bytes(content)
     assert words in refused(tmp_path / "set", labels=tmp_path / "a.csv")

@@ -84,7 +84,7 @@ def unusable_labels(schema: pa.Schema) -> str:
 
 
 def _label_names(schema: pa.Schema) -> list[str]:
-    """Names of columns that may hold labels, in order of preference."""
+    """Names of possible label columns, in order of preference."""
     declared = list(declared_as(schema, "ClassLabel"))
     return [name for name in LABEL_NAMES if name in declared] + declared + list(LABEL_NAMES)
 
