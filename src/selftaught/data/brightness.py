@@ -1,7 +1,7 @@
 """Value ranges of images other than 8-bit ones: which range is mapped to 0 to 255.
 
-A 16-bit file may contain 12-bit data, and floating-point images have no fixed range. The range is chosen once per source,
-from a sample of its images, because a range per image would brighten dark images and darken bright ones.
+A 16-bit file may contain 12-bit data, and floating-point images have no fixed range. The range is chosen once per
+source, from a sample of its images, because a range per image would brighten dark images and darken bright ones.
 """
 
 import json
