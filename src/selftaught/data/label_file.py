@@ -108,8 +108,8 @@ def _lines(file: TextIO, path: Path) -> Iterator[str]:
         number += 1
         if len(line) > MAX_LINE:
             raise UserError(
-                f"more than {MAX_LINE:,} characters in line {number} of {_printable(path)}: check that it is a CSV file "
-                f"of labels."
+                f"more than {MAX_LINE:,} characters in line {number} of {_printable(path)}: check that it is a CSV "
+                f"file of labels."
             )
         yield line
 
