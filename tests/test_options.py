@@ -240,6 +240,6 @@ def test_slips_of_the_hand(wrong: tuple[object, ...], words: str, folder: Path, 
 
 def test_an_empty_source_is_not_this_folder(folder: Path, capsys, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(folder)
-    assert "found ''" in one_sentence(capsys, "pretrain", "", "--steps", 1)
+    assert "got ''" in one_sentence(capsys, "pretrain", "", "--steps", 1)
     assert "null characters" in one_sentence(capsys, "pretrain", "a\0b", "--steps", 1)
     assert sorted(path.name for path in folder.iterdir()) == ["0.png", "1.png", "2.png"]

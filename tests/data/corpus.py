@@ -1,4 +1,4 @@
-"""Images that are sound, strange and broken, written by hand so that what they should decode to is known."""
+"""Valid, unusual and broken images, generated so that their correct decoding is given."""
 
 import io
 import struct
@@ -45,15 +45,18 @@ def animated_gif() -> bytes:
 
 
 def broken_files() -> dict[str, tuple[bytes, str]]:
-    """Name -> (content, words that must stand in the reason)."""
+    """Name -> (content, text expected in the reason)."""
     jpeg = encoded(noise(64, 64), "JPEG")
     return {
         "zero.jpg": (b"", "empty"),
         "truncated.jpg": (jpeg[: len(jpeg) // 2], "cannot be decoded"),
-        "text.png": (b"I am a text file called .png\n" * 20, "no image format"),
+        "text.png": (b"I am a text file called .png\n" * 20, "not in a supported image format"),
         "huge.png": (huge_png(), "million"),
-        "page.heic": (b"\0\0\0\x18ftypheic" + bytes(64), "no image format"),
-        "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "no image format"),
+        "page.heic": (b"\0\0\0\x18ftypheic" + bytes(64), "not in a supported image format"),
+        "script.jpg": (
+            b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n",
+            "not in a supported image format",
+        ),
     }
 
 
@@ -65,13 +68,13 @@ def write_broken(folder: Path) -> dict[str, str]:
     (folder / "dangling.png").symlink_to(folder / "nowhere.png")
     (folder / "itself.png").symlink_to(folder / "itself.png")
     return {name: words for name, (_, words) in broken_files().items()} | {
-        "dangling.png": "no file",
-        "itself.png": "in a circle",
+        "dangling.png": "does not exist",
+        "itself.png": "circular",
     }
 
 
 def listed(count: int, side: int = 8, classes: int = 2) -> Listed:
-    """A reader of arrays in memory whose labels go round."""
+    """A reader of arrays in memory with cyclic labels."""
     labels = np.arange(count) % classes
     names = tuple(f"kind {number}" for number in range(classes))
     return Listed(

@@ -84,11 +84,11 @@ def test_the_range_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_values_past_the_range_are_clipped_unless_they_are_most() -> None:
     values = np.full((8, 8), 4095, np.uint16)
     values[0, 0] = 9000
-    found = decode(encoded(Image.fromarray(values)), 8, Ranges(integers=(0, 4095)))
-    assert not isinstance(found, str)
-    assert (found == 255).all()
+    result = decode(encoded(Image.fromarray(values)), 8, Ranges(integers=(0, 4095)))
+    assert not isinstance(result, str)
+    assert (result == 255).all()
     reason = decode(flat(9000), 8, Ranges(integers=(0, 4095)))
-    assert reason == "has values outside of 0 to 4095, the range of other images of this source"
+    assert reason == "has values outside 0 to 4095, the range of the other images of this source"
 
 
 def test_sources_of_parquet_too(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from corpus import encoded, huge_png, listed, noise, write_broken, write_images
 
 from selftaught.data import cache
-from selftaught.data.cache import Decoded, cache_folder, decoded
+from selftaught.data.cache import Decoded, cache_folder, decode_cached
 from selftaught.data.decode import decode
 from selftaught.data.folder import folder_splits
 from selftaught.data.reader import Indices, Raw, Reader
@@ -59,17 +59,17 @@ def leftovers(folder: Path) -> list[str]:
 
 def test_holds_every_image_in_order(tmp_path: Path) -> None:
     reader = listed(100)
-    found = decoded(reader, 4, folder=tmp_path)
-    assert found.images.shape == (100, 3, 4, 4)
-    assert found.kept.tolist() == list(range(100))
-    assert found.skipped == ()
+    cached = decode_cached(reader, 4, folder=tmp_path)
+    assert cached.images.shape == (100, 3, 4, 4)
+    assert cached.kept.tolist() == list(range(100))
+    assert cached.skipped == ()
     for index, raw in enumerate(reader.items):
-        assert np.array_equal(found.images[index], decode(raw, 4))
+        assert np.array_equal(cached.images[index], decode(raw, 4))
 
 
 def test_is_built_once(tmp_path: Path) -> None:
     reader = watched(20)
-    first, second = (decoded(reader, 8, folder=tmp_path) for _ in range(2))
+    first, second = (decode_cached(reader, 8, folder=tmp_path) for _ in range(2))
     assert reader.read == list(range(20))
     assert first.key == second.key
     assert np.array_equal(first.images, second.images)
@@ -81,41 +81,41 @@ def test_broken_images_leave_no_gap(tmp_path: Path) -> None:
     reader = listed(50)
     items = list(reader.items)
     items[0], items[17], items[49] = np.empty((0, 5, 3), np.uint8), np.empty((0, 0, 3), np.uint8), items[48][:0]
-    found = decoded(replace(reader, items=items), 8, folder=tmp_path)
+    cached = decode_cached(replace(reader, items=items), 8, folder=tmp_path)
     sound = [index for index in range(50) if index not in (0, 17, 49)]
-    assert [index for index, _ in found.skipped] == [0, 17, 49]
-    assert found.kept.tolist() == sound
-    assert np.array_equal(found.images, [noise(8, 8, index).transpose(2, 0, 1) for index in sound])
+    assert [index for index, _ in cached.skipped] == [0, 17, 49]
+    assert cached.kept.tolist() == sound
+    assert np.array_equal(cached.images, [noise(8, 8, index).transpose(2, 0, 1) for index in sound])
 
 
 def test_only_what_was_chosen_is_decoded(tmp_path: Path) -> None:
     reader = watched(20)
-    found = decoded(reader, 8, np.array([3, 5, 19]), tmp_path)
-    assert reader.read == found.kept.tolist() == [3, 5, 19]
-    assert np.array_equal(found.images[2], noise(8, 8, 19).transpose(2, 0, 1))
+    cached = decode_cached(reader, 8, np.array([3, 5, 19]), tmp_path)
+    assert reader.read == cached.kept.tolist() == [3, 5, 19]
+    assert np.array_equal(cached.images[2], noise(8, 8, 19).transpose(2, 0, 1))
 
 
 def test_every_difference_is_another_cache(tmp_path: Path) -> None:
     reader = listed(6)
     changed = replace(reader, items=[*reader.items[:5], reader.items[5] ^ 1])
     keys = [
-        decoded(reader, 8, folder=tmp_path).key,
-        decoded(reader, 4, folder=tmp_path).key,
-        decoded(reader, 8, np.array([0, 1]), tmp_path).key,
-        decoded(reader, 8, np.array([0, 2]), tmp_path).key,
-        decoded(changed, 8, folder=tmp_path).key,
+        decode_cached(reader, 8, folder=tmp_path).key,
+        decode_cached(reader, 4, folder=tmp_path).key,
+        decode_cached(reader, 8, np.array([0, 1]), tmp_path).key,
+        decode_cached(reader, 8, np.array([0, 2]), tmp_path).key,
+        decode_cached(changed, 8, folder=tmp_path).key,
     ]
     assert len(set(keys)) == 5
     relabelled = replace(reader, labels=None, classes=None, name="others")
-    assert decoded(relabelled, 8, folder=tmp_path).key == keys[0]  # labels are not in the cache
+    assert decode_cached(relabelled, 8, folder=tmp_path).key == keys[0]  # labels are not in the cache
 
 
 def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:
     images, caches = tmp_path / "images", tmp_path / "cache"
     write_images(images, 3)
-    before = decoded(folder_splits(images)["all"], 8, folder=caches).images
+    before = decode_cached(folder_splits(images)["all"], 8, folder=caches).images
     (images / "1.png").write_bytes(encoded(noise(8, 8, 77)))
-    after = decoded(folder_splits(images)["all"], 8, folder=caches).images
+    after = decode_cached(folder_splits(images)["all"], 8, folder=caches).images
     assert np.array_equal(after[1], noise(8, 8, 77).transpose(2, 0, 1))
     assert np.array_equal(after[[0, 2]], before[[0, 2]])
 
@@ -123,14 +123,14 @@ def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("a bug"), UserError("a damaged file")])
 def test_what_ends_a_build_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
     with pytest.raises(type(failure)):
-        decoded(watched(100, failure, after=60), 8, folder=tmp_path)
+        decode_cached(watched(100, failure, after=60), 8, folder=tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
-    assert len(decoded(watched(100), 8, folder=tmp_path).images) == 100
+    assert len(decode_cached(watched(100), 8, folder=tmp_path).images) == 100
 
 
 @pytest.mark.parametrize("damage", ["cut", "meta", "gone", "mixed"])
 def test_a_damaged_cache_is_built_anew(tmp_path: Path, damage: str) -> None:
-    key = decoded(listed(10), 8, folder=tmp_path).key
+    key = decode_cached(listed(10), 8, folder=tmp_path).key
     images, meta = tmp_path / key / "images.npy", tmp_path / key / "meta.json"
     if damage == "cut":
         os.truncate(images, images.stat().st_size - 1)
@@ -141,26 +141,26 @@ def test_a_damaged_cache_is_built_anew(tmp_path: Path, damage: str) -> None:
     else:
         images.unlink()
     reader = watched(10)
-    assert len(decoded(reader, 8, folder=tmp_path).images) == 10
+    assert len(decode_cached(reader, 8, folder=tmp_path).images) == 10
     assert len(reader.read) == 10
 
 
 def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"which is full: free some space, set SELFTAUGHT_CACHE"):
-        decoded(watched(100, OSError(errno.ENOSPC, "No space left on device"), after=50), 8, folder=tmp_path)
+        decode_cached(watched(100, OSError(errno.ENOSPC, "No space left on device"), after=50), 8, folder=tmp_path)
     assert leftovers(tmp_path) == []
     usage = cache.shutil.disk_usage(tmp_path)
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage._replace(free=100 * 3 * 8 * 8 - 1))
     reader = watched(100)
     with pytest.raises(UserError, match="which is full"):
-        decoded(reader, 8, folder=tmp_path)
-    assert reader.read == []  # known before the first image
+        decode_cached(reader, 8, folder=tmp_path)
+    assert reader.read == []  # checked before the first image
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match=r"must be kept in a folder that can be written.*set SELFTAUGHT_CACHE"):
-        decoded(listed(3), 8, folder=tmp_path / "file")
+    with pytest.raises(UserError, match=r"cannot write decoded images to .*set SELFTAUGHT_CACHE"):
+        decode_cached(listed(3), 8, folder=tmp_path / "file")
 
 
 def test_memory_is_bounded_by_a_few_blocks() -> None:
@@ -177,9 +177,9 @@ def test_the_worst_folder(tmp_path: Path) -> None:
     write_images(images, 9)
     expected = write_broken(images)
     reader = folder_splits(images)["all"]
-    found = decoded(reader, 8, folder=tmp_path / "cache")
-    assert len(found.images) == 9
-    reasons = {reader.title(index): reason for index, reason in found.skipped}
+    cached = decode_cached(reader, 8, folder=tmp_path / "cache")
+    assert len(cached.images) == 9
+    reasons = {reader.title(index): reason for index, reason in cached.skipped}
     assert set(reasons) == set(expected)
     assert all(words in reasons[name] for name, words in expected.items())
     assert (images / "huge.png").read_bytes() == huge_png()
@@ -202,7 +202,7 @@ for name, path in [("selftaught", {package!r}), ("selftaught.data", {package!r} 
     sys.modules[name] = types.ModuleType(name)  # without its __init__: importing torch takes most of the time
     sys.modules[name].__path__ = [path]
 from corpus import listed
-from selftaught.data.cache import decoded
+from selftaught.data.cache import decode_cached
 from selftaught.data.reader import Listed, Reader
 
 @dataclass(frozen=True, eq=False)
@@ -219,8 +219,8 @@ class Slow(Reader):
             yield raw
 
 toys = listed(200)
-found = decoded(Slow(toys.name, toys.labels, toys.classes, toys), 8, folder=Path({folder!r}))
-print(len(found.images), int(found.images.sum()))
+cached = decode_cached(Slow(toys.name, toys.labels, toys.classes, toys), 8, folder=Path({folder!r}))
+print(len(cached.images), int(cached.images.sum()))
 """
 
 
@@ -263,6 +263,6 @@ def test_a_killed_build_is_never_read(tmp_path: Path) -> None:
     process.send_signal(signal.SIGKILL)
     process.communicate()
     assert len(leftovers(folder)) == 1
-    found: Decoded = decoded(listed(200), 8, folder=folder)
-    assert int(found.images.astype(np.int64).sum()) == expected_sum(200)
+    cached: Decoded = decode_cached(listed(200), 8, folder=folder)
+    assert int(cached.images.astype(np.int64).sum()) == expected_sum(200)
     assert leftovers(folder) == []

@@ -72,8 +72,8 @@ def test_long_files_are_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(content, "HASHED", 100)
     (tmp_path / "a.png").write_bytes(FILES[0])
     assert loaded(tmp_path / "a.png") == tmp_path / "a.png"
-    found, identity = decode_with_id(tmp_path / "a.png", 8)
-    assert np.array_equal(found, noise(8, 8, 0).transpose(2, 0, 1))
+    result, identity = decode_with_id(tmp_path / "a.png", 8)
+    assert np.array_equal(result, noise(8, 8, 0).transpose(2, 0, 1))
     assert identity == content_id(FILES[0]) != content_id(FILES[0] + b"1")
     assert identity != content_id(FILES[0][:100])
 

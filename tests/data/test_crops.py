@@ -5,7 +5,7 @@ import torch
 from scipy import stats
 
 from selftaught.augment.warp import affine, identity
-from selftaught.data.crops import Cropping, Crops, counted
+from selftaught.data.crops import Cropping, Crops, uniform_at
 from selftaught.errors import UserError
 
 CPU = torch.device("cpu")
@@ -26,12 +26,14 @@ def test_crop_i_is_a_function_of_seed_and_i_alone():
     assert (other - together[:1]).abs().max() > 0.05
 
 
-def test_counted_numbers_are_uniform_and_unrelated():
-    draws = counted(0, torch.arange(100_000), 4)
+def test_counter_based_numbers_are_uniform_and_unrelated():
+    draws = uniform_at(0, torch.arange(100_000), 4)
     n = draws.shape[1]
     assert 0 <= draws.min() <= draws.max() < 1
     assert (draws.mean(1) - 0.5).abs().max() < 5 * 12**-0.5 / n**0.5
-    flat = torch.cat([draws, draws[:1].roll(1, 1), counted(1, torch.arange(n), 1)])  # neighbours and the next seed, too
+    flat = torch.cat(
+        [draws, draws[:1].roll(1, 1), uniform_at(1, torch.arange(n), 1)]
+    )  # neighbors and the next seed, too
     between = torch.corrcoef(flat) - torch.eye(len(flat))
     assert between.abs().max() < 5 / n**0.5
     counts = (draws[0] * 64).long().bincount(minlength=64).float()
@@ -117,7 +119,7 @@ def test_photos_take_turns_and_several_views_keep_their_photo():
     assert views.mean((1, 2, 3, 4)).round().tolist() == [0, 1, 1, 0]
 
 
-def test_fingerprints_tell_sources_apart():
+def test_fingerprints_distinguish_sources():
     prints = {
         Crops("a", [p], n, 16, s, c).fingerprint
         for p in (photo(), photo(seed=1))
@@ -142,6 +144,6 @@ def test_fingerprints_tell_sources_apart():
         {"crop_ratio": (2, 1)},
     ],
 )
-def test_windows_that_do_not_exist_are_refused(wrong):
+def test_invalid_parameters_are_rejected(wrong):
     with pytest.raises(UserError, match=f"--{next(iter(wrong)).replace('_', '-')} must"):
         Cropping(**wrong)

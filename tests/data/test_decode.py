@@ -27,12 +27,12 @@ pytestmark = pytest.mark.filterwarnings("ignore:::PIL")
 
 def pixels(raw: object, side: int = 16, ranges: Ranges = NOMINAL) -> np.ndarray:
     """(H, W, 3) of what must decode."""
-    found = decode(raw, side, ranges)
-    assert isinstance(found, np.ndarray), found
-    assert found.shape == (3, side, side)
-    assert found.dtype == np.uint8
-    assert found.flags.c_contiguous
-    return found.transpose(1, 2, 0)
+    result = decode(raw, side, ranges)
+    assert isinstance(result, np.ndarray), result
+    assert result.shape == (3, side, side)
+    assert result.dtype == np.uint8
+    assert result.flags.c_contiguous
+    return result.transpose(1, 2, 0)
 
 
 def test_a_square_of_the_right_size_is_left_alone(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ def test_sixteen_bits_are_divided_by_257(kind: str, order: str) -> None:
 def test_the_depth_of_sixteen_bit_files_is_that_of_their_values(most: int, top: int) -> None:
     values = np.linspace(0, most, 256).reshape(16, 16).round().astype(np.uint16)
     raw = encoded(Image.fromarray(values), "PNG")
-    found = pixels(raw, ranges=measure([raw]))[..., 0]
-    assert np.array_equal(found, np.rint(values / top * 255))
+    result = pixels(raw, ranges=measure([raw]))[..., 0]
+    assert np.array_equal(result, np.rint(values / top * 255))
 
 
 def test_numbers_without_a_range() -> None:
@@ -96,8 +96,8 @@ def test_numbers_without_a_range() -> None:
     expected = np.rint(ramp * 255)
     for values in (ramp, ramp * 255, ramp * 65535, ramp * 300_000 - 7_000):
         raw = encoded(Image.fromarray(values.astype(np.float32)), "TIFF")
-        found = pixels(raw, ranges=measure([raw]))[..., 0]
-        assert np.abs(found - expected).max() <= 1
+        result = pixels(raw, ranges=measure([raw]))[..., 0]
+        assert np.abs(result - expected).max() <= 1
     holes = ramp.copy()
     holes[0, 0] = np.nan
     assert np.array_equal(pixels(encoded(Image.fromarray(holes), "TIFF"))[..., 0], expected)
@@ -127,9 +127,9 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # TIFF 6.0, tag 274:
 def test_orientation(orientation: int, kind: str) -> None:
     stored, exif = noise(16, 24), Image.Exif()
     exif[0x0112] = orientation
-    found = decode_whole(encoded(stored, kind, exif=exif))
-    assert isinstance(found, np.ndarray)
-    assert np.array_equal(found.transpose(1, 2, 0), UPRIGHT[orientation](stored))
+    result = decode_whole(encoded(stored, kind, exif=exif))
+    assert isinstance(result, np.ndarray)
+    assert np.array_equal(result.transpose(1, 2, 0), UPRIGHT[orientation](stored))
 
 
 def test_damaged_exif_does_not_cost_the_image() -> None:
@@ -151,8 +151,8 @@ def test_the_middle_of_the_long_side_is_kept() -> None:
 @pytest.mark.parametrize("kind", ["PNG", "JPEG"])
 def test_shrinking_does_not_alias(kind: str) -> None:
     checks = ((np.indices((256, 256)).sum(0) % 2) * 255).astype(np.uint8)
-    found = pixels(encoded(checks, kind))
-    assert np.abs(found.astype(int) - 127.5).max() < 8  # reading single pixels would give 0 or 255
+    result = pixels(encoded(checks, kind))
+    assert np.abs(result.astype(int) - 127.5).max() < 8  # reading single pixels would give 0 or 255
 
 
 def test_shrinking_agrees_with_the_mean_of_areas() -> None:
@@ -177,17 +177,17 @@ def test_jpegs_are_decoded_small() -> None:
 @pytest.mark.parametrize("name", list(broken_files()))
 def test_broken_bytes_give_a_reason(name: str) -> None:
     content, words = broken_files()[name]
-    for found in (decode(content, 16), decode_whole(content)):
-        assert isinstance(found, str)
-        assert words in found
-        assert "\n" not in found
+    for result in (decode(content, 16), decode_whole(content)):
+        assert isinstance(result, str)
+        assert words in result
+        assert "\n" not in result
 
 
 def test_broken_files_give_a_reason(tmp_path: Path) -> None:
     for name, words in write_broken(tmp_path).items():
-        found = decode(tmp_path / name, 16)
-        assert isinstance(found, str)
-        assert words in found
+        result = decode(tmp_path / name, 16)
+        assert isinstance(result, str)
+        assert words in result
 
 
 def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
@@ -209,8 +209,8 @@ def test_damage_never_crashes(seed: int, kind: str) -> None:
     for _ in range(draw.randrange(1, 8)):
         content[draw.randrange(len(content))] = draw.randrange(256)
     content = content[: draw.randrange(len(content)) if draw.random() < 0.3 else len(content)]
-    found = decode(bytes(content), 8)
-    assert isinstance(found, str) or found.shape == (3, 8, 8)
+    result = decode(bytes(content), 8)
+    assert isinstance(result, str) or result.shape == (3, 8, 8)
 
 
 def test_the_host_process_keeps_its_filters_and_limits(tmp_path: Path) -> None:

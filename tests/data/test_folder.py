@@ -7,7 +7,7 @@ import pytest
 from corpus import encoded, noise
 
 from selftaught.data.folder import folder_splits
-from selftaught.data.reader import Listed, Reader, natural, readable, split_of
+from selftaught.data.reader import Listed, Reader, natural_key, readable, split_of
 from selftaught.errors import UserError
 
 PNG = encoded(noise(4, 4))
@@ -37,8 +37,8 @@ def test_natural_order_whatever_the_disk_says(tmp_path: Path) -> None:
 
 def test_natural_is_a_total_order() -> None:
     names = ["a1", "a01", "a", "1", "10", "9", "", "1a", "²", "٣", "a1b2", "a1b10", "사진2", "사진10"]
-    assert sorted(names, key=natural) == sorted([*names[7:], *names[:7]], key=natural)
-    assert len({str(natural(name)) for name in names}) == len(names)
+    assert sorted(names, key=natural_key) == sorted([*names[7:], *names[:7]], key=natural_key)
+    assert len({str(natural_key(name)) for name in names}) == len(names)
 
 
 def test_hidden_and_other_files_are_not_images(tmp_path: Path) -> None:
@@ -127,7 +127,7 @@ def test_names_from_everywhere(tmp_path: Path) -> None:
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("no image")
-    with pytest.raises(UserError, match=r"expected image files \(\.jpg.*found files of other kinds \(1 \.txt\)"):
+    with pytest.raises(UserError, match=r"expected image files \(\.jpg.*got other types \(1 \.txt\)"):
         folder_splits(tmp_path)
 
 
@@ -136,9 +136,9 @@ def test_fingerprints_see_content_names_and_order_but_not_times(tmp_path: Path) 
         root = tmp_path / folder
         fill(root, "b.png")
         (root / name).write_bytes(content)
-        found = folder_splits(root)["all"].fingerprint()
+        fingerprint = folder_splits(root)["all"].fingerprint()
         (root / name).unlink()
-        return found
+        return fingerprint
 
     first = fingerprint()
     assert fingerprint() == first  # written anew, so with another time
@@ -162,7 +162,7 @@ def test_fingerprints_of_much_go_by_size_and_time(tmp_path: Path, monkeypatch: p
 def test_a_list_of_arrays_streams_what_is_asked(tmp_path: Path) -> None:
     arrays = [noise(4, 4, seed) for seed in range(5)]
     reader = Listed("toys", None, None, arrays, [str(number) for number in range(5)])
-    for found, expected in zip(reader.stream(np.array([1, 4])), (1, 4), strict=True):
-        assert found is arrays[expected]
+    for image, expected in zip(reader.stream(np.array([1, 4])), (1, 4), strict=True):
+        assert image is arrays[expected]
     changed = Listed("toys", None, None, [*arrays[:4], arrays[4] ^ 1], reader.titles)
     assert changed.fingerprint() != reader.fingerprint()

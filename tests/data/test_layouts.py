@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 from corpus import encoded, noise
 
-from selftaught.data import progress
 from selftaught.data.folder import folder_splits
 from selftaught.data.reader import Files, split_folder
 from selftaught.data.sources import open_source, open_splits
+from selftaught.display import progress
 from selftaught.errors import UserError
 
 CACHED: dict[int, bytes] = {}
@@ -30,13 +30,13 @@ def fill(root: Path, *names: str) -> Path:
 
 def read(root: Path) -> dict[str, dict[str, str | None]]:
     """Split -> title -> class."""
-    found = {}
+    splits = {}
     for split, reader in folder_splits(root).items():
         assert isinstance(reader, Files)
         names = [None] * len(reader) if reader.classes is None else [*reader.classes, None]
         labels = range(len(reader)) if reader.labels is None else reader.labels
-        found[split] = {title: names[label] for title, label in zip(reader.titles, labels, strict=True)}
-    return found
+        splits[split] = {title: names[label] for title, label in zip(reader.titles, labels, strict=True)}
+    return splits
 
 
 def notes(root: Path) -> str:
@@ -60,10 +60,10 @@ def tiny_imagenet(root: Path) -> Path:
 
 def test_raw_tiny_imagenet_is_read_and_judged_on_its_validation_part(tmp_path: Path, capsys) -> None:
     root = tiny_imagenet(tmp_path / "tiny")
-    found = read(root)
-    assert found["train"]["train/n02/images/n02_3.JPEG"] == "n02"
-    assert found["validation"] == {f"val/images/val_{number}.JPEG": f"n0{number % 3 + 1}" for number in range(6)}
-    assert set(found["test"].values()) == {None}
+    splits = read(root)
+    assert splits["train"]["train/n02/images/n02_3.JPEG"] == "n02"
+    assert splits["validation"] == {f"val/images/val_{number}.JPEG": f"n0{number % 3 + 1}" for number in range(6)}
+    assert set(splits["test"].values()) == {None}
     train, test = open_splits(root)
     assert (len(train), len(test)) == (12, 6)
     assert train.classes == test.classes == ("n01", "n02", "n03")
@@ -98,9 +98,9 @@ def test_one_image_per_class_is_refused_with_advice(tmp_path: Path) -> None:
 def test_classes_without_test_images_are_named(tmp_path: Path, capsys) -> None:
     fill(tmp_path / "set", "train/cat/1.png", "train/dog/1.png", "train/owl/1.png", "test/cat/1.png", "test/emu/1.png")
     open_splits(tmp_path / "set")
-    said = capsys.readouterr().err
-    assert "no test images for 2 of 4 classes (dog, owl)" in said
-    assert "no training images for 1 of 4 classes (emu)" in said
+    message = capsys.readouterr().err
+    assert "no test images for 2 of 4 classes (dog, owl)" in message
+    assert "no training images for 1 of 4 classes (emu)" in message
 
 
 def voc(root: Path, *mixed: int) -> Path:
@@ -118,11 +118,11 @@ def voc(root: Path, *mixed: int) -> Path:
 
 
 def test_voc_has_its_lists_and_the_labels_of_images_with_one_kind_of_object(tmp_path: Path) -> None:
-    found = read(voc(tmp_path / "VOCdevkit/VOC2012", 2))
+    splits = read(voc(tmp_path / "VOCdevkit/VOC2012", 2))
     train = {"JPEGImages/000.jpg": "cat", "JPEGImages/001.jpg": "dog", "JPEGImages/002.jpg": None}
-    assert found["train"] == train
-    assert list(found["validation"].values()) == ["dog", "cat", "dog"]
-    assert len(found["all"]) == 8
+    assert splits["train"] == train
+    assert list(splits["validation"].values()) == ["dog", "cat", "dog"]
+    assert len(splits["all"]) == 8
     assert "1 image (SegmentationClass/001.png) left out" in notes(tmp_path / "VOCdevkit/VOC2012")
     assert len(read(tmp_path)["train"]) == 3
 
@@ -130,7 +130,7 @@ def test_voc_has_its_lists_and_the_labels_of_images_with_one_kind_of_object(tmp_
 def test_voc_has_no_labels_where_most_images_show_several_classes(tmp_path: Path) -> None:
     root = voc(tmp_path / "voc", 1, 2, 3, 5, 7)
     assert set(read(root)["train"].values()) == {None}
-    assert "no labels, as most images show objects of several classes" in notes(root)
+    assert "no labels, because most images show objects of several classes" in notes(root)
 
 
 def test_oxford_pets(tmp_path: Path) -> None:
@@ -140,10 +140,13 @@ def test_oxford_pets(tmp_path: Path) -> None:
     (root / "annotations/trainval.txt").write_text("#Image CLASS-ID SPECIES BREED ID\n" + "".join(
         rows[name] for name in names if not name.endswith("10")))  # fmt: skip
     (root / "annotations/test.txt").write_text("".join(rows[name] for name in names if name.endswith("10")))
-    found = read(root)
-    assert found["test"] == {"images/Abyssinian_10.jpg": "Abyssinian", "images/great_pyrenees_10.jpg": "great_pyrenees"}
-    assert len(found["train"]) == 4
-    assert len(found["all"]) == 6
+    splits = read(root)
+    assert splits["test"] == {
+        "images/Abyssinian_10.jpg": "Abyssinian",
+        "images/great_pyrenees_10.jpg": "great_pyrenees",
+    }
+    assert len(splits["train"]) == 4
+    assert len(splits["all"]) == 6
 
 
 def test_one_csv_beside_a_flat_folder(tmp_path: Path) -> None:
@@ -158,8 +161,8 @@ def test_one_csv_beside_a_flat_folder(tmp_path: Path) -> None:
 
 def test_split_folders_are_no_classes_even_beside_others(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", "train/1.png", "val/2.png", "test/3.png", "other/4.png")
-    found = read(root)
-    assert {split: list(titles) for split, titles in found.items()} == {
+    splits = read(root)
+    assert {split: list(titles) for split, titles in splits.items()} == {
         "all": ["test/3.png", "train/1.png", "val/2.png"],
         "train": ["train/1.png"],
         "validation": ["val/2.png"],
@@ -170,8 +173,8 @@ def test_split_folders_are_no_classes_even_beside_others(tmp_path: Path) -> None
 
 def test_split_folders_with_the_same_classes_beside_many_others(tmp_path: Path) -> None:
     names = [f"{split}/{name}/1.png" for split in ("train", "test") for name in ("cat", "dog")]
-    found = read(fill(tmp_path, *names, "extra/1.png", "drafts/1.png", "old/cat/1.png"))
-    assert found["test"] == {"test/cat/1.png": "cat", "test/dog/1.png": "dog"}
+    splits = read(fill(tmp_path, *names, "extra/1.png", "drafts/1.png", "old/cat/1.png"))
+    assert splits["test"] == {"test/cat/1.png": "cat", "test/dog/1.png": "dog"}
 
 
 @pytest.mark.parametrize(
@@ -179,14 +182,14 @@ def test_split_folders_with_the_same_classes_beside_many_others(tmp_path: Path) 
     [("train", "test_tube"), ("train", "bus"), ("train", "test", "bus", "car"), ("validator", "tester"), ("val", "a")],
 )
 def test_classes_whose_names_look_like_splits(tmp_path: Path, names: tuple[str, ...]) -> None:
-    found = read(fill(tmp_path, *(f"{name}/1.png" for name in names)))
-    assert set(found) == {"all"}
-    assert sorted(str(name) for name in found["all"].values()) == sorted(names)
+    splits = read(fill(tmp_path, *(f"{name}/1.png" for name in names)))
+    assert set(splits) == {"all"}
+    assert sorted(str(name) for name in splits["all"].values()) == sorted(names)
 
 
 def test_splits_without_training_are_no_classes(tmp_path: Path) -> None:
-    found = read(fill(tmp_path, "val/cat/1.png", "val/dog/1.png", "test/cat/1.png"))
-    assert sorted(str(name) for name in found["all"].values()) == ["cat", "cat", "dog"]
+    splits = read(fill(tmp_path, "val/cat/1.png", "val/dog/1.png", "test/cat/1.png"))
+    assert sorted(str(name) for name in splits["all"].values()) == ["cat", "cat", "dog"]
 
 
 @pytest.mark.parametrize(
@@ -201,8 +204,8 @@ def test_a_split_folder_is_named_exactly_like_one(word: str, split: str | None) 
 def test_images_beside_class_folders_do_not_erase_the_labels(tmp_path: Path) -> None:
     names = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(2)]
     root = fill(tmp_path, *names, "logo.png", "overview.png")
-    found = read(root)["all"]
-    assert [found[title] for title in ("cat/0.png", "dog/1.png", "logo.png")] == ["cat", "dog", None]
+    splits = read(root)["all"]
+    assert [splits[title] for title in ("cat/0.png", "dog/1.png", "logo.png")] == ["cat", "dog", None]
     assert "2 images (logo.png, overview.png) without a label" in notes(root)
 
 
@@ -212,9 +215,9 @@ def test_folders_of_images_inside_the_parts(tmp_path: Path) -> None:
 
 
 def test_parts_of_flat_images_have_no_labels(tmp_path: Path) -> None:
-    found = read(fill(tmp_path, "train/images/1.png", "train/images/2.png", "val/images/1.png"))
-    assert len(found["train"]) == 2
-    assert set(found["all"].values()) == {None}
+    splits = read(fill(tmp_path, "train/images/1.png", "train/images/2.png", "val/images/1.png"))
+    assert len(splits["train"]) == 2
+    assert set(splits["all"].values()) == {None}
 
 
 def test_no_images_says_what_is_there(tmp_path: Path) -> None:
@@ -223,11 +226,11 @@ def test_no_images_says_what_is_there(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"x")
     with pytest.raises(UserError) as caught:
         open_source(tmp_path)
-    said = str(caught.value)
-    assert ".png" in said
-    assert ".parquet" in said
-    assert "(3 .npy, 1 without a suffix, 1 .txt)" in said
-    assert "misspelt" not in said
+    message = str(caught.value)
+    assert ".png" in message
+    assert ".parquet" in message
+    assert "(3 .npy, 1 without a suffix, 1 .txt)" in message
+    assert "Check the path" not in message
 
 
 def test_a_pipe_in_place_of_an_annotation_file_is_not_waited_for(tmp_path: Path) -> None:
@@ -241,7 +244,7 @@ def test_names_of_any_kind(tmp_path: Path) -> None:
     """Upper-case suffixes, line breaks, bytes that are no UTF-8, and what systems leave in folders."""
     odd = ["train/a/1.JPG", "train/b/two\nlines.png", "test/a/\udcff.png", "test/b/1.PnG"]
     left = [".DS_Store", "train/Thumbs.db", "__MACOSX/train/a/1.jpg", "train/.hidden/1.png", "train/a/._1.JPG"]
-    found = read(fill(tmp_path, *odd, *left))
-    assert set(found["all"]) == set(odd)
-    assert list(found["test"].values()) == ["a", "b"]
+    splits = read(fill(tmp_path, *odd, *left))
+    assert set(splits["all"]) == set(odd)
+    assert list(splits["test"].values()) == ["a", "b"]
     open_splits(tmp_path)

@@ -1,4 +1,4 @@
-"""Listing of folders: everything is found once, in time that is linear in the number of files."""
+"""Listing of folders: every file is listed once, in time linear in the number of files."""
 
 import os
 import time
@@ -41,9 +41,9 @@ def test_a_link_never_replaces_the_folder_that_it_leads_to(tmp_path: Path) -> No
     (root / "a").symlink_to(root / "z", target_is_directory=True)
     (root / "m" / "up").symlink_to(root, target_is_directory=True)
     (root / "outside").symlink_to(tmp_path, target_is_directory=True)
-    found = list_folder(root)
-    assert found.titles == ["m/2.png", "z/1.png"]
-    assert dict(found.skipped) == {
+    listing = list_folder(root)
+    assert listing.titles == ["m/2.png", "z/1.png"]
+    assert dict(listing.skipped) == {
         "a": "is a link to 'z', which is listed",
         "m/up": "is a link to the folder itself",
         "outside": "is a link to a folder above",

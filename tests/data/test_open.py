@@ -1,4 +1,4 @@
-"""Sources by name and path, their splits and limits, and what is said when they are not there."""
+"""Sources by name and path, their splits and limits, and the errors for sources that do not exist."""
 
 import os
 import urllib.error
@@ -11,7 +11,7 @@ from corpus import encoded, noise, write_broken, write_images
 from PIL import Image
 
 from selftaught.data import Stored, is_photos, list_sources, open_source, open_splits, photos
-from selftaught.data.named import KNOWN, PHOTOS
+from selftaught.data.named import DATASETS, PHOTOS
 from selftaught.errors import UserError
 
 CPU = torch.device("cpu")
@@ -53,7 +53,7 @@ def test_labelled_images_without_a_split_are_split(pets: Path) -> None:
     train, test = open_splits(str(pets))
     everything = open_source(str(pets), split="all")
     assert len(train) + len(test) == 50
-    assert 4 <= len(test) <= 17  # three standard deviations of a share of 20 %
+    assert 4 <= len(test) <= 17  # three standard deviations of a fraction of 20 %
     assert not keys(train) & keys(test)
     assert keys(train) | keys(test) == keys(everything)
     assert train.name == f"{pets} (train, about 80 % of the images)"
@@ -81,10 +81,10 @@ def test_split_folders_are_used(tmp_path: Path) -> None:
     assert len(open_source(tmp_path / "set", split="all")) == 12
 
 
-def test_unlabelled_images_are_all_for_training(tmp_path: Path) -> None:
+def test_unlabeled_images_are_all_for_training(tmp_path: Path) -> None:
     write_images(tmp_path / "set", 5)
     assert len(open_source(tmp_path / "set")) == 5
-    with pytest.raises(UserError, match=r"neither a test part nor labels.*give --labels"):
+    with pytest.raises(UserError, match=r"neither a test part nor labels.*pass --labels"):
         open_source(tmp_path / "set", split="test")
 
 
@@ -142,7 +142,7 @@ def test_more_than_half_broken_is_an_error(tmp_path: Path, sound: int, fine: boo
     if fine:
         assert len(open_source(tmp_path / "set")) == sound
     else:
-        with pytest.raises(UserError, match=rf"only {sound} of {sound + 8} .*'dangling.png' leads to no"):
+        with pytest.raises(UserError, match=rf"only {sound} of {sound + 8} .*'dangling.png' does not exist"):
             open_source(tmp_path / "set")
 
 
@@ -166,16 +166,19 @@ def test_labels_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        ("0.png,cat\n1.png,dog\n", "names the columns path and label"),
-        ("", "found nothing"),
-        ("path,label\n0.png,cat\n0.png,dog\n", "one label, found 'cat' and 'dog'"),
-        ("path,label\n0.png,cat\n1.png,cat\n", "two or more different"),
-        ("path,label\n0.png,cat\na.png,dog\nb.png,dog\n", "2 of 3 that are not, such as 'a.png'"),
-        ("path,label\n\udcff,cat\n", "save it as UTF-8"),
+        ("0.png,cat\n1.png,dog\n", "a header that has the columns path and label"),
+        ("", "got an empty file"),
+        ("path,label\n0.png,cat\n0.png,dog\n", "two labels for '0.png' in .*: 'cat' and 'dog'"),
+        ("path,label\n0.png,cat\n1.png,cat\n", "at least two different labels, got 1 in"),
+        (
+            "path,label\n0.png,cat\na.png,dog\nb.png,dog\n",
+            "2 of 3 paths in .* match no single image .*, such as 'a.png'",
+        ),
+        ("path,label\n\udcff,cat\n", "it is not UTF-8. Save it as UTF-8"),
         (None, "No such file"),
     ],
 )
-def test_files_of_labels_that_cannot_be_meant(tmp_path: Path, content: str | None, words: str) -> None:
+def test_invalid_label_files(tmp_path: Path, content: str | None, words: str) -> None:
     write_images(tmp_path / "set", 3)
     if content is not None:
         (tmp_path / "labels.csv").write_bytes(content.encode("utf-8", "surrogateescape"))
@@ -183,7 +186,7 @@ def test_files_of_labels_that_cannot_be_meant(tmp_path: Path, content: str | Non
         open_source(tmp_path / "set", labels=tmp_path / "labels.csv")
 
 
-def test_a_path_that_could_mean_two_images_means_none(tmp_path: Path) -> None:
+def test_an_ambiguous_path_matches_no_image(tmp_path: Path) -> None:
     for folder in "ab":
         write_images(tmp_path / "set" / folder, 2, seed=ord(folder))
     (tmp_path / "labels.csv").write_text("path,label\n0.png,x\na/0.png,x\nb/0.png,y\nb/1.png,y\n")
@@ -195,9 +198,9 @@ def test_a_path_that_could_mean_two_images_means_none(tmp_path: Path) -> None:
 def test_images_without_a_label_are_for_learning_and_never_for_testing(tmp_path: Path) -> None:
     write_images(tmp_path / "set", 40)
     (few := tmp_path / "few.csv").write_text("path,label\n" + "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(20)))
-    learned = open_source(tmp_path / "set", labels=few, unlabelled=True)
+    learned = open_source(tmp_path / "set", labels=few, keep_unlabeled=True)
     named = open_source(tmp_path / "set", labels=few)
-    tested = open_source(tmp_path / "set", labels=few, split="test", unlabelled=True)
+    tested = open_source(tmp_path / "set", labels=few, split="test", keep_unlabeled=True)
     assert len(named) + len(tested) == 20
     assert learned.labels.tolist().count(-1) == len(learned) - len(named)
     everything = open_source(tmp_path / "set", split="all")
@@ -224,7 +227,7 @@ def test_parquet_with_labels_out_of_range(tmp_path: Path) -> None:
     source = open_source(write([0, 1, 2, 1, None, 0]), split="all")
     assert source.labels is not None
     assert source.labels.tolist() == [0, 1, 1, 0]
-    assert source.skipped == tuple((f"a.parquet:{row}", "has no label, or one that is no class") for row in (2, 4))
+    assert source.skipped == tuple((f"a.parquet:{row}", "has no label or an invalid one") for row in (2, 4))
     with pytest.raises(UserError, match="only 2 of 6"):
         open_source(write([0, 1, 2, 3, 4, 5]), split="all")
 
@@ -234,14 +237,14 @@ def test_parquet_with_labels_out_of_range(tmp_path: Path) -> None:
     [
         ("cifar1", r"no source called 'cifar1': did you mean cifar10"),
         ("zzz", "no source called 'zzz': choose one of"),
-        ("./pictures", "nothing at './pictures'"),
-        ("some/where", "nothing at 'some/where'"),
-        ("gone.parquet", "nothing at 'gone.parquet'"),
+        ("./pictures", "no such file or folder: './pictures'"),
+        ("some/where", "no such file or folder: 'some/where'"),
+        ("gone.parquet", "no such file or folder: 'gone.parquet'"),
         ("hf:someone/something", "download its files"),
         ("china", r"1 photo\(s\).*--crops"),
         (["a.jpg", "b.png"], r"2 photo\(s\).*--crops"),
         (["cifar10", "cifar100"], "several paths must all be photos"),
-        ([], "found nothing"),
+        ([], "the source is empty"),
     ],
 )
 def test_what_is_no_source(spec: str | list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -251,13 +254,13 @@ def test_what_is_no_source(spec: str | list[str], words: str, tmp_path: Path, mo
 
 
 def test_a_near_path_is_suggested(pets: Path) -> None:
-    with pytest.raises(UserError, match=rf"nothing at .*pest': did you mean '{pets}'\?"):
+    with pytest.raises(UserError, match=rf"no such file or folder: .*pest'; did you mean '{pets}'\?"):
         open_source(pets.with_name("pest"))
 
 
-def test_what_cannot_be_asked(pets: Path, tmp_path: Path) -> None:
+def test_invalid_arguments(pets: Path, tmp_path: Path) -> None:
     (tmp_path / "a.tar").write_bytes(b"tar")
-    with pytest.raises(UserError, match="unpack it"):
+    with pytest.raises(UserError, match="unpack an archive into a folder"):
         open_source(tmp_path / "a.tar")
     with pytest.raises(UserError, match="no split called 'tset': did you mean test"):
         open_source(pets, split="tset")  # type: ignore[arg-type]
@@ -289,7 +292,11 @@ def test_photos_at_full_resolution(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("spec", "words"),
-    [("gone.jpg", "'gone.jpg' leads to no file"), ("chna", "did you mean china"), (".", "image files, found '.'")],
+    [
+        ("gone.jpg", "cannot read the photo: 'gone.jpg' does not exist"),
+        ("chna", "did you mean china"),
+        (".", "image files, got '.'"),
+    ],
 )
 def test_photos_that_are_none(spec: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
@@ -315,12 +322,12 @@ def test_digits() -> None:
         assert np.array_equal(images(source)[:, channel], np.rint(expected.images / 16 * 255))
 
 
-def test_every_known_name_is_a_class_of_torchvision_and_listed() -> None:
+def test_every_named_data_set_is_a_torchvision_class_and_listed() -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     rows = {row.name: row for row in list_sources()}
-    assert set(rows) == {"digits", *PHOTOS, *KNOWN}
-    assert all(hasattr(datasets, known.maker) for known in KNOWN.values())
-    assert {rows[name].origin for name in KNOWN} == {"downloaded"}
+    assert set(rows) == {"digits", *PHOTOS, *DATASETS}
+    assert all(hasattr(datasets, dataset.class_name) for dataset in DATASETS.values())
+    assert {rows[name].origin for name in DATASETS} == {"downloaded"}
 
 
 def test_without_a_network_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -328,7 +335,7 @@ def test_without_a_network_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path:
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("urllib.request.urlopen", offline)
-    with pytest.raises(UserError, match=r"'cifar10' must be downloaded once.*no route to host.*hand in a folder"):
+    with pytest.raises(UserError, match=r"cannot download 'cifar10' to .*no route to host.*pass a folder"):
         open_source("cifar10")
 
 
@@ -340,7 +347,7 @@ class FakeCIFAR:
     def __init__(self, root: str, train: bool, download: bool = False) -> None:
         FakeCIFAR.downloaded |= download
         if not FakeCIFAR.downloaded:
-            raise RuntimeError("Dataset not found or corrupted.")
+            raise RuntimeError("Dataset not result or corrupted.")
         assert Path(root).is_dir()
         self.classes = ["a", "b", ("c", "d")]
         self.data = np.stack([noise(32, 32, seed + 100 * train) for seed in range(20 if train else 10)])

@@ -1,11 +1,11 @@
-"""The progress bar: silent where nobody watches, shown to those who wait."""
+"""The progress bar: hidden without a terminal, shown after a delay on one."""
 
 import time
 
 import pytest
 from rich.console import Console
 
-from selftaught.data import progress
+from selftaught.display import progress
 from selftaught.display.progress import Meter
 
 

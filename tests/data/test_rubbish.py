@@ -1,4 +1,4 @@
-"""Rubbish in: every file among images is decoded or listed with a reason a person understands, and training goes on."""
+"""Broken files: every file is decoded or listed with a readable reason, and training continues."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def test_every_file_is_decoded_or_listed_with_its_reason(rubbish: tuple[Path, se
     assert not any(readable(name) in listed for name in IGNORED)
 
 
-def test_reasons_are_for_people(rubbish: tuple[Path, set[str], dict[str, str]]) -> None:
+def test_reasons_are_readable(rubbish: tuple[Path, set[str], dict[str, str]]) -> None:
     for title, reason in open_source(rubbish[0]).skipped:
         assert (title + reason).isprintable()
         assert not MACHINE_WORDS.search(reason), reason
@@ -55,8 +55,8 @@ def test_trained_on_end_to_end(rubbish: tuple[Path, set[str], dict[str, str]], t
     out = tmp_path / "run \udcfe [/red]"
     tiny = ("--steps", "3", "--size", "16", "--batch-size", "8", "--width", "8", "--device", "cpu", "--precision", "32")
     assert main(["pretrain", str(root), "--out", str(out), *tiny]) == 0
-    said = " ".join(capsys.readouterr().err.split())
-    assert f"{len(broken)} images skipped, listed with reasons in" in said
+    output = " ".join(capsys.readouterr().err.split())
+    assert f"{len(broken)} images skipped, listed with reasons in" in output
     lines = (out / "skipped.txt").read_text().splitlines()
     assert sorted(line.rsplit(": ", 1)[0].split(": ")[0] for line in lines) == sorted(map(readable, broken))
     status = (out / "run.json").read_text()
@@ -66,7 +66,7 @@ def test_trained_on_end_to_end(rubbish: tuple[Path, set[str], dict[str, str]], t
     assert main(["pretrain", "--resume", "--out", str(out)]) == 0  # the path came through the config
     assert main(["report", str(out)]) == 0
     assert main(["compare", str(out)]) == 0
-    assert (out / "report.html").read_text().count("leads in a circle") == 3
+    assert (out / "report.html").read_text().count("is a circular link") == 3
 
 
 def test_links_among_folders_are_walked_once(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_photo_that_is_a_pipe_is_not_waited_for(tmp_path: Path, capsys) -> Non
 def test_a_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = black_png(30_000)
     assert len(bomb) < 2**20  # of what would be 0.9 GB
-    monkeypatch.delattr(ImageFile.ImageFile, "load")  # pixels come into being nowhere else
+    monkeypatch.delattr(ImageFile.ImageFile, "load")  # the only method that decodes pixels
     assert "million pixels" in str(decode(bomb, 32))
     assert "million pixels" in str(decode_whole(bomb))
 

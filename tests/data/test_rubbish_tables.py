@@ -1,4 +1,4 @@
-"""Parquet and CSV that are missing, broken or lying: what can be used is used, all else is one sentence."""
+"""Missing, broken and inconsistent Parquet and CSV files: usable data is used, anything else is one error sentence."""
 
 import json
 import random
@@ -23,20 +23,20 @@ def write(path: Path, features: object = None, **columns: object) -> Path:
     """A parquet file with `image` unless other columns are given, and Hugging Face's metadata, raw or as features."""
     table = pa.table(columns if "image" in columns else {"image": IMAGES, **columns})
     if features is not None:
-        said = features if isinstance(features, str) else json.dumps({"info": {"features": features}})
-        table = table.replace_schema_metadata({"huggingface": said})
+        metadata = features if isinstance(features, str) else json.dumps({"info": {"features": features}})
+        table = table.replace_schema_metadata({"huggingface": metadata})
     pq.write_table(table, path)
     return path
 
 
 def refused(spec: object, **options: object) -> str:
-    """The one sentence that opening ends in."""
+    """The error message of `open_source`."""
     with pytest.raises(UserError) as caught:
         open_source(spec, **options)  # type: ignore[arg-type]
-    said = str(caught.value)
-    assert said.isprintable()
-    assert said.endswith((".", "?"))
-    return said
+    message = str(caught.value)
+    assert message.isprintable()
+    assert message.endswith((".", "?"))
+    return message
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def refused(spec: object, **options: object) -> str:
         pa.array([None] * 6),
     ],
 )
-def test_what_is_no_label_is_no_hindrance(tmp_path: Path, labels: pa.Array) -> None:
+def test_invalid_labels_are_ignored(tmp_path: Path, labels: pa.Array) -> None:
     declared = {"label": {"_type": "ClassLabel", "names": ["a", "b"]}}
     source = open_source(write(tmp_path / "a.parquet", declared, label=labels))
     assert (len(source), source.classes, source.skipped) == (6, None, ())
@@ -65,7 +65,7 @@ def test_booleans_are_labels(tmp_path: Path) -> None:
 
 
 def test_why_labels_are_not_used_is_part_of_the_error(tmp_path: Path) -> None:
-    assert "holds fractions" in refused(write(tmp_path / "a.parquet", label=[0.5] * 6), split="test")
+    assert "contains fractions" in refused(write(tmp_path / "a.parquet", label=[0.5] * 6), split="test")
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_why_labels_are_not_used_is_part_of_the_error(tmp_path: Path) -> None:
      '{"info": {"features": {"label": {"_type": "ClassLabel", "names": {"a": 1}}}}}',
      '{"info": {"features": {"label": {"_type": "Image"}, "image": {"_type": "ClassLabel", "names": ["x"]}}}}'],
 )  # fmt: skip
-def test_metadata_that_lies(tmp_path: Path, metadata: str) -> None:
+def test_inconsistent_metadata(tmp_path: Path, metadata: str) -> None:
     source = open_source(write(tmp_path / "a.parquet", metadata, label=[-7, 3, -7, 3, 3, 10]), split="all")
     assert source.classes == ("3", "10", "-7")
     assert source.labels is not None
@@ -126,7 +126,7 @@ def test_columns_with_odd_names(tmp_path: Path) -> None:
 
 def test_a_table_about_images_that_lie_beside_it_is_not_what_holds_them(tmp_path: Path) -> None:
     pq.write_table(pa.table({"file": ["0.png"], "age": [7]}), tmp_path / "metadata.parquet")
-    assert "a column of images" in refused(tmp_path)
+    assert "has no image column" in refused(tmp_path)
     write_images(tmp_path, 3)
     assert len(open_source(tmp_path)) == 3
 
@@ -134,7 +134,9 @@ def test_a_table_about_images_that_lie_beside_it_is_not_what_holds_them(tmp_path
 def test_files_that_disagree(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", label=[0, 1] * 3)
     write(tmp_path / "val.parquet", image=[5] * 6, label=[0, 1] * 3)
-    assert "images in the column 'image', found image (int64)" in refused(tmp_path)
+    message = refused(tmp_path)
+    assert "images in the column 'image', but" in message
+    assert "val.parquet has image (int64)" in message
     write(tmp_path / "val.parquet", label=[["a"]] * 6)
     assert open_source(tmp_path, split="test").classes == ("0", "1")  # held out of the training part, which has labels
     write(tmp_path / "val.parquet", label=list("ababab"))
@@ -148,7 +150,7 @@ def test_no_parquet_at_all(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "bad\n.parquet"
     whole = write(path).read_bytes()
     path.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    assert "must be a whole parquet file" in refused(path)
+    assert "is not a valid parquet file" in refused(path)
 
 
 def test_no_rows(tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_no_rows(tmp_path: Path) -> None:
 
 def test_text_that_is_no_text(tmp_path: Path) -> None:
     words = pa.Array.from_buffers(pa.string(), 6, [None, pa.py_buffer(b"".join(n.to_bytes(4, "little") for n in range(7))), pa.py_buffer(b"ab\xff\xfeab")])  # fmt: skip  # noqa: E501
-    assert "must be a whole parquet file" in refused(write(tmp_path / "a.parquet", label=words))
+    assert "is not a valid parquet file" in refused(write(tmp_path / "a.parquet", label=words))
 
 
 CHILD = """
@@ -179,13 +181,13 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
 
 @pytest.mark.parametrize("count", [40, pytest.param(400, marks=pytest.mark.slow)])
 def test_damaged_parquet_files(tmp_path: Path, count: int) -> None:
-    """In a process of their own, as pyarrow may crash; of a damaged file all, some or no image is found."""
+    """In a separate process, as pyarrow may crash. All, some or none of the images of a damaged file are usable."""
     whole, draw = write(tmp_path / "whole.parquet", label=list("ababab")).read_bytes(), random.Random(0)
     (tmp_path / "files").mkdir()
     for number in range(count):
         content = bytearray(whole)
         for _ in range(draw.randint(1, 4)):
-            tail = draw.random() < 0.7  # where the footer is, which says where all else is
+            tail = draw.random() < 0.7  # the footer, which has the offsets of everything else
             content[draw.randrange(len(content) - 900 if tail else 0, len(content) - 8)] ^= 1 << draw.randrange(8)
         (tmp_path / "files" / f"{number}.parquet").write_bytes(content)
     command = [sys.executable, "-W", "error", "-c", CHILD, str(tmp_path / "files"), str(tmp_path / "cache")]
@@ -197,26 +199,26 @@ def test_damaged_parquet_files(tmp_path: Path, count: int) -> None:
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"path;label\n0.png;a\n", "with a comma between them, found path;label"),
-        (b"picture,label\n0.png,a\n", "found picture,label"),
-        (b"path,Path,label\n0.png,a\n", "found 'path' twice"),
-        (b'path,label\n0.png,a\n1.png,"b\n2.png,c\n', "found one that is not in line 3"),
-        (b'path,label\n0.png,"a\n1.png,b\n2.png,"\n', "found one that is not in line 2"),
-        (b'path,label\n0.png,a\n"1".png,b\n', "a mistake at line 3"),
-        (b"path,label\n0.png,a\n" + b",x" * 600_000, "characters in line 3"),
-        (b"path,label\n0.png,a\ngone.png,b\n", "found 1 for the images that it names"),
-        (b"path\tlabel\n0.png\ta\n", "found path\\tlabel"),
-        (b"path\n0.png\n", "found path in"),
-        (b"path,label\n", "found 0 in"),
-        ("path,label\n0.png,é\n".encode("latin-1"), "save it as UTF-8"),
-        ("path,label\n0.png,a\n".encode("utf-16"), "save it as UTF-8"),
-        (b"path,label\n0.png,a\nset/0.png,b\n", "one label, found 'a' and 'b'"),
-        (b"path,label\nx.png,a\ny.png,b\n", "2 of 2 that are not, such as 'x.png'"),
+        (b"path;label\n0.png;a\n", "separated by a comma; got 'path;label'"),
+        (b"picture,label\n0.png,a\n", "got 'picture,label'"),
+        (b"path,Path,label\n0.png,a\n", "the column 'path' occurs twice"),
+        (b'path,label\n0.png,a\n1.png,"b\n2.png,c\n', "unclosed quote in line 3"),
+        (b'path,label\n0.png,"a\n1.png,b\n2.png,"\n', "unclosed quote in line 2"),
+        (b'path,label\n0.png,a\n"1".png,b\n', "as CSV: error in line 3"),
+        (b"path,label\n0.png,a\n" + b",x" * 600_000, "more than 1,048,576 characters in line 3"),
+        (b"path,label\n0.png,a\ngone.png,b\n", "at least two different labels, got 1 for the images matched by"),
+        (b"path\tlabel\n0.png\ta\n", "got 'path\\\\tlabel'"),
+        (b"path\n0.png\n", "got 'path'"),
+        (b"path,label\n", "at least two different labels, got 0 in"),
+        ("path,label\n0.png,é\n".encode("latin-1"), "it is not UTF-8. Save it as UTF-8"),
+        ("path,label\n0.png,a\n".encode("utf-16"), "it is not UTF-8. Save it as UTF-8"),
+        (b"path,label\n0.png,a\nset/0.png,b\n", ": 'a' and 'b'. Remove one."),
+        (b"path,label\nx.png,a\ny.png,b\n", "set, such as 'x.png', which matches no image: write the paths"),
         (b'path,label\n0.png,"' + b"a" * 200_000 + b'"\n', "field larger than"),
-        (b"\x00\x01\x02", "found "),
+        (b"\x00\x01\x02", "columns path and label"),
     ],
 )
-def test_labels_that_cannot_be_meant(tmp_path: Path, content: bytes, words: str) -> None:
+def test_invalid_label_files(tmp_path: Path, content: bytes, words: str) -> None:
     write_images(tmp_path / "set", 4)
     (tmp_path / "a.csv").write_bytes(content)
     assert words in refused(tmp_path / "set", labels=tmp_path / "a.csv")

@@ -58,7 +58,7 @@ def test_no_image_trained_on_is_tested_on_with_other_labels(tmp_path: Path) -> N
     assert not keys(trained) & keys(test)
     few = tmp_path / "few.csv"
     few.write_text("path,label\n" + rows[: len(rows) // 2].rsplit("\n", 1)[0] + "\n")
-    trained = open_source(tmp_path / "set", labels=few, unlabelled=True)
+    trained = open_source(tmp_path / "set", labels=few, keep_unlabeled=True)
     assert not keys(trained) & keys(test)
 
 
@@ -82,9 +82,9 @@ def test_broken_images_are_not_drawn_into_a_limit(tmp_path: Path, limit: int) ->
 
 
 def test_a_limit_on_mostly_broken_images_is_refused_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selftaught.data import open as module
+    from selftaught.data import sources as module
 
-    monkeypatch.setattr(module, "DRAWN", 8)
+    monkeypatch.setattr(module, "MIN_DRAWN", 8)
     write_images(tmp_path / "set", 10)
     for number in range(90):
         (tmp_path / "set" / f"broken{number}.png").write_bytes(encoded(noise(4, 4))[:20])

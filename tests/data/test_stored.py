@@ -100,7 +100,7 @@ def test_subsets_compose_and_share_pixels(pixels: Resident) -> None:
         toys.subset(torch.tensor([], dtype=torch.int64))
 
 
-def test_unlabelled() -> None:
+def test_unlabeled() -> None:
     toys = source(labels=None, classes=None)
     assert toys.targets == frozenset()
     assert toys.batch(torch.arange(2), CPU).targets == {}

@@ -16,7 +16,7 @@ from corpus import encoded, listed, noise, write_images
 
 from crash import in_child, limit_files
 from selftaught.data import cache, stored
-from selftaught.data.cache import Decoded, decoded
+from selftaught.data.cache import Decoded, decode_cached
 from selftaught.data.folder import folder_splits
 from selftaught.data.reader import Indices, Raw, Reader
 from selftaught.data.sources import open_source
@@ -63,9 +63,9 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
 
 
-def assert_right(found: Decoded) -> None:
-    assert np.array_equal(found.images, TRUTH)
-    assert found.kept.tolist() == list(range(40))
+def assert_right(cached: Decoded) -> None:
+    assert np.array_equal(cached.images, TRUTH)
+    assert cached.kept.tolist() == list(range(40))
 
 
 def test_a_builder_killed_at_any_image_leaves_the_next_one_a_clean_start(tmp_path: Path) -> None:
@@ -73,12 +73,14 @@ def test_a_builder_killed_at_any_image_leaves_the_next_one_a_clean_start(tmp_pat
         return lambda now: os.kill(os.getpid(), signal.SIGKILL) if now == index else None
 
     for index in (0, 1, 17, 39):
-        ended, _ = in_child(lambda index=index: decoded(counted(listed(40), kill_at(index)), 8, folder=tmp_path))
-        assert ended == -signal.SIGKILL
+        exit_code, _ = in_child(
+            lambda index=index: decode_cached(counted(listed(40), kill_at(index)), 8, folder=tmp_path)
+        )
+        assert exit_code == -signal.SIGKILL
         (left,) = names(tmp_path)
         assert ".part-" in left  # the next killed one removes it, and leaves its own
-    assert_right(found := decoded(listed(40), 8, folder=tmp_path))
-    assert names(tmp_path) == {found.key}
+    assert_right(cached := decode_cached(listed(40), 8, folder=tmp_path))
+    assert names(tmp_path) == {cached.key}
 
 
 @pytest.mark.parametrize("victim", ["images.npy", "meta.json", "rename"])
@@ -95,11 +97,11 @@ def test_a_builder_killed_at_its_last_steps(tmp_path: Path, victim: str) -> None
             Path.write_text = die
         else:
             Path.rename = die
-        decoded(listed(40), 8, folder=tmp_path)
+        decode_cached(listed(40), 8, folder=tmp_path)
 
     assert in_child(build)[0] == -signal.SIGKILL
     reader = counted(listed(40))
-    assert_right(decoded(reader, 8, folder=tmp_path))
+    assert_right(decode_cached(reader, 8, folder=tmp_path))
     assert reader.read == list(range(40))  # nothing of the dead one was taken over
     assert all(".part-" not in name for name in names(tmp_path))
 
@@ -116,8 +118,8 @@ def test_several_processes_end_with_one_cache(tmp_path: Path) -> None:
             if killed and index == 20:
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        found = decoded(counted(listed(40), note), 8, folder=folder)
-        return int(np.array_equal(found.images, TRUTH))
+        cached = decode_cached(counted(listed(40), note), 8, folder=folder)
+        return int(np.array_equal(cached.images, TRUTH))
 
     children = []
     for killed in (True, False, False):
@@ -142,15 +144,15 @@ def test_several_processes_end_with_one_cache(tmp_path: Path) -> None:
 def test_a_file_that_may_not_grow_is_one_sentence(tmp_path: Path) -> None:
     def build() -> None:
         limit_files(5000)
-        decoded(listed(40), 8, folder=tmp_path)
+        decode_cached(listed(40), 8, folder=tmp_path)
 
-    ended, said = in_child(build)
-    assert ended == 2, said
+    exit_code, output = in_child(build)
+    assert exit_code == 2, output
     assert re.fullmatch(
-        r"decoded images must be kept .* \(File too large\): set SELFTAUGHT_CACHE to another one\.", said
+        r"cannot write decoded images to .* \(File too large\): set SELFTAUGHT_CACHE to another folder\.", output
     )
     assert names(tmp_path) == set()
-    assert_right(decoded(listed(40), 8, folder=tmp_path))
+    assert_right(decode_cached(listed(40), 8, folder=tmp_path))
 
 
 @pytest.mark.parametrize("victim", ["images.npy", "meta.json"])
@@ -166,24 +168,24 @@ def test_a_disk_that_fills_up_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(Path, "open", full)
     monkeypatch.setattr(Path, "write_text", lambda path, text, **_: full(path, "w").write(text))
     with pytest.raises(UserError, match=r"need 0 MB in .*, which is full: free some space, set SELFTAUGHT_CACHE"):
-        decoded(listed(40), 8, folder=tmp_path)
+        decode_cached(listed(40), 8, folder=tmp_path)
     monkeypatch.undo()
     assert names(tmp_path) == set()
-    assert_right(decoded(listed(40), 8, folder=tmp_path))
+    assert_right(decode_cached(listed(40), 8, folder=tmp_path))
 
 
 def test_a_read_only_cache_is_read_and_not_written() -> None:
     with tempfile.TemporaryDirectory() as name:  # not tmp_path, which only its owner may enter
         folder = Path(name)
         folder.chmod(0o755)
-        found = decoded(listed(40), 8, folder=folder)
+        cached = decode_cached(listed(40), 8, folder=folder)
         for path in folder.rglob("*"):
             path.chmod(0o755 if path.is_dir() else 0o644)
         folder.chmod(0o555)
 
         def as_anybody(work: Callable[[], object]) -> Callable[[], object]:
             def done() -> object:
-                if os.geteuid() == 0:  # who may write everywhere
+                if os.geteuid() == 0:  # root may write everywhere
                     os.setgroups([])
                     os.setgid(65534)
                     os.setuid(65534)
@@ -191,12 +193,12 @@ def test_a_read_only_cache_is_read_and_not_written() -> None:
 
             return done
 
-        ended, said = in_child(as_anybody(lambda: decoded(listed(40), 8, folder=folder).key))
-        assert (ended, said) == (0, found.key)
-        ended, said = in_child(as_anybody(lambda: decoded(listed(41), 8, folder=folder).key))
-        assert ended == 2, said
-        assert "must be kept in a folder that can be written" in said
-        assert "(Permission denied): set SELFTAUGHT_CACHE" in said
+        exit_code, output = in_child(as_anybody(lambda: decode_cached(listed(40), 8, folder=folder).key))
+        assert (exit_code, output) == (0, cached.key)
+        exit_code, output = in_child(as_anybody(lambda: decode_cached(listed(41), 8, folder=folder).key))
+        assert exit_code == 2, output
+        assert "cannot write decoded images to" in output
+        assert "(Permission denied): set SELFTAUGHT_CACHE" in output
         folder.chmod(0o755)
 
 
@@ -205,11 +207,11 @@ def test_a_path_that_cannot_be_a_folder_is_one_sentence(tmp_path: Path, place: s
     (tmp_path / "file").write_text("a person's")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at all")
     if place == "key":  # a file where the cache itself should be
-        key = decoded(listed(40), 8, folder=tmp_path / "others").key
+        key = decode_cached(listed(40), 8, folder=tmp_path / "others").key
         (tmp_path / "key").mkdir()
         (tmp_path / "key" / key).write_text("a person's")
-    with pytest.raises(UserError, match=r"in a folder that can be written, found .*: set SELFTAUGHT_CACHE"):
-        decoded(listed(40), 8, folder=tmp_path / place)
+    with pytest.raises(UserError, match=r"cannot write decoded images to .*: set SELFTAUGHT_CACHE"):
+        decode_cached(listed(40), 8, folder=tmp_path / place)
     assert (tmp_path / "file").read_text() == "a person's"
     assert all(".part-" not in path.name for path in tmp_path.rglob("*"))
 
@@ -218,19 +220,19 @@ def test_a_path_that_cannot_be_a_folder_is_one_sentence(tmp_path: Path, place: s
 
 
 def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
-    """At every place of a small cache: it is built anew, or what is read is right."""
+    """Damage at every byte position of a small cache: it is rebuilt, or the result is still correct."""
     items = [*listed(3).items[:2], np.empty((0, 8, 3), np.uint8)]
     reader = replace(listed(3), items=items)
-    found = decoded(reader, 4, folder=tmp_path)
-    truth, kept, skipped = np.array(found.images), found.kept.tolist(), found.skipped
-    identities = found.content_ids
+    cached = decode_cached(reader, 4, folder=tmp_path)
+    truth, kept, skipped = np.array(cached.images), cached.kept.tolist(), cached.skipped
+    identities = cached.content_ids
     assert skipped == ((2, "is empty"),)
     for file in ("images.npy", "meta.json", "content.npy"):
-        path = tmp_path / found.key / file
+        path = tmp_path / cached.key / file
         whole, noticed = path.read_bytes(), 0
         for at in range(len(whole)):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x04]) + whole[at + 1 :])
-            if (read := cache._read(tmp_path / found.key, 4)) is None:
+            if (read := cache._read(tmp_path / cached.key, 4)) is None:
                 noticed += 1
                 continue
             assert np.array_equal(read.images, truth)
@@ -238,16 +240,16 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
             assert np.array_equal(read.content_ids, identities)
         assert noticed > 0.9 * len(whole)
         path.write_bytes(whole[:-1])
-        assert cache._read(tmp_path / found.key, 4) is None
+        assert cache._read(tmp_path / cached.key, 4) is None
         path.write_bytes(whole + b"\0")
-        assert cache._read(tmp_path / found.key, 4) is None
+        assert cache._read(tmp_path / cached.key, 4) is None
         path.write_bytes(whole)
-    assert cache._read(tmp_path / found.key, 4) is not None
+    assert cache._read(tmp_path / cached.key, 4) is not None
 
 
 def test_of_a_large_cache_length_and_header_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "CHECKED", 0)
-    key = decoded(listed(40), 8, folder=tmp_path).key
+    key = decode_cached(listed(40), 8, folder=tmp_path).key
     path = tmp_path / key / "images.npy"
     whole = path.read_bytes()
     changed = whole[:-1] + bytes([whole[-1] ^ 1])
@@ -259,12 +261,12 @@ def test_of_a_large_cache_length_and_header_are_looked_at(tmp_path: Path, monkey
     assert cache._read(tmp_path / key, 8) is None
 
 
-def test_damage_is_mended_under_a_reader(tmp_path: Path) -> None:
-    """Who has the old file open keeps what it has; who comes later gets a new one."""
-    first = decoded(listed(40), 8, folder=tmp_path)
+def test_damage_is_repaired_while_a_reader_is_open(tmp_path: Path) -> None:
+    """A process with the old file open keeps its data; a later one gets the new file."""
+    first = decode_cached(listed(40), 8, folder=tmp_path)
     path = tmp_path / first.key / "meta.json"
     path.write_text(path.read_text()[:-5])
-    assert_right(decoded(listed(40), 8, folder=tmp_path))
+    assert_right(decode_cached(listed(40), 8, folder=tmp_path))
     assert_right(first)
 
 
@@ -276,10 +278,10 @@ def test_images_that_change_while_they_are_decoded_are_not_kept(tmp_path: Path) 
     write_images(images, 5)
     reader = folder_splits(images)["all"]
     change = counted(reader, lambda index: index == 3 and (images / "1.png").write_bytes(encoded(noise(8, 8, 77))))
-    with pytest.raises(UserError, match=r"must stay as they are while they are decoded, found others now"):
-        decoded(change, 8, folder=caches)
+    with pytest.raises(UserError, match=r"images in .* changed while they were decoded"):
+        decode_cached(change, 8, folder=caches)
     assert names(caches) == set()
-    assert np.array_equal(decoded(reader, 8, folder=caches).images[1], noise(8, 8, 77).transpose(2, 0, 1))
+    assert np.array_equal(decode_cached(reader, 8, folder=caches).images[1], noise(8, 8, 77).transpose(2, 0, 1))
 
 
 @pytest.mark.parametrize("change", ["content", "name", "gone", "more", "same"])
@@ -310,7 +312,7 @@ def test_a_source_knows_whether_its_images_are_the_same(tmp_path: Path, change: 
 
 @dataclass(frozen=True, eq=False)
 class Endless(Reader):
-    """As many images as are asked for, made when they are read."""
+    """An arbitrary number of images, generated on read."""
 
     count: int
     pixels: int
@@ -330,7 +332,7 @@ class Endless(Reader):
 
 
 def own_memory() -> int:
-    """Bytes of this process alone: not the pages of a mapped file, which the system takes back at will."""
+    """Bytes of this process alone: not the pages of a mapped file, which the system can reclaim."""
     return int(re.search(r"RssAnon:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
@@ -346,9 +348,9 @@ def test_memory_does_not_grow_with_the_source(tmp_path: Path, monkeypatch: pytes
             nonlocal highest
             highest = max(highest, own_memory())
 
-        found = decoded(reader := Endless("many", None, None, count, 64), 64, folder=tmp_path)
+        cached = decode_cached(reader := Endless("many", None, None, count, 64), 64, folder=tmp_path)
         preprocess()
-        source = Stored("many", Resident(found.images), torch.arange(count), None, None, found.key)
+        source = Stored("many", Resident(cached.images), torch.arange(count), None, None, cached.key)
         order = torch.randperm(count, generator=torch.Generator().manual_seed(0))
         for indices in order.split(128):
             batch = source.batch(indices, torch.device("cpu"))
@@ -360,14 +362,14 @@ def test_memory_does_not_grow_with_the_source(tmp_path: Path, monkeypatch: pytes
 
     sizes = [1000, 8000]
     ends = [in_child(lambda count=count: use(count)) for count in sizes]
-    assert [ended for ended, _ in ends] == [0, 0], ends
-    few, many = (int(said) for _, said in ends)
+    assert [code for code, _ in ends] == [0, 0], ends
+    few, many = (int(output) for _, output in ends)
     assert many - few < 0.2 * 3 * 64**2 * (sizes[1] - sizes[0]), (few, many)  # all of it would be the whole
 
 
 def test_what_the_system_does_not_give_is_read_from_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Memory that is free, but not for us (ulimit): torch raises RuntimeError, and batches come from the file."""
-    found = decoded(listed(40), 8, folder=tmp_path)
+    cached = decode_cached(listed(40), 8, folder=tmp_path)
     empty = torch.empty
 
     def refused(*shape: object, **more: object) -> torch.Tensor:
@@ -376,7 +378,7 @@ def test_what_the_system_does_not_give_is_read_from_the_disk(monkeypatch: pytest
         return empty(*shape, **more)
 
     monkeypatch.setattr(torch, "empty", refused)
-    pixels = Resident(found.images)
+    pixels = Resident(cached.images)
     taken = pixels.take(torch.tensor([7, 3]), torch.device("cpu"))
     assert pixels.resident(torch.device("cpu")) is None
     assert np.array_equal(taken.numpy(), TRUTH[[7, 3]])

@@ -12,7 +12,7 @@ import yaml
 from valid_run import TINY, make_images, make_run
 
 from selftaught import cli
-from selftaught.data import cache, known
+from selftaught.data import cache, named
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def downloads(monkeypatch) -> list[str]:
         begun.append(name)
         raise OSError("no network in tests")
 
-    monkeypatch.setattr(known, "_download", download)
+    monkeypatch.setattr(named, "_download", download)
     return begun
 
 

@@ -100,7 +100,7 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
             limit=general.limit,
             seed=general.seed,
             labels=labels,
-            unlabelled=True,
+            keep_unlabeled=True,
             download=download,
         )
     if labels is not None:

@@ -1,4 +1,4 @@
-"""Images: where they come from, how they are decoded once, and batches of them on the device."""
+"""Sources of images: open them by name or path, decode them once, and load batches onto the device."""
 
 from selftaught.data.decode import decode, decode_whole
 from selftaught.data.named import Row, list_sources

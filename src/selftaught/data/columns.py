@@ -1,7 +1,7 @@
-"""Columns of a parquet file: which one holds images, which one labels, and what the file says of them.
+"""Choose the image column and the label column of a parquet file.
 
-Read from the schema's `huggingface` metadata, and where that is missing or does not agree with the columns themselves,
-from their types and names.
+The choice is based on the `huggingface` metadata of the schema, or on the types and names of the columns if the
+metadata is missing or contradicts them.
 """
 
 import json
@@ -19,30 +19,30 @@ LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category")
 
 
 def image_column(schema: pa.Schema, path: Path) -> str:
-    """The column of images of a file.
+    """Name of the image column of a file.
 
     Raises:
         UserError: there is none.
     """
-    able = image_columns(schema)
-    preferred = [*declared_as(schema, "Image"), *IMAGE_NAMES, *able]
-    if chosen := next((name for name in preferred if name in able), None):
+    candidates = image_columns(schema)
+    preferred = [*declared_as(schema, "Image"), *IMAGE_NAMES, *candidates]
+    if chosen := next((name for name in preferred if name in candidates), None):
         return chosen
     raise UserError(
-        f"a parquet file must have a column of images (bytes, or a struct with bytes), found {shown(schema)} in "
-        f"{readable(str(path))}: write it with the `datasets` library's Image feature, or take it away from the images."
+        f"{readable(str(path))} has no image column (bytes, or a struct with bytes), only {describe_columns(schema)}: "
+        f"write it with the Image feature of the `datasets` library, or remove it from the folder."
     )
 
 
 def label_column(schema: pa.Schema) -> str | None:
-    """The column of labels, if there is one; of several the finest, and floats only where there is no other."""
-    able = label_columns(schema)
-    preferred = [name for name in _label_names(schema) if name in able]
-    return next((name for name in preferred if not able[name]), next(iter(preferred), None))
+    """Name of the label column, or None. The finest labels are preferred; floats are used only if nothing else is."""
+    is_float = label_columns(schema)
+    preferred = [name for name in _label_names(schema) if name in is_float]
+    return next((name for name in preferred if not is_float[name]), next(iter(preferred), None))
 
 
 def image_columns(schema: pa.Schema) -> list[str]:
-    """Columns whose type can hold images: bytes, or a struct with bytes."""
+    """Columns whose type can represent images: bytes, or a struct with bytes."""
 
     def holds_bytes(kind: pa.DataType) -> bool:
         kinds = pa.types
@@ -59,12 +59,12 @@ def image_columns(schema: pa.Schema) -> list[str]:
 
 
 def label_columns(schema: pa.Schema) -> dict[str, bool]:
-    """Columns whose type can hold labels (integers, texts, booleans, floats), and whether they hold floats."""
+    """Columns whose type can represent labels (integers, strings, booleans, floats) -> whether they are floats."""
 
     def holds_labels(kind: pa.DataType) -> bool:
         kinds = pa.types
-        texts = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
-        return any(test(kind) for test in (kinds.is_integer, kinds.is_boolean, kinds.is_floating, *texts))
+        strings = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
+        return any(test(kind) for test in (kinds.is_integer, kinds.is_boolean, kinds.is_floating, *strings))
 
     once = _once(schema)
     plain = {field.name: _value_type(field.type) for field in schema if field.name in once}
@@ -72,7 +72,7 @@ def label_columns(schema: pa.Schema) -> dict[str, bool]:
 
 
 def unusable_labels(schema: pa.Schema) -> str:
-    """Why a column that is called like labels is not used; empty where there is none."""
+    """The reason why a column named like labels is not used; empty if there is no such column."""
     names = set(schema.names)
     name = next((name for name in _label_names(schema) if name in names), None)
     if name is None:
@@ -80,35 +80,35 @@ def unusable_labels(schema: pa.Schema) -> str:
     if name not in _once(schema):
         return f"the column {readable(name)!r} occurs more than once and is not used as labels"
     kind = readable(str(schema.field(name).type))[:40]
-    return f"the column {readable(name)!r} ({kind}) cannot hold one label per image and is not used"
+    return f"the column {readable(name)!r} ({kind}) does not have one label per image and is not used"
 
 
 def _label_names(schema: pa.Schema) -> list[str]:
-    """Names of columns that may hold labels, in order of preference."""
+    """Names of possible label columns, in order of preference."""
     declared = list(declared_as(schema, "ClassLabel"))
     return [name for name in LABEL_NAMES if name in declared] + declared + list(LABEL_NAMES)
 
 
 def _once(schema: pa.Schema) -> set[str]:
-    """Names of columns that occur once."""
+    """Column names that occur exactly once."""
     return {name for name, count in Counter(schema.names).items() if count == 1}
 
 
 def _value_type(kind: pa.DataType) -> pa.DataType:
-    """The type of the values of a column, whether or not they are encoded by a dictionary."""
+    """The type of the values of a column, dictionary-encoded or not."""
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
 def declared_as(schema: pa.Schema, kind: str) -> dict[str, Any]:
-    """Columns that the `huggingface` metadata says are of a kind ("Image", "ClassLabel"), with what it says of them."""
+    """Columns of a feature type ("Image", "ClassLabel") in the `huggingface` metadata -> their entry there."""
     try:
         features = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
         return {name: entry for name, entry in features.items() if entry.get("_type") == kind}
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError):
-        return {}  # no metadata, or none that makes sense: go by types and names
+        return {}  # metadata missing or malformed: fall back to types and names
 
 
-def shown(schema: pa.Schema) -> str:
-    """The columns of a file and their types, for people."""
+def describe_columns(schema: pa.Schema) -> str:
+    """The columns of a file with their types, for messages."""
     columns = [f"{readable(field.name)} ({readable(str(field.type))[:40]})" for field in schema]
-    return ", ".join(columns[:9]) or "no column"
+    return ", ".join(columns[:9]) or "no columns"

@@ -1,4 +1,4 @@
-"""Content identity: a digest of each image as it is encoded, whatever it is called, labeled or resized to."""
+"""Content identity: a digest of each encoded image, independent of its name, label and stored size."""
 
 import hashlib
 from pathlib import Path
@@ -9,14 +9,14 @@ from selftaught.data.opening import require_content
 from selftaught.data.reader import Raw
 
 HASHED = 2**26
-"""Bytes of an image that are hashed; of a longer one these and its length. Files up to this size are read once."""
+"""Maximum number of bytes hashed; for a longer image also its length. Files up to this size are read once."""
 
 
 def loaded(raw: Raw) -> Raw:
-    """Read a file of at most `HASHED` bytes into memory; everything else is returned as it is.
+    """Read a file of at most `HASHED` bytes into memory; return everything else unchanged.
 
     Raises:
-        Unreadable: the file is empty or no regular file.
+        Unreadable: the file is empty or not a regular file.
         OSError: the file cannot be read.
     """
     if isinstance(raw, Path) and require_content(raw) <= HASHED:
@@ -43,7 +43,7 @@ def content_id(raw: Raw) -> int:
 
 
 def _start(raw: Path | bytes | str) -> tuple[bytes | memoryview, int]:
-    """The first `HASHED` bytes of an encoded image, and how many there are."""
+    """The first `HASHED` bytes of an encoded image, and its total size in bytes."""
     if isinstance(raw, Path):
         with raw.open("rb") as file:
             return file.read(HASHED), raw.stat().st_size

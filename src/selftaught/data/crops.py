@@ -1,8 +1,8 @@
-"""Photos as a data set: N photos become d virtual crops, sampled from the full resolution when they are asked for.
+"""Virtual crops: a data set of d random crops of N photos, sampled from the full resolution on demand.
 
-Crop i is a pure function of (seed, i): nothing is drawn in advance and nothing is written to disk, where the authors
-wrote 1.28 million JPEGs. A crop is a window on its photo (area, aspect, turn, shear, mirror) and a change of colour;
-the window's matrix is composed with that of the task, so pixels are resampled once, from the pyramid level they need.
+Crop i is a pure function of (seed, i), so nothing is drawn in advance or written to disk; the authors wrote 1.28
+million JPEGs. A crop is a window on its photo (area, aspect ratio, rotation, shear, flip) with color jitter. The matrix
+of the window is composed with that of the task, so pixels are resampled once, from the matching pyramid level.
 
 Asano, Rupprecht, Vedaldi, "A critical analysis of self-supervision, or what we can learn from a single image",
 ICLR 2020. https://arxiv.org/abs/1904.13132
@@ -24,43 +24,43 @@ from selftaught.data.stored import free_memory
 from selftaught.errors import UserError
 
 REDRAWS = 24
-"""How often, at most, aspect ratio, rotation and shear are drawn again for a crop that does not fit into its photo."""
+"""Maximum number of redraws of aspect ratio, rotation and shear for a crop that does not fit into its photo."""
 REDRAW = 1 << 40
-"""Added to the seed for the draws after the first: larger than any seed."""
+"""Offset of the seed for redraws; larger than any seed."""
 
 
 @dataclass(frozen=True)
 class Cropping:
-    """How photos are cropped; each part can be switched off for an ablation."""
+    """Parameters of the random crops; each can be disabled for an ablation."""
 
     crop_area: tuple[float, float] = (1e-3, 1.0)
-    """Smallest and largest area of a crop, as a fraction of the photo's area (paper: at least 0.001). An elongated
-    photo holds no crop of all its area at these aspect ratios; there the largest that fits is the upper limit."""
+    """Smallest and largest area of a crop, as a fraction of the photo's area (paper: at least 0.001). For an
+    elongated photo the upper limit is the largest crop that fits at these aspect ratios."""
     crop_spread: Literal["log", "uniform"] = "log"
-    """Distribution of areas between these: log-uniform (more small crops, so fewer overlap) or uniform (paper)."""
+    """Distribution of the areas: log-uniform (more small crops, so fewer overlap) or uniform (paper)."""
     crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
-    """Smallest and largest aspect ratio, width over height; log-uniform."""
+    """Smallest and largest aspect ratio (width over height); log-uniform."""
     crop_rotation: float = 35.0
-    """Largest rotation in either direction, in degrees (paper: 35; released script: 30). Uniform among the angles at
-    which the crop fits into the photo, so the largest crops are nearly upright."""
+    """Largest rotation in either direction, in degrees (paper: 35; released script: 30). Uniform over the angles at
+    which the crop fits into the photo, so the largest crops are almost upright."""
     crop_shear: float = 0.0
     """Largest shear in either direction, in degrees (released script: 30; paper: none)."""
     crop_flip: float = 0.5
-    """Probability of mirroring left and right."""
+    """Probability of a horizontal flip."""
     crop_jitter: float = 0.4
-    """Brightness, contrast and saturation vary by this, hue by a quarter of it (the paper: 0.4 and 0.1)."""
+    """Strength of the jitter of brightness, contrast and saturation; hue has a quarter of it (paper: 0.4 and 0.1)."""
 
     def __post_init__(self) -> None:
-        """Refuse windows that do not exist."""
+        """Reject invalid parameters."""
         require_shares("--crop-area", self.crop_area)
         if not 0 < self.crop_ratio[0] <= self.crop_ratio[1] < float("inf"):
             raise UserError(
-                f"--crop-ratio must be two ratios with 0 < low <= high, found {self.crop_ratio}: try 0.75 1.33."
+                f"--crop-ratio must be two ratios with 0 < low <= high, got {self.crop_ratio}: try 0.75 1.33."
             )
         if not 0 <= self.crop_jitter <= 1:
-            raise UserError(f"--crop-jitter must lie in [0, 1], found {self.crop_jitter}: try 0.4.")
+            raise UserError(f"--crop-jitter must be in [0, 1], got {self.crop_jitter}: try 0.4.")
         if not 0 <= self.crop_flip <= 1:
-            raise UserError(f"--crop-flip must be a probability in [0, 1], found {self.crop_flip}: try 0.5.")
+            raise UserError(f"--crop-flip must be a probability in [0, 1], got {self.crop_flip}: try 0.5.")
         if not 0 <= self.crop_rotation <= 180:
             raise UserError(f"--crop-rotation must be from 0 to 180 degrees, got {self.crop_rotation:g}.")
         if not 0 <= self.crop_shear < 80:
@@ -68,16 +68,16 @@ class Cropping:
 
 
 class Crops(Source):
-    """d virtual crops of N photos, photo after photo in turn.
+    """d virtual crops of N photos; crop i is cut from photo i modulo N.
 
     Args:
-        name: what the user called the photos.
-        photos: (3, H, W) uint8 each, any shapes.
-        count: d, how many crops the source has.
-        side: the size of views that the source is meant for, in pixels.
-        seed: of the crops.
-        cropping: how they are cut.
-        classes: names of the photos, if the question is to be which one a crop is from; crop i is from i modulo N.
+        name: name of the photos as given by the user.
+        photos: (3, H, W) uint8 each, of any size.
+        count: d, number of crops.
+        side: size of the views that the source is meant for, in pixels.
+        seed: random seed of the crops.
+        cropping: parameters of the crops.
+        classes: names of the photos, to label each crop with its photo; None for no labels.
         content_ids: (N,) int64, digests of the encoded photos; None for digests of their pixels.
     """
 
@@ -93,7 +93,7 @@ class Crops(Source):
         content_ids: Tensor | None = None,
     ) -> None:
         if count < 1:
-            raise UserError(f"photos must be cut into at least one crop, found --crops {count}: try 100000.")
+            raise UserError(f"--crops must be at least 1, got {count}: try 100000.")
         self.name, self.photos, self.count, self.side, self.seed = name, photos, count, side, seed
         self.cropping, self.classes = cropping or Cropping(), classes
         self.targets = frozenset({"label"} if classes else ())
@@ -120,15 +120,15 @@ class Crops(Source):
         return CropBatch(self, indices, device)
 
     def pyramids(self, device: torch.device) -> list[Pyramid]:
-        """The photos on a device, each shrunk in steps, in float because that is what is sampled."""
+        """The image pyramids of the photos on a device, in float because sampling needs it."""
         if device not in self._pyramids:
-            wanted = sum(photo.numel() for photo in self.photos) * 4 * 2
-            if wanted > free_memory(device) / 2:
+            required = sum(photo.numel() for photo in self.photos) * 4 * 2
+            if required > free_memory(device) / 2:
                 raise UserError(
-                    f"photos must fit in half of the free memory to be cropped, found {len(self.photos)} that need "
-                    f"{wanted / 2**30:.1f} GiB: give fewer or smaller ones, or leave --crops out for whole images."
+                    f"cropping {len(self.photos)} photos needs {required / 2**30:.1f} GiB, more than half of the free "
+                    f"memory: use fewer or smaller photos, or leave out --crops to use whole images."
                 )
-            # Channels last: the three colours of a pixel are read at one place.
+            # Channels last: the three colors of a pixel are adjacent in memory.
             photos = [photo[None].to(device).float().div_(255) for photo in self.photos]
             self._pyramids[device] = [
                 Pyramid(p.contiguous(memory_format=torch.channels_last), octave=2) for p in photos
@@ -136,13 +136,13 @@ class Crops(Source):
         return self._pyramids[device]
 
     def windows(self, indices: Tensor) -> Tensor:
-        """The window of each crop, always inside its photo: (B,) -> (B, 3, 3), from crop to photo, -1 to 1 both.
+        """The window of each crop, always inside its photo: (B,) -> (B, 3, 3), crop to photo coordinates, both -1 to 1.
 
-        Areas have the distribution that `crop_spread` states. Aspect ratio, rotation and shear are redrawn until the
-        window fits, so that no empty corner gives the rotation away (the authors crop such corners off); after
-        `REDRAWS` draws it is upright, with the aspect ratio that is nearest to the photo's.
+        Areas follow the distribution `crop_spread`. Aspect ratio, rotation and shear are redrawn until the window fits,
+        so that no empty corner reveals the rotation (the authors crop such corners off). After `REDRAWS` redraws the
+        window is upright, with the valid aspect ratio nearest to the photo's.
         """
-        draws = counted(self.seed, indices, 7)
+        draws = uniform_at(self.seed, indices, 7)
         shapes = torch.tensor([photo.shape[1:] for photo in self.photos], dtype=torch.float32)
         height, width = shapes[indices % len(self.photos)].unbind(1)
         half = torch.stack((width, height), 1) / 2
@@ -153,16 +153,16 @@ class Crops(Source):
         large = (_reach(matrix) > half).any(1).nonzero().flatten()
         if len(large):
             matrix[large] = self._redrawn(indices[large], pixels[large], upright[large], flip[large], half[large])
-        room = (half - _reach(matrix)).clamp(min=0)  # below 0 by rounding alone
+        room = (half - _reach(matrix)).clamp(min=0)  # negative only by rounding
         matrix[:, :2, 2] = (2 * torch.stack((draws[5], draws[6]), 1) - 1) * room
         matrix[:, :2] /= half[:, :, None]
         return matrix
 
     def _redrawn(self, indices: Tensor, pixels: Tensor, upright: Tensor, flip: Tensor, half: Tensor) -> Tensor:
-        """Windows of these areas, drawn again until they fit: (n, 3, 3). `upright` is the ratio if none does."""
+        """Windows of these areas, redrawn until they fit: (n, 3, 3). `upright` is the aspect ratio if none fits."""
         count = len(indices)
-        draws = counted(self.seed + REDRAW, indices, 3 * REDRAWS).reshape(REDRAWS, 3, count)
-        draws = torch.cat([draws, draws.new_full((1, 3, count), 0.5)])  # the last is neither rotated nor sheared
+        draws = uniform_at(self.seed + REDRAW, indices, 3 * REDRAWS).reshape(REDRAWS, 3, count)
+        draws = torch.cat([draws, draws.new_full((1, 3, count), 0.5)])  # the last one has no rotation and no shear
         ratio = self._ratios(draws[:, 0])
         ratio[-1] = upright
         times = REDRAWS + 1
@@ -173,11 +173,11 @@ class Crops(Source):
         return matrix[fits.int().argmax(0), torch.arange(count)]
 
     def _areas(self, draw: Tensor, elongation: Tensor) -> Tensor:
-        """(B,) draws in [0, 1) -> (B,) areas of crops as fractions of the photo's.
+        """(B,) draws in [0, 1) -> (B,) crop areas as fractions of the photo's area.
 
         Args:
             draw: (B,) in [0, 1).
-            elongation: (B,) aspect ratio of the photo over the nearest one that a crop may have.
+            elongation: (B,) aspect ratio of the photo divided by the nearest one allowed for a crop.
         """
         low, high = self.cropping.crop_area
         largest = torch.minimum(elongation, 1 / elongation).clamp(max=high)
@@ -192,7 +192,7 @@ class Crops(Source):
         return low * (high / low) ** draw
 
     def _shaped(self, pixels: Tensor, ratio: Tensor, rotation: Tensor, shear: Tensor, flip: Tensor) -> Tensor:
-        """Windows about the photo's center, in pixels: (n, 3, 3). Rotation and shear are draws in [0, 1)."""
+        """Windows centered on the photo, in pixels: (n, 3, 3). Rotation and shear are draws in [0, 1)."""
         return affine(
             width=(pixels * ratio).sqrt() / 2,
             height=(pixels / ratio).sqrt() / 2,
@@ -203,15 +203,15 @@ class Crops(Source):
         )
 
     def colors(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """What `recolor` does to each crop."""
-        draws = 2 * counted(self.seed + 1, indices, 4) - 1
+        """The color jitter of each crop, as arguments of `recolor`."""
+        draws = 2 * uniform_at(self.seed + 1, indices, 4) - 1
         jitter = self.cropping.crop_jitter
         brightness, contrast, saturation = 1 + jitter * draws[:3]
         return color_matrices(brightness, contrast, saturation, jitter / 4 * draws[3], torch.zeros(len(indices)))
 
 
 class CropBatch(Batch):
-    """Some crops, as windows on photos."""
+    """A batch of crops, as windows on photos."""
 
     def __init__(self, source: Crops, indices: Tensor, device: torch.device) -> None:
         self.index, self.population = to_device(indices, device), len(source)
@@ -220,20 +220,20 @@ class CropBatch(Batch):
         self._windows = source.windows(indices)
 
     def warp(self, matrix: Tensor, size: int, of: str = "image") -> Tensor:
-        """See `Batch`. The pivot of contrast is the mean of each view."""
-        assert of == "image", "crops of photos carry no other pictures"
+        """See `Batch`. Contrast is changed about the mean of each view."""
+        assert of == "image", "crops of photos have no other pictures"
         views = matrix[:, None] if matrix.ndim == 3 else matrix
         count, copies = views.shape[:2]
-        placed = (self._windows[:, None] @ views).flatten(0, 1)
+        composed = (self._windows[:, None] @ views).flatten(0, 1)
         owner = (self._cpu_index % len(self._source.photos)).repeat_interleave(copies)
         pyramids = self._source.pyramids(self._device)
         if len(pyramids) == 1:
-            out = pyramids[0].sample(placed[None], size)[0]
+            out = pyramids[0].sample(composed[None], size)[0]
         else:
             out = torch.empty(count * copies, 3, size, size, device=self._device)
             for photo in sorted(set(owner.tolist())):
                 chosen = (owner == photo).nonzero().flatten()
-                out[to_device(chosen, self._device)] = pyramids[photo].sample(placed[chosen][None], size)[0]
+                out[to_device(chosen, self._device)] = pyramids[photo].sample(composed[chosen][None], size)[0]
         if self._source.cropping.crop_jitter:
             linear, of_mean = (m.repeat_interleave(copies, 0) for m in self._source.colors(self._cpu_index))
             out = recolor(out, linear, of_mean)
@@ -241,15 +241,15 @@ class CropBatch(Batch):
 
 
 def _reach(matrix: Tensor) -> Tensor:
-    """How far windows extend from their centers: (..., 3, 3) -> (..., 2), to the side and down."""
+    """Half extents of windows: (..., 3, 3) -> (..., 2), horizontal and vertical."""
     return matrix[..., :2, :2].abs().sum(-1)
 
 
-def counted(seed: int, indices: Tensor, draws: int) -> Tensor:
-    """Uniform numbers in [0, 1) that depend on (seed, index, draw) alone: (B,) int64 -> (draws, B).
+def uniform_at(seed: int, indices: Tensor, draws: int) -> Tensor:
+    """Counter-based uniform random numbers in [0, 1), a function of (seed, index, draw): (B,) int64 -> (draws, B).
 
-    SplitMix64's finalizer over a counter (Steele, Lea, Flood 2014), because a torch generator cannot be asked for its
-    i-th number. int64 wraps around as the arithmetic wants.
+    SplitMix64's finalizer applied to a counter (Steele, Lea, Flood 2014), because a torch generator has no random
+    access to its i-th number. int64 overflow wraps around, as the algorithm requires.
     """
     counter = indices.long()[None] * draws + torch.arange(draws)[:, None]
     state = _mixed(counter + _mixed(torch.tensor(seed, dtype=torch.int64) + _GOLDEN))
@@ -262,7 +262,7 @@ _SECOND = 0x94D049BB133111EB - 2**64
 
 
 def _shifted(x: Tensor, by: int) -> Tensor:
-    """A logical shift to the right; torch's own keeps the sign."""
+    """Logical right shift; torch's own is arithmetic."""
     return (x >> by) & ((1 << (64 - by)) - 1)
 
 

@@ -1,8 +1,8 @@
-"""Layouts of image folders: which images carry which label and belong to which split.
+"""Layouts of image folders: derive labels and splits from folder names and annotation files.
 
-A layout is a function from a `Listing` to an `Arrangement`, or to None where the folder has another layout. `LAYOUTS`
-lists them; the first that fits counts, so the last one fits every folder. A new layout is a function and a line there,
-and a row in docs/data.md.
+A layout is a function that maps a `Listing` to an `Arrangement`, or to None if the folder has another layout. The first
+matching one in `LAYOUTS` is used; the last one matches every folder. To add a layout, write a function, add it to
+`LAYOUTS` and add a row to docs/data.md.
 """
 
 from collections import Counter
@@ -14,57 +14,57 @@ from xml.etree import ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught.data.labels import relabelled
+from selftaught.data.labels import with_labels
 from selftaught.data.listing import Listing
-from selftaught.data.reader import UNLABELLED, Files, Indices, natural, readable, split_folder
+from selftaught.data.reader import UNLABELED, Files, Indices, natural_key, readable, split_folder
 from selftaught.errors import UserError
 
 Mask = NDArray[np.bool_]
-"""(N,) bool, for each image of a listing."""
+"""(N,) bool, one per image of a listing."""
 Parts = tuple[str, ...]
-"""The names of the folders on the way to an image."""
+"""Path components of a folder."""
 
 
 @dataclass(frozen=True)
 class Arrangement:
-    """What a layout says of the images of a listing."""
+    """Labels and splits of the images of a listing."""
 
     layout: str
-    """The layout in a few words."""
+    """Short description of the layout."""
     labels: Indices
-    """(N,) positions in `classes`, or `UNLABELLED`."""
+    """(N,) indices into `classes`, or `UNLABELED`."""
     classes: tuple[str, ...]
-    """Names of the labels; empty where there are none."""
+    """Class names; empty if there are no labels."""
     splits: Mapping[str, Mask] = field(default_factory=dict)
-    """The images of "train", "test" and "validation", where there are splits."""
+    """Images of "train", "test" and "validation"; empty if there are no splits."""
     left_out: Mask | None = None
     """Images that are not part of the data set, such as segmentation masks."""
     notes: tuple[str, ...] = ()
-    """What the user should know of it, one phrase each."""
+    """Notes for the user, one phrase each."""
 
 
 def arrange(listing: Listing) -> Arrangement:
-    """The arrangement by the first layout that fits, with notes on what it leaves out or without a label."""
-    found = next(found for layout in LAYOUTS if (found := layout(listing)))
-    notes = list(found.notes)
-    if found.left_out is not None and found.left_out.any():
-        notes.append(f"{_counted(listing, found.left_out)} left out")
-    if found.classes:
-        kept = np.ones(len(found.labels), dtype=np.bool_) if found.left_out is None else ~found.left_out
-        for split, members in (found.splits or {"": kept}).items():
+    """Apply the first matching layout, with notes on images left out and images without a label."""
+    result = next(result for layout in LAYOUTS if (result := layout(listing)))
+    notes = list(result.notes)
+    if result.left_out is not None and result.left_out.any():
+        notes.append(f"{_count_with_examples(listing, result.left_out)} left out")
+    if result.classes:
+        kept = np.ones(len(result.labels), dtype=np.bool_) if result.left_out is None else ~result.left_out
+        for split, members in (result.splits or {"": kept}).items():
             own = members & kept
-            missing = own & (found.labels == UNLABELLED)
+            missing = own & (result.labels == UNLABELED)
             where = f" of the {split} part" if split else ""
             if missing.any():
-                notes.append(f"{_counted(listing, missing)}{where} without a label")
-    return replace(found, notes=tuple(notes))
+                notes.append(f"{_count_with_examples(listing, missing)}{where} without a label")
+    return replace(result, notes=tuple(notes))
 
 
 def class_folders(listing: Listing) -> Arrangement:
-    """ImageFolder: one folder per class, perhaps below `train`, `val` and `test`; folders below a class are part of it.
+    """ImageFolder: one folder per class, optionally below `train`, `val` and `test`.
 
-    Leading folders that hold all images are passed over. Images beside the class folders have no label as long as they
-    are the minority; where they are the majority, folders are not classes.
+    Folders below a class folder belong to the class. Leading folders that contain all images are skipped. Images next
+    to the class folders have no label if they are the minority; if they are the majority, folders are not classes.
     """
     parts: list[Parts] = [tuple(folder.split("/")) if folder else () for folder in listing.folders]
     counts = np.bincount(listing.places, minlength=len(parts))
@@ -75,20 +75,20 @@ def class_folders(listing: Listing) -> Arrangement:
         names = _class_names(parts, counts, top)
         labels, classes = _numbered(names, listing.places)
         return Arrangement("one folder per class" if classes else "images without class folders", labels, classes)
-    found = [splits.get(part[len(top)]) if part in inside else None for part in parts]
-    names = _names_by_split(parts, counts, len(top), found)
+    assigned = [splits.get(part[len(top)]) if part in inside else None for part in parts]
+    names = _names_by_split(parts, counts, len(top), assigned)
     labels, classes = _numbered(names, listing.places)
-    members = {split: np.array([own == split for own in found])[listing.places] for split in set(splits.values())}
-    left_out = np.array([split is None for split in found])[listing.places]
+    members = {split: np.array([own == split for own in assigned])[listing.places] for split in set(splits.values())}
+    left_out = np.array([split is None for split in assigned])[listing.places]
     layout = "one folder per split and class" if classes else "one folder per split"
     return Arrangement(layout, labels, classes, members, left_out)
 
 
 def annotated_splits(listing: Listing) -> Arrangement | None:
-    """Tiny-ImageNet: class folders for training, an annotation file beside the images of other splits.
+    """Tiny-ImageNet: class folders for training, and an annotation file for the images of each other split.
 
-    The files are called `*annotations*.txt`; each line has the name of an image in the same folder or one directly
-    below it, a tab, and its class.
+    Annotation files are named `*annotations*.txt`. Each line has the name of an image in the same folder or one
+    directly below it, a tab, and its class.
     """
     files = [title for title in listing.with_suffix(".txt") if "annotations" in PurePosixPath(title).name.lower()]
     if not files or not (base := class_folders(listing)).classes:
@@ -99,7 +99,7 @@ def annotated_splits(listing: Listing) -> Arrangement | None:
         rows = (line.split("\t") for line in _lines(listing.root / file))
         named |= {(file.rpartition("/")[0], row[0]): (row[1].strip(), file) for row in rows if len(row) > 1}
     labels, used = base.labels.copy(), set()
-    for index in np.flatnonzero(labels == UNLABELLED).tolist():
+    for index in np.flatnonzero(labels == UNLABELED).tolist():
         folder, _, name = listing.titles[index].rpartition("/")
         label, file = named.get((folder, name)) or named.get((folder.rpartition("/")[0], name)) or ("", "")
         if label in place:
@@ -113,8 +113,8 @@ def annotated_splits(listing: Listing) -> Arrangement | None:
 def voc(listing: Listing) -> Arrangement | None:
     """Pascal VOC: `JPEGImages`, splits in `ImageSets/Main/*.txt`, objects in `Annotations/*.xml`.
 
-    VOC is for detection. The label of an image is the class of its objects where all are of one class; if that holds
-    for less than half of the images, none has a label.
+    VOC is a detection data set. An image whose objects are all of one class has that class as its label. If these are
+    less than half of the images, no image has a label.
     """
     bases = [folder.removesuffix("JPEGImages") for folder in listing.folders if folder.split("/")[-1] == "JPEGImages"]
     others = set(listing.others)
@@ -139,23 +139,23 @@ def voc(listing: Listing) -> Arrangement | None:
     notes: tuple[str, ...] = ()
     if several * 2 > len(names) - left_out.sum():
         names = [None] * len(names)
-        notes = ("no labels, as most images show objects of several classes",)
+        notes = ("no labels, because most images show objects of several classes",)
     labels, classes = _numbered(names)
     return Arrangement("Pascal VOC", labels, classes, splits, left_out, notes)
 
 
 VOC_LISTS = {"train": "train", "val": "validation", "test": "test", "trainval": "train"}
-"""Lists of images -> split; `trainval` counts where there is no `train`."""
+"""Name of an image list -> split; `trainval` is used if there is no `train`."""
 
 
 def pets(listing: Listing) -> Arrangement | None:
     """Oxford-IIIT Pet: `images/Abyssinian_100.jpg`, with splits and classes in `annotations/trainval.txt`, `test.txt`.
 
-    Each line has the name of an image without suffix and the number of its class; the class is called as its images
-    are, without their number.
+    Each line has the name of an image without suffix and the number of its class. The class is named after
+    its images, without their numbers.
     """
-    found = [title for title in listing.others if f"/{title}".endswith("/annotations/trainval.txt")]
-    if not found or (base := found[0].removesuffix("annotations/trainval.txt")) + "images" not in listing.folders:
+    lists = [title for title in listing.others if f"/{title}".endswith("/annotations/trainval.txt")]
+    if not lists or (base := lists[0].removesuffix("annotations/trainval.txt")) + "images" not in listing.folders:
         return None
     rows: dict[str, tuple[str, str]] = {}
     for file, split in (("trainval", "train"), ("test", "test")):
@@ -167,8 +167,8 @@ def pets(listing: Listing) -> Arrangement | None:
     names_of: dict[str, set[str]] = {}
     for title, (_, number) in rows.items():
         names_of.setdefault(number, set()).add(title.rpartition("_")[0])
-    called = {number: min(names) if len(names) == 1 else f"class {number}" for number, names in names_of.items()}
-    names = [called[rows[title][1]] if title in rows else None for title in titles]
+    class_of = {number: min(names) if len(names) == 1 else f"class {number}" for number, names in names_of.items()}
+    names = [class_of[rows[title][1]] if title in rows else None for title in titles]
     labels, classes = _numbered(names)
     splits = {
         split: np.array([title in rows and rows[title][0] == split for title in titles]) for split in ("train", "test")
@@ -177,17 +177,17 @@ def pets(listing: Listing) -> Arrangement | None:
     return Arrangement("Oxford-IIIT Pet", labels, classes, splits, left_out)
 
 
-def table_beside(listing: Listing) -> Arrangement | None:
-    """Images without class folders and one CSV file with the columns that `--labels` takes."""
+def csv_labels(listing: Listing) -> Arrangement | None:
+    """Images without class folders and one CSV file in the format of `--labels`."""
     tables = listing.with_suffix(".csv")
     if len(tables) != 1 or (base := class_folders(listing)).classes:
         return None
-    where, shown = listing.root / tables[0], readable(tables[0])
+    file, shown = listing.root / tables[0], readable(tables[0])
     try:
         images = Files("", None, None, listing.root, listing.titles)
-        reader = relabelled({"all": images}, where)["all"]
+        reader = with_labels({"all": images}, file)["all"]
     except UserError:
-        note = f"{shown} not used: it has no columns path and label that give these images two or more classes"
+        note = f"{shown} not used: it has no columns path and label with two or more classes for these images"
         return replace(base, notes=(*base.notes, note))
     assert reader.labels is not None
     assert reader.classes is not None
@@ -204,39 +204,39 @@ LAYOUTS: tuple[Callable[[Listing], Arrangement | None], ...] = (
     voc,
     pets,
     annotated_splits,
-    table_beside,
+    csv_labels,
     class_folders,
 )
-"""From the most specific to the one that fits every folder."""
+"""In order of precedence, from the most specific to the one that matches every folder."""
 
 
 def _top(parts: Sequence[Parts], counts: Indices) -> Parts:
-    """The leading folders that hold most images and have nothing else beside them."""
+    """The leading folders: each is the only one at its level and has more images than lie next to it."""
     top: Parts = ()
     while True:
-        below, beside = _below(parts, counts, top)
-        if len(below) != 1 or sum(below.values()) <= beside:
+        below, direct = _below(parts, counts, top)
+        if len(below) != 1 or sum(below.values()) <= direct:
             return top
         top = (*top, *below)
 
 
 def _below(parts: Sequence[Parts], counts: Indices, top: Parts) -> tuple[dict[str, int], int]:
-    """Images in each folder directly below `top`, those in its subfolders included; and images directly in `top`."""
+    """Number of images in each folder directly below `top`, subfolders included; and directly in `top`."""
     below: dict[str, int] = {}
-    beside = 0
+    direct = 0
     for part, count in zip(parts, counts.tolist(), strict=True):
         if part[: len(top)] == top and len(part) > len(top):
             below[part[len(top)]] = below.get(part[len(top)], 0) + count
         elif part == top:
-            beside += count
-    return below, beside
+            direct += count
+    return below, direct
 
 
 def _split_folders(top: Parts, inside: set[Parts]) -> dict[str, str]:
-    """The folders directly below `top` that are splits, by name; empty where they are classes.
+    """Split folders directly below `top`: folder name -> split; empty if the folders are classes.
 
-    They are splits where all are named like one. Others beside them are allowed if they are fewer than the splits, or
-    if `train` and another split have class folders in common: a single class may well be called `train`.
+    They are splits if all are named like splits. Other folders are allowed if there are fewer of them than splits, or
+    if `train` and another split have class folders in common, because a class may be called `train`.
     """
     depth = len(top)
     names = {part[depth] for part in inside}
@@ -256,9 +256,9 @@ def _split_folders(top: Parts, inside: set[Parts]) -> dict[str, str]:
 
 
 def _class_names(parts: Sequence[Parts], counts: Indices, top: Parts) -> list[str | None]:
-    """The class of the images in each folder: the name of its part below `top`."""
-    below, beside = _below(parts, counts, top)
-    if sum(below.values()) < beside:
+    """Class of the images in each folder: the path component directly below `top`."""
+    below, direct = _below(parts, counts, top)
+    if sum(below.values()) < direct:
         return [None] * len(parts)
     depth = len(top)
     return [part[depth] if part[:depth] == top and len(part) > depth else None for part in parts]
@@ -267,59 +267,59 @@ def _class_names(parts: Sequence[Parts], counts: Indices, top: Parts) -> list[st
 def _names_by_split(
     parts: Sequence[Parts], counts: Indices, depth: int, splits: Sequence[str | None]
 ) -> list[str | None]:
-    """The class of the images in each folder below split folders at `depth`.
+    """Class of the images in each folder below the split folders at `depth`.
 
-    The class folders of training count, or those of the split with most folders. Another split may have its own folders
-    around them (`val/images/cat`), and has no labels where it has a single folder that is no class of training
-    (`test/images`).
+    The classes are the class folders of the training split or, without one, of the split with the most folders. Another
+    split may have extra folders above its class folders (`val/images/cat`). It has no labels if it has a single folder
+    that is not a training class (`test/images`).
     """
     names: list[str | None] = [None] * len(parts)
-    known: set[str] = set()
+    classes: set[str] = set()
     folders = Counter(split for split in splits if split)
     for split in sorted(folders, key=lambda split: (split != "train", -folders[split], split)):
-        own = [index for index, found in enumerate(splits) if found == split]
-        rests, held = [parts[index][depth + 1 :] for index in own], counts[own]
-        shared = _above(rests, known)
-        found = _class_names(rests, held, _top(rests, held) if shared is None else shared)
-        if shared is None and known and len(set(found)) == 1:
+        own = [index for index, assigned in enumerate(splits) if assigned == split]
+        rests, own_counts = [parts[index][depth + 1 :] for index in own], counts[own]
+        shared = _above(rests, classes)
+        own_names = _class_names(rests, own_counts, _top(rests, own_counts) if shared is None else shared)
+        if shared is None and classes and len(set(own_names)) == 1:
             continue
-        for index, name in zip(own, found, strict=True):
+        for index, name in zip(own, own_names, strict=True):
             names[index] = name
-        known = known or {name for name in found if name}
+        classes = classes or {name for name in own_names if name}
     return names
 
 
-def _above(rests: Sequence[Parts], known: set[str]) -> Parts | None:
-    """The folders above the first level that has a known class; None where no level has."""
-    hits = [(place, rest[:place]) for rest in rests for place, name in enumerate(rest) if name in known]
+def _above(rests: Sequence[Parts], classes: set[str]) -> Parts | None:
+    """The folders above the first level with a name in `classes`; None if no level has one."""
+    hits = [(level, rest[:level]) for rest in rests for level, name in enumerate(rest) if name in classes]
     return min(hits)[1] if hits else None
 
 
 def _numbered(names: Sequence[str | None], places: Indices | None = None) -> tuple[Indices, tuple[str, ...]]:
-    """Names as positions in the sorted classes; without labels where there are fewer than two classes.
+    """Class names as indices into the sorted classes; no labels if there are fewer than two classes.
 
     Args:
-        names: of images, or of folders.
-        places: (N,) positions in `names` of each image's folder.
+        names: class name of each image, or of each folder.
+        places: (N,) index into `names` of each image's folder; None if `names` has one entry per image.
     """
-    classes = tuple(sorted({name for name in names if name is not None}, key=natural))
+    classes = tuple(sorted({name for name in names if name is not None}, key=natural_key))
     if len(classes) < 2:
-        return np.full(len(names if places is None else places), UNLABELLED), ()
+        return np.full(len(names if places is None else places), UNLABELED), ()
     place = {name: position for position, name in enumerate(classes)}
-    labels = np.array([UNLABELLED if name is None else place[name] for name in names], dtype=np.int64)
+    labels = np.array([UNLABELED if name is None else place[name] for name in names], dtype=np.int64)
     return labels if places is None else labels[places], tuple(map(readable, classes))
 
 
-def _counted(listing: Listing, mask: Mask) -> str:
-    """How many images, and the first of them."""
+def _count_with_examples(listing: Listing, mask: Mask) -> str:
+    """Number of images, with the titles of the first two."""
     count = int(mask.sum())
     first = ", ".join(readable(listing.titles[index]) for index in np.flatnonzero(mask)[:2].tolist())
     return f"{count:,} image{'' if count == 1 else 's'} ({first}{', ...' if count > 2 else ''})"
 
 
 def _lines(file: Path) -> list[str]:
-    """The lines of a text file that are not empty; none where it cannot be read."""
-    if not file.is_file():  # a pipe would be waited for
+    """The non-empty lines of a text file; none if it cannot be read."""
+    if not file.is_file():  # opening a pipe would block
         return []
     try:
         return [
@@ -330,12 +330,12 @@ def _lines(file: Path) -> list[str]:
 
 
 def _only_class(root: Path, title: str, others: set[str]) -> str | None:
-    """The class of the objects in an annotation of VOC, where all are of one class."""
+    """The class of the objects in a VOC annotation if all are of one class, else None."""
     if title not in others or not (root / title).is_file():
         return None
     try:
         objects = ElementTree.parse(root / title).getroot().iterfind("object/name")
     except (OSError, ElementTree.ParseError):
         return None
-    found = {(entry.text or "").strip() for entry in objects} - {""}
-    return found.pop() if len(found) == 1 else None
+    classes = {(entry.text or "").strip() for entry in objects} - {""}
+    return classes.pop() if len(classes) == 1 else None

@@ -1,7 +1,7 @@
-"""Listing of a folder tree: the images in it, everything else in it, and what could not be listed.
+"""List a folder tree: image files, other files, and skipped folders.
 
-One pass with `os.scandir` that never looks at a file: a million images are listed in seconds. What a tree means, which
-folders are classes and which are splits, is the business of `layouts.py`.
+One pass with `os.scandir`, without opening files: a million images are listed in seconds. `layouts.py` determines which
+folders are classes and which are splits.
 """
 
 import os
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from selftaught.data.decode import SUFFIXES
-from selftaught.data.reader import Indices, natural, readable
+from selftaught.data.reader import Indices, natural_key, readable
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 
@@ -25,13 +25,13 @@ class Listing:
 
     root: Path
     titles: list[str]
-    """Of the images, in natural order."""
+    """Titles of the images, in natural order."""
     folders: list[str]
-    """Of the folders that directly contain images; "" is the root."""
+    """Titles of the folders that directly contain images; "" is the root."""
     places: Indices
-    """(N,) position in `folders` of each image's folder."""
+    """(N,) index into `folders` of each image's folder."""
     others: list[str]
-    """Of the files that are no images, in natural order."""
+    """Titles of the other files, in natural order."""
     skipped: tuple[tuple[str, str], ...]
     """Title and reason of each folder that was not followed."""
 
@@ -40,16 +40,16 @@ class Listing:
         return [title for title in self.others if title.lower().endswith(suffix)]
 
     def kinds(self) -> list[tuple[str, int]]:
-        """Suffixes of the files that are no images, the most frequent first, with their counts."""
+        """Suffixes of the other files with their counts, the most frequent first."""
         names = (PurePosixPath(title) for title in self.others)
         return Counter(name.suffix.lower() or "without a suffix" for name in names).most_common()
 
 
 def list_folder(root: Path) -> Listing:
-    """List a folder, following links to folders once.
+    """List a folder tree, following each link to a folder once.
 
     Hidden files and folders (`.git`, `.DS_Store`) and the `__MACOSX` folders of zip files are left out. A link to a
-    folder that is listed anyway, or to one above, is not followed, whatever its name sorts before.
+    folder that is also listed without the link, or to a parent folder, is not followed, regardless of name order.
 
     Raises:
         UserError: a folder cannot be read.
@@ -69,14 +69,14 @@ def list_folder(root: Path) -> Listing:
                 places.extend([len(folders)] * len(images))
                 folders.append(folder.prefix[:-1])
             meter.advance(len(folder.files))
-    keys = [natural(title) for title in titles]
+    keys = [natural_key(title) for title in titles]
     order = sorted(range(len(titles)), key=keys.__getitem__)
     return Listing(
         root,
         [titles[index] for index in order],
         folders,
         np.array(places, dtype=np.int64)[order] if order else np.zeros(0, np.int64),
-        sorted(others, key=natural),
+        sorted(others, key=natural_key),
         tuple(skipped),
     )
 
@@ -85,17 +85,17 @@ class _Folder(NamedTuple):
     """One folder of a tree."""
 
     prefix: str
-    """What the titles of its files begin with: "" or "a/b/"."""
+    """Prefix of the titles of its files: "" or "a/b/"."""
     files: list[str]
-    """Names of everything in it that is no folder and not hidden."""
+    """Names of all entries that are neither folders nor hidden."""
 
 
 def _walk(root: Path, skipped: list[tuple[str, str]]) -> Iterator[_Folder]:
-    """Every folder once. Links are followed after all real folders, so that a link never replaces what it leads to."""
+    """Every folder once. Links are followed after all real folders, so a link never takes the place of its target."""
     real_root = os.path.realpath(root)
     visited: dict[str, str] = {}
     links: list[tuple[str, str]] = [("", real_root)]
-    for prefix, target in links:  # grows while it is walked: links lie in linked folders, too
+    for prefix, target in links:  # the loop appends to this list: linked folders can contain links
         if reason := _circular(target, real_root, visited) if prefix else "":
             skipped.append((prefix[:-1], reason))
             continue
@@ -112,7 +112,7 @@ def _walk(root: Path, skipped: list[tuple[str, str]]) -> Iterator[_Folder]:
 
 
 def _circular(target: str, real_root: str, visited: dict[str, str]) -> str:
-    """Why a link to a folder is not followed; empty where it is."""
+    """The reason why a link to a folder is not followed; empty if it is."""
     if target in visited:
         where = visited[target]
         return f"is a link to {where!r}, which is listed" if where else "is a link to the folder itself"
@@ -121,7 +121,7 @@ def _circular(target: str, real_root: str, visited: dict[str, str]) -> str:
 
 
 def _scan(folder: str) -> tuple[list[str], list[str], list[str]]:
-    """Names of the files, the folders and the links to folders in a folder, but for hidden ones, in natural order."""
+    """Names of the files, folders and links to folders in a folder, without hidden ones."""
     files: list[str] = []
     below: list[str] = []
     linked: list[str] = []
@@ -137,13 +137,13 @@ def _scan(folder: str) -> tuple[list[str], list[str], list[str]]:
                     (linked if entry.is_symlink() else below).append(name)
     except OSError as error:
         where = readable(folder)
-        why = (error.strerror or str(error)).lower()
-        raise UserError(f"cannot read the folder {where} ({why}): change its permissions, or move it away.") from error
-    return files, sorted(below, key=natural, reverse=True), sorted(linked, key=natural)
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(f"cannot read the folder {where} ({reason}): change its permissions, or remove it.") from error
+    return files, sorted(below, key=natural_key, reverse=True), sorted(linked, key=natural_key)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_dir()
-    except OSError:  # a link that leads in a circle
+    except OSError:  # a circular link
         return False

@@ -1,7 +1,7 @@
-"""Open images: read the header of a file, of bytes or of pixels, or give the reason why it cannot be read.
+"""Open images: read the header of a file, bytes or pixels, or raise with the reason why it cannot be read.
 
-Formats are tried one by one instead of by `Image.open`, whose warnings about large images would reach the host process
-(or stop it, where warnings are errors) and whose reasons for refusing a file are lost.
+Formats are tried one by one instead of with `Image.open`, which emits warnings about large images in the host process
+(exceptions if warnings are errors) and does not report why a file was rejected.
 """
 
 import io
@@ -17,32 +17,32 @@ from PIL import IcoImagePlugin, Image, TiffImagePlugin
 
 from selftaught.data.reader import Raw
 
-Image.init()  # registers every format; WebP, AVIF and JPEG 2000 are not part of every build of Pillow
+Image.init()  # registers every format; some builds of Pillow lack WebP, AVIF or JPEG 2000
 FORMATS = tuple(
     name
     for name in ("JPEG", "PNG", "GIF", "BMP", "DIB", "TIFF", "WEBP", "PPM", "JPEG2000", "ICO", "AVIF")
     if name in Image.OPEN
 )
-"""Only formats that Pillow decodes by itself: EPS, for one, would start another program."""
+"""Formats that Pillow decodes itself; EPS, for example, would start another program."""
 SIGNATURES = {
     b"\xff\xd8": "JPEG", b"\x89PNG": "PNG", b"GIF8": "GIF", b"BM": "BMP", b"RIFF": "WebP", b"II*\0": "TIFF",
     b"MM\0*": "TIFF", b"II+\0": "TIFF", b"MM\0+": "TIFF",
 }  # fmt: skip
-"""First bytes of each format, to distinguish a damaged image from a file that is no image."""
+"""First bytes of each format, to distinguish a damaged image from a file that is not an image."""
 PIXEL_LIMIT = 178_956_970
-"""Pixels above which an image is not decoded: Pillow's default bound against decompression bombs."""
+"""Maximum number of pixels of an image: Pillow's default limit against decompression bombs."""
 
 
 class Unreadable(Exception):
-    """Carries the reason why an image cannot be decoded."""
+    """An image cannot be decoded; the message is the reason."""
 
 
 @contextmanager
-def opened(raw: Raw) -> Iterator[Image.Image]:
-    """Read the header of an image; its pixels can be loaded until the context ends.
+def open_image(raw: Raw) -> Iterator[Image.Image]:
+    """Open an image and read its header; its pixels can be loaded until the context ends.
 
     Raises:
-        Unreadable: it is empty, no regular file, in no known format or too large.
+        Unreadable: it is empty, not a regular file, in no supported format, or too large.
     """
     if isinstance(raw, str):
         raise Unreadable(raw)
@@ -60,14 +60,14 @@ def require_content(path: Path) -> int:
     """The size of a regular file in bytes.
 
     Raises:
-        Unreadable: it is empty, or no regular file (opening a pipe would wait forever).
+        Unreadable: it is empty, or not a regular file (opening a pipe would block).
     """
-    found = path.stat()
-    if not S_ISREG(found.st_mode):
+    status = path.stat()
+    if not S_ISREG(status.st_mode):
         raise Unreadable("is a folder, a pipe, a socket or a device, not a file")
-    if not found.st_size:
+    if not status.st_size:
         raise Unreadable("is empty")
-    return found.st_size
+    return status.st_size
 
 
 def _identified(stream: IO[bytes]) -> Image.Image:
@@ -75,16 +75,18 @@ def _identified(stream: IO[bytes]) -> Image.Image:
     start = stream.read(32)
     for name in FORMATS:
         factory, accept = Image.OPEN[name]
-        with suppress(SyntaxError, IndexError, TypeError, struct.error):  # what Pillow raises for "not mine"
+        with suppress(
+            SyntaxError, IndexError, TypeError, struct.error
+        ):  # raised by Pillow plugins for files of other formats
             accepted = accept is None or accept(start[:16])
-            if accepted and not isinstance(accepted, str):  # a text says that this build of Pillow lacks the decoder
+            if accepted and not isinstance(accepted, str):  # a string means that this build of Pillow lacks the decoder
                 stream.seek(0)
                 return _inner(factory(stream, ""))
     raise Unreadable(_unidentified(stream, start))
 
 
 def _inner(image: Image.Image) -> Image.Image:
-    """The image inside of an icon: its size may be far from the one that the icon's header claims."""
+    """The image inside an icon file, because its size can differ from the one in the icon header."""
     if isinstance(image, IcoImagePlugin.IcoImageFile):
         return image.ico.getimage(image.size)
     return image
@@ -100,13 +102,13 @@ def _unidentified(stream: IO[bytes], start: bytes) -> str:
     """The reason for a file that no format accepts."""
     kind = next((kind for signature, kind in SIGNATURES.items() if start.startswith(signature)), None)
     if kind == "TIFF" and (layout := _tiff_layout(stream)):
-        return f"is a TIFF of a kind that Pillow cannot decode ({layout}): save it as 8-bit RGB"
+        return f"is a TIFF that Pillow cannot decode ({layout}): save it as 8-bit RGB"
     if kind:
-        return f"begins as {kind} does, but its header is damaged or of a kind that Pillow cannot decode"
+        return f"begins like {kind}, but its header is damaged or not supported by Pillow"
     if start[4:8] == b"ftyp":
-        return "is in no image format that can be read (HEIC, AVIF or a film: save it as JPEG)"
+        return "is not in a supported image format (HEIC, AVIF or a video: save it as JPEG)"
     text = start.isascii() and not any(byte < 9 for byte in start)
-    return f"is in no image format that can be read{' (it is text)' if text else ''}"
+    return f"is not in a supported image format{' (it is text)' if text else ''}"
 
 
 def _tiff_layout(stream: IO[bytes]) -> str:
@@ -123,7 +125,7 @@ def _tiff_layout(stream: IO[bytes]) -> str:
         kind = kinds.get(np.atleast_1d(tags.get(TiffImagePlugin.SAMPLEFORMAT, 1))[0], "")
         depth = int(np.atleast_1d(bits)[0])
         compression = tags.get(TiffImagePlugin.COMPRESSION, 1)
-    except Exception:  # damaged tags raise nearly everything
+    except Exception:  # damaged tags raise almost any exception
         return ""
     packed = "" if compression in TiffImagePlugin.COMPRESSION_INFO else f", compression {compression}"
     return f"{channels} channel{'s' * (channels != 1)} of {depth} {kind}bits{packed}"

@@ -1,6 +1,6 @@
-"""Images in parquet files, in the layout of Hugging Face: a column of struct{bytes, path}, and perhaps labels.
+"""Images in parquet files, in the layout of Hugging Face: a column of struct{bytes, path}, optionally with labels.
 
-Which column holds what, `columns.py` says. Row groups are read as they are needed.
+`columns.py` chooses the columns. Row groups are read on demand.
 """
 
 import os
@@ -15,28 +15,28 @@ import pyarrow.parquet as pq
 
 from selftaught.data.columns import (
     declared_as,
+    describe_columns,
     image_column,
     image_columns,
     label_column,
     label_columns,
-    shown,
     unusable_labels,
 )
 from selftaught.data.parquet_labels import LabelColumn, Labels, unify
-from selftaught.data.reader import UNLABELLED, Indices, Raw, Reader, files_digest, natural, readable, split_of
+from selftaught.data.reader import UNLABELED, Indices, Raw, Reader, files_digest, natural_key, readable, split_of
 from selftaught.errors import UserError
 
 ROWS = 64
-"""Rows read at a time."""
+"""Rows per read."""
 RUNS = 10
-"""Places of a source where a sample of it is read."""
+"""Number of runs of consecutive rows in a sample."""
 DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
-"""What pyarrow raises on damaged files, text that is no UTF-8 among them."""
+"""Exceptions that pyarrow raises on damaged files, including text that is not UTF-8."""
 
 
 @dataclass(frozen=True, eq=False)
 class Parquet(Reader):
-    """Images in the rows of one or several files."""
+    """Images in the rows of one or more files."""
 
     files: tuple[Path, ...]
     column: str
@@ -62,7 +62,7 @@ class Parquet(Reader):
         return (f"{self.files[file].name}:{row}" for file, row in zip(files.tolist(), rows.tolist(), strict=True))
 
     def sample(self, count: int) -> Indices:
-        """See `Reader`: runs of neighbors, as rows are read by groups."""
+        """See `Reader`: runs of consecutive rows, because rows are read in groups."""
         run = max(1, count // RUNS)
         starts = np.linspace(0, max(len(self) - run, 0), RUNS).astype(np.int64)
         indices = np.unique(starts[:, None] + np.arange(run))
@@ -72,10 +72,10 @@ class Parquet(Reader):
         """See `Reader`."""
         start = 0
         for file, length in zip(self.files, self.lengths, strict=True):
-            here = indices[(indices >= start) & (indices < start + length)] - start
+            rows = indices[(indices >= start) & (indices < start + length)] - start
             start += length
-            if len(here):
-                yield from self._stream_file(file, here)
+            if len(rows):
+                yield from self._stream_file(file, rows)
 
     def _stream_file(self, path: Path, rows: Indices) -> Iterator[Raw]:
         try:
@@ -83,15 +83,16 @@ class Parquet(Reader):
                 start = 0
                 for group in range(file.num_row_groups):
                     stop = start + file.metadata.row_group(group).num_rows
-                    wanted = rows[(rows >= start) & (rows < stop)]
-                    if len(wanted):
+                    group_rows = rows[(rows >= start) & (rows < stop)]
+                    if len(group_rows):
                         for batch in file.iter_batches(ROWS, [group], [self.column], use_threads=False):
-                            here = wanted[(wanted >= start) & (wanted < start + len(batch))] - start
+                            in_batch = (group_rows >= start) & (group_rows < start + len(batch))
+                            batch_rows = group_rows[in_batch] - start
                             start += len(batch)
-                            column = batch.column(self.column)  # one by one: views of bytes know no `take`
-                            yield from (_raw(column[row].as_py(), path.parent) for row in here.tolist())
+                            column = batch.column(self.column)  # row by row: binary views do not support `take`
+                            yield from (_raw(column[row].as_py(), path.parent) for row in batch_rows.tolist())
                         if start != stop:
-                            raise ValueError("its rows are not as many as it says")
+                            raise ValueError("the number of rows differs from the metadata")
                     start = stop
         except DAMAGE as error:
             raise _damaged(path, error) from error
@@ -102,45 +103,45 @@ class Parquet(Reader):
 
 
 def parquet_files(path: Path) -> list[Path]:
-    """The file itself, or all parquet files in a folder and below it but the hidden ones, in natural order."""
+    """The file itself, or all parquet files below a folder except hidden ones, in natural order."""
     if path.is_file():
         return [path]
-    found = [file.relative_to(path) for file in path.rglob("*.[pP][aA][rR][qQ][uU][eE][tT]") if file.is_file()]
-    shown = [file for file in found if not any(part.startswith(".") for part in file.parts)]
-    return [path / file for file in sorted(shown, key=lambda file: natural(file.as_posix()))]
+    files = [file.relative_to(path) for file in path.rglob("*.[pP][aA][rR][qQ][uU][eE][tT]") if file.is_file()]
+    visible = [file for file in files if not any(part.startswith(".") for part in file.parts)]
+    return [path / file for file in sorted(visible, key=lambda file: natural_key(file.as_posix()))]
 
 
 def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
-    """Read parquet files by split.
+    """Open parquet files by split.
 
-    A file belongs to the split that its own name (`train.parquet`, `train-00000-of-00003.parquet`) or its folder's
+    The split of a file is what its name (`train.parquet`, `train-00000-of-00003.parquet`) or the name of its folder
     (`train/0000.parquet`) begins with.
 
     Args:
-        path: the folder they are in, or the one file.
-        files: at least one of them, see `parquet_files`.
+        path: the folder of the files, or the single file.
+        files: one or more files, see `parquet_files`.
 
     Returns:
-        "all" with every file, and each split that was found where there are two or more of them.
+        "all" with every file, and each split if there are two or more.
 
     Raises:
-        UserError: a file cannot be read or holds no images.
+        UserError: a file cannot be read or has no images.
     """
     schemas, lengths = zip(*(_schema(file) for file in files), strict=True)
     column = image_column(schemas[0], files[0])
     for file, schema in zip(files, schemas, strict=True):
         if column not in image_columns(schema):
             raise UserError(
-                f"all parquet files of a source must have images in the column {column!r}, found {shown(schema)} in "
-                f"{readable(str(file))}: hand in the files that belong together."
+                f"all parquet files of a source must have images in the column {column!r}, but {readable(str(file))} "
+                f"has {describe_columns(schema)}: pass only files of one data set."
             )
-    found, notes = _labels(files, schemas, lengths)
-    labels, classes = found.of_files, found.classes
+    unified, notes = _labels(files, schemas, lengths)
+    labels, classes = unified.of_files, unified.classes
 
     def reader(chosen: Sequence[int]) -> Parquet:
-        parts = [np.full(lengths[i], UNLABELLED) if (part := labels[i]) is None else part for i in chosen]
-        labelled = any(labels[i] is not None for i in chosen)
-        joined, names = (np.concatenate(parts), classes) if labelled else (None, None)
+        parts = [np.full(lengths[i], UNLABELED) if (part := labels[i]) is None else part for i in chosen]
+        labeled = any(labels[i] is not None for i in chosen)
+        joined, names = (np.concatenate(parts), classes) if labeled else (None, None)
         some, rows = tuple(files[i] for i in chosen), tuple(lengths[i] for i in chosen)
         return Parquet(readable(str(path)), joined, names, some, column, rows, notes=notes)
 
@@ -148,7 +149,7 @@ def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
 
 
 def _by_split(path: Path, files: list[Path]) -> dict[str, list[int]]:
-    """Which files belong to which split; none where there are not two splits."""
+    """Positions of the files of each split; empty unless there are two or more splits."""
     groups: dict[str, list[int]] = {}
     for index, file in enumerate(files):
         split = split_of(file.stem) or (split_of(file.parent.name) if file.parent != path else None)
@@ -158,7 +159,7 @@ def _by_split(path: Path, files: list[Path]) -> dict[str, list[int]]:
 
 
 def _schema(path: Path) -> tuple[pa.Schema, int]:
-    """What columns a file has, and how many rows."""
+    """The schema of a file and its number of rows."""
     try:
         with pq.ParquetFile(path) as file:
             return file.schema_arrow, file.metadata.num_rows
@@ -170,38 +171,36 @@ def _column(path: Path, name: str, length: int) -> list[Any]:
     """The values of a column."""
     try:
         with pq.ParquetFile(path) as file:
-            found: list[Any] = file.read(columns=[name], use_threads=False).column(name).to_pylist()
-        if len(found) != length:
-            raise ValueError("its rows are not as many as it says")
+            values: list[Any] = file.read(columns=[name], use_threads=False).column(name).to_pylist()
+        if len(values) != length:
+            raise ValueError("the number of rows differs from the metadata")
     except DAMAGE as error:
         raise _damaged(path, error) from error
-    return found
+    return values
 
 
 def _damaged(path: Path, error: BaseException) -> UserError:
     why = readable(next(iter(str(error).splitlines()), "") or type(error).__name__).rstrip(".")
-    return UserError(
-        f"{readable(str(path))} must be a whole parquet file, found one that cannot be read ({why}): fetch it again."
-    )
+    return UserError(f"{readable(str(path))} is not a valid parquet file ({why}): download or write it again.")
 
 
 def _labels(
     files: Sequence[Path], schemas: Sequence[pa.Schema], lengths: Sequence[int]
 ) -> tuple[Labels, tuple[str, ...]]:
-    """The labels of all files, and what the user should know of them."""
+    """The labels of all files, and notes for the user."""
     name = next(filter(None, map(label_column, schemas)), None)
     if name is None:
         why = next(filter(None, map(unusable_labels, schemas)), "")
         return Labels([None] * len(files), ()), (why,) if why else ()
-    holding = [name in label_columns(schema) for schema in schemas]
+    has_column = [name in label_columns(schema) for schema in schemas]
     columns = [
-        LabelColumn(file, _column(file, name, length) if holds else [], _declared(schema, name))
-        for file, schema, length, holds in zip(files, schemas, lengths, holding, strict=True)
+        LabelColumn(file, _column(file, name, length) if has else [], _declared(schema, name))
+        for file, schema, length, has in zip(files, schemas, lengths, has_column, strict=True)
     ]
-    found = unify(name, columns)
-    without = [file for file, holds in zip(files, holding, strict=True) if not holds]
-    lacking = f"{readable(without[0].name)} has no column of labels called {readable(name)!r}" if without else ""
-    return found, tuple(filter(None, (found.note, lacking)))
+    labels = unify(name, columns)
+    without = [file for file, has in zip(files, has_column, strict=True) if not has]
+    missing = f"{readable(without[0].name)} has no label column {readable(name)!r}" if without else ""
+    return labels, tuple(filter(None, (labels.note, missing)))
 
 
 def _declared(schema: pa.Schema, name: str) -> tuple[str, ...]:
@@ -212,14 +211,14 @@ def _declared(schema: pa.Schema, name: str) -> tuple[str, ...]:
 
 
 def _raw(cell: Any, folder: Path) -> Raw:
-    """The bytes in a cell, or the file beside the parquet file that it names, or why there is neither."""
+    """The bytes in a cell, or the path of the file that it refers to, or the reason why there is neither."""
     if not isinstance(cell, dict):
         return cell or b""
     name = cell.get("path")
     if cell.get("bytes") or not isinstance(name, str) or not name:
         return cell.get("bytes") or b""
     if "\0" in name:
-        return "has a path that no file can have"
-    # not Path.resolve, which raises where a link leads in a circle
+        return "has an invalid path"
+    # not Path.resolve, which raises for a circular link
     inside = Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
-    return folder / name if inside else "has a path that leads out of the folder of the parquet file"
+    return folder / name if inside else "has a path outside the folder of the parquet file"

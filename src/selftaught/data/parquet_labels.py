@@ -1,6 +1,6 @@
-"""Labels of several parquet files, brought to one list of classes by their names.
+"""Unify the labels of several parquet files into one list of classes.
 
-Each file may number its classes in its own way, so numbers are translated to names file by file.
+Each file may number the classes differently, so integers are translated to class names file by file.
 """
 
 import math
@@ -11,22 +11,22 @@ from typing import Any
 
 import numpy as np
 
-from selftaught.data.reader import UNLABELLED, Indices, natural, readable
+from selftaught.data.reader import UNLABELED, Indices, natural_key, readable
 from selftaught.errors import UserError
 
 LONGEST = 500
-"""Characters of the longest text that is taken for the name of a class."""
+"""Maximum length of a class name, in characters."""
 
 
 @dataclass(frozen=True)
 class LabelColumn:
-    """The labels of one file as they were read."""
+    """The labels of one file as stored."""
 
     file: Path
     values: Sequence[Any]
-    """One per row: integers, texts, booleans or floats; None where there is no label. Empty without the column."""
+    """One per row: integers, strings, booleans or floats; None for no label. Empty if the file lacks the column."""
     declared: tuple[str, ...]
-    """Names of the integers 0, 1, ...; empty where the file declares none."""
+    """Names of the classes 0, 1, ...; empty if the file declares none."""
 
 
 @dataclass(frozen=True)
@@ -34,52 +34,52 @@ class Labels:
     """The labels of several files."""
 
     of_files: list[Indices | None]
-    """Positions among the classes for each file; None for a file without any label (often the test part)."""
+    """Class indices for each file; None for a file without any label (often the test part)."""
     classes: tuple[str, ...]
     note: str = ""
-    """Why a column that looks like labels is not used."""
+    """Why the label column is not used; empty if it is used."""
 
 
 def unify(name: str, columns: Sequence[LabelColumn]) -> Labels:
-    """Bring the labels of several files to one list of classes.
+    """Unify the labels of several files into one list of classes.
 
-    An integer is translated by the names that its file declares; by those of the others where its own declares none.
-    Without declared names, integers, whole floats, booleans and texts are classes called by their values, so 3, 3.0
-    and "3" are one.
+    An integer is translated by the class names that its file declares, or by those of the other files if its own file
+    declares none. Without declared names, integers, integral floats, booleans and strings are classes named by their
+    values, so 3, 3.0 and "3" are the same class.
 
     Args:
-        name: of the column.
+        name: name of the column.
         columns: one per file.
 
     Raises:
-        UserError: files declare different names and one declares none.
+        UserError: some files declare different class names and another declares none.
     """
-    different = [set(column.values) for column in columns]  # far fewer than rows
-    for what, refuses in (("fractions", _is_fraction), (f"texts of more than {LONGEST} characters", _is_long)):
-        if any(refuses(value) for values in different for value in values):
-            note = f"the column {readable(name)!r} holds {what} and is not used as labels"
+    distinct = [set(column.values) for column in columns]  # far fewer than rows
+    for kind, rejects in (("fractions", _is_fraction), (f"strings of more than {LONGEST} characters", _is_long)):
+        if any(rejects(value) for values in distinct for value in values):
+            note = f"the column {readable(name)!r} contains {kind} and is not used as labels"
             return Labels([None] * len(columns), (), note)
-    numbered = [any(map(_is_number, values)) for values in different]
+    numbered = [any(map(_is_number, values)) for values in distinct]
     borrowed = _borrowed(columns, numbered)
     names = [
         {value: _name(value, column.declared or borrowed) for value in values}
-        for column, values in zip(columns, different, strict=True)
+        for column, values in zip(columns, distinct, strict=True)
     ]
-    used = {found for own in names for found in own.values() if found is not None}
+    used = {label for own in names for label in own.values() if label is not None}
     if not used:
         rows = any(column.values for column in columns)
-        return Labels([None] * len(columns), (), f"the column {readable(name)!r} holds no label" if rows else "")
+        return Labels([None] * len(columns), (), f"the column {readable(name)!r} contains no labels" if rows else "")
     declared = [
         readable(own)
         for column, has_numbers in zip(columns, numbered, strict=True)
         for own in (column.declared or borrowed) * has_numbers
     ]
-    classes = tuple(dict.fromkeys([*declared, *sorted(used - set(declared), key=natural)]))
-    place = {found: position for position, found in enumerate(classes)}
-    places = [{value: UNLABELLED if found is None else place[found] for value, found in own.items()} for own in names]
+    classes = tuple(dict.fromkeys([*declared, *sorted(used - set(declared), key=natural_key)]))
+    place = {label: position for position, label in enumerate(classes)}
+    places = [{value: UNLABELED if label is None else place[label] for value, label in own.items()} for own in names]
     return Labels(
         [
-            _positions(column, own) if any(found is not None for found in translated.values()) else None
+            _positions(column, own) if any(label is not None for label in translated.values()) else None
             for column, own, translated in zip(columns, places, names, strict=True)
         ],
         classes,
@@ -91,19 +91,19 @@ def _positions(column: LabelColumn, places: dict[Any, int]) -> Indices:
 
 
 def _borrowed(columns: Sequence[LabelColumn], numbered: Sequence[bool]) -> tuple[str, ...]:
-    """The names for integers of files that declare none."""
+    """The class names for files that declare none."""
     lists = {column.declared for column in columns if column.declared}
     bare = [column for column, has in zip(columns, numbered, strict=True) if has and not column.declared]
     if len(lists) > 1 and bare:
         raise UserError(
-            f"parquet files must agree on what their labels mean, found different names of classes in some and none in "
-            f"{readable(str(bare[0].file))}: write the names into each file, or labels as text."
+            f"the parquet files declare different class names, and {readable(str(bare[0].file))} declares none: "
+            f"declare the class names in each file, or store the labels as strings."
         )
     return next(iter(lists), ())
 
 
 def _name(value: Any, declared: tuple[str, ...]) -> str | None:
-    """The name of a label; None where there is none, or a number that is no class."""
+    """The class name of a label; None if there is no label or the number is not a class."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return None
     if isinstance(value, str):
@@ -115,7 +115,7 @@ def _name(value: Any, declared: tuple[str, ...]) -> str | None:
         return readable(declared[int(value)]) if 0 <= value < len(declared) else None
     if isinstance(value, bool):
         return str(value)
-    return None if value == UNLABELLED else str(int(value))
+    return None if value == UNLABELED else str(int(value))
 
 
 def _is_number(value: Any) -> bool:
@@ -123,10 +123,10 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_fraction(value: Any) -> bool:
-    """Whether a value is a measurement and no number of a class; NaN stands for a missing label."""
+    """Whether a value is a measurement and not a class number; NaN means a missing label."""
     return isinstance(value, float) and not math.isnan(value) and not (value.is_integer() and abs(value) < 2**53)
 
 
 def _is_long(value: Any) -> bool:
-    """Whether a text is too long for the name of a class."""
+    """Whether a string is too long for a class name."""
     return isinstance(value, str) and len(value) > LONGEST

@@ -1,4 +1,4 @@
-"""Sources from names and paths, with their splits and limits."""
+"""Open sources by name or path, with splits, limits and labels."""
 
 import os
 from collections.abc import Mapping
@@ -12,26 +12,26 @@ import torch
 from numpy.typing import NDArray
 
 from selftaught.data.brightness import NOMINAL, Ranges, source_ranges
-from selftaught.data.cache import Decoded, cache_folder, decoded
+from selftaught.data.cache import Decoded, cache_folder, decode_cached
 from selftaught.data.decode import short_side
 from selftaught.data.folder import folder_splits
-from selftaught.data.labels import relabelled
+from selftaught.data.labels import with_labels
 from selftaught.data.listing import list_folder
-from selftaught.data.named import KNOWN, PHOTOS, known_splits
+from selftaught.data.named import DATASETS, PHOTOS, dataset_splits
 from selftaught.data.parquet import parquet_splits
 from selftaught.data.photos import Spec, as_paths, is_photos
-from selftaught.data.reader import UNLABELLED, Indices, Reader, readable
-from selftaught.data.splits import Split, compare_classes, split_part, understood, with_test_part
+from selftaught.data.reader import UNLABELED, Indices, Reader, readable
+from selftaught.data.splits import Split, compare_classes, describe_source, split_part, with_test_part
 from selftaught.data.stored import Resident, Stored
 from selftaught.display.progress import announce
 from selftaught.errors import UserError, unknown
 
-LARGEST = 160
-"""Pixels along the stored squares where nobody asks for another side."""
-PEEK = 100
-"""Images whose size is looked at to learn the native one."""
-DRAWN = 32
-"""Images below which a limited part is enlarged however many of it are broken."""
+DEFAULT_SIDE = 160
+"""Default side of the stored squares, in pixels."""
+SIZE_SAMPLE = 100
+"""Number of images whose headers are read to estimate the native size."""
+MIN_DRAWN = 32
+"""A limited part that is smaller than this is enlarged however many of its images are broken."""
 
 
 def open_source(
@@ -42,32 +42,31 @@ def open_source(
     limit: int | None = None,
     seed: int = 0,
     labels: str | Path | None = None,
-    unlabelled: bool = False,
+    keep_unlabeled: bool = False,
     cache: Path | None = None,
     download: bool = True,
 ) -> Stored:
     """Open images by name or path, decoding them on first use.
 
     Args:
-        spec: a folder, a `.parquet` file or a folder of them, or a known name (see `list_sources`).
-        side: pixels along the stored squares, at most those of the images themselves (the median short side);
-            None for at most 160.
-        split: which part. Where the images come without a split and have labels, about 20 % of them are the test part,
-            chosen by a hash of each image's path; without labels "train" is everything.
-        limit: take a random part of this many images that can be used, and decode only these.
-        seed: of that part.
-        labels: CSV file with the columns path and label; images that it does not name have none.
-        unlabelled: keep training images that have no label where others do, with a label of -1, as pretraining can
-            learn from them. Otherwise they are left out.
-        cache: where decoded images are kept; None for $SELFTAUGHT_CACHE or ~/.cache/selftaught.
-        download: whether a data set with a name may be downloaded.
+        spec: a folder, a `.parquet` file or a folder of them, or a name (see `list_sources`).
+        side: side of the stored squares in pixels, at most the median short side of the images; None for at most 160.
+        split: which split. Labeled images that come without a split are divided by a hash of each path: about 20 % are
+            the test part. Without labels "train" is everything.
+        limit: use a random subset of this many usable images, and decode only these.
+        seed: random seed of that subset.
+        labels: CSV file with the columns path and label; images not listed in it have no label.
+        keep_unlabeled: whether training images without a label are kept in a labeled source, with the label -1, for
+            pretraining. Otherwise they are left out.
+        cache: folder of decoded images; None for $SELFTAUGHT_CACHE or ~/.cache/selftaught.
+        download: whether a named data set may be downloaded.
 
     Raises:
-        UserError: there is no such source, it is empty or mostly broken, or has no such part.
+        UserError: the source does not exist, is empty, has no such split, or most of its images are broken.
     """
-    request = OpenRequest(side, limit, seed, None if labels is None else Path(labels), cache, unlabelled, download)
+    request = OpenRequest(side, limit, seed, None if labels is None else Path(labels), cache, keep_unlabeled, download)
     splits = _readers(spec, request)
-    return _open(splits, split, _settled(splits, request))
+    return _open(splits, split, _with_common_settings(splits, request))
 
 
 def open_splits(
@@ -79,16 +78,16 @@ def open_splits(
     labels: str | Path | None = None,
     cache: Path | None = None,
 ) -> tuple[Stored, Stored]:
-    """Open the training and the test part of a source.
+    """Open the training part and the test part of a source.
 
     Args:
-        spec: as for `open_source`, and so are `side`, `seed`, `labels` and `cache`.
-        side: see there.
-        limit: take a random part of this many training images. The test part is always whole, so that accuracies of
-            different limits are on the same images.
-        seed: of that part.
-        labels: see there.
-        cache: see there.
+        spec: see `open_source`.
+        side: see `open_source`.
+        limit: use a random subset of this many training images. The test part is always complete, so that accuracies
+            at different limits are measured on the same images.
+        seed: random seed of that subset.
+        labels: see `open_source`.
+        cache: see `open_source`.
 
     Raises:
         UserError: as for `open_source`, or the two parts have no class in common.
@@ -96,55 +95,55 @@ def open_splits(
     request = OpenRequest(side, limit, seed, None if labels is None else Path(labels), cache, alone=limit is not None)
     splits = _readers(spec, request)
     compare_classes(splits)
-    request = _settled(splits, request)
+    request = _with_common_settings(splits, request)
     return _open(splits, "train", request), _open(splits, "test", replace(request, limit=None))
 
 
 @dataclass(frozen=True)
 class OpenRequest:
-    """What the caller asked for, as in `open_source`."""
+    """The arguments of `open_source` and what is derived from them."""
 
     side: int | None
     limit: int | None
     seed: int
     labels: Path | None
     cache: Path | None
-    unlabelled: bool = False
+    keep_unlabeled: bool = False
     download: bool = True
     alone: bool = False
-    """Decode only the part that is opened, although it shares an array with another."""
+    """Decode only the opened part, although it shares an array with another part."""
     ranges: Ranges = NOMINAL
-    """Value ranges of the whole source, for images that are not 8-bit."""
+    """Value ranges of the whole source, for images other than 8-bit ones."""
     pixels: dict[str, Resident] = field(default_factory=dict)
-    """Arrays opened so far: two parts of one array are resident once."""
+    """Arrays opened so far, by key: two parts of one array share one copy on the device."""
 
 
 def _readers(spec: Spec, request: OpenRequest) -> dict[str, Reader]:
-    """The readers of a source by split: always "all", and "train" and "test" where it comes with both."""
-    splits = _found(spec, request.cache, request.download)
+    """The readers of a source by split: always "all", and also "train" and "test" if the source has both."""
+    splits = _resolve(spec, request.cache, request.download)
     if not len(splits["all"]):
         raise UserError(f"no images in {splits['all'].name}: the source is empty.")
     if request.labels:
-        splits = relabelled(splits, request.labels)
+        splits = with_labels(splits, request.labels)
     parts = with_test_part(splits)
-    if line := understood(parts, splits, request.labels):
+    if line := describe_source(parts, splits, request.labels):
         announce(line)
     return parts
 
 
-def _found(spec: Spec, cache: Path | None, download: bool = True) -> dict[str, Reader]:
-    """What a spec means. A path is meant when it exists, has a separator or ends like one; else a name."""
-    given = as_paths(spec)
+def _resolve(spec: Spec, cache: Path | None, download: bool = True) -> dict[str, Reader]:
+    """Readers for a spec: a path if it exists, has a separator or the suffix of a file; otherwise a name."""
+    paths = as_paths(spec)
     if is_photos(spec):
         raise UserError(
-            f"a source must be many images, found {len(given)} photo(s): say how many crops to take of them "
+            f"got {len(paths)} photo(s), but a source needs many images: set the number of crops to cut from them "
             f"(--crops 10000)."
         )
-    if len(given) > 1:
+    if len(paths) > 1:
         raise UserError(
-            f"several paths must all be photos, found {readable(' '.join(given[:3]))!r}: name one folder instead."
+            f"several paths must all be photos, got {readable(' '.join(paths[:3]))!r}: pass a single folder instead."
         )
-    word, path = given[0], Path(given[0])
+    name, path = paths[0], Path(paths[0])
     if os.path.isdir(path):  # noqa: PTH112 (Path's methods raise where a name is too long or a folder is locked)
         listing = list_folder(path)
         if not (tables := listing.with_suffix(".parquet")):
@@ -152,136 +151,137 @@ def _found(spec: Spec, cache: Path | None, download: bool = True) -> dict[str, R
         try:
             return parquet_splits(path, [path / table for table in tables])
         except UserError:
-            if listing.titles:  # a table that lies beside images is about them and does not hold them
+            if listing.titles:  # a table next to images contains metadata, not images
                 return folder_splits(path, listing)
             raise
     if path.suffix.lower() == ".parquet" and os.path.isfile(path):  # noqa: PTH113
         return parquet_splits(path, [path])
     if os.path.exists(path):  # noqa: PTH110
         raise UserError(
-            f"a source must be a folder or a .parquet file, found {readable(word)!r}, which is neither: unpack it into "
-            f"a folder."
+            f"a source must be a folder or a .parquet file, got {readable(name)!r}: unpack an archive into a folder."
         )
-    if word.startswith("hf:"):
+    if name.startswith("hf:"):
         raise UserError(
-            f"images must be on this machine, found {readable(word)!r}: download its files and name their folder."
+            f"{readable(name)!r} is not downloaded automatically: download its files and pass their folder."
         )
-    if word == "digits" or word in KNOWN:
-        return known_splits(word, cache and cache / "downloads", download)
-    if path.suffix in (".parquet", ".tar", ".zip") or os.sep in word or "/" in word:
-        raise _nothing_at(path, word)
-    raise unknown("source", readable(word), ["digits", *KNOWN, *PHOTOS])
+    if name == "digits" or name in DATASETS:
+        return dataset_splits(name, cache and cache / "downloads", download)
+    if path.suffix in (".parquet", ".tar", ".zip") or os.sep in name or "/" in name:
+        raise _missing_path(path, name)
+    raise unknown("source", readable(name), ["digits", *DATASETS, *PHOTOS])
 
 
-def _nothing_at(path: Path, word: str) -> UserError:
-    """The error for a path that leads nowhere, with the near one beside it."""
-    neighbours: list[str] = []
-    with suppress(OSError):  # no folder, or none that may be read
-        neighbours = os.listdir(path.parent)  # noqa: PTH208
-    near = get_close_matches(path.name, neighbours, n=1)
-    hint = f"did you mean {readable(str(path.with_name(near[0])))!r}?" if near else "look for a misspelling."
-    return UserError(f"a path must lead to images, found nothing at {readable(word)!r}: {hint}")
+def _missing_path(path: Path, name: str) -> UserError:
+    """The error for a path that does not exist, suggesting a similar one from the same folder."""
+    neighbors: list[str] = []
+    with suppress(OSError):  # the folder is missing or not readable
+        neighbors = os.listdir(path.parent)  # noqa: PTH208
+    similar = get_close_matches(path.name, neighbors, n=1)
+    hint = f"did you mean {readable(str(path.with_name(similar[0])))!r}?" if similar else "check the spelling."
+    return UserError(f"no such file or folder: {readable(name)!r}; {hint}")
 
 
-def _settled(splits: Mapping[str, Reader], request: OpenRequest) -> OpenRequest:
-    """Decide what all parts of a source share: the side of its stored squares and its value ranges."""
+def _with_common_settings(splits: Mapping[str, Reader], request: OpenRequest) -> OpenRequest:
+    """Set what all parts of a source share: the side of the stored squares and the value ranges."""
     ranges = source_ranges(splits["all"], request.cache or cache_folder())
     for note in ranges.notes():
         announce(f"{splits['all'].name}: {note}")
-    return replace(request, side=_side(splits, request.side), ranges=ranges)
+    return replace(request, side=_stored_side(splits, request.side), ranges=ranges)
 
 
-def _side(splits: Mapping[str, Reader], side: int | None) -> int:
-    """Pixels along the stored squares: what is wanted, but never more than the images have."""
+def _stored_side(splits: Mapping[str, Reader], side: int | None) -> int:
+    """Side of the stored squares in pixels: the requested one, at most the native one of the images."""
     if side is not None and side < 1:
-        raise UserError(f"the side of stored images must be at least 1 pixel, found {side}: give a larger one.")
+        raise UserError(f"the side of stored images must be at least 1 pixel, got {side}.")
     reader = splits.get("train", splits["all"])
-    # ten runs of neighbours, not a hundred places: a parquet file is read by row groups
-    starts = np.linspace(0, max(len(reader) - PEEK // 10, 0), 10).astype(np.int64)
-    indices = np.unique(starts[:, None] + np.arange(PEEK // 10))
-    sides = [found for raw in reader.stream(indices[indices < len(reader)]) if (found := short_side(raw))]
-    native = int(np.median(sides)) if sides else LARGEST
-    return min(native, LARGEST if side is None else side)
+    # ten runs of consecutive images instead of a hundred single ones: a parquet file is read by row groups
+    starts = np.linspace(0, max(len(reader) - SIZE_SAMPLE // 10, 0), 10).astype(np.int64)
+    indices = np.unique(starts[:, None] + np.arange(SIZE_SAMPLE // 10))
+    sides = [pixels for raw in reader.stream(indices[indices < len(reader)]) if (pixels := short_side(raw))]
+    native = int(np.median(sides)) if sides else DEFAULT_SIDE
+    return min(native, DEFAULT_SIDE if side is None else side)
 
 
 def _open(splits: Mapping[str, Reader], split: Split, request: OpenRequest) -> Stored:
-    """Decode one part and make it a source. `request` is settled."""
+    """Decode one part and make it a source. `request` comes from `_with_common_settings`."""
     assert request.side is not None
-    if split == "test":  # what has no label evaluates nothing
-        request = replace(request, unlabelled=False)
-    reader, wanted, note = split_part(splits, split)
+    if split == "test":  # an image without a label cannot be used for evaluation
+        request = replace(request, keep_unlabeled=False)
+    reader, indices, note = split_part(splits, split)
     if (
-        request.labels and reader.labels is not None and not request.unlabelled
+        request.labels and reader.labels is not None and not request.keep_unlabeled
     ):  # images not in the file are not reported
-        wanted = wanted[reader.labels[wanted] != UNLABELLED]
-    if not len(wanted):
-        raise _emptypart(reader, split, request.labels)
-    found, wanted = _decodepart(reader, wanted, request)
-    usable, skipped = _usable(reader, found, wanted, request.unlabelled)
+        indices = indices[reader.labels[indices] != UNLABELED]
+    if not len(indices):
+        raise _empty_split(reader, split, request.labels)
+    decoded, indices = _decode_split(reader, indices, request)
+    usable, skipped = _usable(reader, decoded, indices, request.keep_unlabeled)
     enough = request.limit is not None and usable.sum() >= request.limit
     if not usable.any() or (len(skipped) > usable.sum() and not enough):
         first = f" (for example, {skipped[0][0]!r} {skipped[0][1]})" if skipped else ""
         raise UserError(
-            f"only {usable.sum()} of {len(wanted)} images in {reader.name} can be used, expected at least half of "
-            f"them{first}: repair or remove the others."
+            f"only {usable.sum()} of {len(indices)} images in {reader.name} can be used, expected at least "
+            f"half{first}: repair or remove the others."
         )
-    labels = None if reader.labels is None else torch.from_numpy(reader.labels[found.kept[usable]])
+    labels = None if reader.labels is None else torch.from_numpy(reader.labels[decoded.kept[usable]])
     name = f"{reader.name} ({note})" if note else reader.name
-    pixels = request.pixels.setdefault(found.key, Resident(found.images))
+    pixels = request.pixels.setdefault(decoded.key, Resident(decoded.images))
     rows = torch.from_numpy(np.flatnonzero(usable))
-    content_ids = torch.from_numpy(found.content_ids[usable])
+    content_ids = torch.from_numpy(decoded.content_ids[usable])
     notes = (*request.ranges.notes(), *reader.notes)
-    return Stored(name, pixels, rows, labels, reader.classes, found.key, skipped, content_ids, notes)
+    return Stored(name, pixels, rows, labels, reader.classes, decoded.key, skipped, content_ids, notes)
 
 
-def _emptypart(reader: Reader, split: str, labels: Path | None) -> UserError:
+def _empty_split(reader: Reader, split: str, labels: Path | None) -> UserError:
     if labels:
         return UserError(
-            f"no image in the {split} part of {reader.name} has a label in {readable(str(labels))}: add some of them."
+            f"no image in the {split} part of {reader.name} has a label in {readable(str(labels))}: add some."
         )
     return UserError(f"no images in the {split} part of {reader.name}: add some, or choose another split.")
 
 
-def _decodepart(reader: Reader, wanted: Indices, request: OpenRequest) -> tuple[Decoded, Indices]:
-    """Decode a part, or so much of it that `request.limit` images can be used; and which of it were drawn.
+def _decode_split(reader: Reader, indices: Indices, request: OpenRequest) -> tuple[Decoded, Indices]:
+    """Decode a part, or as many images as give `request.limit` usable ones; also returns the indices drawn.
 
-    More are drawn in place of broken images until there are enough, or until most of at least `DRAWN` are broken.
+    Broken images are replaced by further draws until there are enough usable ones, or until most of at least
+    `MIN_DRAWN` images are broken.
     """
     assert request.side is not None
     if request.limit is None:
-        # parts without a folder of their own share one array of all images
+        # parts that are not separate on disk share one array of all images
         alone = request.alone or request.labels is not None
-        return decoded(reader, request.side, wanted if alone else None, request.cache, request.ranges), wanted
-    order, number = _order(wanted, request.limit, request.seed), request.limit
+        chosen = indices if alone else None
+        return decode_cached(reader, request.side, chosen, request.cache, request.ranges), indices
+    order, number = _random_order(indices, request.limit, request.seed), request.limit
     while True:
         drawn = np.sort(order[:number])
-        found = decoded(reader, request.side, drawn, request.cache, request.ranges)
-        usable, skipped = _usable(reader, found, drawn, request.unlabelled)
+        decoded = decode_cached(reader, request.side, drawn, request.cache, request.ranges)
+        usable, skipped = _usable(reader, decoded, drawn, request.keep_unlabeled)
         missing = request.limit - int(usable.sum())
-        hopeless = len(drawn) >= DRAWN and len(skipped) > usable.sum()
+        hopeless = len(drawn) >= MIN_DRAWN and len(skipped) > usable.sum()
         if missing <= 0 or number >= len(order) or hopeless:
-            return found, drawn
+            return decoded, drawn
         number += missing
 
 
 def _usable(
-    reader: Reader, found: Decoded, wanted: Indices, unlabelled: bool
+    reader: Reader, decoded: Decoded, chosen: Indices, keep_unlabeled: bool
 ) -> tuple[NDArray[np.bool_], tuple[tuple[str, str], ...]]:
-    """Which decoded images are wanted (and have a label, where others do); name and reason of the wanted that fail."""
-    lost, usable = dict(found.skipped), np.isin(found.kept, wanted)
-    broken = np.intersect1d(wanted, np.fromiter(lost, np.int64, len(lost)))
+    """Mask of the decoded images that can be used; name and reason of each chosen image that cannot."""
+    lost, usable = dict(decoded.skipped), np.isin(decoded.kept, chosen)
+    broken = np.intersect1d(chosen, np.fromiter(lost, np.int64, len(lost)))
     skipped = [(reader.title(index), lost[index]) for index in broken.tolist()]
-    if reader.labels is not None and not unlabelled:
-        bad = usable & (reader.labels[found.kept] == UNLABELLED)
+    if reader.labels is not None and not keep_unlabeled:
+        unlabeled = usable & (reader.labels[decoded.kept] == UNLABELED)
         skipped += [
-            (reader.title(index), "has no label, or one that is no class") for index in found.kept[bad].tolist()
+            (reader.title(index), "has no label or an invalid one") for index in decoded.kept[unlabeled].tolist()
         ]
-        usable &= ~bad
+        usable &= ~unlabeled
     return usable, tuple((readable(title), reason) for title, reason in skipped)
 
 
-def _order(indices: Indices, limit: int, seed: int) -> Indices:
-    """All indices in the random order in which a limited part takes them."""
+def _random_order(indices: Indices, limit: int, seed: int) -> Indices:
+    """All indices in random order; a limited part is the first `limit` usable ones."""
     if limit < 1:
-        raise UserError(f"--limit must be at least 1 image, found {limit}: leave it out to take all.")
+        raise UserError(f"--limit must be at least 1, got {limit}; leave it out to use all images.")
     return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed)).numpy()]

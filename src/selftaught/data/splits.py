@@ -1,4 +1,4 @@
-"""Splits: which images of a source are for training and which for testing, and whether their classes agree."""
+"""Splits: which images of a source are for training, which for testing, and whether their classes agree."""
 
 import hashlib
 import os
@@ -10,21 +10,21 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught.data.reader import UNLABELLED, Files, Indices, Reader, readable
+from selftaught.data.reader import UNLABELED, Files, Indices, Reader, readable
 from selftaught.display.progress import announce
 from selftaught.errors import NoTestPart, UserError, unknown
 
 Split = Literal["all", "train", "test"]
 
 TEST_SHARE = 0.2
-"""Share of the images held out for testing where they come without a split."""
+"""Fraction of the images held out for testing if the source has no splits."""
 
 
 def with_test_part(splits: Mapping[str, Reader]) -> dict[str, Reader]:
-    """Reduce the parts of a source to "all", "train" and "test" where it comes with the latter two, else to "all".
+    """Reduce the parts of a source to "all", "train" and "test" if it has a training and a test part, else to "all".
 
-    The test part is the validation part where there is no other, or where only that one has labels. A test part without
-    labels cannot evaluate a labelled training part, which is then split like a source without a test part.
+    The validation part is the test part if there is no other, or if only the validation part has labels. A test part
+    without labels cannot be used to evaluate; a labeled training part is then split like a source without a test part.
     """
     validation, test = splits.get("validation"), splits.get("test")
     if test is None or (validation and _has_labels(validation) and not _has_labels(test)):
@@ -33,17 +33,17 @@ def with_test_part(splits: Mapping[str, Reader]) -> dict[str, Reader]:
     if train is None or test is None:
         return {"all": splits["all"]}
     if _has_labels(train) and len(test) and not _has_labels(test):
-        # named as what it is, so that a run on all of it is known to have trained on what is held out here
+        # the name records that a run on all of it also trained on the images held out here
         return {"all": replace(train, name=f"{train.name} (train)")}
     return {"all": splits["all"], "train": train, "test": test}
 
 
 def _has_labels(reader: Reader) -> bool:
-    return reader.labels is not None and bool((reader.labels != UNLABELLED).any())
+    return reader.labels is not None and bool((reader.labels != UNLABELED).any())
 
 
-def understood(parts: Mapping[str, Reader], splits: Mapping[str, Reader], labels: Path | None) -> str | None:
-    """One line on how a folder was interpreted; None where there was nothing to interpret."""
+def describe_source(parts: Mapping[str, Reader], splits: Mapping[str, Reader], labels: Path | None) -> str | None:
+    """One line on the layout, classes and splits recognized in a source; None if there is nothing to report."""
     reader = parts["all"]
     if not isinstance(reader, Files):
         return "; ".join([f"{reader.name}: {reader.notes[0]}", *reader.notes[1:]]) if reader.notes else None
@@ -57,23 +57,23 @@ def understood(parts: Mapping[str, Reader], splits: Mapping[str, Reader], labels
     else:
         counts = f"{len(reader):,} images"
     layout = reader.layout
-    if labels:  # the layout is about other labels
+    if labels:  # labels from the file replace those of the layout
         layout = f"labels from {readable(str(labels))}"
     return "; ".join([f"{reader.name}: {layout}, {classes}, {counts}", *reader.notes])
 
 
 def split_part(splits: Mapping[str, Reader], split: Split) -> tuple[Reader, Indices, str]:
-    """Which images a split has.
+    """The images of a split.
 
     Args:
         splits: see `with_test_part`.
         split: "all", "train" or "test".
 
     Returns:
-        A reader, the ascending indices of the images in it that belong to the split, and how the split was made.
+        A reader, the ascending indices of its images that belong to the split, and a note on how the split was made.
 
     Raises:
-        NoTestPart: there is no test part, nor are there labels.
+        NoTestPart: there is neither a test part nor labels.
     """
     if split not in ("all", "train", "test"):
         raise unknown("split", split, ["all", "train", "test"])
@@ -88,17 +88,17 @@ def split_part(splits: Mapping[str, Reader], split: Split) -> tuple[Reader, Indi
         return reader, everything, ""
     why = f" ({'; '.join(reader.notes)})" if reader.notes else ""
     raise NoTestPart(
-        f"{reader.name} has neither a test part nor labels{why}: put the images into train and test folders, or give "
+        f"{reader.name} has neither a test part nor labels{why}: put the images into train and test folders, or pass "
         f"--labels."
     )
 
 
 def held_out(reader: Reader) -> NDArray[np.bool_]:
-    """(N,) which images are for testing: those whose title has a hash in the lowest fifth.
+    """(N,) mask of the test images: those whose title has a hash in the lowest fifth of the range.
 
-    Nothing else counts, neither labels nor other images nor a seed, so an image that one run trained on is never tested
-    on by another one with other labels. Only where all images fall on one side is the nearest one moved, as each part
-    needs one.
+    The choice depends on neither labels, other images nor a seed, so an image in the training part of one run is never
+    in the test part of another run with other labels. If all images fall on one side, the one nearest to the threshold
+    is moved, because each part needs at least one.
     """
     titles = reader.titles_of(np.arange(len(reader)))
     digests = b"".join(hashlib.blake2b(os.fsencode(title), digest_size=8).digest() for title in titles)
@@ -111,7 +111,7 @@ def held_out(reader: Reader) -> NDArray[np.bool_]:
 
 
 def compare_classes(splits: Mapping[str, Reader]) -> None:
-    """Announce classes that only one of the two parts has.
+    """Report classes that occur in only one of the two parts.
 
     Raises:
         UserError: the training and the test part have no class in common.
@@ -122,18 +122,18 @@ def compare_classes(splits: Mapping[str, Reader]) -> None:
         if reader.labels is None or reader.classes is None or not len(chosen):
             return
         labels = np.unique(reader.labels[chosen])
-        present.append({reader.classes[label] for label in labels[labels != UNLABELLED].tolist()})
+        present.append({reader.classes[label] for label in labels[labels != UNLABELED].tolist()})
     train, test = present
     name = splits["all"].name
     if len(train) == 1:
         raise UserError(
             f"a probe needs two or more classes, but all training images of {name} are of the class {_few(train)}: add "
-            "images of others."
+            "images of other classes."
         )
     if train and test and not train & test and "test" in splits:
         raise UserError(
             f"the training and the test part of {name} have no class in common (training: {_few(train)}; test: "
-            f"{_few(test)}): use the same class folders in both, or give --labels."
+            f"{_few(test)}): use the same class folders in both, or pass --labels."
         )
     if train and not train & test:
         raise UserError(

@@ -1,7 +1,7 @@
-"""A source of decoded images: uint8 squares on disk, resident on the device where they fit.
+"""A source of decoded images: uint8 squares on disk, kept on the device if they fit.
 
-What fits is loaded once per device and stays: a batch is then one indexing operation. What does not is read from the
-memory map batch by batch, in the order of the file, and copied from pinned memory.
+An array that fits is loaded once per device, and a batch is one indexing operation. A larger array is read from the
+memory map batch by batch, in file order, and copied from pinned memory.
 """
 
 import hashlib
@@ -20,14 +20,14 @@ from selftaught.contracts import Batch, Source
 from selftaught.errors import UserError, unknown
 
 SHARE = 4
-"""Images are resident when they take less than one part in this many of the memory that is free."""
+"""An array is kept on a device if it takes less than 1 / SHARE of the free memory."""
 
 PIECE = 1024
-"""Images copied to a device at a time."""
+"""Number of images per copy to a device."""
 
 
 class StoredBatch(Batch):
-    """Some stored images on a device.
+    """A batch of stored images on a device.
 
     Args:
         images: (B, 3, S, S) uint8.
@@ -47,7 +47,7 @@ class StoredBatch(Batch):
 
 
 class Resident:
-    """(N, 3, S, S) uint8 in a file, and copies of it on the devices where it fits.
+    """An array of images (N, 3, S, S) uint8 in a file, with a copy on each device where it fits.
 
     Args:
         stored: the array, usually a memory map.
@@ -56,20 +56,20 @@ class Resident:
     def __init__(self, stored: NDArray[np.uint8]) -> None:
         self.stored = stored
         self._resident: dict[torch.device, Tensor | None] = {}
-        self._lock = threading.Lock()  # a thread that prepares the next batch may ask at the same time
+        self._lock = threading.Lock()  # a prefetching thread may call this concurrently
 
     def take(self, rows: Tensor, device: torch.device) -> Tensor:
         """The images at `rows` ((B,) int64, CPU) on `device`: (B, 3, S, S) uint8."""
-        whole = self.resident(device)
-        if whole is not None:
-            return whole[to_device(rows, whole.device)]
+        images = self.resident(device)
+        if images is not None:
+            return images[to_device(rows, images.device)]
         order = rows.argsort().numpy()
         out = torch.empty((len(rows), *self.stored.shape[1:]), dtype=torch.uint8, pin_memory=device.type == "cuda")
         out.numpy()[order] = self.stored[rows.numpy()[order]]
         return to_device(out, device)
 
     def resident(self, device: torch.device) -> Tensor | None:
-        """All images on `device`, loaded when first asked for; None where they do not fit."""
+        """All images on `device`, loaded on first use; None if they do not fit."""
         with self._lock:
             if device not in self._resident:
                 fits = self.stored.nbytes < free_memory(device) / SHARE
@@ -77,30 +77,30 @@ class Resident:
             return self._resident[device]
 
     def _loaded(self, device: torch.device) -> Tensor | None:
-        """All images on `device`, by way of a piece at a time: the host may have less memory than the device."""
+        """All images on `device`, copied in pieces because the host may have less memory than the device."""
         try:
-            whole = torch.empty(self.stored.shape, dtype=torch.uint8, device=device)
-        except RuntimeError:  # free, but not for this process (ulimit): torch knows no better kind for the CPU
+            images = torch.empty(self.stored.shape, dtype=torch.uint8, device=device)
+        except RuntimeError:  # memory limit of the process (ulimit); torch has no more specific class for the CPU
             return None
         for start in range(0, len(self.stored), PIECE):
             piece = slice(start, start + PIECE)
-            whole[piece] = torch.from_numpy(np.array(self.stored[piece]))
-        return whole
+            images[piece] = torch.from_numpy(np.array(self.stored[piece]))
+        return images
 
 
 class Stored(Source):
     """A source over decoded images.
 
     Args:
-        name: what the user called it.
-        pixels: the images, shared by all sources that are parts of the same array.
-        rows: (N,) int64, which of them this source has, in its order.
+        name: name or path as given by the user.
+        pixels: the array of images, shared by all sources that are parts of it.
+        rows: (N,) int64 positions in the array of the images of this source, in order.
         labels: (N,) int64 in [0, len(classes)), or None.
-        classes: names of the labels; None exactly where `labels` is.
+        classes: class names; None if and only if `labels` is None.
         key: identifies the content of `pixels`.
-        skipped: (name, reason) of every image that was left out because it could not be used.
+        skipped: (name, reason) of every image that could not be used.
         content_ids: (N,) int64, digests of the encoded images in the order of `rows`, or None.
-        notes: sentences about the source that the user should know.
+        notes: notes on the source for the user, one sentence each.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Stored(Source):
         content_ids: Tensor | None = None,
         notes: tuple[str, ...] = (),
     ) -> None:
-        assert (labels is None) == (classes is None), "labels and their names come together"
+        assert (labels is None) == (classes is None), "labels and classes are given together"
         self.name, self.classes, self.skipped, self.notes = name, classes, skipped, notes
         self._content_ids = content_ids
         self.side = pixels.stored.shape[-1]
@@ -145,10 +145,10 @@ class Stored(Source):
         """A source of the images at `indices` ((n,) int64), in that order, over the same pixels.
 
         Raises:
-            UserError: there are none.
+            UserError: `indices` is empty.
         """
         if not len(indices):
-            raise UserError(f"a part of {self.name!r} must have at least one image, found none: take more of it.")
+            raise UserError(f"a part of {self.name!r} must have at least one image, got none: choose a larger part.")
         labels = None if self.labels is None else self.labels[indices]
         return Stored(
             name=name or self.name,
@@ -164,16 +164,18 @@ class Stored(Source):
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that could still be used on a device (of this machine, or of the container's allowance, for the CPU)."""
+    """Free memory of a device in bytes; for the CPU also bounded by the memory limit of the container."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     bounds = []
-    meminfo, allowance = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
+    meminfo, cgroup_limit = Path("/proc/meminfo"), Path("/sys/fs/cgroup/memory.max")
     if meminfo.exists():
         fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines())
         bounds.append(int(fields["MemAvailable"].split()[0]) * 1024)
-    if allowance.exists() and (limit := allowance.read_text().strip()).isdecimal():
+    if cgroup_limit.exists() and (limit := cgroup_limit.read_text().strip()).isdecimal():
         bounds.append(int(limit))
-    if not bounds and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:  # macOS: half of what there is
+    if (
+        not bounds and hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names
+    ):  # macOS: half of the physical memory
         bounds.append(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2)
     return min(bounds, default=4 * 2**30)

@@ -1,1 +1,1 @@
-"""What people see while they wait: progress bars, notes and a console that survives a closed pipe."""
+"""Terminal output: progress bars, notes, and a console that tolerates a closed pipe."""

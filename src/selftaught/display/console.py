@@ -1,4 +1,4 @@
-"""A console that stops printing when its reader is gone: `selftaught pretrain 2>&1 | head` must not stop training."""
+"""A console that tolerates a closed pipe: `selftaught pretrain 2>&1 | head` must not stop training."""
 
 import io
 import os
@@ -9,17 +9,17 @@ from rich.console import Console
 
 
 class LastingStream:
-    """A text stream that discards everything once a write has failed, instead of raising again.
+    """A text stream that discards all output after a failed write instead of raising.
 
     Args:
-        stream: where text goes, for example standard error; None, which Python has for a closed one, discards all.
+        stream: the underlying stream; None, which Python has for a closed one, discards all output.
     """
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream, self._failed = stream or io.StringIO(), stream is None
 
     def write(self, text: str) -> int:
-        """Write text while that is possible; returns its length."""
+        """Write text unless a write has failed before; return its length."""
         if not self._failed:
             try:
                 self._stream.write(text)
@@ -28,7 +28,7 @@ class LastingStream:
         return len(text)
 
     def flush(self) -> None:
-        """Flush while that is possible."""
+        """Flush unless a write has failed before."""
         if not self._failed:
             try:
                 self._stream.flush()
@@ -41,21 +41,21 @@ class LastingStream:
             _discard_output(self._stream)
 
     def __getattr__(self, name: str) -> Any:
-        """Everything else (`isatty`, `encoding`, `fileno`) is the stream's own."""
+        """Delegate everything else (`isatty`, `encoding`, `fileno`) to the stream."""
         return getattr(self._stream, name)
 
 
 def stderr_console(**options: Any) -> Console:
-    """A console on `sys.stderr` that never raises when writing fails; `options` as for `rich.console.Console`."""
+    """A console on `sys.stderr` that does not raise on failed writes; `options` as for `rich.console.Console`."""
     return Console(file=cast(TextIO, LastingStream(sys.stderr)), **options)
 
 
 def _discard_output(stream: TextIO) -> None:
-    """Let the stream's descriptor write to nowhere: what is still buffered would fail again when the process ends."""
+    """Redirect the stream's descriptor to the null device, or flushing its buffer at exit would fail again."""
     try:
         descriptor = stream.fileno()
-    except (OSError, ValueError):  # no file of the operating system
+    except (OSError, ValueError):  # not backed by a file descriptor
         return
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, descriptor)
-    os.close(nowhere)
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, descriptor)
+    os.close(null)

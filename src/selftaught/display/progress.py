@@ -1,4 +1,4 @@
-"""Feedback on standard error: a progress bar for long steps, and one line about what was read."""
+"""Progress on standard error: a bar for long operations, and one-line notes."""
 
 import time
 from types import TracebackType
@@ -9,30 +9,30 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from selftaught.display.console import stderr_console
 
 PATIENCE = 1.0
-"""Seconds before a bar is shown."""
+"""Delay in seconds before a bar appears."""
 _announced: set[str] = set()
 
 
 def announce(line: str) -> None:
-    """Print a line on standard error, once per process: a command may open the same images several times."""
+    """Print a line on standard error, once per process because a command may open the same images repeatedly."""
     if line not in _announced:
         _announced.add(line)
         stderr_console(highlight=False, markup=False, soft_wrap=True).print(line)
 
 
 class Meter:
-    """Counts steps, and shows them on standard error: only on a terminal, only after a second, gone when done.
+    """A progress bar on standard error: only on a terminal, shown after `PATIENCE` seconds, removed at the end.
 
     Args:
-        text: what is being done.
-        total: number of steps; None where it is not known, and then the time that passed is shown.
+        text: description of the operation.
+        total: number of steps; None if unknown, in which case the elapsed time is shown.
     """
 
     def __init__(self, text: str, total: int | None = None) -> None:
         self._console = stderr_console()
-        described = TextColumn("{task.description}", markup=False)  # the name of a folder may look like markup
+        description = TextColumn("{task.description}", markup=False)  # a folder name may look like markup
         clock = TimeElapsedColumn() if total is None else TimeRemainingColumn()
-        columns = described, BarColumn(), MofNCompleteColumn(), clock
+        columns = description, BarColumn(), MofNCompleteColumn(), clock
         self._progress = Progress(*columns, console=self._console, transient=True)
         self._task = self._progress.add_task(text, total=total)
         self._start = time.monotonic()
@@ -42,7 +42,7 @@ class Meter:
         return self
 
     def advance(self, steps: int = 1) -> None:
-        """Count steps."""
+        """Advance the counter."""
         self._done += steps
         if not self._shown and self._console.is_terminal and time.monotonic() - self._start > PATIENCE:
             self._progress.start()
