@@ -12,7 +12,7 @@ import torch
 from fake_runs import GOOD, LAYERS, fake_run, probe
 from PIL import Image
 
-from selftaught.analysis.audit_table import Answer, AuditTable
+from selftaught.analysis.audit_table import AuditRow, AuditTable
 from selftaught.analysis.invariance import Distances, InvarianceTable
 from selftaught.errors import UserError
 from selftaught.figures import save_png
@@ -292,12 +292,12 @@ def test_audits_and_invariances_are_drawn_and_the_cues_that_are_read_are_said(tm
     run = fake_run(tmp_path / "rot")
     step = json.loads((run / "run.json").read_text())["step"]
     answers = (
-        Answer("as trained", "trained", "as trained", 0.8, "as trained", 0.8, 0.0),
-        Answer("grey", "removed", "without colour", 0.79, "as trained", 0.8, 0.03),
-        Answer("vignette", "planted", "with dark corners", 0.95, "as trained", 0.8, 0.03),
+        AuditRow("as trained", "trained", "as trained", 0.8, "as trained", 0.8, 0.0),
+        AuditRow("grey", "removed", "without colour", 0.79, "as trained", 0.8, 0.03),
+        AuditRow("vignette", "planted", "with dark corners", 0.95, "as trained", 0.8, 0.03),
     )
     audit = AuditTable("cifar10", "accuracy", 0.25, 480, 1, answers).to_json()
-    row = Distances("layer1", "turn", 0.2, None, 0.4, None, (9,) + (0,) * 39, (0,) * 39 + (9,))
+    row = Distances("layer1", "rotation", 0.2, None, 0.4, None, (9,) + (0,) * 39, (0,) * 39 + (9,))
     past = InvarianceTable("cifar10", 100, 1, False, (row,)).to_json()
     for kind, found, at in (("audit", audit, step), ("invariance", past, step), ("audit", audit, step + 1)):
         (run / kind).mkdir(exist_ok=True)
@@ -305,5 +305,5 @@ def test_audits_and_invariances_are_drawn_and_the_cues_that_are_read_are_said(tm
     page = report(tmp_path, run)
     assert page.html.count("<h2>Is its task solved by shortcuts? Asked of cifar10</h2>") == 1
     assert page.html.count("<h2>What every layer sees past, on cifar10</h2>") == 1
-    assert "From 0.80 the accuracy rises to 0.95 with dark corners" in page.text
+    assert "rises from 0.80 to 0.95 with dark corners" in page.text
     assert "without colour" not in page.text

@@ -19,7 +19,7 @@ from selftaught.evaluation.baselines.cache import BaselineCache, state_digest
 from selftaught.evaluation.baselines.encoders import Pixels, calibrate
 from selftaught.evaluation.features import Pooling, Viewing, require_labels
 from selftaught.evaluation.gain import Results, gain_over_random
-from selftaught.evaluation.overlap import content_ids_of, count_seen
+from selftaught.evaluation.overlap import content_ids_of, count_overlap
 from selftaught.evaluation.probes import OnProgress, Probe, ProbeResult, make_probe, protocol_of
 from selftaught.evaluation.table import Correctness, LayerRow, ProbeTable, data_name, mean_and_std
 
@@ -104,7 +104,7 @@ def probe_layers(
         spread=_spread(probe, seeds, initializations),
         note=probe.note(train.side, size),
         recalibrated=recalibrated,
-        seen=count_seen(test, chosen, pretraining_ids),
+        seen=count_overlap(test, chosen, pretraining_ids),
         correctness=_correctness(trained, random, pixels, test_labels[chosen], content_ids_of(test, chosen)),
     )
 

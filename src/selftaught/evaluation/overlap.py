@@ -6,7 +6,7 @@ from torch import Tensor
 from selftaught.contracts import Source
 
 
-def count_seen(source: Source, indices: Tensor, pretraining: Tensor | None) -> int | None:
+def count_overlap(source: Source, indices: Tensor, pretraining: Tensor | None) -> int | None:
     """How many images of a source were part of pretraining; None if unknown.
 
     Args:
@@ -26,7 +26,7 @@ def content_ids_of(source: Source, indices: Tensor) -> Tensor | None:
     return ids[indices % len(ids)] if len(ids) else None
 
 
-def seen_warning(seen: int | None, count: int, what: str = "test images") -> str:
+def overlap_warning(seen: int | None, count: int, what: str = "test images") -> str:
     """What a reader must know about the overlap with pretraining, or nothing.
 
     Args:

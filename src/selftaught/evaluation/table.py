@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from selftaught.evaluation.gain import Gain
-from selftaught.evaluation.overlap import seen_warning
+from selftaught.evaluation.overlap import overlap_warning
 
 RECALIBRATED = (
     "Pretraining used tiles, so the encoder's batch-norm statistics were recomputed on whole training images."
@@ -166,7 +166,7 @@ def _captions(table: ProbeTable) -> list[str]:
         _gain_line(table),
         table.note,
         RECALIBRATED if table.recalibrated else "",
-        seen_warning(table.seen, table.test),
+        overlap_warning(table.seen, table.test),
     ]
     return [line for line in lines if line]
 
