@@ -21,7 +21,8 @@ def invariance(table: Mapping[str, Any]) -> Figure:
     fraction of other images closer than the copy, with that of random weights in parentheses.
 
     Args:
-        table: the content of `invariance/*.json`: `rows`, each with `layer`, `change`, `nearer`, `random`, `own`, `others`.
+        table: the content of `invariance/*.json`: `rows`, each with `layer`, `change`, `nearer`, `random`,
+            `own` and `others`.
 
     Returns:
         A figure whose axes are in reading order.

@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 from selftaught.figures.style import CHARACTER, FONT, MUTED, End, chart, label_ends, series, shown_name
 
 Probe = Mapping[str, Any]
-"""The content of a `probes/*.json`: `chance`, `pixels`, `layers` (each with `layer`, `accuracy`, `std`, `random`), ..."""
+"""Content of a `probes/*.json`: `chance`, `pixels`, `layers` (each with `layer`, `accuracy`, `std`, `random`), ..."""
 
 MAX_HORIZONTAL = 46
 """Total characters of layer names, including gaps, that fit horizontally under the axis."""

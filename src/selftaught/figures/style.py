@@ -136,7 +136,8 @@ def svg(figure: Figure, salt: str = "selftaught") -> str:
 
     Args:
         figure: any figure.
-        salt: makes the element identifiers unique, as needed for several figures on one page; the output is deterministic.
+        salt: makes the element identifiers unique, as needed for several figures on one page. Output depends only on
+            the figure and the salt.
     """
     buffer = io.StringIO()
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": salt}):
