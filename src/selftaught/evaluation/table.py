@@ -17,7 +17,7 @@ RECALIBRATED = (
     "Pretraining used tiles, so the encoder's batch-norm statistics were recomputed on whole training images."
 )
 TOO_WIDE = 0.05
-"""If the interval includes zero and half its width exceeds this, the caption states that there are too few test images."""
+"""Half width of an interval including zero above which the caption states that there are too few test images."""
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from selftaught.report.record import is_number, last_part
 Outcome = Literal["helped", "unclear", "hurt", "unknown"]
 
 TOO_WIDE = 0.05
-"""If the interval includes zero and half its width exceeds this, the sentence states that there are too few test images."""
+"""Half width of an interval including zero above which the sentence states that there are too few test images."""
 
 
 @dataclass(frozen=True)
