@@ -110,11 +110,9 @@ def decode_png(content: bytes) -> Image.Image:
 def above_gutter(image: Image.Image) -> Image.Image:
     """The part above the first fully transparent row of pixels; the whole image if there is none."""
     transparent = np.asarray(image.getchannel("A")).max(1) == 0
-    return (
-        image.crop((0, 0, image.width, int(transparent.argmax())))
-        if transparent.any() and not transparent[0]
-        else image
-    )
+    if transparent[0] or not transparent.any():
+        return image
+    return image.crop((0, 0, image.width, int(transparent.argmax())))
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -40,7 +40,7 @@ class Bank:
 class KNNProbe(Probe):
     """Weighted k-nearest-neighbor classifier.
 
-    Neighbors of test images are searched among all training images, those of held-out images among the other ones.
+    Neighbors of test images are searched among all training images, those of held-out images among the training images not held out.
     """
 
     dimensions: ClassVar[int] = 4800
@@ -86,9 +86,8 @@ class KNNProbe(Probe):
                 similarity = similarity.masked_fill(bank.held, -torch.inf)
             nearest, indices = similarity.topk(min(self.neighbors, voters))
             votes = rows.new_zeros(len(rows), classes)
-            votes.scatter_add_(
-                1, bank.labels[indices], ((nearest - 1) / self.temperature).exp()
-            )  # s - 1 <= 0, so exp cannot overflow
+            weight = ((nearest - 1) / self.temperature).exp()  # s - 1 <= 0, so exp cannot overflow
+            votes.scatter_add_(1, bank.labels[indices], weight)
             predicted.append(votes.argmax(1))
         return torch.cat(predicted)
 
