@@ -40,7 +40,7 @@ class Bank:
 class KNNProbe(Probe):
     """Weighted k-nearest-neighbor classifier.
 
-    Neighbors of test images are searched among all training images, those of held-out images among the training images not held out.
+    Neighbors of test images are searched among all training images, those of held-out images among the others.
     """
 
     dimensions: ClassVar[int] = 4800
