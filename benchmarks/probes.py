@@ -157,7 +157,7 @@ class Matrices:
         ridge = Ridge(int(self.labels.max()) + 1)
         ridge.add(self.taught[~self.away], self.labels[~self.away])
         ridge.hold_out(self.taught[self.away], self.labels[self.away])
-        self.ridge = ridge.solve().right(self.judged, self.answers) / len(self.answers)
+        self.ridge = ridge.solve().count_correct(self.judged, self.answers) / len(self.answers)
 
     def fit_logistic(self) -> None:
         """Theirs: the best C on the held-out images, from the strongest penalty until two in a row are worse."""

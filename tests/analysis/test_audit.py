@@ -6,11 +6,11 @@ from typing import ClassVar
 
 import pytest
 import torch
-from probe_toys import Given
 from torch import nn
 
+from probe_toys import Given
 from selftaught.analysis.audit import Changed, audit
-from selftaught.analysis.audit_table import AT_CHANCE, TRAINED, Answer, AuditTable, best_layers, render
+from selftaught.analysis.audit_table import AT_CHANCE, TRAINED, AuditRow, AuditTable, best_layers, render
 from selftaught.augment.cues import CUES, fringed
 from selftaught.augment.warp import affine, identity
 from selftaught.contracts import Encoder, Layer, Task
@@ -117,9 +117,9 @@ def through_a_lens(count: int = 160) -> torch.Tensor:
     return fringed(blots, generator(), by=0.01)
 
 
-def asked(task: Task, images: torch.Tensor, **more: int) -> dict[str, Answer]:
+def asked(task: Task, images: torch.Tensor, **more: int) -> dict[str, AuditRow]:
     table = audit(task, Nothing(), nn.ModuleDict(), given(images), **more)
-    return {answer.change: answer for answer in table.answers}
+    return {answer.change: answer for answer in table.rows}
 
 
 def test_a_net_that_reads_light_is_exposed():
@@ -127,7 +127,7 @@ def test_a_net_that_reads_light_is_exposed():
     assert found[TRAINED].accuracy == 1
     assert found["light from above"].accuracy == 1
     assert found["light from below"].accuracy == 0
-    assert found["light from below"].against == "light from above"
+    assert found["light from below"].reference == "light from above"
     assert {name for name, answer in found.items() if answer.uses_cue} == {"light from below"}
 
 
@@ -146,7 +146,7 @@ def test_a_net_that_looks_at_content_is_not_accused():
     found = asked(Judged(rule="content"), lit_from_above())
     assert found[TRAINED].accuracy == 1
     assert {name for name, answer in found.items() if answer.uses_cue} == set()
-    assert {answer.meaning for answer in found.values() if answer.kind in ("removed", "planted")} == {"not read"}
+    assert {answer.meaning for answer in found.values() if answer.kind in ("removed", "planted")} == {"not used"}
 
 
 def test_guards_are_switched_where_they_are_not_so_already_and_where_it_can_be():
@@ -173,9 +173,9 @@ def test_the_interval_is_that_of_paired_groups():
     images = 0.4 + 0.2 * torch.rand(64, 3, 32, 32, generator=generator())
     images = images + torch.linspace(0.01, 0, 32)[:, None]
     table = audit(Recording(rule="light"), Nothing(), nn.ModuleDict(), given(images))
-    said = torch.tensor(Recording.said, dtype=torch.float64).reshape(len(table.answers), 8)
-    place = [answer.change for answer in table.answers].index("noisy")
-    apart, found = said[place] - said[0], table.answers[place]
+    said = torch.tensor(Recording.said, dtype=torch.float64).reshape(len(table.rows), 8)
+    place = [answer.change for answer in table.rows].index("noisy")
+    apart, found = said[place] - said[0], table.rows[place]
     assert found.difference == pytest.approx(float(apart.mean()))
     assert found.margin == pytest.approx(1.96 * float(apart.std(correction=1)) / 8**0.5)
     assert found.margin > 0
@@ -218,24 +218,24 @@ def noise() -> torch.Tensor:
     return torch.rand(40, 3, 32, 32, generator=generator())
 
 
-def answer(kind: str, difference: float, margin: float = 0.01) -> Answer:
-    return Answer("x", kind, "with x", 0.5 + difference, TRAINED, 0.5, margin)
+def answer(kind: str, difference: float, margin: float = 0.01) -> AuditRow:
+    return AuditRow("x", kind, "with x", 0.5 + difference, TRAINED, 0.5, margin)
 
 
 @pytest.mark.parametrize(
     ("kind", "difference", "uses_cue", "words"),
     [
-        ("planted", -0.1, True, "falls to 0.40 with x (-0.100 ± 0.010): read."),
-        ("planted", 0.1, True, "rises to 0.60 with x (+0.100 ± 0.010): read."),
-        ("planted", -0.005, False, "stays near"),
-        ("planted", -0.015, False, "hardly read"),
-        ("removed", -0.1, True, "or what went with it"),
-        ("removed", 0.1, False, "in the way"),
-        ("control", -0.1, False, "damage alone"),
-        ("off", 0.1, True, "rises to 0.60"),
-        ("off", -0.1, False, "no help"),
-        ("on", -0.1, True, "or what went with it"),
-        ("on", 0.1, False, "in the way"),
+        ("planted", -0.1, True, "falls from 0.50 to 0.40 with x (-0.100 ± 0.010, 95 % interval): cue used."),
+        ("planted", 0.1, True, "rises from 0.50 to 0.60 with x (+0.100 ± 0.010, 95 % interval): cue used."),
+        ("planted", -0.005, False, "No significant change"),
+        ("planted", -0.015, False, "small effect"),
+        ("removed", -0.1, True, "cue (or correlated content) used"),
+        ("removed", 0.1, False, "cue hurt"),
+        ("control", -0.1, False, ": control."),
+        ("off", 0.1, True, "rises from 0.50 to 0.60"),
+        ("off", -0.1, False, ": not used."),
+        ("on", -0.1, True, "cue (or correlated content) used"),
+        ("on", 0.1, False, "cue hurt"),
     ],
 )
 def test_verdicts(kind, difference, uses_cue, words):
@@ -256,12 +256,12 @@ def test_probes_are_told_beside():
 
 def test_the_table_names_what_is_read():
     table = audit(Judged(rule="light"), Nothing(), nn.ModuleDict(), given(lit_from_above(64)))
-    assert "Read: light from below" in str(render(table).caption)
+    assert "Shortcuts detected: light from below." in str(render(table).caption)
 
 
 @pytest.mark.parametrize(("accuracy", "warned"), [(0.25, True), (0.28, True), (0.5, False)])
 def test_an_accuracy_at_chance_is_warned_of(accuracy, warned):
-    first = Answer(TRAINED, "trained", "without any change", accuracy, TRAINED, accuracy, 0.0)
+    first = AuditRow(TRAINED, "trained", "without any change", accuracy, TRAINED, accuracy, 0.0)
     table = AuditTable("cifar10", "accuracy", 0.25, 480, 1, (first,))
     assert (AT_CHANCE in str(render(table).caption)) is warned
 
@@ -272,9 +272,9 @@ def test_what_cannot_be_audited_is_refused():
         def chance(self, source, batch_size):
             return {}
 
-    with pytest.raises(UserError, match="chance level, found none in Silent"):
+    with pytest.raises(UserError, match="chance level, but Silent has none"):
         audit(Silent(), Nothing(), nn.ModuleDict(), given(noise()))
-    with pytest.raises(UserError, match="four images or more, found 3"):
+    with pytest.raises(UserError, match=r"at least 4 images, but .* has 3"):
         audit(Judged(), Nothing(), nn.ModuleDict(), given(noise()[:3]))
     with pytest.raises(UserError, match="seeds"):
         audit(Judged(), Nothing(), nn.ModuleDict(), given(noise()), seeds=0)

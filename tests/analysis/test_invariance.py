@@ -4,11 +4,11 @@ import json
 
 import pytest
 import torch
-from probe_toys import Given, Plain, Small, noise
 from torch import nn
 
+from probe_toys import Given, Plain, Small, noise
 from selftaught.analysis.invariance import BINS, distances, invariance
-from selftaught.analysis.transforms import CHANGES, slight_affine
+from selftaught.analysis.transforms import TRANSFORMS, slight_affine
 from selftaught.contracts import Encoder, Layer
 from selftaught.errors import UserError
 
@@ -34,7 +34,7 @@ def test_slight_changes_stay_within_the_image():
 
 
 def copies(name: str, source: Given, size: int = 12) -> torch.Tensor:
-    return CHANGES[name](source.batch(torch.arange(len(source)), torch.device("cpu")), size, generator())
+    return TRANSFORMS[name](source.batch(torch.arange(len(source)), torch.device("cpu")), size, generator())
 
 
 def test_the_share_is_that_of_a_loop():
@@ -68,7 +68,7 @@ def test_images_that_are_all_alike_say_nothing():
 
 def test_turns_are_rot90_of_each_image():
     source = smooth()
-    for image, copy in zip(source.images, copies("turn", source), strict=True):
+    for image, copy in zip(source.images, copies("rotation", source), strict=True):
         assert any(torch.allclose(torch.rot90(image, k, (1, 2)), copy, atol=1e-5) for k in (1, 2, 3))
 
 
@@ -81,7 +81,7 @@ def test_a_puzzle_has_the_nine_tiles_of_its_image_elsewhere():
         assert places != list(range(9))
 
 
-@pytest.mark.parametrize("name", CHANGES)
+@pytest.mark.parametrize("name", TRANSFORMS)
 @pytest.mark.parametrize("size", [8, 12])
 def test_copies_are_images_of_the_size_and_none_is_its_own_image(name, size):
     source = smooth(side=size)
@@ -111,8 +111,8 @@ class Means(Encoder):
 def test_a_mean_sees_past_turns_and_puzzles_and_a_corner_does_not():
     found = invariance(Means(), lambda seed: Means(), smooth(60), size=12)
     nearer = {(row.layer, row.change): row.nearer for row in found.rows}
-    assert nearer["mean", "turn"] == nearer["mean", "jigsaw"] == 0
-    assert nearer["corner", "turn"] > 0.2
+    assert nearer["mean", "rotation"] == nearer["mean", "jigsaw"] == 0
+    assert nearer["corner", "rotation"] > 0.2
     assert nearer["corner", "jigsaw"] > 0.2
     assert all(row.random == row.nearer for row in found.rows)
 
@@ -124,7 +124,7 @@ def test_the_table_is_json_and_repeats_itself():
 
     table = asked()
     assert (table["chance"], table["images"], table["seeds"], table["recalibrated"]) == (0.5, 40, 2, False)
-    assert [(row["layer"], row["change"]) for row in table["rows"]] == [("only", name) for name in CHANGES]
+    assert [(row["layer"], row["change"]) for row in table["rows"]] == [("only", name) for name in TRANSFORMS]
     assert all(row["std"] is not None and sum(row["own"]) == 40 for row in table["rows"])
     assert table == asked()
 
@@ -141,5 +141,5 @@ def test_statistics_are_set_anew_only_where_asked_and_where_there_are_any():
 def test_one_image_and_features_that_are_not_finite_are_refused():
     with pytest.raises(UserError, match=r"at least 2 images, but .* has 1"):
         invariance(Plain(), lambda seed: Plain(), noise(1, 0), size=4)
-    with pytest.raises(UserError, match="finite"):
+    with pytest.raises(UserError, match="contain infinity or NaN"):
         distances(torch.tensor([[float("nan")], [1.0]]), torch.ones(2, 1))

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from probe_toys import Given, Plain, half_red
 
+from probe_toys import Given, Plain, half_red
 from selftaught.errors import UserError
 from selftaught.evaluation.features import Viewing, grid, layer_features, pool
 
@@ -72,7 +72,7 @@ def test_features_that_are_not_finite_are_the_encoders_fault():
 
 def test_missing_labels_and_a_single_class_are_told():
     images = torch.rand(4, 3, 4, 4)
-    with pytest.raises(UserError, match="given has none: give --data a folder"):
+    with pytest.raises(UserError, match="given has none: use a --data folder"):
         list(layer_features(Plain(), Given(images, torch.zeros(4), None), Viewing(4, CPU)))
     with pytest.raises(UserError, match="at least 2 classes, but given has 1"):
         list(layer_features(Plain(), Given(images, torch.zeros(4), ("a",)), Viewing(4, CPU)))

@@ -17,7 +17,7 @@ def test_draws_what_was_logged_over_steps() -> None:
     np.testing.assert_allclose(up, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7])
     assert axes.lines[1].get_ydata() == [0.25, 0.25]
     assert axes.get_xlabel() == "training steps"
-    assert axes.get_ylabel() == "pretext accuracy (fraction right)"
+    assert axes.get_ylabel() == "pretext accuracy"
     assert {text.get_text() for text in axes.texts} == {"0.700", "chance 0.250"}
 
 

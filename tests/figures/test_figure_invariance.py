@@ -11,14 +11,14 @@ def found(layers: int = 2) -> dict[str, Any]:
     rows = [
         {"layer": f"layer{n}", "change": change, "nearer": 0.1 * n, "random": 0.4, "own": own, "others": [0, 0, 30, 10]}
         for n in range(layers)
-        for change, own in (("turn", [4, 4, 0, 0]), ("crop", [0, 2, 6, 0]))
+        for change, own in (("rotation", [4, 4, 0, 0]), ("crop", [0, 2, 6, 0]))
     ]
     return {"rows": rows}
 
 
 def test_a_chart_for_every_layer_and_change_in_reading_order() -> None:
     figure = invariance(found())
-    assert [axes.get_title() for axes in figure.axes] == ["turn", "crop", "", ""]
+    assert [axes.get_title() for axes in figure.axes] == ["rotation", "crop", "", ""]
     assert [axes.get_ylabel() for axes in figure.axes] == ["layer0", "", "layer1", ""]
     assert figure.axes[2].texts[0].get_text() == "0.10 (0.40)"
     corners = [axes.get_position() for axes in figure.axes]

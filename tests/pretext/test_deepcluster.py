@@ -148,7 +148,7 @@ def test_an_audit_asks_about_clustered_images_alone():
     assert len(known) == 60
     table = audit(made.task, made.encoder, made.heads, made.source, images=60)
     assert table.images == 56  # whole groups
-    assert table.answers[0].accuracy == pytest.approx(float((known == 1).float().mean()), abs=4 / 60)
+    assert table.rows[0].accuracy == pytest.approx(float((known == 1).float().mean()), abs=4 / 60)
 
 
 @pytest.mark.parametrize("head", ["mlp", "linear"])

@@ -12,7 +12,7 @@ import torch
 from fake_runs import GOOD, LAYERS, fake_run, probe
 from PIL import Image
 
-from selftaught.analysis.audit_table import Answer, AuditTable
+from selftaught.analysis.audit_table import AuditRow, AuditTable
 from selftaught.analysis.invariance import Distances, InvarianceTable
 from selftaught.errors import UserError
 from selftaught.figures import save_png
@@ -106,8 +106,8 @@ def test_one_run_is_told_from_title_to_command(tmp_path: Path) -> None:
     page = report(tmp_path, run)
     for words in (
         "rotation on convnet from cifar10 (train)",
-        "Pretraining helped: +0.160", "What every layer learned", "614,400",
-        "What the encoder was asked", "First-layer filters", "broken.png: truncated", "2 cores of a CPU",
+        "Pretraining helped: +0.160", "Probe accuracy by layer", "614,400",
+        "Pretext examples", "First-layer filters", "Skipped images", "broken.png: truncated", "2 cores of a CPU",
         f"selftaught pretrain --config {run / 'config.yaml'} --out {run}-again", "widths:", "torch 2.15.0",
     ):  # fmt: skip
         assert words in page.text
@@ -142,14 +142,14 @@ def test_several_runs_are_laid_side_by_side(tmp_path: Path) -> None:
     assert [row[0] for row in page.rows[:4]] == ["run", "a", "b", "c"]
     assert "loss of rotation" in page.text
     assert "loss of jigsaw" not in page.text  # one run has nothing to be compared with
-    assert "every layer on cifar10, protocol fast" in page.text
-    assert page.text.count("To repeat this run") == 3
+    assert "Probe accuracy by layer on cifar10 (fast probe)" in page.text
+    assert page.text.count("Reproduce this run") == 3
 
 
 def test_probes_on_other_data_share_no_figure(tmp_path: Path) -> None:
     one = fake_run(tmp_path / "a", probes=[probe([0.5] * 4, [0.4] * 4, data="cifar10")])
     other = fake_run(tmp_path / "b", probes=[probe([0.5] * 4, [0.4] * 4, data="flowers")])
-    assert "every layer on" not in report(tmp_path, one, other).text
+    assert "Probe accuracy by layer on" not in report(tmp_path, one, other).text
 
 
 HOSTILE = "<script>alert(1)</script>\"'&amp;{{ 7 * 7 }}"
@@ -201,7 +201,7 @@ def test_a_run_with_nothing_but_settings_has_a_page(tmp_path: Path) -> None:
 def test_without_probe_or_log_several_runs_have_a_page(tmp_path: Path) -> None:
     page = report(tmp_path, fake_run(tmp_path / "a", probes=[], lines=0), fake_run(tmp_path / "b", probes=[], lines=1))
     assert "2 runs compared" in page.text
-    assert "Side by side" not in page.text  # nothing that both have
+    assert "<h2>Comparison" not in page.html  # the runs have no probe or log in common
     assert page.text.count("No probe has been run") == 2
 
 
@@ -209,7 +209,7 @@ def test_a_loss_that_was_no_number_is_said(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", lines=3)
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 80, "loss": NaN}\n{"step": 100, "loss": Infinity}\n{"step": 120, "lo')
-    assert "no finite number in 2 logged steps, first at step 80." in report(tmp_path, run).text
+    assert "The loss was infinite or NaN at 2 logged steps, first at step 80." in report(tmp_path, run).text
 
 
 def test_pictures_are_embedded_as_they_are(tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_the_same_runs_make_the_same_page(tmp_path: Path) -> None:
 
 def test_mistakes_are_named(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot")
-    with pytest.raises(UserError, match="is a folder: name a file in it"):
+    with pytest.raises(UserError, match="is a folder: give a file, such as"):
         write_report([run], tmp_path)
     with pytest.raises(UserError, match=r"holds config\.yaml"):
         write_report([run, tmp_path / "nothing"], tmp_path / "report.html")
@@ -292,18 +292,18 @@ def test_audits_and_invariances_are_drawn_and_the_cues_that_are_read_are_said(tm
     run = fake_run(tmp_path / "rot")
     step = json.loads((run / "run.json").read_text())["step"]
     answers = (
-        Answer("as trained", "trained", "as trained", 0.8, "as trained", 0.8, 0.0),
-        Answer("grey", "removed", "without colour", 0.79, "as trained", 0.8, 0.03),
-        Answer("vignette", "planted", "with dark corners", 0.95, "as trained", 0.8, 0.03),
+        AuditRow("as trained", "trained", "as trained", 0.8, "as trained", 0.8, 0.0),
+        AuditRow("grey", "removed", "without colour", 0.79, "as trained", 0.8, 0.03),
+        AuditRow("vignette", "planted", "with dark corners", 0.95, "as trained", 0.8, 0.03),
     )
     audit = AuditTable("cifar10", "accuracy", 0.25, 480, 1, answers).to_json()
-    row = Distances("layer1", "turn", 0.2, None, 0.4, None, (9,) + (0,) * 39, (0,) * 39 + (9,))
+    row = Distances("layer1", "rotation", 0.2, None, 0.4, None, (9,) + (0,) * 39, (0,) * 39 + (9,))
     past = InvarianceTable("cifar10", 100, 1, False, (row,)).to_json()
     for kind, found, at in (("audit", audit, step), ("invariance", past, step), ("audit", audit, step + 1)):
         (run / kind).mkdir(exist_ok=True)
         (run / kind / f"{at}.json").write_text(json.dumps({**found, "step": at}))
     page = report(tmp_path, run)
-    assert page.html.count("<h2>Is its task solved by shortcuts? Asked of cifar10</h2>") == 1
-    assert page.html.count("<h2>What every layer sees past, on cifar10</h2>") == 1
-    assert "From 0.80 the accuracy rises to 0.95 with dark corners" in page.text
+    assert page.html.count("<h2>Shortcut audit on cifar10</h2>") == 1
+    assert page.html.count("<h2>Invariance of every layer on cifar10</h2>") == 1
+    assert "rises from 0.80 to 0.95 with dark corners" in page.text
     assert "without colour" not in page.text

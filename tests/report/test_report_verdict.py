@@ -18,9 +18,9 @@ def test_a_clear_gain_compares_best_with_best() -> None:
     assert verdict.outcome == "helped"
     assert verdict.sentence == (
         "Pretraining helped: +0.160 top-1 accuracy over random weights (95 % interval +0.150 to +0.170) on 10,000 test "
-        "images of cifar10. Accuracy: 0.723 at the best layer by held-out accuracy (layer3); random weights 0.563 "
-        "(layer2, mean of 3 initializations); raw pixels 0.402; chance 0.100. One pretraining run: variation between "
-        "runs is not included."
+        "images of cifar10. Accuracy: 0.723 at the best layer (layer3, chosen by held-out accuracy); random weights "
+        "0.563 (layer2, mean of 3 initializations); raw pixels 0.402; chance 0.100. One pretraining run: variation "
+        "between runs is not included."
     )
 
 
@@ -34,7 +34,7 @@ def test_a_probe_whose_layers_were_chosen_on_test_images_has_no_verdict() -> Non
     earlier = {key: value for key, value in GOOD.items() if key != "gain"}
     verdict = judge(earlier)
     assert (verdict.outcome, verdict.gain, verdict.best) == ("unknown", None, "n.a.")
-    assert "probe again for a verdict" in verdict.sentence
+    assert "is from an earlier version. Run the probe again." in verdict.sentence
     assert "None" not in verdict.sentence
 
 
@@ -42,7 +42,7 @@ def test_published_weights_may_be_who_gained() -> None:
     verdict = judge(GOOD, published=True)
     assert verdict.outcome == "unknown"
     assert verdict.sentence.startswith(
-        "Pretraining began with published weights, which were not probed: its own gain is unknown. Accuracy: 0.723"
+        "Gain of pretraining unknown: it started from published weights, which were not probed. Accuracy: 0.723"
     )
 
 
@@ -52,7 +52,9 @@ def test_published_weights_may_be_who_gained() -> None:
 def test_the_outcome_follows_the_interval(gain: float, outcome: str) -> None:
     verdict = judge(gained(gain))
     assert verdict.outcome == outcome
-    claim = {"helped": "Pretraining helped: +", "unclear": "No clear gain: ", "hurt": "Pretraining hurt: -"}[outcome]
+    claim = {"helped": "Pretraining helped: +", "unclear": "No significant gain: ", "hurt": "Pretraining hurt: -"}[
+        outcome
+    ]
     assert verdict.sentence.startswith(claim)
     assert "variation between runs is not included" in verdict.sentence
     assert "too few" not in verdict.sentence

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 
 from selftaught import cli
-from selftaught.analysis.audit_table import Answer, AuditTable
+from selftaught.analysis.audit_table import AuditRow, AuditTable
 from selftaught.analysis.invariance import Distances, InvarianceTable
 
 TINY = ["--size", "16", "--batch-size", "8", "--precision", "32", "--steps", "2", "--width", "8", "--threads", "1"]
@@ -30,19 +30,19 @@ def make_run(root: Path, images: Path) -> Path:
     assert cli.main(["pretrain", str(images), "--out", str(run), *TINY]) == 0
     layers = [{"layer": f"layer{n}", "accuracy": 0.5 + n / 10, "random": 0.5, "lambda": 1.0} for n in range(3)]
     probe = {"data": "toy", "layers": layers, "chance": 0.5, "pixels": 0.5, "protocol": "fast", "train": 8, "test": 8}
-    answers = tuple(
-        Answer(name, kind, name, 0.8, "as trained", 0.8, 0.1)
+    rows = tuple(
+        AuditRow(name, kind, name, 0.8, "as trained", 0.8, 0.1)
         for name, kind in (("as trained", "trained"), ("grey", "removed"), ("vignette", "planted"))
     )
-    rows = tuple(
-        Distances(layer, turn, 0.2, None, 0.4, None, (9, *[0] * 39), (*[0] * 39, 9))
+    distances = tuple(
+        Distances(layer, name, 0.2, None, 0.4, None, (9, *[0] * 39), (*[0] * 39, 9))
         for layer in ("layer0", "layer1")
-        for turn in ("turn", "crop")
+        for name in ("rotation", "crop")
     )
     results = {
         "probes": probe,
-        "audit": AuditTable("toy", "accuracy", 0.25, 16, 1, answers).to_json(),
-        "invariance": InvarianceTable("toy", 16, 1, False, rows).to_json(),
+        "audit": AuditTable("toy", "accuracy", 0.25, 16, 1, rows).to_json(),
+        "invariance": InvarianceTable("toy", 16, 1, False, distances).to_json(),
     }
     for folder, result in results.items():
         (run / folder).mkdir()

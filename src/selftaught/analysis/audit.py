@@ -1,47 +1,50 @@
-"""Does a net solve its pretext task by what images show, or by cues that tell nothing of it? The shortcut audit.
+"""Shortcut audit: measure whether a network solves its pretext task by low-level cues instead of image content.
 
-A trained net is asked its pretext question again: with images from which a cue was taken, with images in which one was
-planted, and with the task's own guards (gaps, colours, light) switched off or on. Each answer is held against that of
-the same images in the same views without the change, and a plant against a control that does its damage without its
-pattern. What then differs is read; what does not is not, as far as so many images tell.
+The pretext accuracy of a trained network is measured again on images from which a cue was removed, on images to which
+one was added, and with the task's own guards (gaps, color, brightness) switched off or on. Every accuracy is compared
+with that of the same images in the same views without the change; an added cue is compared with a control that degrades
+the image equally but without the cue's pattern. A significant difference means that the network uses the cue. Without
+one, any use of it is too small to be detected with this number of images.
 
-Why: Doersch et al. 2015, section 3.1 (a net told where patches lie by chromatic aberration alone). Noroozi and Favaro
-2016 trained anew without each guard: puzzles were solved better and less was learned. Here one trained net is asked.
+Sources: Doersch et al. 2015, section 3.1 (a network located patches by chromatic aberration alone). Noroozi and Favaro
+2016 retrained without each guard: puzzles were solved better, and less was learned. Here a single trained network is
+evaluated.
 
-It names no task: what a task scores untrained it says itself (`Task.chance`), and its guards (`Task.shortcut_guards`).
+The audit does not depend on the task: chance level and guards come from `Task.chance` and `Task.shortcut_guards`.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from selftaught.analysis.audit_table import TRAINED, Answer, AuditTable, Kind
+from selftaught.analysis.audit_table import TRAINED, AuditRow, AuditTable, Kind
 from selftaught.augment.cues import CUES, Change
 from selftaught.augment.warp import identity, resample
 from selftaught.contracts import Batch, Encoder, Source, Task, evenly_spaced
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 from selftaught.evaluation.features import require_seeds
-from selftaught.evaluation.overlap import count_seen
+from selftaught.evaluation.overlap import count_overlap
 from selftaught.training.randomness import seeded_rng
 
 IMAGES = 1000
-"""Images that are asked."""
+"""Default number of images."""
 GROUP = 16
-"""Images asked at a time; what tasks log is the mean over them, so intervals are over such groups."""
+"""Images per group. Tasks log the mean over a batch, so the intervals are over groups of this size."""
 
 
 class Changed(Batch):
-    """A batch whose images were changed before anybody sees them; pictures of its targets stay as they are.
+    """A batch whose images are changed before views are taken; images in its targets are not.
 
     Args:
         batch: the images.
-        side: at which they are changed, in pixels: that of the source. Stored images are not resampled there; crops of
-            photos are cut at that side first, where training samples the photo itself.
-        change: what is done to them.
-        generator: of the change's randomness.
+        side: side in pixels at which images are changed: that of the source. Stored images are not resampled; crops of
+            photos are cut at this side first, where training samples the photo itself.
+        change: the function applied to the images; None for no change.
+        generator: for the randomness of the change.
     """
 
     def __init__(self, batch: Batch, side: int, change: Change | None, generator: torch.Generator) -> None:
@@ -65,15 +68,15 @@ def audit(
     device: torch.device | None = None,
     pretraining_ids: Tensor | None = None,
 ) -> AuditTable:
-    """Ask a trained net its pretext question again, with cues removed, planted and guarded against.
+    """Measure the pretext accuracy with cues removed, added and guarded against.
 
     Args:
-        task: the question; it must log a share that has a chance level.
+        task: the pretext task; it must log an accuracy that has a chance level.
         encoder: trained; moved to `device` and left in eval mode, as the heads are.
-        heads: trained with it.
-        source: images, best those that no training saw; for a task that remembers images its own.
-        images: how many are asked, evenly spread over the source.
-        seeds: how often each is asked, every time in other views; answers are averaged before intervals are taken.
+        heads: trained with the encoder.
+        source: the images, preferably not used in pretraining; for an index-based task, its own.
+        images: number of images, evenly spread over the source.
+        seeds: number of random views per image; accuracies are averaged over them before intervals are computed.
         device: where to compute; the CPU where None.
         pretraining_ids: (M,) int64, `Source.content_ids` of the pretraining images; None if unknown.
 
@@ -83,82 +86,101 @@ def audit(
     require_seeds(seeds)
     levels = task.chance(source, GROUP)
     if not levels:
-        name = type(task).__name__
         raise UserError(
-            f"an audit needs a task that logs a share with a chance level, found none in {name}: choose a run of "
-            "another task, rotation or jigsaw for example."
+            f"an audit needs a task that logs an accuracy with a chance level, but {type(task).__name__} has none: "
+            "choose a run of another task, such as rotation or jigsaw."
         )
     metric, device = next(iter(levels)), device or torch.device("cpu")
     groups = _groups(task.auditable_indices(heads, source), images, source.name)
     encoder.to(device).eval(), heads.to(device).eval()
-    asked = _questions(task)
-    answers: dict[str, Tensor] = {}
-    with Meter("audit", len(asked) * seeds * len(groups)) as meter:
-        for name, (_, _, posed, change, _) in asked.items():
-            ask = _asker(posed, encoder, heads, metric, device)
-            found = torch.zeros(seeds, len(groups), dtype=torch.float64)
+    variants = _variants(task)
+    accuracies: dict[str, Tensor] = {}
+    with Meter("audit", len(variants) * seeds * len(groups)) as meter:
+        for name, variant in variants.items():
+            measure = _accuracy_function(variant.task, encoder, heads, metric, device)
+            values = torch.zeros(seeds, len(groups), dtype=torch.float64)
             for number, indices in enumerate(groups):
                 batch = source.batch(indices, device)
                 for seed in range(seeds):
                     draw = seed * len(groups) + number
-                    changed = Changed(batch, source.side, change, torch.Generator().manual_seed(draw))
-                    found[seed, number] = ask(changed, draw)
+                    changed = Changed(batch, source.side, variant.change, torch.Generator().manual_seed(draw))
+                    values[seed, number] = measure(changed, draw)
                     meter.advance()
-            answers[name] = found.mean(0)
+            accuracies[name] = values.mean(0)
     return AuditTable(
         data=source.name,
         metric=metric,
         chance=levels[metric],
         images=groups.numel(),
         seeds=seeds,
-        answers=tuple(_answer(name, kind, said, answers, to) for name, (kind, said, _, _, to) in asked.items()),
-        seen=count_seen(source, groups.flatten(), pretraining_ids),
+        rows=tuple(_row(name, variant, accuracies) for name, variant in variants.items()),
+        seen=count_overlap(source, groups.flatten(), pretraining_ids),
     )
 
 
-Question = tuple[Kind, str, Task, Change | None, str]
-"""Kind, when it is asked, the task that asks, what is done to images, what the answer is held against."""
+class Variant(NamedTuple):
+    """One condition under which the pretext accuracy is measured."""
+
+    kind: Kind
+    description: str
+    """The condition, as the end of a sentence."""
+    task: Task
+    change: Change | None
+    """Applied to the images; None for no change."""
+    reference: str
+    """Name of the variant that this one is compared with."""
 
 
-def _questions(task: Task) -> Mapping[str, Question]:
-    """All that is asked, by name: nothing changed, then every cue, then the guards that are not as they are anyway."""
-    asked: dict[str, Question] = {TRAINED: ("trained", TRAINED, task, None, TRAINED)}
-    asked |= {name: (cue.kind, cue.said, task, cue.change, cue.against or TRAINED) for name, cue in CUES.items()}
-    for name, switched in task.shortcut_guards.items():
+def _variants(task: Task) -> Mapping[str, Variant]:
+    """All variants by name: no change, then every cue, then every guard switched to the setting it does not have."""
+    variants = {TRAINED: Variant("trained", TRAINED, task, None, TRAINED)}
+    variants |= {
+        name: Variant(cue.kind, cue.said, task, cue.change, cue.against or TRAINED) for name, cue in CUES.items()
+    }
+    for name, settings in task.shortcut_guards.items():
         kinds: tuple[Kind, Kind] = ("off", "on")
-        for kind, fields in zip(kinds, switched, strict=True):
+        for kind, fields in zip(kinds, settings, strict=True):
             try:
                 other = replace(task, **fields)  # type: ignore[arg-type]
             except UserError:  # tiles of another size may not fit with that gap
                 continue
             if other != task:
-                asked[f"{name} {kind}"] = (kind, f"with the guard `{name}` switched {kind}", other, None, TRAINED)
-    return asked
+                description = f"with the guard `{name}` switched {kind}"
+                variants[f"{name} {kind}"] = Variant(kind, description, other, None, TRAINED)
+    return variants
 
 
-def _groups(known: Tensor, images: int, source: str) -> Tensor:
-    """(groups, images of each), int64: evenly spread over those that are known, in no order of class."""
-    count = min(images, len(known))
+def _groups(indices: Tensor, images: int, source: str) -> Tensor:
+    """(groups, images per group) int64: evenly spaced over `indices`, then shuffled so that groups mix the classes."""
+    count = min(images, len(indices))
     size = max(2, min(GROUP, count // 8))
     if count < 2 * size:
-        raise UserError(f"an audit needs four images or more, found {count} in {source}: give more of them.")
-    chosen = known[evenly_spaced(count, len(known))]
+        raise UserError(f"an audit needs at least 4 images, but {source} has {count}: add images.")
+    chosen = indices[evenly_spaced(count, len(indices))]
     mixed = chosen[torch.randperm(count, generator=torch.Generator().manual_seed(0))]
     return mixed[: count // size * size].reshape(-1, size)
 
 
-def _asker(
+def _accuracy_function(
     task: Task, encoder: Encoder, heads: nn.ModuleDict, metric: str, device: torch.device
 ) -> Callable[[Batch, int], float]:
-    def ask(batch: Batch, draw: int) -> float:
+    def measure(batch: Batch, draw: int) -> float:
         with seeded_rng(draw, "audit", device=device), torch.inference_mode():
             views = task.views(batch, torch.Generator().manual_seed(draw))
             return float(task.loss(encoder, heads, views)[1][metric])
 
-    return ask
+    return measure
 
 
-def _answer(name: str, kind: Kind, said: str, answers: Mapping[str, Tensor], to: str) -> Answer:
-    own, other = answers[name], answers[to]
+def _row(name: str, variant: Variant, accuracies: Mapping[str, Tensor]) -> AuditRow:
+    own, other = accuracies[name], accuracies[variant.reference]
     margin = 1.96 * float((own - other).std()) / len(own) ** 0.5
-    return Answer(name, kind, said, float(own.mean()), to, float(other.mean()), margin)
+    return AuditRow(
+        change=name,
+        kind=variant.kind,
+        description=variant.description,
+        accuracy=float(own.mean()),
+        reference=variant.reference,
+        expected=float(other.mean()),
+        margin=margin,
+    )

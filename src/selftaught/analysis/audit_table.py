@@ -1,4 +1,4 @@
-"""The table that an audit makes: for programs as JSON, for people as lines and sentences."""
+"""Results of a shortcut audit: a table of pretext accuracies, as JSON and for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -6,47 +6,51 @@ from typing import Any, Literal
 
 from rich.table import Table
 
-from selftaught.evaluation.overlap import seen_warning
+from selftaught.evaluation.overlap import overlap_warning
 
 MINOR = 0.02
-"""Differences smaller than this are called small, however sure they are."""
+"""Differences below this are reported as small, even if they are statistically significant."""
 TRAINED = "as trained"
 AT_CHANCE = "Warning: the pretext accuracy is at chance, so cues not read here may be read after longer training."
 
 Kind = Literal["trained", "removed", "planted", "control", "off", "on"]
-"""Off and on: a guard of the task was switched so. Off offers a cue as a plant does, on takes one as a removal does."""
+"""How the images or the task were changed.
+
+"off" and "on" switch a guard of the task. Switching it off exposes a cue, as planting one does; switching it on removes
+a cue.
+"""
 
 
 @dataclass(frozen=True)
-class Answer:
-    """How the pretext question was answered under one change."""
+class AuditRow:
+    """Pretext accuracy under one change of the images or of the task."""
 
     change: str
     kind: Kind
-    said: str
-    """When, as the end of a sentence."""
+    description: str
+    """The change, as the end of a sentence: "with dark corners". The key in JSON is `said`."""
     accuracy: float
-    against: str
-    """Which change it is held against; "as trained" for none."""
+    reference: str
+    """The change that this one is compared with, "as trained" for none. The key in JSON is `against`."""
     expected: float
-    """The accuracy under that."""
+    """Accuracy of the reference."""
     margin: float
-    """Half the width of a 95 % interval of the difference: normal, over groups of images, in the same views."""
+    """Half the width of the 95 % interval of the difference: normal, over groups of images, in the same views."""
 
     @property
     def difference(self) -> float:
-        """To what it is held against."""
+        """Accuracy minus that of the reference."""
         return self.accuracy - self.expected
 
     @property
-    def seen(self) -> bool:
-        """Whether the interval leaves out zero."""
+    def significant(self) -> bool:
+        """Whether the 95 % interval excludes zero."""
         return abs(self.difference) > self.margin
 
     @property
     def uses_cue(self) -> bool:
-        """Whether it says that the net reads the cue: a difference, in the direction that a cue makes."""
-        if not self.seen or abs(self.difference) < MINOR:
+        """Whether the network exploits the cue: the difference is significant, not small, and of the right sign."""
+        if not self.significant or abs(self.difference) < MINOR:
             return False
         if self.kind == "off":
             return self.difference > 0
@@ -54,46 +58,47 @@ class Answer:
 
     @property
     def meaning(self) -> str:
-        """What follows, in a few words."""
+        """The verdict in a few words, such as "cue used"."""
         if self.kind == "trained":
             return ""
         if self.kind == "control":
-            return "damage alone"
-        if not self.seen:
-            return "not read"
+            return "control"
+        if not self.significant:
+            return "not used"
         if abs(self.difference) < MINOR:
-            return "hardly read"
+            return "small effect"
         if self.kind in ("removed", "on"):
-            return "read, or what went with it" if self.uses_cue else "it was in the way"
-        return "read" if self.uses_cue else "no help"
+            return "cue (or correlated content) used" if self.uses_cue else "cue hurt"
+        return "cue used" if self.uses_cue else "not used"
 
     @property
     def verdict(self) -> str:
-        """One sentence."""
+        """The result in one sentence."""
         if self.kind == "trained":
-            return f"The pretext accuracy is {self.accuracy:.2f} {self.said}."
-        turn = "stays near" if not self.seen else "falls to" if self.difference < 0 else "rises to"
-        other = "" if self.against == TRAINED else f' under "{self.against}"'
-        return (
-            f"From {self.expected:.2f}{other} the accuracy {turn} {self.accuracy:.2f} {self.said} "
-            f"({self.difference:+.3f} ± {self.margin:.3f}): {self.meaning}."
-        )
+            return f"Pretext accuracy {self.description}: {self.accuracy:.2f}."
+        other = "" if self.reference == TRAINED else f' ("{self.reference}")'
+        numbers = f"from {self.expected:.2f}{other} to {self.accuracy:.2f} {self.description}"
+        interval = f"({self.difference:+.3f} ± {self.margin:.3f}, 95 % interval)"
+        if not self.significant:
+            return f"No significant change of pretext accuracy, {numbers} {interval}: {self.meaning}."
+        verb = "falls" if self.difference < 0 else "rises"
+        return f"Pretext accuracy {verb} {numbers} {interval}: {self.meaning}."
 
 
 @dataclass(frozen=True)
 class AuditTable:
-    """What became of the pretext accuracy."""
+    """Pretext accuracy under every change of an audit."""
 
     data: str
     metric: str
-    """What the task calls it."""
+    """Name of the accuracy in the task's log."""
     chance: float
     images: int
     seeds: int
-    answers: tuple[Answer, ...]
-    """The first is that without any change."""
+    rows: tuple[AuditRow, ...]
+    """The first is without any change. The key in JSON is `answers`."""
     seen: int | None = None
-    """How many of the images were part of pretraining; None if unknown."""
+    """Number of images that were part of pretraining; None if unknown."""
     probes: tuple[str, ...] = ()
     """One sentence for each probe of the run, see `best_layers`."""
 
@@ -101,11 +106,10 @@ class AuditTable:
     def at_chance(self) -> bool:
         """Whether the pretext accuracy without any change is no better than chance, within a 95 % interval."""
         margin = 1.96 * (self.chance * (1 - self.chance) / self.images) ** 0.5
-        return self.answers[0].accuracy <= self.chance + margin
+        return self.rows[0].accuracy <= self.chance + margin
 
     def to_json(self) -> dict[str, object]:
-        """Plain values; `audit/*.json` holds this object and `--json` prints it."""
-        fields = ("difference", "uses_cue", "meaning", "verdict")
+        """Plain values, as stored in `audit/*.json` and printed by `--json`."""
         return {
             "data": self.data,
             "metric": self.metric,
@@ -113,53 +117,77 @@ class AuditTable:
             "images": self.images,
             "seeds": self.seeds,
             "seen": self.seen,
-            "spread": "margins: half of 95 % intervals of paired differences, over groups of images",
-            "answers": [{**vars(a), **{name: getattr(a, name) for name in fields}} for a in self.answers],
+            "spread": "margins: half the width of 95 % intervals of paired differences, over groups of images",
+            "answers": [
+                {
+                    "change": row.change,
+                    "kind": row.kind,
+                    "said": row.description,
+                    "accuracy": row.accuracy,
+                    "against": row.reference,
+                    "expected": row.expected,
+                    "margin": row.margin,
+                    "difference": row.difference,
+                    "uses_cue": row.uses_cue,
+                    "meaning": row.meaning,
+                    "verdict": row.verdict,
+                }
+                for row in self.rows
+            ],
             "probes": list(self.probes),
         }
 
 
 def render(table: AuditTable) -> Table:
-    """The table as rich prints it."""
-    sure = [answer.change for answer in table.answers if answer.uses_cue and answer.kind in ("planted", "off")]
-    perhaps = [answer.change for answer in table.answers if answer.uses_cue and answer.kind in ("removed", "on")]
-    told = [
-        f"Chance {table.chance:.3f}. ±: 95 % interval of the difference between the same images in the same views.",
-        f"Read: {', '.join(sure) or 'none of the cues that were offered'}.",
-        *([f"Read, or content that went with it: {', '.join(perhaps)}."] if perhaps else []),
+    """The table for the terminal."""
+    captions = [
+        f"Chance: {table.chance:.3f}. ±: 95 % interval of the paired difference (same images, same views).",
+        *_findings(table.rows),
         *([AT_CHANCE] if table.at_chance else []),
-        *([warning] if (warning := seen_warning(table.seen, table.images, "images")) else []),
+        *([warning] if (warning := overlap_warning(table.seen, table.images, "images")) else []),
         *table.probes,
     ]
     out = Table(
-        title=f"pretext {table.metric} when cues are removed or planted, {table.images:,} of {table.data}",
-        caption="\n".join(told),
+        title=f"Pretext {table.metric} with cues removed or added, on {table.images:,} images of {table.data}",
+        caption="\n".join(captions),
         caption_justify="left",
     )
-    for heading in ("change", "accuracy", "difference", "to", "verdict"):
+    for heading in ("change", "accuracy", "difference", "compared with", "verdict"):
         out.add_column(heading, justify="right" if heading in ("accuracy", "difference") else "left")
-    last = "trained"
-    for answer in table.answers:
-        kind = _group(answer.kind)
-        if kind != last:
+    previous = "trained"
+    for row in table.rows:
+        group = _group(row.kind)
+        if group != previous:
             out.add_section()
-        last = kind
-        apart = "" if answer.kind == "trained" else f"{answer.difference:+.3f} ± {answer.margin:.3f}"
-        to = "" if answer.kind == "trained" else answer.against
-        style = "bold" if answer.uses_cue else None
-        out.add_row(answer.change, f"{answer.accuracy:.3f}", apart, to, answer.meaning, style=style)
+        previous = group
+        difference = "" if row.kind == "trained" else f"{row.difference:+.3f} ± {row.margin:.3f}"
+        reference = "" if row.kind == "trained" else row.reference
+        style = "bold" if row.uses_cue else None
+        out.add_row(row.change, f"{row.accuracy:.3f}", difference, reference, row.meaning, style=style)
     return out
 
 
+def _findings(rows: Sequence[AuditRow]) -> list[str]:
+    """Which cues are used, in one or two sentences."""
+    shortcuts = [row.change for row in rows if row.uses_cue and row.kind in ("planted", "off")]
+    ambiguous = [row.change for row in rows if row.uses_cue and row.kind in ("removed", "on")]
+    if not shortcuts and not ambiguous:
+        return ["No shortcut detected."]
+    return [
+        f"Shortcuts detected: {', '.join(shortcuts)}." if shortcuts else "None of the added cues is used.",
+        *([f"Cue (or correlated content) used: {', '.join(ambiguous)}."] if ambiguous else []),
+    ]
+
+
 def _group(kind: Kind) -> str:
-    """What stands together: plants with their controls, guards."""
+    """Section of the table: added cues with their controls, and guards switched on or off."""
     return {"control": "planted", "off": "guard", "on": "guard"}.get(kind, kind)
 
 
 def best_layers(probes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """One sentence for each probe of a run (`probes/*.json`): the accuracy of its best layer, and of random weights.
+    """One sentence for each probe of a run (`probes/*.json`): the accuracy of its best layer and of random weights.
 
-    Results of earlier versions are left out: their best layers were chosen on the test images.
+    Results of earlier versions are skipped, because their best layers were chosen on the test images.
     """
     sentences = []
     for probe in probes:

@@ -1,12 +1,12 @@
-"""Does a layer see past a change, or does it tell how the image was changed? Invariant or covariant, layer by layer.
+"""Invariance analysis: measure how far each transformation moves the features of every layer.
 
-Of every image a copy is made, changed in one of several ways. A layer that is invariant puts the copy beside its image;
-one that is covariant puts it as far off as another image, or farther. After Misra and van der Maaten, "Self-Supervised
-Learning of Pretext-Invariant Representations", CVPR 2020, https://arxiv.org/abs/1912.01991, who show the distances of
-images to their jigsaws at the last layer.
+Every image is compared with a transformed copy of itself. A layer is invariant to the transformation if the copy is the
+image's nearest neighbor, and covariant if the copy is as far away as other images are, or farther. After Misra and van
+der Maaten, "Self-Supervised Learning of Pretext-Invariant Representations", CVPR 2020,
+https://arxiv.org/abs/1912.01991, who show the distances between images and their jigsaw versions at the last layer.
 
-Features are averaged over positions, as `Encoder.forward` does: where in the image something is said is not the
-question (a map is never invariant to a turn). Random weights are asked the same: much comes with the architecture.
+Features are averaged over positions, as in `Encoder.forward`, because a feature map is never invariant to a rotation.
+Random weights are measured as well: part of the invariance comes from the architecture.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from rich.table import Table
 from torch import Tensor
 
-from selftaught.analysis.transforms import CHANGES
+from selftaught.analysis.transforms import TRANSFORMS
 from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, evenly_spaced, pooled
 from selftaught.errors import UserError
@@ -26,52 +26,58 @@ from selftaught.evaluation.features import require_seeds
 from selftaught.evaluation.table import RECALIBRATED, mean_and_std
 
 INITIALIZATIONS = 3
-"""Random initializations that are measured; their mean is the baseline."""
+"""Default number of random initializations; their mean is the baseline."""
 IMAGES = 1000
-"""Images that are measured: every image is one draw, so a share near a half is known to within three hundredths."""
+"""Default number of images. The 95 % interval of a fraction near 0.5 over this many is about ±0.03."""
 BINS = 40
-"""Of the histograms, over distances from 0 to 2."""
+"""Number of histogram bins, over distances from 0 to 2."""
 
 
 @dataclass(frozen=True)
 class Distances:
-    """How far the copies of one kind are from their images in one layer. Unit features: 0 the same, 2 opposite."""
+    """Distances between images and their copies under one transformation, in one layer.
+
+    Features are normalized to unit length, so a distance is between 0 (identical) and 2 (opposite).
+    """
 
     layer: str
     change: str
     nearer: float
-    """Share of the other images that are nearer to an image than its own copy is, averaged over images: 0 where the
-    copy is always the nearest (invariant), 0.5 where it is like any other image, more where farther (covariant)."""
+    """Fraction of the other images that are closer to an image than its own copy, averaged over images.
+
+    0: the copy is always the nearest (invariant); 0.5: it is like any other image; above: farther (covariant).
+    """
     std: float | None
+    """Sample standard deviation over seeds; None for one seed."""
     random: float
-    """The same with random weights, mean over the initializations."""
+    """`nearer` for random weights, mean over the initializations."""
     random_std: float | None
-    """Over the initializations."""
+    """Sample standard deviation over the initializations."""
     own: tuple[int, ...]
-    """How many images have their copy at 0 to 2 / BINS, ... (first seed)."""
+    """Histogram of the distances between images and their copies (first seed)."""
     others: tuple[int, ...]
-    """How many pairs of different images are at these distances."""
+    """Histogram of the distances between different images."""
 
 
 @dataclass(frozen=True)
 class InvarianceTable:
-    """What every layer sees past."""
+    """Which transformations every layer is invariant to."""
 
     data: str
     images: int
     seeds: int
     recalibrated: bool
-    """Whether batch statistics were set anew on these images, because pretraining had shown tiles."""
+    """Whether batch-norm statistics were recomputed on these images, as pretraining used tiles."""
     rows: tuple[Distances, ...]
-    """Layer by layer, and in each every kind of change."""
+    """Ordered by layer, then by transformation."""
     initializations: int = 1
-    """Random initializations that were measured."""
+    """Number of random initializations."""
 
     def to_json(self) -> dict[str, object]:
-        """Plain values; `invariance/*.json` holds this object and `--json` prints it."""
+        """Plain values, as stored in `invariance/*.json` and printed by `--json`."""
         return {
             "data": self.data,
-            "metric": "share of other images nearer than the own copy",
+            "metric": "fraction of other images closer than the transformed copy",
             "chance": 0.5,
             "images": self.images,
             "seeds": self.seeds,
@@ -82,22 +88,22 @@ class InvarianceTable:
 
 
 def render(table: InvarianceTable) -> Table:
-    """The table as rich prints it: a row for each layer, a column for each change, random weights in brackets."""
+    """The table for the terminal: one row per layer, one column per transformation, random weights in parentheses."""
     number = table.initializations
     over = f"mean over {number} random initializations" if number > 1 else "a single random initialization"
     captions = [
-        "0: the copy is always nearest (invariant); 0.5: like any other image; more: farther (covariant).",
+        "0: the copy is always the nearest (invariant); 0.5: like any other image; above 0.5: farther (covariant).",
         f"In parentheses: random weights, {over}.",
         *[RECALIBRATED] * table.recalibrated,
     ]
     out = Table(
-        title=f"share of other images nearer than the own copy (random weights), {table.images:,} of {table.data}",
+        title=f"Fraction of other images closer than the transformed copy, on {table.images:,} images of {table.data}",
         caption=" ".join(captions),
         caption_justify="left",
     )
     out.add_column("layer")
-    for change in CHANGES:
-        out.add_column(change, justify="right")
+    for name in TRANSFORMS:
+        out.add_column(name, justify="right")
     layers: dict[str, list[str]] = {}
     for row in table.rows:
         layers.setdefault(row.layer, []).append(f"{row.nearer:.3f} ({row.random:.3f})")
@@ -118,7 +124,7 @@ def invariance(
     recalibrate: bool = False,
     initializations: int = INITIALIZATIONS,
 ) -> InvarianceTable:
-    """Compare images with transformed copies, in every layer of an encoder and of the same encoder with random weights.
+    """Measure the invariance of every layer of an encoder, and of the same encoder with random weights.
 
     Args:
         encoder: trained; moved to `device` and left in eval mode.
@@ -129,7 +135,7 @@ def invariance(
         seeds: number of seeds; each draws other transformations.
         device: where to compute; the CPU where None.
         recalibrate: recompute the trained encoder's batch-norm statistics on these images first.
-        initializations: how many encoders with random weights are measured.
+        initializations: number of random initializations.
 
     Raises:
         UserError: fewer than two images, or a feature is not finite.
@@ -137,80 +143,85 @@ def invariance(
     require_seeds(seeds)
     count = min(images, len(source))
     if count < 2:
-        raise UserError(f"distances need at least 2 images, but {source.name} has {count}: give more.")
+        raise UserError(f"distances need at least 2 images, but {source.name} has {count}: add images.")
     device = device or torch.device("cpu")
     chosen = evenly_spaced(count, len(source))
     encoder = encoder.to(device)
-    renewed = recalibrate and calibrate(encoder, source, size, device)
-    trained = [_asked(encoder, source, chosen, size, seed, device) for seed in range(seeds)]
+    recalibrated = recalibrate and calibrate(encoder, source, size, device)
+    trained = [_measure(encoder, source, chosen, size, seed, device) for seed in range(seeds)]
     untrained = []
     for initialization in range(initializations):
         random = fresh(initialization).to(device)
         calibrate(random, source, size, device)
-        untrained.append(_asked(random, source, chosen, size, initialization % seeds, device))
+        untrained.append(_measure(random, source, chosen, size, initialization % seeds, device))
     return InvarianceTable(
         data=source.name,
         images=count,
         seeds=seeds,
         initializations=initializations,
-        recalibrated=renewed,
+        recalibrated=recalibrated,
         rows=tuple(_row(key, trained, untrained) for key in trained[0]),
     )
 
 
-Found = dict[tuple[str, str], tuple[float, Tensor, Tensor]]
-"""(layer, change) -> share nearer, histogram of own distances, histogram of the others."""
+Measurements = dict[tuple[str, str], tuple[float, Tensor, Tensor]]
+"""(layer, transformation) -> fraction nearer, histogram of own distances, histogram of distances to other images."""
 
 
-def _asked(encoder: Encoder, source: Source, chosen: Tensor, size: int, seed: int, device: torch.device) -> Found:
-    """One encoder, one draw of copies."""
+def _measure(
+    encoder: Encoder, source: Source, chosen: Tensor, size: int, seed: int, device: torch.device
+) -> Measurements:
+    """Measure one encoder on one random draw of transformations."""
     encoder.eval()
     generator = torch.Generator().manual_seed(seed)
-    seen: dict[str, dict[str, list[Tensor]]] = {}
+    collected: dict[str, dict[str, list[Tensor]]] = {}
     for indices in torch.split(chosen, 256):
         batch = source.batch(indices, device)
         views = {"image": batch.warp(identity(len(batch)), size)}
-        views |= {name: change(batch, size, generator) for name, change in CHANGES.items()}
+        views |= {name: transform(batch, size, generator) for name, transform in TRANSFORMS.items()}
         for name, images in views.items():
             with torch.inference_mode():
                 for layer, feature in encoder.features(encoder.preprocess(images)).items():
                     unit = F.normalize(pooled(feature.float()), dim=1)
-                    seen.setdefault(layer, {}).setdefault(name, []).append(unit)
+                    collected.setdefault(layer, {}).setdefault(name, []).append(unit)
     return {
-        (layer, change): distances(torch.cat(features["image"]), torch.cat(features[change]))
-        for layer, features in seen.items()
-        for change in CHANGES
+        (layer, name): distances(torch.cat(features["image"]), torch.cat(features[name]))
+        for layer, features in collected.items()
+        for name in TRANSFORMS
     }
 
 
 def distances(images: Tensor, copies: Tensor) -> tuple[float, Tensor, Tensor]:
-    """Hold every copy against the other images.
+    """Compare the distance between an image and its copy with the distances to other images.
 
     Args:
         images: (n, D) of length 1.
         copies: (n, D) of length 1, in the same order.
 
     Returns:
-        The share of other images nearer than the own copy (equally near counts half), and two histograms (BINS,) int64:
-        of the n distances to the own copy, and of those of the n (n - 1) / 2 pairs of images.
+        The fraction of other images closer than the own copy (ties count half), and two histograms (BINS,) int64: of
+        the n distances to the own copy, and of the n (n - 1) / 2 distances between images.
+
+    Raises:
+        UserError: a feature is not finite.
     """
     if not (images.sum() + copies.sum()).isfinite():
         raise UserError(
-            "features must be finite, found infinity or NaN: the encoder's training has diverged, train it again with "
-            "a lower learning rate."
+            "the features contain infinity or NaN: the training of the encoder diverged; pretrain again with a lower "
+            "--learning-rate."
         )
     own = (images - copies).norm(dim=1)
-    apart = torch.cdist(images, images, compute_mode="donot_use_mm_for_euclid_dist")
-    nearer = (apart < own[:, None]).double() + 0.5 * (apart == own[:, None])
+    between = torch.cdist(images, images, compute_mode="donot_use_mm_for_euclid_dist")
+    nearer = (between < own[:, None]).double() + 0.5 * (between == own[:, None])
     nearer.fill_diagonal_(0)
     count = len(images)
-    above = torch.triu(torch.ones(count, count, dtype=torch.bool, device=apart.device), 1)
-    histograms = [torch.histc(x.float().cpu().clamp(max=2), BINS, 0, 2).long() for x in (own, apart[above])]
+    above = torch.triu(torch.ones(count, count, dtype=torch.bool, device=between.device), 1)
+    histograms = [torch.histc(x.float().cpu().clamp(max=2), BINS, 0, 2).long() for x in (own, between[above])]
     return float(nearer.sum() / (count * (count - 1))), histograms[0], histograms[1]
 
 
-def _row(key: tuple[str, str], trained: list[Found], untrained: list[Found]) -> Distances:
-    nearer, std = mean_and_std([found[key][0] for found in trained])
-    random, random_std = mean_and_std([found[key][0] for found in untrained])
+def _row(key: tuple[str, str], trained: list[Measurements], untrained: list[Measurements]) -> Distances:
+    nearer, std = mean_and_std([values[key][0] for values in trained])
+    random, random_std = mean_and_std([values[key][0] for values in untrained])
     _, own, others = trained[0][key]
     return Distances(*key, nearer, std, random, random_std, tuple(own.tolist()), tuple(others.tolist()))

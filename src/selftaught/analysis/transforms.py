@@ -1,4 +1,7 @@
-"""The changes of an image that layers are asked about. Geometry and colour alone: no task is imported."""
+"""Image transformations for the invariance analysis, from geometry and color alone.
+
+No pretext task is imported, so the analysis is the same for every task.
+"""
 
 from collections.abc import Callable, Mapping
 
@@ -9,18 +12,18 @@ from selftaught.augment.color import random_color, recolor
 from selftaught.augment.warp import affine, identity, random_crop, uniform
 from selftaught.contracts import Batch
 
-Change = Callable[[Batch, int, torch.Generator], Tensor]
-"""The copies of some images, at a size: (B, 3, S, S) in [0, 1]."""
+Transform = Callable[[Batch, int, torch.Generator], Tensor]
+"""(batch, size S, generator) -> transformed copies of the images, (B, 3, S, S) in [0, 1]."""
 
 
-def _turn(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
-    """By 90, 180 or 270 degrees."""
+def _rotation(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
+    """Rotate by 90, 180 or 270 degrees."""
     degrees = 90.0 * torch.randint(1, 4, (len(batch),), generator=generator)
     return batch.warp(affine(degrees=degrees, count=len(batch)), size)
 
 
 def _jigsaw(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
-    """Nine tiles in another order; where nine do not fill the size exactly they are a pixel larger, and cut off."""
+    """Shuffle 3 x 3 tiles. Where `size` is not a multiple of 3, tiles are a pixel larger and the result is cropped."""
     side = -(-size // 3)
     tiles = batch.warp(identity(len(batch)), 3 * side).unfold(2, side, side).unfold(3, side, side)
     tiles = tiles.flatten(2, 3)  # (B, 3, 9, side, side)
@@ -32,26 +35,26 @@ def _jigsaw(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
 
 
 def _crop(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
-    """Of 0.3 to 0.7 of the area, half of them mirrored."""
+    """Random crop of 0.3 to 0.7 of the area, flipped horizontally with probability 0.5."""
     return batch.warp(random_crop(len(batch), generator, scale=(0.3, 0.7), flip=0.5), size)
 
 
 def _color(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
-    """Brightness, contrast and saturation by up to 0.4, hue by up to 0.1."""
+    """Jitter brightness, contrast and saturation by up to 0.4, hue by up to 0.1."""
     return recolor(batch.warp(identity(len(batch)), size), *random_color(len(batch), generator))
 
 
 def _affine(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
-    """Moved, squeezed, turned and sheared, all slightly, and within the image: no mirrored border tells of it."""
+    """Slight translation, scaling, rotation and shear. The window stays inside the image, so no padding is visible."""
     return batch.warp(slight_affine(len(batch), generator), size)
 
 
 def slight_affine(count: int, generator: torch.Generator) -> Tensor:
-    """Windows that lie within the image: (count, 3, 3)."""
+    """Matrices of random windows that lie inside the image: (count, 3, 3)."""
     width, height = (uniform(0.7, 0.85, count, generator) for _ in "wh")
     degrees, shear = (uniform(-10, 10, count, generator) for _ in "ds")
     matrix = affine(width=width, height=height, degrees=degrees, shear=shear, count=count)
-    # How far its corners reach across and down: what is left of the image there is room to move in.
+    # Half extent of the window along x and y; the window can be translated by what remains of the image.
     reach = matrix[:, :2, :2].abs().sum(2).amax(1).clamp(min=1)
     matrix[:, :2, :2] /= reach[:, None, None]
     room = (1 - matrix[:, :2, :2].abs().sum(2)).clamp(0, 0.15)
@@ -59,11 +62,11 @@ def slight_affine(count: int, generator: torch.Generator) -> Tensor:
     return matrix
 
 
-CHANGES: Mapping[str, Change] = {
-    "turn": _turn,
+TRANSFORMS: Mapping[str, Transform] = {
+    "rotation": _rotation,
     "jigsaw": _jigsaw,
     "crop": _crop,
     "color": _color,
     "affine": _affine,
 }
-"""Name on the table -> how a copy is made."""
+"""Name in the table -> transformation."""

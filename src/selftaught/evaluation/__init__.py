@@ -1,4 +1,4 @@
-"""Evaluation of a trained encoder: probes of every layer, with baselines and intervals."""
+"""Evaluation of pretrained encoders: probes on every layer, baselines, and confidence intervals."""
 
 from selftaught.evaluation.layers import probe_layers
 from selftaught.evaluation.probes import PROBES, FastProbe, KNNProbe, PaperProbe, Probe

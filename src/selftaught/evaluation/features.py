@@ -1,7 +1,7 @@
-"""The features of every layer of an encoder for every image, in one pass.
+"""Feature extraction: the pooled features of every layer for all labeled images, in one pass.
 
-Maps are pooled on a g x g grid to about as many numbers at every layer (Zhang et al. 2016), so that a layer is not
-better read only because its map is larger. Images without a label (below 0) are left out.
+Feature maps are pooled on a g x g grid to about the same number of dimensions at every layer (Zhang et al. 2016), so
+that no layer has an advantage only because its map is larger. Images without a label (negative) are skipped.
 """
 
 from collections.abc import Iterator
@@ -22,24 +22,24 @@ MAX_SEEDS = 1000
 Pooling = Literal["max", "average"]
 
 DIMENSIONS = 9600
-"""With this every layer of AlexNet gets the size that the papers give it: 9600, 9216, 9600, 9600, 9216."""
+"""Default limit. It gives the layers of AlexNet the sizes of the papers: 9600, 9216, 9600, 9600, 9216."""
 
 
 @dataclass(frozen=True)
 class Features:
-    """Some images as the layers see them."""
+    """Pooled features of some images, for every layer."""
 
     layers: dict[str, Tensor]
     """Name -> (n, d) float32 on the device; d differs by layer."""
     index: Tensor
-    """(n,) int64 on the CPU: which images of the source."""
+    """(n,) int64 on the CPU: indices of the images in the source."""
     labels: Tensor
     """(n,) int64 on the device."""
 
     def of(self, rows: Tensor) -> "Features":
-        """A part of them: `rows` is (n,) bool on the CPU."""
-        here = rows.to(self.labels.device)
-        return Features({name: x[here] for name, x in self.layers.items()}, self.index[rows], self.labels[here])
+        """Select images: `rows` is (n,) bool on the CPU."""
+        mask = rows.to(self.labels.device)
+        return Features({name: x[mask] for name, x in self.layers.items()}, self.index[rows], self.labels[mask])
 
 
 def grid(channels: int, side: int, dimensions: int = DIMENSIONS) -> int:
@@ -51,12 +51,12 @@ def grid(channels: int, side: int, dimensions: int = DIMENSIONS) -> int:
 
 
 def pool(feature: Tensor, dimensions: int = DIMENSIONS, kind: Pooling = "average") -> Tensor:
-    """Shrink a feature to at most `dimensions` numbers, unless it has more channels than that.
+    """Pool a feature to at most `dimensions` dimensions, or to one per channel if there are more channels.
 
     Args:
-        feature: (B, C, H, W), pooled on a grid; (B, L, D), averaged over positions as iGPT's (Chen et al. 2020,
-            section 3.3); or (B, D), left alone.
-        dimensions: the most numbers wanted.
+        feature: (B, C, H, W), pooled on a grid; (B, L, D), averaged over positions as in iGPT (Chen et al. 2020,
+            section 3.3); or (B, D), unchanged.
+        dimensions: maximum number of dimensions.
         kind: "max" is the pooling of Gidaris et al. 2018 and of Asano et al. 2020; "average" that of Caron et al. 2018
             and, for ResNets, of Goyal et al. 2019.
 
@@ -66,8 +66,8 @@ def pool(feature: Tensor, dimensions: int = DIMENSIONS, kind: Pooling = "average
     if feature.ndim != 4:
         return pooled(feature.float())
     g = grid(feature.shape[1], min(feature.shape[-2:]), dimensions)
-    shrink = F.adaptive_max_pool2d if kind == "max" else F.adaptive_avg_pool2d
-    return shrink(feature.float(), g).flatten(1)
+    pool_to = F.adaptive_max_pool2d if kind == "max" else F.adaptive_avg_pool2d
+    return pool_to(feature.float(), g).flatten(1)
 
 
 @dataclass(frozen=True)
@@ -80,36 +80,36 @@ class Viewing:
     dimensions: int = DIMENSIONS
     pooling: Pooling = "average"
     batch_size: int = 256
-    """Images that the encoder sees at a time."""
+    """Images per forward pass."""
     rows: int = 2048
-    """Images per yield of `layer_features`, at most: matrix products like many."""
+    """Maximum number of images per yield of `layer_features`; large matrix products are more efficient."""
 
 
 def layer_features(encoder: Encoder, source: Source, viewing: Viewing) -> Iterator[Features]:
-    """Every labelled image once, in order, seen whole by an encoder in eval mode (in which it is left).
+    """Yield the features of every labeled image once, in order, from whole images.
 
     Args:
-        encoder: on the device.
+        encoder: on the device; set to eval mode.
         source: the images.
-        viewing: how they are shown.
+        viewing: view size, device and pooling.
 
     Raises:
         UserError: the source has no labels, or a feature is not finite.
     """
     require_labels(source)
     encoder.eval()
-    waiting: list[Features] = []
+    pending: list[Features] = []
     for batch in source.batches(min(viewing.batch_size, viewing.rows), viewing.device):
         with torch.inference_mode():
-            seen = encoder.features(encoder.preprocess(batch.warp(identity(len(batch)), viewing.size)))
-            layers = {name: pool(feature, viewing.dimensions, viewing.pooling) for name, feature in seen.items()}
+            outputs = encoder.features(encoder.preprocess(batch.warp(identity(len(batch)), viewing.size)))
+            layers = {name: pool(feature, viewing.dimensions, viewing.pooling) for name, feature in outputs.items()}
         features = Features(layers, batch.index.cpu(), batch.targets["label"])
-        if waiting and sum(len(part.index) for part in waiting) + len(batch) > viewing.rows:
-            yield _joined(waiting)
-            waiting = []
-        waiting.append(features.of((features.labels >= 0).cpu()))
-    if waiting:
-        yield _joined(waiting)
+        if pending and sum(len(part.index) for part in pending) + len(batch) > viewing.rows:
+            yield _joined(pending)
+            pending = []
+        pending.append(features.of((features.labels >= 0).cpu()))
+    if pending:
+        yield _joined(pending)
 
 
 def _joined(parts: list[Features]) -> Features:
@@ -138,11 +138,11 @@ def require_labels(source: Source) -> tuple[str, ...]:
     if source.classes is None or "label" not in source.targets:
         raise UserError(
             f"a probe needs labels, but {source.name} has none: "
-            "give --data a folder with one subfolder per class, or the labels with --labels file.csv."
+            "use a --data folder with one subfolder per class, or give the labels with --labels file.csv."
         )
     if len(source.classes) < 2:
         raise UserError(
             f"a probe needs at least 2 classes, but {source.name} has {len(source.classes)}: "
-            "give --data images of several classes."
+            "use --data with images of several classes."
         )
     return source.classes

@@ -1,11 +1,11 @@
-"""The gain of pretraining over random weights, with a 95 % interval that is honest about what it covers.
+"""The gain of pretraining over random weights, with a 95 % interval of the paired difference.
 
 The best layer of either side is chosen by held-out accuracy on training images, never on test images. Both sides
 classify the same test images, so the interval is of paired differences. Two pseudo-observations, one in favor of each
-side, keep it valid where images are few or the two sides never differ (Bonett and Price, "Adjusted Wald confidence
+side, keep it valid if there are few images or the two sides never differ (Bonett and Price, "Adjusted Wald confidence
 interval for a difference of binomial proportions based on paired data", J. Educ. Behav. Stat. 37, 2012). The
 variances over random initializations and over repeated probes are added, with the degrees of freedom of Welch and
-Satterthwaite. Not covered: variation between pretraining runs, of which there is one.
+Satterthwaite. Variation between pretraining runs is not included, because there is only one.
 """
 
 import math
@@ -19,7 +19,7 @@ from torch import Tensor
 from selftaught.evaluation.probes.base import ProbeResult
 
 Results = Sequence[Mapping[str, ProbeResult]]
-"""Layer -> result, of each probe seed or of each random initialization."""
+"""Layer -> result, for each probe seed or each random initialization."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Gain:
 
 
 def best_layer(results: Results) -> str:
-    """The layer with the best held-out accuracy, averaged over the results; the first of equals."""
+    """The layer with the best held-out accuracy, averaged over the results; the first one on a tie."""
     return max(results[0], key=lambda layer: math.fsum(result[layer].held_out for result in results))
 
 
@@ -49,8 +49,8 @@ def gain_over_random(trained: Results, random: Results) -> Gain:
     """Compare the best trained layer with the best layer of random weights.
 
     Args:
-        trained: of each probe seed; the test images must be the same everywhere.
-        random: of each random initialization.
+        trained: results of each probe seed; the test images must be the same everywhere.
+        random: results of each random initialization.
     """
     layer, random_layer = best_layer(trained), best_layer(random)
     ours = torch.stack([result[layer].correct for result in trained])
@@ -60,7 +60,7 @@ def gain_over_random(trained: Results, random: Results) -> Gain:
 
 
 def paired_interval(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
-    """The 95 % interval of a difference between two accuracies on the same images.
+    """The 95 % interval of the difference between two accuracies on the same images.
 
     Args:
         ours: (r, n) bool, whether each image is classified correctly, in each of r repetitions.
@@ -75,6 +75,6 @@ def paired_interval(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
         if len(side) > 1:
             parts.append((float(side.double().mean(1).var()) / len(side), len(side) - 1))
     variance = math.fsum(part for part, _ in parts)
-    freedom = variance**2 / math.fsum(part**2 / max(degrees, 1) for part, degrees in parts)
-    margin = float(stdtrit(freedom, 0.975)) * math.sqrt(variance)
+    degrees_of_freedom = variance**2 / math.fsum(part**2 / max(degrees, 1) for part, degrees in parts)
+    margin = float(stdtrit(degrees_of_freedom, 0.975)) * math.sqrt(variance)
     return max(center - margin, -1.0), min(center + margin, 1.0)

@@ -1,4 +1,4 @@
-"""Every layer probed, compared with random weights of the same encoder, raw pixels and chance."""
+"""Layer-wise evaluation: probe every layer and compare it with random weights, raw pixels and chance."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -19,13 +19,13 @@ from selftaught.evaluation.baselines.cache import BaselineCache, state_digest
 from selftaught.evaluation.baselines.encoders import Pixels, calibrate
 from selftaught.evaluation.features import Pooling, Viewing, require_labels, require_seeds
 from selftaught.evaluation.gain import Results, gain_over_random
-from selftaught.evaluation.overlap import content_ids_of, count_seen
+from selftaught.evaluation.overlap import content_ids_of, count_overlap
 from selftaught.evaluation.probes import OnProgress, Probe, ProbeResult, make_probe, protocol_of
 from selftaught.evaluation.table import Correctness, LayerRow, ProbeTable, data_name, mean_and_std
 
 Protocol = Literal["fast", "paper", "knn"]
 INITIALIZATIONS = 3
-"""Random initializations that are probed."""
+"""Default number of random initializations."""
 
 
 def probe_layers(
@@ -47,7 +47,7 @@ def probe_layers(
     encoder_setting: Mapping[str, object] | None = None,
     progress: bool = True,
 ) -> ProbeTable:
-    """Probe every layer of an encoder and of the same encoder with random weights.
+    """Probe every layer of an encoder, and of the same encoder with random weights.
 
     Args:
         encoder: trained; moved to `device` and left in eval mode.
@@ -55,22 +55,22 @@ def probe_layers(
         train: labeled images on which probes are trained; some are held out.
         test: labeled images of the same classes on which probes are tested.
         size: side of the views in pixels.
-        seeds: how many probes of the trained encoder; each holds out other images (fast), or shuffles and crops in
-            another way (paper). The test accuracy of "knn" is the same for all.
-        protocol: "fast", "paper" or "knn", or a probe with hyperparameters of its own.
+        seeds: number of probe seeds for the trained encoder. A seed determines the held-out images, and for "paper"
+            also the order and the crops. The test accuracy of "knn" does not depend on it.
+        protocol: "fast", "paper" or "knn", or a probe with other hyperparameters.
         device: where to compute; the CPU where None.
         dimensions: see `pool`; by default that of the probe.
         pooling: see `pool`.
-        recalibrate: recompute the trained encoder's batch-norm statistics on whole training images first: for one that
-            was trained on tiles, whose statistics are not those of whole images.
-        initializations: how many encoders with random weights are probed.
+        recalibrate: recompute the trained encoder's batch-norm statistics on whole training images first. Needed
+            after pretraining on tiles, whose statistics differ from those of whole images.
+        initializations: number of random initializations to probe.
         pretraining_ids: (M,) int64, `Source.content_ids` of the pretraining images; None if unknown.
-        cache: folder where results of raw pixels and random weights are kept; None keeps nothing.
-        encoder_setting: the settings that `fresh` builds the encoder from, part of the cache keys of random weights.
-        progress: show a bar on standard error.
+        cache: folder for the results of raw pixels and random weights; None disables the cache.
+        encoder_setting: the settings from which `fresh` builds the encoder, part of the cache keys of random weights.
+        progress: show a progress bar on standard error.
 
     Raises:
-        UserError: labels are missing, too few, or the classes of train and test differ.
+        UserError: labels are missing or too few, or the classes of train and test differ.
     """
     probe = make_probe(protocol) if isinstance(protocol, str) else protocol
     _check(train, test, seeds, initializations)
@@ -104,14 +104,14 @@ def probe_layers(
         spread=_spread(probe, seeds, initializations),
         note=probe.note(train.side, size),
         recalibrated=recalibrated,
-        seen=count_seen(test, chosen, pretraining_ids),
+        seen=count_overlap(test, chosen, pretraining_ids),
         correctness=_correctness(trained, random, pixels, test_labels[chosen], content_ids_of(test, chosen)),
     )
 
 
 @dataclass(frozen=True)
 class _Evaluation:
-    """One probe on one pair of sources, for any encoder."""
+    """Applies one probe to encoders, on a fixed pair of sources."""
 
     probe: Probe
     train: Source
@@ -121,17 +121,17 @@ class _Evaluation:
     show: OnProgress
 
     def __call__(self, encoder: Encoder, seed: int, name: str) -> dict[str, ProbeResult]:
-        """Layer -> result; `name` is for the progress bar."""
+        """Probe every layer; `name` labels the progress bar. Returns layer -> result."""
 
         def on_progress(phase: str, images: int) -> None:
             self.show(f"{name}: {phase}", images)
 
-        # Channels last: a convnet's features and their pooling took 0.55 of the time (1,280 images, one thread).
+        # With channels last, features and pooling of a convnet took 0.55 of the time (1,280 images, one thread).
         moved = encoder.to(self.viewing.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         return self.probe.evaluate(moved, self.train, self.test, self.viewing, seed, on_progress)
 
     def calibrate(self, encoder: Encoder) -> bool:
-        """Set batch-norm statistics to those of the test views; see `calibrate`."""
+        """Recompute batch-norm statistics on training images, framed as test views; see `calibrate`."""
         size, device = self.viewing.size, self.viewing.device
         window = self.probe.window(self.train.side, size)
         return calibrate(encoder.to(device), self.train, size, device, window=window)
@@ -142,7 +142,7 @@ class _Evaluation:
         return results["pixels"]
 
     def random(self, encoder: Encoder, setting: Mapping[str, object] | None) -> dict[str, ProbeResult]:
-        """The result of one encoder with random weights, always with the first probe seed."""
+        """The results of one encoder with random weights, always with probe seed 0."""
 
         def compute() -> dict[str, ProbeResult]:
             self.calibrate(encoder)
@@ -162,14 +162,14 @@ class _Evaluation:
 
 
 def _cache_setting(probe: Probe, train: Source, test: Source, viewing: Viewing) -> dict[str, object]:
-    """All that the results of raw pixels and random weights depend on, besides the encoder."""
+    """Everything except the encoder that determines the results of raw pixels and random weights."""
     sources = [[source.fingerprint, len(source), source.side, source.classes] for source in (train, test)]
     views = [viewing.size, viewing.dimensions, viewing.pooling, viewing.batch_size, viewing.device.type]
     return {"sources": sources, "probe": repr(probe), "views": views, "torch": torch.__version__}
 
 
 def _pass_length(probe: Probe, train: Source, test: Source) -> int:
-    """Images that a probe processes for one encoder."""
+    """Number of images that a probe processes for one encoder."""
     return probe.epochs * len(train) + len(test)
 
 
@@ -177,7 +177,7 @@ def _check(train: Source, test: Source, seeds: int, initializations: int) -> Non
     if require_labels(train) != require_labels(test):
         raise UserError(
             f"training and test images must have the same classes, but {train.name} has {train.classes} and "
-            f"{test.name} has {test.classes}: give sources with the same classes."
+            f"{test.name} has {test.classes}: use sources with the same classes."
         )
     require_seeds(seeds)
     if initializations < 1:
@@ -188,14 +188,14 @@ def _rows(trained: Results, random: Results) -> tuple[LayerRow, ...]:
     rows = []
     for layer, first in trained[0].items():
         accuracy, std = mean_and_std([result[layer].accuracy for result in trained])
-        of_random, random_std = mean_and_std([result[layer].accuracy for result in random])
+        random_mean, random_std = mean_and_std([result[layer].accuracy for result in random])
         rows.append(
             LayerRow(
                 layer=layer,
                 accuracy=accuracy,
                 std=std,
                 held_out=mean_and_std([result[layer].held_out for result in trained])[0],
-                random=of_random,
+                random=random_mean,
                 random_std=random_std,
                 random_held_out=mean_and_std([result[layer].held_out for result in random])[0],
                 dimensions=first.dimensions,
@@ -206,16 +206,16 @@ def _rows(trained: Results, random: Results) -> tuple[LayerRow, ...]:
 
 
 def _spread(probe: Probe, seeds: int, initializations: int) -> str:
-    """What each ± of the table is."""
+    """What each ± of the table means."""
     if initializations > 1:
-        said = [f"Random weights: mean ± standard deviation over {initializations} random initializations."]
+        sentences = [f"Random weights: mean ± standard deviation over {initializations} random initializations."]
     else:
-        said = ["Random weights: a single random initialization."]
+        sentences = ["Random weights: a single random initialization."]
     if probe.deterministic:
-        said.append("k-NN is deterministic.")
+        sentences.append("k-NN is deterministic.")
     elif seeds > 1:
-        said.append(f"Accuracy: mean ± standard deviation over {seeds} probe seeds.")
-    return " ".join(said)
+        sentences.append(f"Accuracy: mean ± standard deviation over {seeds} probe seeds.")
+    return " ".join(sentences)
 
 
 def _correctness(
@@ -224,19 +224,19 @@ def _correctness(
     def stacked(results: Results) -> NDArray[np.bool_]:
         return np.stack([[layer.correct.numpy() for layer in result.values()] for result in results])
 
-    known = np.zeros(0, np.int64) if ids is None else ids.numpy()
+    test_ids = np.zeros(0, np.int64) if ids is None else ids.numpy()
     layers = tuple(trained[0])
-    return Correctness(layers, stacked(trained), stacked(random), pixels.correct.numpy(), labels.numpy(), known)
+    return Correctness(layers, stacked(trained), stacked(random), pixels.correct.numpy(), labels.numpy(), test_ids)
 
 
 def _labels(source: Source, device: torch.device) -> Tensor:
-    """(N,) int64 on the CPU; below 0 where an image has none."""
+    """(N,) int64 on the CPU; negative for images without a label."""
     return torch.cat([batch.targets["label"].cpu() for batch in source.batches(4096, device)])
 
 
 @contextmanager
 def _bar(total: int, shown: bool) -> Iterator[OnProgress]:
-    """A progress bar over images, removed when done or interrupted."""
+    """A progress bar over images, removed at the end."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),

@@ -1,4 +1,4 @@
-"""Test images that were in pretraining, found by their content."""
+"""Overlap of the test images with the pretraining set, detected by image content."""
 
 import torch
 from torch import Tensor
@@ -6,12 +6,12 @@ from torch import Tensor
 from selftaught.contracts import Source
 
 
-def count_seen(source: Source, indices: Tensor, pretraining: Tensor | None) -> int | None:
-    """How many images of a source were part of pretraining; None if unknown.
+def count_overlap(source: Source, indices: Tensor, pretraining: Tensor | None) -> int | None:
+    """Count the images of a source that were part of pretraining; None if unknown.
 
     Args:
         source: the test images.
-        indices: (n,) int64, which of them to count.
+        indices: (n,) int64, the images to check.
         pretraining: (M,) int64, `Source.content_ids` of the pretraining images; None if unknown.
     """
     ids = content_ids_of(source, indices)
@@ -21,19 +21,19 @@ def count_seen(source: Source, indices: Tensor, pretraining: Tensor | None) -> i
 
 
 def content_ids_of(source: Source, indices: Tensor) -> Tensor | None:
-    """(n,) int64: the digest of the content that each of the images is made from; None if unknown."""
+    """(n,) int64, the content digest of each image (of its photo, for crops); None if unknown."""
     ids = source.content_ids
     return ids[indices % len(ids)] if len(ids) else None
 
 
-def seen_warning(seen: int | None, count: int, what: str = "test images") -> str:
-    """What a reader must know about the overlap with pretraining, or nothing.
+def overlap_warning(overlap: int | None, count: int, what: str = "test images") -> str:
+    """A warning about the overlap with pretraining; empty if there is none.
 
     Args:
-        seen: how many images were part of pretraining; None if unknown.
-        count: how many images there are.
-        what: what they are called.
+        overlap: number of images that were part of pretraining; None if unknown.
+        count: number of images.
+        what: noun for the images in the sentence.
     """
-    if seen is None:
+    if overlap is None:
         return f"It is unknown whether the {what} were part of the (unlabeled) pretraining set."
-    return f"Warning: {seen:,} of {count:,} {what} were part of the (unlabeled) pretraining set." if seen else ""
+    return f"Warning: {overlap:,} of {count:,} {what} were part of the (unlabeled) pretraining set." if overlap else ""

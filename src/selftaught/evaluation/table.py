@@ -1,4 +1,4 @@
-"""The table of a probe: JSON for programs, lines for people, and which test images were classified correctly."""
+"""Results of a probe: accuracies by layer, as JSON and for the terminal, and correctness per test image."""
 
 import io
 import re
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from selftaught.evaluation.gain import Gain
-from selftaught.evaluation.overlap import seen_warning
+from selftaught.evaluation.overlap import overlap_warning
 
 RECALIBRATED = (
     "Pretraining used tiles, so the encoder's batch-norm statistics were recomputed on whole training images."
 )
 TOO_WIDE = 0.05
-"""Half a 95 % interval that is wider than this and includes zero: there are too few test images to decide."""
+"""Half width of an interval including zero above which the caption states that there are too few test images."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class LayerRow:
     std: float | None
     """Over the probe seeds."""
     held_out: float
-    """Accuracy on the held-out training images, which chooses the best layer."""
+    """Accuracy on the held-out training images, used to choose the best layer."""
     random: float
     """Mean accuracy of random weights over the initializations."""
     random_std: float | None
@@ -95,7 +95,7 @@ class ProbeTable:
     recalibrated: bool = False
     """Whether the trained encoder's batch-norm statistics were recomputed, as pretraining used tiles."""
     seen: int | None = None
-    """How many test images were part of pretraining (without their labels); None if unknown."""
+    """Number of test images that were part of pretraining (without their labels); None if unknown."""
     correctness: Correctness | None = field(default=None, compare=False, repr=False)
 
     @property
@@ -104,7 +104,7 @@ class ProbeTable:
         return next(row for row in self.layers if row.layer == self.gain.layer)
 
     def to_json(self) -> dict[str, object]:
-        """Plain values; `probes/*.json` holds this object and `--json` prints it."""
+        """Plain values, as stored in `probes/*.json` and printed by `--json`."""
         skipped = {"layers", "gain", "correctness"}
         return {
             **{name: value for name, value in vars(self).items() if name not in skipped},
@@ -123,17 +123,17 @@ def mean_and_std(values: list[float]) -> tuple[float, float | None]:
 
 
 def data_name(source: str) -> str:
-    """What a source is called without the note on its split: "cifar10 (train)" is "cifar10"."""
+    """The name of a source without its split: "cifar10 (train)" -> "cifar10"."""
     return re.sub(r" \((train|test)[^()]*\)$", "", source)
 
 
 def digits(test: int) -> int:
-    """Decimals that an accuracy on so many test images deserves."""
+    """Decimals of an accuracy, by the number of test images."""
     return 3 if test >= 1000 else 2
 
 
 def render(table: ProbeTable) -> Table:
-    """The table as rich prints it: layers first, then raw pixels and chance."""
+    """The table for the terminal: layers first, then raw pixels and chance."""
     places = digits(table.test)
     out = Table(
         title=f"Top-1 accuracy ({table.protocol} probe) on {table.test:,} test images of {Path(table.data).name}",
@@ -166,7 +166,7 @@ def _captions(table: ProbeTable) -> list[str]:
         _gain_line(table),
         table.note,
         RECALIBRATED if table.recalibrated else "",
-        seen_warning(table.seen, table.test),
+        overlap_warning(table.seen, table.test),
     ]
     return [line for line in lines if line]
 

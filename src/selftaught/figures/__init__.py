@@ -1,4 +1,4 @@
-"""Figures, one in each file: functions from numbers to a matplotlib `Figure`, without any global state."""
+"""Figures, one per file: functions that return a matplotlib `Figure` and use no global state."""
 
 from selftaught.figures.audit import audit
 from selftaught.figures.curves import curves

@@ -1,4 +1,4 @@
-"""What is left of the pretext accuracy under each change, and what it is held against."""
+"""Figure of a shortcut audit: pretext accuracy under each change, compared with its reference."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,45 +8,45 @@ from matplotlib.figure import Figure
 
 from selftaught.figures.style import CHARACTER, FONT, INK, MUTED, RULE, SERIES, shown_name
 
-LONGEST = 30
-"""Characters of the name of a change that are shown."""
-LINE, SPACE = 0.21, 0.5
-"""Inches of a row; rows' worth of white between kinds."""
+MAX_NAME = 30
+"""Maximum number of characters of the name of a change."""
+ROW_HEIGHT, GROUP_GAP = 0.21, 0.5
+"""Height of a row in inches; gap between groups in rows."""
 WIDTH = 3.4
-"""Inches of the axis."""
-NEAR = 0.3
-"""Levels nearer than this have no room for their names between them."""
+"""Width of the axes in inches."""
+MIN_DISTANCE = 0.3
+"""Distance in accuracy below which the labels of the two levels do not fit between them."""
 
 
-def audit(found: Mapping[str, Any]) -> Figure:
-    """Draw one row for every change: a dot at its accuracy, a ring at what it is held against, a line between.
+def audit(table: Mapping[str, Any]) -> Figure:
+    """Draw one row per change: a dot at its accuracy, a ring at that of its reference, and a line between them.
 
-    Orange where the change says that the net reads the cue, grey where not. Bars: 95 % intervals of the difference.
+    Orange: the network uses the cue; gray: it does not. Bars: 95 % intervals of the difference.
 
     Args:
-        found: what `audit/*.json` holds: `answers`, each with `change`, `kind`, `accuracy`, `expected`, `margin` and
-            `reads`; and `chance`.
+        table: the content of `audit/*.json`: `answers`, each with `change`, `kind`, `accuracy`, `expected`, `margin`
+            and `uses_cue`; and `chance`.
 
     Returns:
-        A figure with one axes, whose ticks name the changes from top to bottom.
+        A figure with one axes, with the names of the changes as tick labels from top to bottom.
     """
-    rows = list(found["answers"])
-    places = _places([row["kind"] for row in rows])
-    names = [shown_name(row["change"], LONGEST) for row in rows]
+    rows = list(table["answers"])
+    positions = _row_positions([row["kind"] for row in rows])
+    names = [shown_name(row["change"], MAX_NAME) for row in rows]
     left, below, above = 0.2 + CHARACTER * max(map(len, names)), 0.45, 0.3
-    width, height = left + WIDTH + 0.15, below + above + LINE * (places[-1] + 1)
+    width, height = left + WIDTH + 0.15, below + above + ROW_HEIGHT * (positions[-1] + 1)
     figure = Figure(figsize=(width, height), facecolor="none")
     box = (left / width, below / height, WIDTH / width, (height - below - above) / height)
     axes = figure.add_axes(box, facecolor="none")
-    for place, row in zip(places, rows, strict=True):
+    for place, row in zip(positions, rows, strict=True):
         _row(axes, place, row)
-    _levels(axes, rows[0]["accuracy"], found["chance"])
-    axes.set_ylim(places[-1] + 0.5, -0.5)
+    _levels(axes, rows[0]["accuracy"], table["chance"])
+    axes.set_ylim(positions[-1] + 0.5, -0.5)
     axes.set_xlim(0, 1)
-    axes.set_yticks(places, names)
+    axes.set_yticks(positions, names)
     axes.tick_params(length=0, pad=5, labelsize=FONT, labelcolor=MUTED)
     axes.tick_params(axis="y", labelcolor=INK)
-    axes.set_xlabel("pretext accuracy; ring: what it is held against", color=MUTED, fontsize=FONT, labelpad=5)
+    axes.set_xlabel("pretext accuracy (dot), reference (ring)", color=MUTED, fontsize=FONT, labelpad=5)
     for label in axes.get_yticklabels():
         label.set_parse_math(False)
     for side, spine in axes.spines.items():
@@ -56,7 +56,7 @@ def audit(found: Mapping[str, Any]) -> Figure:
 
 
 def _row(axes: Axes, place: float, row: Mapping[str, Any]) -> None:
-    """One change."""
+    """Draw one change."""
     color = SERIES[1] if row["uses_cue"] else INK if row["kind"] == "trained" else MUTED
     accuracy, expected, margin = row["accuracy"], row["expected"], row["margin"]
     if row["kind"] != "trained":
@@ -67,19 +67,19 @@ def _row(axes: Axes, place: float, row: Mapping[str, Any]) -> None:
 
 
 def _levels(axes: Axes, trained: float, chance: float) -> None:
-    """Dotted lines: no change, and chance, their names on the sides that are turned from each other."""
+    """Draw dotted lines at the trained accuracy and at chance, with labels that do not overlap."""
     for level, other, name in ((trained, chance, "as trained"), (chance, trained, "chance")):
         axes.axvline(level, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)), zorder=0)
-        apart, right = abs(level - other) > NEAR, level >= other
+        separate, right = abs(level - other) > MIN_DISTANCE, level >= other
         axes.text(
             level, 1.0, f"{name} {level:.2f}", fontsize=FONT - 1.5, color=MUTED, va="bottom",
-            ha="center" if apart else "left" if right else "right", transform=axes.get_xaxis_transform(),
+            ha="center" if separate else "left" if right else "right", transform=axes.get_xaxis_transform(),
         )  # fmt: skip
 
 
-def _places(kinds: list[str]) -> list[float]:
-    """Heights of rows, downwards: white before every new kind (plants stand with their controls)."""
-    together = {"control": "planted", "off": "guard", "on": "guard"}
-    groups = [together.get(kind, kind) for kind in kinds]
+def _row_positions(kinds: list[str]) -> list[float]:
+    """Vertical positions of the rows, with a gap between groups; controls are grouped with the added cues."""
+    merged = {"control": "planted", "off": "guard", "on": "guard"}
+    groups = [merged.get(kind, kind) for kind in kinds]
     breaks = [place > 0 and group != groups[place - 1] for place, group in enumerate(groups)]
-    return [place + SPACE * sum(breaks[: place + 1]) for place in range(len(groups))]
+    return [place + GROUP_GAP * sum(breaks[: place + 1]) for place in range(len(groups))]

@@ -1,4 +1,4 @@
-"""What the first layer looks for: its filters as small pictures."""
+"""First-layer filters, drawn as small images."""
 
 import torch
 from matplotlib.figure import Figure
@@ -11,18 +11,18 @@ from selftaught.figures.grid import grid
 def filters(weight: Tensor, columns: int = 16) -> Figure:
     """Draw every filter of a first convolution.
 
-    Each filter has its own scale, symmetric about zero: mid-grey is 0, and its largest magnitude is black or white. So
-    signs can be read and filters compared in form, though not in strength.
+    Each filter is scaled separately and symmetrically: 0 is mid-gray, and its largest magnitude is black or white.
+    Filters can therefore be compared in sign and shape, but not in magnitude.
 
     Args:
-        weight: (F, C, h, w) with C = 3 (shown in colour), 1 (grey) or 2 (such as Sobel: both in grey, side by side).
-        columns: filters in a row.
+        weight: (F, C, h, w) with C = 3 (shown in color), 1 (gray) or 2 (such as Sobel; both in gray, side by side).
+        columns: filters per row.
 
     Raises:
-        UserError: if the weight has another shape.
+        UserError: the weight has another shape.
     """
     if weight.ndim != 4 or weight.shape[1] not in (1, 2, 3) or len(weight) == 0:
-        raise UserError(f"filters are drawn from a weight of shape (F, 1 to 3, h, w), but got {tuple(weight.shape)}.")
+        raise UserError(f"filters must be a weight of shape (F, 1 to 3, h, w), but got {tuple(weight.shape)}.")
     return grid(pictures(weight), columns, side=44)
 
 

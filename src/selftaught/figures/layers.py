@@ -1,4 +1,4 @@
-"""Probe accuracy from the first layer to the last, with random weights, raw pixels and chance."""
+"""Probe accuracy by layer, compared with random weights, raw pixels and chance."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,17 +12,17 @@ from matplotlib.ticker import MaxNLocator
 from selftaught.figures.style import CHARACTER, FONT, MUTED, End, chart, label_ends, series, shown_name
 
 Probe = Mapping[str, Any]
-"""A `probes/*.json`: `chance`, `pixels`, `layers` (each with `layer`, `accuracy`, `std`, `random`), ..."""
+"""Content of a `probes/*.json`: `chance`, `pixels`, `layers` (each with `layer`, `accuracy`, `std`, `random`), ..."""
 
-LEVEL = 46
-"""Characters of layer names, gaps included, that fit level under the axis."""
+MAX_HORIZONTAL = 46
+"""Total characters of layer names, including gaps, that fit horizontally under the axis."""
 DASHED = (0, (4, 2))
 DOTTED = (0, (1, 2))
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the figure; NaN where a number is missing."""
+    """One line of the figure; missing numbers are NaN."""
 
     places: Sequence[float]
     heights: Sequence[float]
@@ -30,28 +30,28 @@ class Line:
     color: str
     marker: str
     text: str
-    """What is written at its end."""
+    """Label at its right end."""
 
     def end(self) -> list[End]:
-        """The label at the height of the last number, if there is any."""
-        known = [height for height in self.heights if math.isfinite(height)]
-        return [End(known[-1], self.text, self.color)] if known and self.text else []
+        """The label at the height of the last finite number; none if there is no such number."""
+        finite_heights = [height for height in self.heights if math.isfinite(height)]
+        return [End(finite_heights[-1], self.text, self.color)] if finite_heights and self.text else []
 
 
 def layers(probes: Mapping[str, Probe]) -> Figure:
     """Draw accuracy over layers, for one run or several probed on the same data.
 
-    Trained layers are solid, random weights of the same encoder dashed, both with bars of one standard deviation (over
-    probe seeds and over random initializations) where it is known; raw pixels and chance are dotted. One run is labeled
-    by what its lines are, several by their names. Runs whose encoders have the same layers share an axis of names;
-    others are laid over each other by depth.
+    Solid lines: trained; dashed: random weights of the same encoder; both with bars of one standard deviation (over
+    probe seeds and over random initializations) if available. Dotted: raw pixels and chance. Lines of a single run are
+    labeled "trained" and "random weights", those of several runs by name. If all encoders have the same layers, the
+    horizontal axis shows their names, otherwise the relative depth.
 
     Args:
         probes: the probe of each run, by the run's name; at least one, each with at least one layer.
 
     Returns:
         A figure with one line of trained accuracies for each run, then the lines of random accuracies: one for each run
-        in its colour, or a single grey one where they are the same for all.
+        in its color, or a single gray one if they are the same for all.
     """
     names = [[str(layer["layer"]) for layer in probe["layers"]] for probe in probes.values()]
     shared = all(each == names[0] for each in names)
@@ -59,7 +59,7 @@ def layers(probes: Mapping[str, Probe]) -> Figure:
     trained, randoms, levels = trained_lines(probes, places), random_lines(probes, places), reference_levels(probes)
     ends = [end for line in (*trained, *randoms) for end in line.end()] + levels
 
-    crowded = shared and sum(len(name) + 2 for name in names[0]) > LEVEL
+    crowded = shared and sum(len(name) + 2 for name in names[0]) > MAX_HORIZONTAL
     figure, axes = chart(
         "layer, from first to last" if shared else "depth (0 first layer, 1 last)",
         "top-1 accuracy",
@@ -83,7 +83,7 @@ def layers(probes: Mapping[str, Probe]) -> Figure:
 
 
 def name_ticks(axes: Axes, names: Sequence[str], crowded: bool) -> None:
-    """Write the layers' names under the axis, turned where they would touch."""
+    """Write layer names under the axis, rotated if they would overlap."""
     axes.set_xticks(range(len(names)), [shown_name(name, 14) for name in names], fontsize=FONT, parse_math=False)
     if crowded:
         axes.tick_params("x", labelrotation=35)
@@ -101,7 +101,7 @@ def trained_lines(probes: Mapping[str, Probe], places: Sequence[Sequence[float]]
 
 
 def random_lines(probes: Mapping[str, Probe], places: Sequence[Sequence[float]]) -> list[Line]:
-    """One line for each run in its colour, or a single labelled grey one where all are the same; none where unknown."""
+    """One line per run in its color, or a single labeled gray line if all are the same; none if not available."""
     lines = [
         Line(where, column(probe, "random"), column(probe, "random_std"), series(number)[0], ".", "")
         for number, (probe, where) in enumerate(zip(probes.values(), places, strict=True))
@@ -112,32 +112,32 @@ def random_lines(probes: Mapping[str, Probe], places: Sequence[Sequence[float]])
 
 
 def reference_levels(probes: Mapping[str, Probe]) -> list[End]:
-    """Raw pixels and chance, each where all runs agree on it."""
-    found = []
+    """Levels of raw pixels and chance, each if it is the same for all runs."""
+    ends = []
     for key, text in (("pixels", "raw pixels"), ("chance", "chance")):
         levels = {level for probe in probes.values() if math.isfinite(level := finite(probe.get(key)))}
         if len(levels) == 1:
-            found.append(End(levels.pop(), text, MUTED))
-    return found
+            ends.append(End(levels.pop(), text, MUTED))
+    return ends
 
 
 def draw_stds(axes: Axes, line: Line) -> None:
-    """A bar of one standard deviation to either side, where it is known."""
+    """Draw bars of ± one standard deviation where available."""
     for place, height, std in zip(line.places, line.heights, line.stds, strict=True):
         if math.isfinite(height) and math.isfinite(std):
             axes.vlines(place, height - std, height + std, color=line.color, linewidth=1.2)
 
 
 def column(probe: Probe, key: str) -> list[float]:
-    """One number of every layer, NaN where it is missing."""
+    """One number of every layer; NaN if missing."""
     return [finite(layer.get(key)) for layer in probe["layers"]]
 
 
 def finite(value: object) -> float:
-    """A finite number as it is, anything else NaN."""
+    """Return a finite number unchanged, and NaN for anything else."""
     return float(value) if isinstance(value, int | float) and math.isfinite(value) else math.nan
 
 
 def depths(count: int) -> list[float]:
-    """`count` places from 0 to 1; a single layer is the last."""
+    """Relative depths of `count` layers, from 0 to 1; 1 for a single layer."""
     return [place / (count - 1) for place in range(count)] if count > 1 else [1.0]

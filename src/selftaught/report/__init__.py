@@ -1,4 +1,4 @@
-"""Run folders in; one self-contained page, or a table for the terminal, out."""
+"""Reports on run folders: a self-contained HTML page, or a comparison table for the terminal."""
 
 from selftaught.report.compare import compare
 from selftaught.report.page import write_report

@@ -1,4 +1,4 @@
-"""Runs side by side: one row for each run and each probe of it, for the terminal and for the page."""
+"""Comparison of runs: a table with one row per run and probe, for the terminal and the HTML report."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,15 +16,15 @@ MISSING = "n.a."
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """A run and one of its probes; no verdict where it has no probe."""
+    """A run and the verdict of one of its probes, or None for a run without probes."""
 
     record: Record
     verdict: Verdict | None
     details: str = ""
-    """What distinguishes several probes of one run on the same images."""
+    """Protocol and number of labels, if the run has several probes on the same images."""
 
     def cells(self) -> list[str]:
-        """What stands under each of `COLUMNS`."""
+        """The text of every column in `COLUMNS`."""
         verdict, record = self.verdict, self.record
         data = f"{verdict.data}{self.details}" if verdict else MISSING
         head = [record.name, record.pretext, data, verdict.best if verdict else MISSING]
@@ -36,31 +36,29 @@ COLUMNS = (
     "run", "pretext task", "probed on", "best layer",
     "accuracy", "random", "gain", "pixels", "chance", "minutes", "images seen",
 )  # fmt: skip
-WORDS = 4
-"""So many columns, from the left, are words; the others are numbers and stand to the right."""
+TEXT_COLUMNS = 4
+"""Number of leading text columns, aligned left; the other columns are numbers, aligned right."""
 GAIN = COLUMNS.index("gain")
 STYLES: dict[Outcome, str] = {"helped": "green", "unclear": "dim", "hurt": "red", "unknown": ""}
-"""How the terminal shows a gain."""
+"""Terminal style of a gain by its outcome."""
 CAPTION = (
-    "accuracy: best layer by accuracy on held-out training images (± standard deviation over probe seeds); random: the "
-    "same for random weights, mean over initializations; gain: difference with its 95 % interval, which does not "
-    "include variation between pretraining runs (dim or grey: it includes zero)"
+    "accuracy: best layer, chosen by accuracy on held-out training images (± standard deviation over probe seeds); "
+    "random: the same for random weights, mean over initializations; gain: accuracy minus random, with its 95 % "
+    "interval, which does not include variation between pretraining runs (dim or gray: the interval includes zero)"
 )
 
 
 def rows(records: Sequence[Record]) -> list[ComparisonRow]:
-    """One row for each run and probe, runs in the given order; a run without a probe has one row too."""
-    found: list[ComparisonRow] = []
+    """One row per run and probe, in the given order of runs; a run without probes has one row."""
+    table: list[ComparisonRow] = []
     for record in records:
         data = [probe.get("data") for probe in record.probes]
-        labels = tell_apart(record.probes)
-        found += [
-            ComparisonRow(
-                record, judge(probe, record.published), (label if data.count(name) > 1 else "") + overlap(probe)
-            )
-            for probe, name, label in zip(record.probes, data, labels, strict=True)
-        ] or [ComparisonRow(record, None)]
-    return found
+        for probe, label in zip(record.probes, probe_labels(record.probes), strict=True):
+            details = label if data.count(probe.get("data")) > 1 else ""
+            table.append(ComparisonRow(record, judge(probe, record.published), details + overlap(probe)))
+        if not record.probes:
+            table.append(ComparisonRow(record, None))
+    return table
 
 
 def overlap(probe: Mapping[str, Any]) -> str:
@@ -71,8 +69,8 @@ def overlap(probe: Mapping[str, Any]) -> str:
     return f"; {count(int(seen))} of {count(int(test))} test images were part of pretraining"
 
 
-def tell_apart(probes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Protocol and labels of each probe, " (knn, 5,000 labels)"; also the view size and seeds where those differ."""
+def probe_labels(probes: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Protocol and labels of each probe, " (knn, 5,000 labels)"; also view size and seeds if they differ."""
     varying = [key for key in ("size", "seeds") if len({str(probe.get(key)) for probe in probes}) > 1]
     return [probe_details(probe, varying) for probe in probes]
 
@@ -87,19 +85,19 @@ def probe_details(probe: Mapping[str, Any], more: Sequence[str] = ()) -> str:
 
 
 def compare(runs: Sequence[str | Path]) -> Table:
-    """The runs side by side, for the terminal.
+    """Compare runs in a table for the terminal.
 
     Args:
         runs: run folders.
 
     Raises:
-        UserError: if there is none, or one is no run folder.
+        UserError: no run is given, or one is not a run folder.
     """
     table = Table(caption=CAPTION, caption_justify="left")
     for number, column in enumerate(COLUMNS):
-        table.add_column(column, justify="left" if number < WORDS else "right", overflow="fold")
+        table.add_column(column, justify="left" if number < TEXT_COLUMNS else "right", overflow="fold")
     for row in rows(read_records([Path(run) for run in runs])):
-        cells = [Text(cell) for cell in row.cells()]  # Text: brackets in a name are no markup
+        cells = [Text(cell) for cell in row.cells()]  # Text: brackets in names are not interpreted as markup
         cells[GAIN].stylize(STYLES[row.verdict.outcome] if row.verdict else "")
         table.add_row(*cells)
     return table
@@ -124,10 +122,10 @@ def _numbers(verdict: Verdict) -> list[str]:
 
 
 def fraction(value: float | None, test: int | None = None) -> str:
-    """An accuracy as a fraction of one, with the digits that so many test images deserve."""
+    """An accuracy between 0 and 1, rounded according to the number of test images."""
     return MISSING if value is None else f"{value:.{digits(test)}f}"
 
 
 def count(value: int | None) -> str:
-    """A whole number with thousands separators."""
+    """An integer with thousands separators."""
     return MISSING if value is None else f"{value:,}"

@@ -1,4 +1,7 @@
-"""Pictures inside a page: nothing is fetched from elsewhere, and charts follow the page into its dark mode."""
+"""Images and charts embedded in the HTML page, so that it needs no other file.
+
+Charts use the colors of the page and therefore follow its dark mode.
+"""
 
 import base64
 import io
@@ -19,94 +22,99 @@ from selftaught.report.record import MAX_PICTURE
 from selftaught.runs.files import read_limited
 
 MAX_SIDE, MAX_PIXELS = 8192, 2**24
-"""Pixels along a side and in all, as the header gives them, of a picture that is decoded."""
-NARROW = 720
-"""Pixels that a picture of small images should come near to in width: narrower ones are magnified by a whole number."""
+"""Limits on the side and on the number of pixels of an image to be decoded, checked in its header."""
+TARGET_WIDTH = 720
+"""Width in pixels up to which small images are magnified, by an integer factor."""
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An image as a page can carry it."""
+    """An image embedded as a data URI."""
 
     uri: str
     width: int
-    """In pixels of the page, after magnification."""
+    """In CSS pixels, after magnification."""
     height: int
     magnified: bool = False
-    """Whether it has fewer pixels than it takes on the page: its pixels are then shown as squares."""
+    """Whether the image is magnified on the page; its pixels are then shown as squares, without interpolation."""
 
 
-def inline(figure: Figure, salt: str, words: str) -> Markup:
-    """A chart as an `<svg>` element whose colours are the page's own.
+def inline(figure: Figure, salt: str, alt: str) -> Markup:
+    """A chart as an `<svg>` element that uses the color variables of the page.
 
     Args:
         figure: the chart.
-        salt: a text that no other chart of the page has.
-        words: what it shows, for who cannot see it.
+        salt: a text that is unique on the page, for element identifiers.
+        alt: text alternative for screen readers.
     """
     text = svg(figure, salt)
     for color in DARK:
         text = text.replace(color, f"var(--{color[1:]})")
-    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(words)}" ', 1))
+    return Markup(text.replace("<svg ", f'<svg role="img" aria-label="{escape(alt)}" ', 1))
 
 
 def png_of(figure: Figure) -> Picture:
-    """A figure made of pixels, such as a grid, pixel for pixel."""
-    written = io.BytesIO()
-    figure.savefig(written, format="png")
-    with Image.open(written) as image:
-        return Picture(data_uri(written.getvalue(), "png"), *image.size)
+    """A figure of pixels, such as a grid, as PNG without resampling."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    with Image.open(buffer) as image:
+        return Picture(data_uri(buffer.getvalue(), "png"), *image.size)
 
 
 def picture(path: Path, root: Path, limit: int, first_row: bool = False) -> Picture | None:
-    """A PNG file: as it is where it is small, else as WebP, shrunk until it fits. None where it cannot be read.
+    """Embed a PNG file: unchanged if it is small enough, otherwise as WebP, downscaled until it fits.
 
     Args:
         path: the file.
-        root: the run folder that it is in.
-        limit: bytes that it may take.
-        first_row: leave out what stands below the first clear line of a grid.
+        root: the run folder that contains it.
+        limit: maximum bytes.
+        first_row: keep only the first row of a grid.
+
+    Returns:
+        The image, or None if it cannot be read.
     """
     content, kind = read_limited(path, root, MAX_PICTURE), "png"
     try:
         image = decode_png(content)
         if first_row:
             image = above_gutter(image)
-            image.save(written := io.BytesIO(), format="PNG", optimize=True)
-            content = written.getvalue()
+            image.save(buffer := io.BytesIO(), format="PNG", optimize=True)
+            content = buffer.getvalue()
     except (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, Image.DecompressionBombError):
         return None
     width, height = image.size
     while len(content) > limit and min(image.size) > 16:
-        written, kind = io.BytesIO(), "webp"
-        image.save(written, format="WEBP", quality=80)
-        content = written.getvalue()
+        buffer, kind = io.BytesIO(), "webp"
+        image.save(buffer, format="WEBP", quality=80)
+        content = buffer.getvalue()
         image = image.resize((max(1, image.width * 4 // 5), max(1, image.height * 4 // 5)), Image.Resampling.LANCZOS)
-    times = max(1, NARROW // width)
-    return Picture(data_uri(content, kind), width * times, height * times, times > 1)
+    factor = max(1, TARGET_WIDTH // width)
+    return Picture(data_uri(content, kind), width * factor, height * factor, factor > 1)
 
 
 def decode_png(content: bytes) -> Image.Image:
     """The pixels of a PNG file, as RGBA.
 
-    Pillow's other formats are not tried: one of them, PostScript, starts a program.
+    Pillow's other formats are disabled, because decoding PostScript starts an external program.
 
     Raises:
-        OSError, ValueError, SyntaxError: it is damaged, another format, or has too many pixels.
+        OSError, ValueError, SyntaxError: the file is damaged, has another format, or has too many pixels.
     """
     with warnings.catch_warnings(), Image.open(io.BytesIO(content), formats=("PNG",)) as opened:
-        warnings.simplefilter("error")  # what Pillow warns of is no picture of a run
+        warnings.simplefilter("error")  # images written by a run raise no warning
         if max(opened.size) > MAX_SIDE or opened.width * opened.height > MAX_PIXELS:
-            raise ValueError(f"{opened.width} x {opened.height} pixels are too many")
+            raise ValueError(f"{opened.width} x {opened.height} pixels exceed the limit")
         return opened.convert("RGBA")
 
 
 def above_gutter(image: Image.Image) -> Image.Image:
-    """What stands above the first line that is clear from left to right: all where none is."""
-    clear = np.asarray(image.getchannel("A")).max(1) == 0
-    return image.crop((0, 0, image.width, int(clear.argmax()))) if clear.any() and not clear[0] else image
+    """The part above the first fully transparent row of pixels; the whole image if there is none."""
+    transparent = np.asarray(image.getchannel("A")).max(1) == 0
+    if transparent[0] or not transparent.any():
+        return image
+    return image.crop((0, 0, image.width, int(transparent.argmax())))
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Bytes of an image as an address that holds them."""
+    """The bytes of an image as a data URI."""
     return f"data:image/{kind};base64,{base64.b64encode(content).decode('ascii')}"

@@ -1,4 +1,4 @@
-"""One or several run folders in, one self-contained HTML page out."""
+"""The HTML report: one self-contained page for one or several runs."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,54 +11,54 @@ from markupsafe import Markup
 from selftaught import figures
 from selftaught.errors import UserError
 from selftaught.figures.style import DARK
-from selftaught.report.compare import CAPTION, COLUMNS, GAIN, WORDS, rows
+from selftaught.report.compare import CAPTION, COLUMNS, GAIN, TEXT_COLUMNS, rows
 from selftaught.report.embed import inline
 from selftaught.report.record import Record, read_records
 from selftaught.report.section import chances, make_section
 from selftaught.runs.atomic import write_bytes
 
-PICTURES = 1_200_000
-"""Bytes that all task pictures of a page may take together, so that it can be mailed."""
-LARGEST = 300_000
-"""Bytes that one picture may take."""
+MAX_TOTAL = 1_200_000
+"""Maximum bytes of all task images on a page together, so that it can be sent by mail."""
+MAX_IMAGE = 300_000
+"""Maximum bytes of one image."""
 
 
 def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
-    """Write what the runs learned as one self-contained page without scripts.
+    """Write a report on the runs as one self-contained HTML page without scripts.
 
     Args:
-        runs: run folders. One gives its verdict, layers, curves and pictures; several are compared first.
-        out: the HTML file; its folder is made.
+        runs: run folders. One is shown with verdict, layers, curves and images; several are compared first.
+        out: the HTML file; its folder is created.
 
     Returns:
         The file.
 
     Raises:
-        UserError: if there is no run, one is no run folder or holds a file that cannot be read, or `out` is a folder.
+        UserError: no run is given, one is not a run folder or contains an unreadable file, or `out` is a folder.
     """
     out = Path(out)
     if out.is_dir():
         raise UserError(
-            f"a report is one file, but {out} is a folder: name a file in it, such as {out / 'report.html'}."
+            f"the report is written to a file, but {out} is a folder: give a file, such as {out / 'report.html'}."
         )
     paths = [Path(run) for run in runs]
     html = render(read_records(paths))
-    content = html.encode("utf-8", errors="replace")  # names of files need not be valid text
+    content = html.encode("utf-8", errors="replace")  # file names may contain invalid UTF-8
     root = next((run for run in paths if run.absolute() in out.absolute().parents), None)
     if root is not None:
         write_bytes(out.absolute(), content, root.absolute())
         return out
-    place = out.resolve()  # outside of runs, links lead where the user wants them to
-    place.parent.mkdir(parents=True, exist_ok=True)
-    if place.exists() and not place.is_file():  # /dev/stdout
-        place.write_bytes(content)
+    target = out.resolve()  # outside of run folders, symbolic links are followed
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.exists() and not target.is_file():  # /dev/stdout
+        target.write_bytes(content)
     else:
-        write_bytes(place, content)
+        write_bytes(target, content)
     return out
 
 
 def render(records: Sequence[Record]) -> str:
-    """The page as text."""
+    """The page as HTML text."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -67,24 +67,24 @@ def render(records: Sequence[Record]) -> str:
         lstrip_blocks=True,
     )
     pictures = sum(len(record.shown) + sum(map(len, record.earlier.values())) for record in records)
-    limit = min(LARGEST, PICTURES // max(pictures, 1))
+    limit = min(MAX_IMAGE, MAX_TOTAL // max(pictures, 1))
     return environment.get_template("page.html").render(
         sections=[make_section(record, number, limit) for number, record in enumerate(records)],
         rows=rows(records),
         columns=COLUMNS,
         caption=CAPTION,
-        words=WORDS,
+        text_columns=TEXT_COLUMNS,
         gain=GAIN,
-        overlays=overlaid(records) if len(records) > 1 else [],
+        overlays=comparison_charts(records) if len(records) > 1 else [],
         colors={light[1:]: (light, dark) for light, dark in DARK.items()},
     )
 
 
-def overlaid(records: Sequence[Record]) -> list[tuple[str, Markup]]:
-    """Charts that lay runs over each other, each with its heading: only what can be compared.
+def comparison_charts(records: Sequence[Record]) -> list[tuple[str, Markup]]:
+    """Charts that show several runs together, each with its heading.
 
-    Layers are compared where the data, the protocol, the view size and the labels of the probe agree, curves where the
-    pretext task does: the losses of two tasks have no common scale.
+    Layers are compared if data, protocol, view size and numbers of labeled images of the probes agree. Curves are
+    compared if the pretext task is the same: the losses of two tasks have no common scale.
     """
     charts: list[tuple[str, Markup]] = []
     probes: dict[tuple[str, ...], dict[str, Mapping[str, Any]]] = defaultdict(dict)
@@ -97,12 +97,12 @@ def overlaid(records: Sequence[Record]) -> list[tuple[str, Markup]]:
             tasks[str(record.config.get("task"))].append(record)
     for (data, protocol, *_), group in probes.items():
         if len(group) > 1:
-            heading = f"every layer on {data}, protocol {protocol}"
+            heading = f"Probe accuracy by layer on {data} ({protocol} probe)"
             charts.append((heading, inline(figures.layers(group), f"layers{len(charts)}", heading)))
-    for task, alike in tasks.items():
-        for name in ["loss", *chances(alike[0])] if len(alike) > 1 else []:
-            logs = {record.name: record.log for record in alike}
+    for task, same_task in tasks.items():
+        for name in ["loss", *chances(same_task[0])] if len(same_task) > 1 else []:
+            logs = {record.name: record.log for record in same_task}
             heading = f"{name} of {task}"
-            figure = figures.curves(logs, name, over="minutes", chance=chances(alike[0]).get(name))
+            figure = figures.curves(logs, name, over="minutes", chance=chances(same_task[0]).get(name))
             charts.append((heading, inline(figure, f"curves{len(charts)}", heading)))
     return charts

@@ -1,7 +1,7 @@
-"""What the report shows of a run, gathered from its folder.
+"""Content of a run folder, as the report needs it.
 
-A run may be unfinished, interrupted or not yet probed, so only `config.yaml` must exist and everything else may be
-missing. A log whose last line was cut short is read up to there.
+A run may be unfinished, interrupted or not yet probed, so only `config.yaml` is required and all other files are
+optional. A log whose last line is incomplete is read up to that line.
 """
 
 import math
@@ -18,54 +18,54 @@ from selftaught.runs.folder import RunFolder
 from selftaught.runs.weights import read_digest, read_weight
 
 MAX_FILTERS, MAX_FILTER_SIDE = 2048, 64
-"""Filters that are drawn at most, and their side in pixels."""
+"""Maximum number of filters that are drawn, and their maximum side in pixels."""
 MAX_STEPS = 20
-"""Folders of images from during training that are read at most; a run writes four."""
+"""Maximum number of folders of images saved during training; a run writes four."""
 MAX_PICTURE = 2**24
-"""Bytes of a picture file; a grid of 32 views of 128 pixels has at most two million."""
+"""Maximum bytes of an image file; a grid of 32 views of 128 pixels has at most two million."""
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a run folder says."""
+    """The content of a run folder."""
 
     path: Path
-    """The folder, as the user gave it."""
+    """The folder, as given by the user."""
     name: str
-    """What the run is called in tables: the folder's name, with its parent's where two would be alike."""
+    """Name in tables: that of the folder, preceded by its parent's where two runs would have the same name."""
     config: Mapping[str, Any]
     state: Mapping[str, Any]
-    """`run.json`; empty where there is none."""
+    """`run.json`; empty if missing."""
     log: Sequence[Mapping[str, float]]
     """The numbers of each line of `log.jsonl`, in order; every line has a `step`."""
     encoder: Mapping[str, Any]
-    """`encoder.json`; empty where there is none."""
+    """`encoder.json`; empty if missing."""
     probes: Sequence[Mapping[str, Any]]
-    """`probes/*.json` that name at least one layer, by file name; none of an encoder that was trained further since."""
+    """`probes/*.json` with at least one layer, sorted by file name; those of an earlier training step are excluded."""
     audits: Sequence[Mapping[str, Any]]
-    """`audit/*.json`, in the same way."""
+    """`audit/*.json`, selected in the same way."""
     invariances: Sequence[Mapping[str, Any]]
-    """`invariance/*.json`, in the same way."""
+    """`invariance/*.json`, selected in the same way."""
     shown: Mapping[str, Path]
-    """Images that the task shows for people: name -> PNG; the final ones, else the last from during training."""
+    """Example images of the task: name -> PNG; the final ones, otherwise the last ones saved during training."""
     earlier: Mapping[str, Sequence[tuple[int, Path]]]
-    """The same before them, where they were others then: name -> steps and PNGs, in order."""
+    """Versions saved during training that differ from `shown`: name -> steps and PNGs, in order."""
     skipped: Sequence[str]
-    """Images that were left out and why, one line each."""
+    """Images that were skipped and why, one line each."""
 
     @property
     def published(self) -> bool:
-        """Whether training began with published weights."""
+        """Whether training started from published weights."""
         return bool(self.config.get("encoder.pretrained"))
 
     @property
     def pretext(self) -> str:
-        """The pretext task and on which encoder."""
+        """Pretext task and encoder."""
         return f"{self.config.get('task', 'n.a.')} on {self.config.get('encoder', 'n.a.')}"
 
     @property
     def status(self) -> str:
-        """How it stands: finished, interrupted, running, failed, or unknown."""
+        """One of finished, interrupted, running, failed and unknown."""
         return str(self.state.get("status", "unknown"))
 
     @property
@@ -82,19 +82,19 @@ class Record:
 
     @property
     def images_seen(self) -> int | None:
-        """Steps times batch size: an image counts as often as it was drawn."""
+        """Steps times batch size, so an image counts once for each time it was drawn."""
         size = self.config.get("batch_size")
         return self.step * int(size) if self.step is not None and is_number(size) else None
 
     @property
     def source(self) -> str:
-        """Where the images came from."""
+        """The source of the images."""
         data = self.config.get("data", [])
         return str(self.state.get("source") or (data if isinstance(data, str) else ", ".join(map(str, data))) or "n.a.")
 
     @property
     def filters(self) -> Tensor | None:
-        """(F, 1 to 3, h, w): the first convolution of the encoder, or None where there is none to show."""
+        """(F, 1 to 3, h, w): the first convolution of the encoder, or None if it cannot be drawn."""
         name, path = self.encoder.get("filters"), self.path / "encoder.safetensors"
         weight = read_weight(path, name) if name and exists(path) else None
         drawable = (
@@ -110,22 +110,22 @@ class Record:
 
 
 def runs_among(paths: Sequence[Path]) -> list[Path]:
-    """The run folders among several paths, such as `runs/*`, where pages and other files may lie between them.
+    """The run folders among several paths, such as `runs/*`, which may also match reports and other files.
 
-    One path alone is a run or a mistake, and so are several of which none is one.
+    A single path is returned unchanged, and so are several without any run folder: reading them raises the error.
     """
-    found = [path for path in paths if exists(path / "config.yaml")] if len(paths) > 1 else []
-    return found or list(paths)
+    runs = [path for path in paths if exists(path / "config.yaml")] if len(paths) > 1 else []
+    return runs or list(paths)
 
 
 def read_records(runs: Sequence[Path]) -> list[Record]:
-    """Read several run folders; runs whose folders have the same name are told apart by their parents' names.
+    """Read several run folders; folders with the same name are distinguished by their parents' names.
 
     Raises:
-        UserError: if there is none, if one is no run folder, or if one holds a file that cannot be read.
+        UserError: no run is given, one is not a run folder, or one contains an unreadable file.
     """
     if not runs:
-        raise UserError("a report needs at least one run folder, but none was given: name one, such as runs/rotation.")
+        raise UserError("a report needs at least one run folder, such as runs/rotation; none was given.")
     names = [readable(run.resolve().name) for run in runs]
     return [
         read_record(run, name if names.count(name) == 1 else f"{readable(run.resolve().parent.name)}/{name}")
@@ -134,7 +134,7 @@ def read_records(runs: Sequence[Path]) -> list[Record]:
 
 
 def _is_current(result: Mapping[str, Any], state: Mapping[str, Any], digest: str | None) -> bool:
-    """Whether a result is about the present weights of the encoder, by their step and their digest."""
+    """Whether a result belongs to the current weights of the encoder: the same step and the same digest."""
     same_step = "step" not in result or "step" not in state or result["step"] == state["step"]
     return same_step and (digest is None or result.get("weights") in (None, digest))
 
@@ -144,7 +144,7 @@ def read_record(run: Path, name: str) -> Record:
 
     Args:
         run: the folder that `selftaught pretrain` wrote.
-        name: what to call it.
+        name: its name in tables.
     """
     folder = RunFolder(run)
     state, digest = folder.read_status(), read_digest(folder.weights)
@@ -179,26 +179,26 @@ def _printable(value: Any) -> Any:
 
 
 def find_shown(folder: RunFolder) -> list[Path]:
-    """The final images; where a run did not get that far, the last ones from during training."""
+    """The final images; for an unfinished run, the last ones saved during training."""
     steps = find_steps(folder)
     return list_pictures(folder, folder.shown) or (list_pictures(folder, steps[-1]) if steps else [])
 
 
 def find_earlier(folder: RunFolder, shown: Path) -> list[tuple[int, Path]]:
-    """Images of the same name from during training that differ from the final one, by step."""
-    found = [
+    """Images of the same name that were saved during training and differ from the final one, by step."""
+    candidates = [
         (int(step.name.removeprefix("step-")), step / shown.name)
         for step in find_steps(folder)
         if exists(step / shown.name) and step / shown.name != shown
     ]
     last = read_limited(shown, folder.path, MAX_PICTURE)
-    return [(step, path) for step, path in found if read_limited(path, folder.path, MAX_PICTURE) != last]
+    return [(step, path) for step, path in candidates if read_limited(path, folder.path, MAX_PICTURE) != last]
 
 
 def find_steps(folder: RunFolder) -> list[Path]:
-    """The folders of images from during training, in order."""
-    found = [path for path in list_folder(folder.shown, folder.path) if _is_step(path.name)]
-    return sorted(found, key=lambda step: int(step.name.removeprefix("step-")))[-MAX_STEPS:]
+    """The folders of images saved during training, in order."""
+    folders = [path for path in list_folder(folder.shown, folder.path) if _is_step(path.name)]
+    return sorted(folders, key=lambda step: int(step.name.removeprefix("step-")))[-MAX_STEPS:]
 
 
 def _is_step(name: str) -> bool:
@@ -207,15 +207,15 @@ def _is_step(name: str) -> bool:
 
 
 def list_pictures(run: RunFolder, folder: Path) -> list[Path]:
-    """The PNG files in a folder of a run, by name."""
+    """The PNG files in a folder of a run, sorted by name."""
     return [path for path in list_folder(folder, run.path) if path.suffix == ".png"]
 
 
 def is_number(value: object) -> TypeGuard[float]:
-    """Whether a value is a finite number (a truth value is none)."""
+    """Whether a value is a finite number; bool does not count."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def last_part(name: str) -> str:
-    """What a source is called without its folders: "a/b/cifar10 (train)" is "cifar10 (train)"."""
+    """The name of a source without its folders: "a/b/cifar10 (train)" -> "cifar10 (train)"."""
     return ", ".join(part.rstrip("/").rsplit("/", 1)[-1] for part in name.split(", "))

@@ -1,4 +1,4 @@
-"""What the page says of one run, gathered: words, tables, charts and pictures."""
+"""The content of one run's section of the report: text, tables, charts and images."""
 
 import shlex
 from collections.abc import Mapping, Sequence
@@ -14,35 +14,35 @@ from selftaught.errors import readable
 from selftaught.report.compare import MISSING, count, fraction, probe_details
 from selftaught.report.embed import Picture, inline, picture, png_of
 from selftaught.report.record import Record, is_number, last_part
-from selftaught.report.verdict import Verdict, digits, judge, optional, whole
+from selftaught.report.verdict import Verdict, digits, integer, judge, optional
 from selftaught.runs.sections import nest
 
 PLAIN = ("step", "seconds", "images_per_second", "learning_rate")
-"""Logged numbers that are no curve of their own."""
-NOTHING_READ = "None of the cues that were offered is read."
-MOST = 16
-"""Curves beyond loss and accuracy, and pictures, at most so many: a page, not an archive."""
+"""Logged numbers that are not plotted."""
+NO_SHORTCUT = "No shortcut detected."
+MAX_CHARTS = 16
+"""Limit on the number of curves and on the number of image grids, so that the page stays small."""
 
 
 @dataclass(frozen=True)
 class ProbeSection:
-    """One probe: its verdict, figure and numbers."""
+    """One probe: verdict, figure and table."""
 
     verdict: Verdict
     data: str
-    """What was probed on, in full."""
+    """Full name of the labeled source, with protocol and number of labels."""
     figure: Markup
     rows: Sequence[Sequence[str]]
     """Layer, accuracy, held-out accuracy, random weights, gain, regularization."""
     best: int
-    """Which row is the best layer; -1 where none was chosen on held-out images."""
+    """Index of the best layer's row; -1 if none was chosen on held-out images."""
     note: str
-    """How it was measured and what each standard deviation is over."""
+    """How the probe was evaluated, and what each standard deviation is over."""
 
 
 @dataclass(frozen=True)
 class Analysis:
-    """A question asked of the run beside what its layers learned: a figure, and what follows."""
+    """A shortcut audit or invariance analysis: figure and verdicts."""
 
     title: str
     figure: Markup
@@ -50,34 +50,34 @@ class Analysis:
 
 
 @dataclass(frozen=True)
-class Shown:
-    """Pictures of one name."""
+class ShownImages:
+    """Images that the task saved under one name."""
 
     name: str
     picture: Picture
     earlier: Sequence[tuple[str, Picture]]
-    """From during training, their first row each: when, and what it was."""
+    """Step and first row of each version saved during training."""
 
 
 @dataclass(frozen=True)
 class Section:
-    """Everything the page shows of one run."""
+    """The content of one run's section."""
 
     record: Record
     title: str
     state: str
-    """What must be said of an unfinished run, or nothing."""
+    """Status and step of an unfinished run; empty for a finished one."""
     resume: str
-    """The command that goes on with a run that was stopped, or nothing."""
+    """The command that resumes a stopped run, or empty."""
     facts: Sequence[tuple[str, str]]
     probes: Sequence[ProbeSection]
     analyses: Sequence[Analysis]
-    """Audits of the pretext task, then what every layer sees past."""
+    """Shortcut audits, then invariance analyses."""
     curves: Sequence[Markup]
     more_curves: Sequence[Markup]
     broken: str
-    """What must be said of a loss that was no number, or nothing."""
-    shown: Sequence[Shown]
+    """Warning about a loss that was infinite or NaN, or empty."""
+    shown: Sequence[ShownImages]
     filters: Picture | None
     repeat: str
     probe_command: str
@@ -85,17 +85,17 @@ class Section:
 
 
 def make_section(record: Record, number: int, limit: int) -> Section:
-    """Gather what the page says of one run.
+    """Build the section of one run.
 
     Args:
         record: the run.
-        number: its place on the page; makes what is inside its charts unique.
-        limit: bytes that each of its pictures may take.
+        number: position on the page; makes element identifiers inside its charts unique.
+        limit: maximum bytes per image.
     """
     weight = record.filters
     charts = draw_curves(record, f"run{number}")
-    early = len([name for name in charts if name == "loss" or name in chances(record)])
-    path, config_path = (shlex.quote(readable(str(place))) for place in (record.path, record.path / "config.yaml"))
+    main_curves = max(2, len([name for name in charts if name == "loss" or name in chances(record)]))
+    path, config_path = (shlex.quote(readable(str(path))) for path in (record.path, record.path / "config.yaml"))
     return Section(
         record=record,
         title=f"{record.pretext} from {last_part(record.source)}",
@@ -103,62 +103,60 @@ def make_section(record: Record, number: int, limit: int) -> Section:
         resume=f"selftaught pretrain --resume --out {path}" if record.status in ("interrupted", "failed") else "",
         facts=gather_facts(record),
         probes=[
-            make_table(probe, f"run{number}-probe{place}", record.published)
-            for place, probe in enumerate(record.probes)
+            make_table(probe, f"run{number}-probe{index}", record.published)
+            for index, probe in enumerate(record.probes)
         ],
         analyses=gather_analyses(record, f"run{number}"),
-        curves=list(charts.values())[: max(early, 2)],
-        more_curves=list(charts.values())[max(early, 2) :],
+        curves=list(charts.values())[:main_curves],
+        more_curves=list(charts.values())[main_curves:],
         broken=broken_loss(record),
-        shown=[shown for name in list(record.shown)[:MOST] if (shown := gather_shown(record, name, limit))],
+        shown=[shown for name in list(record.shown)[:MAX_CHARTS] if (shown := gather_shown(record, name, limit))],
         filters=png_of(figures.filters(weight)) if weight is not None else None,
         repeat=f"selftaught pretrain --config {config_path} --out {path}-again",
-        probe_command=f"selftaught probe {path} --data LABELLED_IMAGES",
+        probe_command=f"selftaught probe {path} --data LABELED_IMAGES",
         config=yaml.safe_dump(nest(record.config), sort_keys=False, allow_unicode=True),
     )
 
 
 def gather_analyses(record: Record, salt: str) -> list[Analysis]:
-    """The audits and the invariances that were measured."""
+    """The shortcut audits and invariance analyses of a run."""
     analyses: list[Analysis] = []
-    for place, found in enumerate(record.audits):
-        drawn = inline(figures.audit(found), f"{salt}-audit{place}", "pretext accuracy under every change of a cue")
-        read = [str(answer["verdict"]) for answer in found["answers"] if answer.get("uses_cue")]
-        analyses.append(
-            Analysis(f"Is its task solved by shortcuts? Asked of {found['data']}", drawn, read or [NOTHING_READ])
-        )
-    for place, found in enumerate(record.invariances):
-        drawn = inline(figures.invariance(found), f"{salt}-invariance{place}", "what every layer sees past")
-        analyses.append(Analysis(f"What every layer sees past, on {found['data']}", drawn, []))
+    for index, table in enumerate(record.audits):
+        figure = inline(figures.audit(table), f"{salt}-audit{index}", "pretext accuracy with each cue removed or added")
+        verdicts = [str(row["verdict"]) for row in table["answers"] if row.get("uses_cue")]
+        analyses.append(Analysis(f"Shortcut audit on {table['data']}", figure, verdicts or [NO_SHORTCUT]))
+    for index, table in enumerate(record.invariances):
+        figure = inline(figures.invariance(table), f"{salt}-invariance{index}", "invariance of every layer")
+        analyses.append(Analysis(f"Invariance of every layer on {table['data']}", figure, []))
     return analyses
 
 
-def gather_shown(record: Record, name: str, limit: int) -> Shown | None:
-    """Pictures of one name, or None where they cannot be read."""
+def gather_shown(record: Record, name: str, limit: int) -> ShownImages | None:
+    """Images saved under one name, or None if they cannot be read."""
     last = picture(record.shown[name], record.path, limit)
     if last is None:
         return None
     before = [(step, picture(path, record.path, limit, first_row=True)) for step, path in record.earlier[name]]
     earlier = [(f"step {count(step)}", image) for step, image in before if image]
-    return Shown(name.replace("_", " "), last, earlier)
+    return ShownImages(name.replace("_", " "), last, earlier)
 
 
 def unfinished(record: Record) -> str:
-    """What must be said of a run that is not finished."""
+    """Status and step of an unfinished run; empty for a finished one."""
     if record.status == "finished":
         return ""
     total = record.state.get("steps", record.config.get("steps"))
     steps = f"step {count(record.step)} of {count(int(total))}" if is_number(total) else f"step {count(record.step)}"
-    return {"interrupted": "Interrupted at", "failed": "Failed at", "running": "Still running, at"}.get(
-        record.status, "Not known to have finished; last seen at"
+    return {"interrupted": "Interrupted at", "failed": "Failed at", "running": "Running, at"}.get(
+        record.status, "Status unknown; last logged at"
     ) + f" {steps}."
 
 
 def broken_loss(record: Record) -> str:
-    """What must be said of a loss that was infinite or no number."""
+    """Warning about a loss that was infinite or NaN; empty if there is none."""
     steps = [int(line["step"]) for line in record.log if "loss" in line and not is_number(line["loss"])]
     return (
-        f"The loss was no finite number in {count(len(steps))} logged steps, first at step {count(steps[0])}."
+        f"The loss was infinite or NaN at {count(len(steps))} logged steps, first at step {count(steps[0])}."
         if steps
         else ""
     )
@@ -166,20 +164,20 @@ def broken_loss(record: Record) -> str:
 
 def chances(record: Record) -> Mapping[str, float]:
     """Chance level of each logged number that has one."""
-    found = record.state.get("chance")
+    levels = record.state.get("chance")
     return (
-        {str(name): float(level) for name, level in found.items() if is_number(level)}
-        if isinstance(found, dict)
+        {str(name): float(level) for name, level in levels.items() if is_number(level)}
+        if isinstance(levels, dict)
         else {}
     )
 
 
 def gather_facts(record: Record) -> list[tuple[str, str]]:
-    """The numbers by which one run is told from another."""
+    """Names and values of the run's summary."""
     config, state = record.config, record.state
     rates = [line["images_per_second"] for line in record.log if is_number(line.get("images_per_second"))]
     images, minutes = state.get("images"), record.minutes
-    ends = [
+    logged = [
         (name, [line[name] for line in record.log if is_number(line.get(name))]) for name in ("loss", *chances(record))
     ]
     levels = {name: f", chance {level:.3f}" for name, level in chances(record).items()}
@@ -195,10 +193,10 @@ def gather_facts(record: Record) -> list[tuple[str, str]]:
         *(
             (
                 f"last {'pretext ' if name == 'accuracy' else ''}{name}".replace("_", " "),
-                f"{seen[-1]:.3f}{levels.get(name, '')}",
+                f"{values[-1]:.3f}{levels.get(name, '')}",
             )
-            for name, seen in ends
-            if seen
+            for name, values in logged
+            if values
         ),
         ("seed", text_of(config.get("seed"))),
         ("precision", text_of(config.get("precision"))),
@@ -214,7 +212,7 @@ def text_of(value: object) -> str:
 
 
 def make_table(probe: Mapping[str, Any], salt: str, published: bool) -> ProbeSection:
-    """One probe as figure and numbers."""
+    """Figure and table of one probe."""
     verdict = judge(probe, published)
     names = [str(layer["layer"]) for layer in probe["layers"]]
     return ProbeSection(
@@ -229,7 +227,7 @@ def make_table(probe: Mapping[str, Any], salt: str, published: bool) -> ProbeSec
 
 def layer_cells(layer: Mapping[str, Any], test: int | None) -> list[str]:
     """One layer as a row of `ProbeSection.rows`."""
-    accuracy, random, strength = (optional(layer, key) for key in ("accuracy", "random", "lambda"))
+    accuracy, random, penalty = (optional(layer, key) for key in ("accuracy", "random", "lambda"))
     gain = MISSING if accuracy is None or random is None else f"{accuracy - random:+.{digits(test)}f}"
     return [
         str(layer["layer"]),
@@ -237,12 +235,12 @@ def layer_cells(layer: Mapping[str, Any], test: int | None) -> list[str]:
         fraction(optional(layer, "held_out"), test),
         with_std(layer, "random", "random_std", test),
         gain,
-        MISSING if strength is None else f"{strength:.3g}",
+        MISSING if penalty is None else f"{penalty:.3g}",
     ]
 
 
 def probe_note(probe: Mapping[str, Any]) -> str:
-    """How a probe was measured, what each standard deviation is over, and which test images were in pretraining."""
+    """How a probe was evaluated, what the standard deviations are over, and the overlap with pretraining."""
     facts = {
         "protocol": "protocol",
         "train": "training images",
@@ -250,13 +248,13 @@ def probe_note(probe: Mapping[str, Any]) -> str:
         "size": "view size",
         "dimensions": "dimensions",
     }
-    measured = [
-        f"{words} {count(int(value)) if is_number(value := probe[key]) else value}"
-        for key, words in facts.items()
+    settings = [
+        f"{label} {count(int(value)) if is_number(value := probe[key]) else value}"
+        for key, label in facts.items()
         if key in probe
     ]
     sentences = [
-        f"Measured with: {', '.join(measured)}." if measured else "",
+        f"Evaluated with: {', '.join(settings)}." if settings else "",
         str(probe.get("spread") or ""),
         str(probe.get("note") or ""),
         overlap_note(probe),
@@ -265,27 +263,27 @@ def probe_note(probe: Mapping[str, Any]) -> str:
 
 
 def overlap_note(probe: Mapping[str, Any]) -> str:
-    """How many test images were in pretraining. Earlier versions guessed it from names: that counts as unknown."""
-    seen, test = probe.get("seen"), whole(probe, "test")
-    if not is_number(seen):
+    """How many test images were in pretraining; unknown for earlier versions, which compared names only."""
+    overlap, test = probe.get("seen"), integer(probe, "test")
+    if not is_number(overlap):
         return "It is unknown whether the test images were part of the (unlabeled) pretraining set."
-    if not seen:
+    if not overlap:
         return ""
-    return f"Warning: {count(int(seen))} of {count(test)} test images were part of the (unlabeled) pretraining set."
+    return f"Warning: {count(int(overlap))} of {count(test)} test images were part of the (unlabeled) pretraining set."
 
 
 def with_std(layer: Mapping[str, Any], mean: str, std: str, test: int | None) -> str:
-    """A mean with its standard deviation, where it has one."""
-    around = optional(layer, std)
-    return fraction(optional(layer, mean), test) + (f" ± {around:.{digits(test)}f}" if around is not None else "")
+    """A mean with its standard deviation, if there is one."""
+    value, deviation = fraction(optional(layer, mean), test), optional(layer, std)
+    return value if deviation is None else f"{value} ± {deviation:.{digits(test)}f}"
 
 
 def draw_curves(record: Record, salt: str) -> dict[str, Markup]:
-    """A chart of every logged number: loss first, then what has a chance level, then the others."""
+    """A chart of every logged number: the loss first, then numbers with a chance level, then the others."""
     logged = {
         name: None for line in record.log for name, value in line.items() if name not in PLAIN and is_number(value)
     }
-    ordered = sorted(logged, key=lambda name: (name != "loss", name not in chances(record)))[:MOST]
+    ordered = sorted(logged, key=lambda name: (name != "loss", name not in chances(record)))[:MAX_CHARTS]
     return {
         name: inline(
             figures.curves({record.name: record.log}, name, chance=chances(record).get(name)),

@@ -1,4 +1,4 @@
-"""Whether pretraining helped, in one sentence that claims no more than the probe shows."""
+"""The verdict on a probe: whether pretraining helped, based on the 95 % interval of the gain."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,21 +9,21 @@ from selftaught.report.record import is_number, last_part
 Outcome = Literal["helped", "unclear", "hurt", "unknown"]
 
 TOO_WIDE = 0.05
-"""Half a 95 % interval that is wider than this and includes zero: there are too few test images to decide."""
+"""Half width of an interval including zero above which the sentence states that there are too few test images."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The numbers that decide, all accuracies as fractions of one; None where the probe does not have them.
+    """Gain and accuracies of a probe, as fractions from 0 to 1; None if the probe does not have them.
 
-    Both layers were chosen by accuracy on held-out training images. A probe of an earlier version has no gain, since
-    its best layers were those with the best test accuracy.
+    Both layers were chosen by accuracy on held-out training images. Probes of earlier versions have no gain, because
+    their best layers were chosen by test accuracy.
     """
 
     data: str
-    """What was probed on, without its folders."""
+    """Name of the labeled source, without its folders."""
     best: str
-    """The best layer; "n.a." where none was chosen on held-out images."""
+    """The best layer; "n.a." if none was chosen on held-out images."""
     accuracy: float | None
     std: float | None
     random_layer: str
@@ -40,7 +40,7 @@ class Verdict:
     """Number of test images."""
     initializations: int | None
     published: bool = False
-    """Whether pretraining began with published weights: their share in the gain is unknown, as they were not probed."""
+    """Whether pretraining started from published weights. These were not probed, so the gain is not its own."""
 
     @property
     def outcome(self) -> Outcome:
@@ -59,16 +59,16 @@ class Verdict:
 
     @property
     def places(self) -> int:
-        """Decimals that an accuracy on so many test images deserves."""
+        """Decimals of an accuracy, by the number of test images."""
         return digits(self.test)
 
     @property
     def sentence(self) -> str:
-        """The verdict in words."""
+        """The verdict in one paragraph."""
         if self.outcome == "unknown":
             return f"{self._unknown()} {self._accuracies()}".strip()
         if self.outcome == "unclear":
-            claim = f"No clear gain: {self._gain()} on {self._images()}."
+            claim = f"No significant gain: {self._gain()} on {self._images()}."
             if self.margin is not None and self.margin > TOO_WIDE:
                 claim += f" {self.test:,} test images are too few: the 95 % interval is ±{self.margin:.2f}."
         else:
@@ -77,10 +77,10 @@ class Verdict:
 
     def _unknown(self) -> str:
         if self.published:
-            return "Pretraining began with published weights, which were not probed: its own gain is unknown."
+            return "Gain of pretraining unknown: it started from published weights, which were not probed."
         if self.accuracy is None and self.random is None:
-            return f"Unknown gain: the probe on {self.data} was made by an earlier version; probe again for a verdict."
-        return "Unknown gain: the probe has no 95 % interval."
+            return f"Gain unknown: the probe on {self.data} is from an earlier version. Run the probe again."
+        return "Gain unknown: the probe has no 95 % interval."
 
     def _gain(self) -> str:
         assert self.gain is not None
@@ -95,10 +95,10 @@ class Verdict:
         return f"{self.test:,} test images of {self.data}" if self.test else f"the test images of {self.data}"
 
     def _accuracies(self) -> str:
-        """The accuracies that are known, one sentence."""
+        """All available accuracies in one sentence."""
         parts = []
         if self.accuracy is not None:
-            parts.append(f"{self._number(self.accuracy)} at the best layer by held-out accuracy ({self.best})")
+            parts.append(f"{self._number(self.accuracy)} at the best layer ({self.best}, chosen by held-out accuracy)")
         if self.random is not None:
             over = f", mean of {self.initializations} initializations" if (self.initializations or 0) > 1 else ""
             parts.append(f"random weights {self._number(self.random)} ({self.random_layer}{over})")
@@ -117,8 +117,8 @@ def judge(probe: Mapping[str, Any], published: bool = False) -> Verdict:
     """Compare the best layer with the best layer of random weights, raw pixels and chance.
 
     Args:
-        probe: what a `probes/*.json` holds, with at least one layer.
-        published: whether training began with published weights.
+        probe: the content of a `probes/*.json`, with at least one layer.
+        published: whether training started from published weights.
     """
     gain = probe.get("gain")
     gain = gain if isinstance(gain, Mapping) else {}
@@ -136,24 +136,24 @@ def judge(probe: Mapping[str, Any], published: bool = False) -> Verdict:
         chance=optional(probe, "chance"),
         gain=optional(gain, "value"),
         interval=(low, high) if low is not None and high is not None else None,
-        test=whole(probe, "test"),
-        initializations=whole(probe, "initializations"),
+        test=integer(probe, "test"),
+        initializations=integer(probe, "initializations"),
         published=published,
     )
 
 
 def digits(test: int | None) -> int:
-    """Decimals that an accuracy on so many test images deserves."""
+    """Decimals of an accuracy, by the number of test images."""
     return 2 if test is not None and test < 1000 else 3
 
 
 def optional(numbers: Mapping[str, Any], key: str) -> float | None:
-    """A finite number by its name, or None."""
+    """The finite number stored under a key, or None."""
     value = numbers.get(key)
     return float(value) if is_number(value) else None
 
 
-def whole(numbers: Mapping[str, Any], key: str) -> int | None:
-    """A whole number by its name, or None."""
+def integer(numbers: Mapping[str, Any], key: str) -> int | None:
+    """The number stored under a key as an integer, or None."""
     value = optional(numbers, key)
     return None if value is None else int(value)

@@ -1,8 +1,8 @@
-"""Probe results of raw pixels and random weights, kept in the cache folder: the same for every run with this encoder.
+"""Cache of the probe results of raw pixels and random weights, which all runs with the same encoder share.
 
-The key of a result covers everything that it depends on: the weights and settings of the encoder, the images, the probe
-and its hyperparameters, the preprocessing, the versions. A file that is missing, damaged or of another key is computed
-again; a cache that cannot be written is no cache.
+The key of a result covers everything that it depends on: weights and settings of the encoder, images, probe and
+hyperparameters, preprocessing, versions. A missing or damaged file is computed again, and a cache that cannot be
+written is ignored.
 """
 
 import io
@@ -22,16 +22,16 @@ from torch import Tensor, nn
 from selftaught.evaluation.probes.base import ProbeResult
 
 FORMAT = 1
-"""Part of every key: raise it when a probe, pooling or calibration changes what it computes."""
+"""Part of every key. Increase it when a change of a probe, pooling or calibration affects the results."""
 
 
 @dataclass(frozen=True)
 class BaselineCache:
-    """Results by name and setting.
+    """Probe results, one file per setting.
 
     Args:
-        folder: where they are kept; None keeps nothing.
-        setting: what all results have in common: images, probe, preprocessing.
+        folder: where results are stored; None disables the cache.
+        setting: the part of the key that all results share: images, probe, preprocessing.
     """
 
     folder: Path | None
@@ -40,23 +40,23 @@ class BaselineCache:
     def get(
         self, setting: Mapping[str, object], compute: Callable[[], dict[str, ProbeResult]]
     ) -> dict[str, ProbeResult]:
-        """The kept result, or a new one.
+        """Load the cached result, or compute and store it.
 
         Args:
-            setting: what distinguishes it from the other results: the encoder and its weights.
-            compute: called if there is none.
+            setting: the rest of the key: the encoder and its weights.
+            compute: called if nothing is cached.
         """
         path = self._path(setting)
-        if path is not None and (kept := _read(path)) is not None:
-            return kept
+        if path is not None and (cached := _read(path)) is not None:
+            return cached
         results = compute()
         if path is not None:
-            with suppress(OSError):  # a full disk must not cost the probe
+            with suppress(OSError):  # a full disk must not lose the result of the probe
                 _write(path, results)
         return results
 
     def has(self, setting: Mapping[str, object]) -> bool:
-        """Whether there is a kept result."""
+        """Whether there is a cached result."""
         path = self._path(setting)
         return path is not None and path.is_file()
 
@@ -67,18 +67,18 @@ class BaselineCache:
 
 
 def digest(setting: Mapping[str, object]) -> str:
-    """Identifies a setting of plain values: 32 hexadecimal digits."""
+    """Hash of a setting of plain values, 32 hexadecimal digits."""
     text = json.dumps(setting, sort_keys=True, default=str)
     return blake2b(text.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
 
 
 def state_digest(module: nn.Module) -> str:
-    """Identifies parameters and buffers of a module by their names, types, shapes and values."""
-    found = blake2b(digest_size=16)
+    """Hash of the names, dtypes, shapes and values of all parameters and buffers of a module."""
+    hasher = blake2b(digest_size=16)
     for name, tensor in sorted(module.state_dict().items()):
-        found.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return found.hexdigest()
+        hasher.update(json.dumps([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        hasher.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return hasher.hexdigest()
 
 
 def _write(path: Path, results: Mapping[str, ProbeResult]) -> None:
@@ -102,9 +102,9 @@ def _read(path: Path) -> dict[str, ProbeResult] | None:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             results = {}
             for number, layer in enumerate(arrays["layers"].tolist()):
-                held, dimensions, penalty = arrays[f"numbers{number}"].tolist()
+                held_out, dimensions, penalty = arrays[f"numbers{number}"].tolist()
                 correct: Tensor = torch.from_numpy(arrays[f"correct{number}"])
-                results[layer] = ProbeResult(correct, held, int(dimensions), None if np.isnan(penalty) else penalty)
+                results[layer] = ProbeResult(correct, held_out, int(dimensions), None if np.isnan(penalty) else penalty)
             return results
-    except Exception:  # missing, cut short or not of ours: numpy and zipfile raise many kinds
+    except Exception:  # missing, truncated or in another format: numpy and zipfile raise various exceptions
         return None

@@ -1,4 +1,4 @@
-"""The probes, one file each, by the name of their protocol."""
+"""The probes by protocol name, one file each."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -10,16 +10,16 @@ from selftaught.evaluation.probes.knn import KNNProbe
 from selftaught.evaluation.probes.paper import PaperProbe
 
 PROBES: Mapping[str, type[Probe]] = MappingProxyType({"fast": FastProbe, "paper": PaperProbe, "knn": KNNProbe})
-"""Name of the protocol -> probe."""
+"""Protocol name -> probe class."""
 
 __all__ = ["PROBES", "FastProbe", "KNNProbe", "OnProgress", "PaperProbe", "Probe", "ProbeResult", "make_probe"]
 
 
 def make_probe(protocol: str) -> Probe:
-    """The probe called so, with its default hyperparameters.
+    """The probe of a protocol, with default hyperparameters.
 
     Raises:
-        UserError: there is no probe of that name.
+        UserError: the protocol does not exist.
     """
     if protocol not in PROBES:
         raise unknown("protocol", protocol, PROBES)
@@ -27,5 +27,5 @@ def make_probe(protocol: str) -> Probe:
 
 
 def protocol_of(probe: Probe) -> str:
-    """The name of a probe's protocol."""
+    """The protocol name of a probe."""
     return next(name for name, kind in PROBES.items() if isinstance(probe, kind))

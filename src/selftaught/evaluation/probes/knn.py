@@ -1,7 +1,7 @@
 """The `knn` probe: weighted k-nearest-neighbor classification on every layer, without training.
 
-Wu et al. 2018 (section 3.4): cosine similarity s to every training image; each of the k nearest votes for its class
-with exp(s / temperature). Features are averaged over positions, as theirs are; raw pixels keep them.
+After Wu et al. 2018 (section 3.4): each of the k nearest training images by cosine similarity s votes for its class
+with weight exp(s / temperature). Features are averaged over positions, as in the paper; raw pixels are not.
 """
 
 from dataclasses import dataclass, replace
@@ -26,31 +26,34 @@ from selftaught.evaluation.probes.base import (
 
 @dataclass(frozen=True)
 class Bank:
-    """Features of the training images of one layer, which must fit on the device."""
+    """Training features of one layer; they must fit in the memory of the device."""
 
     features: Tensor
-    """(N, D) float32, of length 1."""
+    """(N, D) float32, normalized to unit length."""
     labels: Tensor
     """(N,) int64."""
     held: Tensor
-    """(N,) bool: held out."""
+    """(N,) bool: whether each image is held out."""
 
 
 @dataclass(frozen=True)
 class KNNProbe(Probe):
-    """Test images are compared with all training images, held-out images with the other training images."""
+    """Weighted k-nearest-neighbor classifier.
+
+    Neighbors of test images are searched among all training images, those of held-out images among the others.
+    """
 
     dimensions: ClassVar[int] = 4800
     deterministic: ClassVar[bool] = True
     neighbors: int = 200
-    """k; all training images where they are fewer."""
+    """k, at most the number of training images."""
     temperature: float = 0.07
     """Lower values give more weight to the nearest neighbors."""
 
     def evaluate(
         self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress
     ) -> dict[str, ProbeResult]:
-        """See `Probe`; the dimensions of `viewing` concern raw pixels alone."""
+        """See `Probe`; the dimensions of `viewing` apply to raw pixels only."""
         classes = len(require_labels(train))
         if not isinstance(encoder, Pixels):
             viewing = replace(viewing, dimensions=1)  # average over positions
@@ -59,8 +62,8 @@ class KNNProbe(Probe):
         count = 0
         for features in map(_unit, layer_features(encoder, test, viewing)):
             for name, bank in banks.items():
-                votes = self._classify(features.layers[name], bank, classes, without_held=False)
-                correct[name].append((votes == features.labels).cpu())
+                predicted = self._classify(features.layers[name], bank, classes, without_held=False)
+                correct[name].append((predicted == features.labels).cpu())
             count += len(features.labels)
             on_progress("testing", len(features.labels))
         require_test_images(count, test)
@@ -70,8 +73,8 @@ class KNNProbe(Probe):
         }
 
     def _held_out_accuracy(self, bank: Bank, classes: int) -> float:
-        votes = self._classify(bank.features[bank.held], bank, classes, without_held=True)
-        return float((votes == bank.labels[bank.held]).double().mean())
+        predicted = self._classify(bank.features[bank.held], bank, classes, without_held=True)
+        return float((predicted == bank.labels[bank.held]).double().mean())
 
     def _classify(self, queries: Tensor, bank: Bank, classes: int, without_held: bool) -> Tensor:
         """Predicted labels: (n, D) -> (n,)."""
@@ -81,9 +84,10 @@ class KNNProbe(Probe):
             similarity = rows @ bank.features.T
             if without_held:
                 similarity = similarity.masked_fill(bank.held, -torch.inf)
-            near, which = similarity.topk(min(self.neighbors, voters))
+            nearest, indices = similarity.topk(min(self.neighbors, voters))
             votes = rows.new_zeros(len(rows), classes)
-            votes.scatter_add_(1, bank.labels[which], ((near - 1) / self.temperature).exp())  # - 1: at most exp(0)
+            weight = ((nearest - 1) / self.temperature).exp()  # s - 1 <= 0, so exp cannot overflow
+            votes.scatter_add_(1, bank.labels[indices], weight)
             predicted.append(votes.argmax(1))
         return torch.cat(predicted)
 
@@ -94,13 +98,13 @@ def _banks(encoder: Encoder, train: Source, viewing: Viewing, seed: int, on_prog
     for features in layer_features(encoder, train, viewing):
         parts.append(_unit(features))
         on_progress("extracting features", len(features.labels))
-    away = torch.cat([held[part.index] for part in parts])
-    require_training_images(int((~away).sum()), int(away.sum()), train)
+    held_rows = torch.cat([held[part.index] for part in parts])
+    require_training_images(int((~held_rows).sum()), int(held_rows.sum()), train)
     labels = torch.cat([part.labels for part in parts])
-    away = away.to(labels.device)
-    return {name: Bank(torch.cat([part.layers[name] for part in parts]), labels, away) for name in parts[0].layers}
+    held_rows = held_rows.to(labels.device)
+    return {name: Bank(torch.cat([part.layers[name] for part in parts]), labels, held_rows) for name in parts[0].layers}
 
 
 def _unit(features: Features) -> Features:
-    """Features at length 1."""
+    """Normalize features to unit length."""
     return replace(features, layers={name: F.normalize(x, dim=1) for name, x in features.layers.items()})

@@ -1,9 +1,9 @@
-"""The `paper` probe: batch normalization and a linear layer on every layer's feature, all trained together by SGD.
+"""The `paper` probe: linear classifiers on the features of all layers, trained together by SGD.
 
-Zhang et al. 2016 (section 4.1 and its released prototxt): batch normalization without scale and shift, then one inner
-product; all heads at once on random crops and mirrored images (224 of 256 pixels); tested on the center crop. Schedule
-of Goyal et al. 2019 as in VISSL: 28 epochs, rate 0.01 per 256 images, a tenth after 8, 16 and 24, Nesterov momentum
-0.9, weight decay 5e-4.
+After Zhang et al. 2016 (section 4.1 and the released prototxt): batch normalization without scale and shift, then a
+linear layer; all heads are trained on the same random crops and horizontal flips (224 of 256 pixels) and tested on the
+center crop. Schedule of Goyal et al. 2019 as in VISSL: 28 epochs, learning rate 0.01 per 256 images, divided by ten
+after epochs 8, 16 and 24, Nesterov momentum 0.9, weight decay 5e-4.
 """
 
 from collections.abc import Sequence
@@ -29,13 +29,13 @@ from selftaught.evaluation.probes.base import (
 
 @dataclass(frozen=True)
 class PaperProbe(Probe):
-    """Linear heads by SGD on augmented images; `batch_size` of the viewing is that of SGD."""
+    """Linear heads trained by SGD on augmented images, with the batch size of `viewing`."""
 
     zoom: ClassVar[float] = 8 / 7
-    """Images are stored at 256 pixels for views of 224."""
+    """Views of 224 pixels are cropped from images stored at 256."""
     epochs: int = 28
     learning_rate: float = 0.01
-    """Per 256 images of a batch."""
+    """Learning rate per 256 images of a batch."""
     milestones: tuple[float, ...] = (8 / 28, 16 / 28, 24 / 28)
     """Fractions of the steps after which the learning rate is divided by ten."""
     momentum: float = 0.9
@@ -44,7 +44,7 @@ class PaperProbe(Probe):
     def evaluate(
         self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress
     ) -> dict[str, ProbeResult]:
-        """See `Probe`; the seed is also that of the heads, the order of the images and their crops."""
+        """See `Probe`; the seed also determines the initial heads, the order of the images and their crops."""
         generator = torch.Generator().manual_seed(seed)
         classes = len(require_labels(train))
         held = held_out(len(train), seed)
@@ -52,19 +52,19 @@ class PaperProbe(Probe):
         first = _features(encoder, train.batch(torch.arange(1), viewing.device), viewing, identity(1))
         sizes = {name: x.shape[1] for name, x in first}
         heads = nn.ModuleList(_head(size, classes, generator) for size in sizes.values()).to(viewing.device)
-        learned = self._train(heads, encoder, train, (~held).nonzero().flatten(), viewing, generator, on_progress)
-        choosing = _score(heads, encoder, train, held.nonzero().flatten(), viewing, on_progress)
-        require_training_images(learned, choosing.shape[1], train)
+        labeled = self._train(heads, encoder, train, (~held).nonzero().flatten(), viewing, generator, on_progress)
+        held_correct = _score(heads, encoder, train, held.nonzero().flatten(), viewing, on_progress)
+        require_training_images(labeled, held_correct.shape[1], train)
         correct = _score(heads, encoder, test, torch.arange(len(test)), viewing, on_progress)
         require_test_images(correct.shape[1], test)
-        accuracies = choosing.double().mean(1).tolist()
+        accuracies = held_correct.double().mean(1).tolist()
         return {
             name: ProbeResult(row, accuracy, size)
             for (name, size), row, accuracy in zip(sizes.items(), correct, accuracies, strict=True)
         }
 
     def rate(self, done: float, batch_size: int) -> float:
-        """The learning rate when this fraction of the steps (0 to 1) is done."""
+        """The learning rate after a fraction `done` of the steps, 0 to 1."""
         decays = sum(done >= milestone for milestone in self.milestones)
         return float(self.learning_rate * batch_size / 256 * 0.1**decays)
 
@@ -73,8 +73,8 @@ class PaperProbe(Probe):
         if side > size:
             return f"Training views are random {size}-pixel crops of {side}-pixel images, test views the center crop."
         return (
-            f"The images ({side} pixels) are not larger than the views ({size} pixels), so training views are shifted "
-            "by up to 1/8 of their side (mirrored at the border) instead of cropped."
+            f"The images ({side} pixels) are not larger than the views ({size} pixels), so training views are "
+            "not cropped but shifted by up to 1/8 of their side (reflected at the border)."
         )
 
     def window(self, side: int, size: int) -> float:
@@ -91,7 +91,7 @@ class PaperProbe(Probe):
         generator: torch.Generator,
         on_progress: OnProgress,
     ) -> int:
-        """Train the heads on the images at `chosen`; returns how many of them have labels."""
+        """Train the heads on the images at indices `chosen`; return how many of them have labels."""
         optimizer = torch.optim.SGD(
             heads.parameters(), momentum=self.momentum, nesterov=True, weight_decay=self.weight_decay
         )
@@ -103,13 +103,13 @@ class PaperProbe(Probe):
             for step, indices in enumerate(batches):
                 batch = train.batch(indices, viewing.device)
                 crop = shifted_crop(len(batch), train.side, viewing.size, generator)
-                known = batch.targets["label"] >= 0
-                labeled += int(known.sum())
-                if known.sum() > 1:
-                    seen = _features(encoder, batch, viewing, crop)
+                has_label = batch.targets["label"] >= 0
+                labeled += int(has_label.sum())
+                if has_label.sum() > 1:
+                    features = _features(encoder, batch, viewing, crop)
                     losses = [
-                        F.cross_entropy(head(x[known]), batch.targets["label"][known])
-                        for head, (_, x) in zip(heads, seen, strict=True)
+                        F.cross_entropy(head(x[has_label]), batch.targets["label"][has_label])
+                        for head, (_, x) in zip(heads, features, strict=True)
                     ]
                     done = (epoch + step / len(batches)) / self.epochs
                     optimizer.param_groups[0]["lr"] = self.rate(done, viewing.batch_size)
@@ -121,10 +121,10 @@ class PaperProbe(Probe):
 
 
 def shifted_crop(count: int, side: int, size: int, generator: torch.Generator) -> Tensor:
-    """Windows of `size` out of `side` pixels anywhere in the image, half of them mirrored: (count, 3, 3).
+    """Matrices of random crops of `size` of `side` pixels, half of them flipped horizontally: (count, 3, 3).
 
-    Where the image is no larger than the view, it is shifted by up to an eighth of its side, as by the padding of 4
-    pixels that is usual at 32 (mirrored at the border, not black).
+    If the image is not larger than the view, it is shifted by up to an eighth of its side, like the usual padding of 4
+    pixels at 32 pixels, but reflected at the border instead of black.
     """
     window = min(1.0, size / side)
     reach = 1 - window if window < 1 else 0.25
@@ -142,15 +142,15 @@ def _batches(chosen: Tensor, size: int, generator: torch.Generator) -> Sequence[
 def _score(
     heads: nn.ModuleList, encoder: Encoder, source: Source, chosen: Tensor, viewing: Viewing, on_progress: OnProgress
 ) -> Tensor:
-    """Whether each head classifies the center crop of each labeled image at `chosen` correctly: (heads, n) bool."""
+    """Whether each head classifies the center crop of each labeled image of `chosen` correctly: (heads, n) bool."""
     heads.eval()
     window = min(1.0, viewing.size / source.side)
     correct = []
     for indices in torch.split(chosen, viewing.batch_size):
         batch = source.batch(indices, viewing.device)
         labels = batch.targets["label"]
-        seen = _features(encoder, batch, viewing, affine(width=window, height=window, count=len(batch)))
-        rows = [head(x).argmax(1) == labels for head, (_, x) in zip(heads, seen, strict=True)]
+        features = _features(encoder, batch, viewing, affine(width=window, height=window, count=len(batch)))
+        rows = [head(x).argmax(1) == labels for head, (_, x) in zip(heads, features, strict=True)]
         correct.append(torch.stack(rows)[:, labels >= 0].cpu())
         on_progress("testing", len(batch))
     return torch.cat(correct, 1) if correct else torch.zeros(len(heads), 0, dtype=torch.bool)
@@ -158,16 +158,16 @@ def _score(
 
 @torch.no_grad()
 def _features(encoder: Encoder, batch: Batch, viewing: Viewing, matrix: Tensor) -> list[tuple[str, Tensor]]:
-    """Layer and pooled feature, in order."""
-    seen = encoder.features(encoder.preprocess(batch.warp(matrix, viewing.size)))
-    return [(name, pool(x, viewing.dimensions, viewing.pooling)) for name, x in seen.items()]
+    """Name and pooled feature of each layer, in order."""
+    outputs = encoder.features(encoder.preprocess(batch.warp(matrix, viewing.size)))
+    return [(name, pool(x, viewing.dimensions, viewing.pooling)) for name, x in outputs.items()]
 
 
 def _head(size: int, classes: int, generator: torch.Generator) -> nn.Module:
     """Batch normalization without scale and shift, one linear layer; initial weights N(0, 0.01), no bias."""
-    linear = nn.Linear(size, classes, device="meta").to_empty(device="cpu")  # draws nothing from the global generator
+    linear = nn.Linear(size, classes, device="meta").to_empty(device="cpu")  # leaves the global generator unchanged
     with torch.no_grad():
         linear.weight.normal_(0, 0.01, generator=generator)
         linear.bias.zero_()
-    # The encoder is frozen, so its features' statistics are constant: a plain average (momentum None) converges fast.
+    # The encoder is frozen, so the feature statistics are constant and a cumulative average (momentum None) suffices.
     return nn.Sequential(nn.BatchNorm1d(size, affine=False, momentum=None), linear)
