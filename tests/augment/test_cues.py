@@ -41,12 +41,12 @@ def test_every_change_gives_other_images_of_the_same_kind_and_leaves_its_own_alo
 def test_controls_are_controls_and_do_as_much_damage_as_their_plants():
     images = smooth()
     for cue in CUES.values():
-        if cue.against:
+        if cue.control:
             assert cue.kind == "planted"
-            assert CUES[cue.against].kind == "control"
-            plant, control = (c.change(images, generator()) for c in (cue, CUES[cue.against]))
+            assert CUES[cue.control].kind == "control"
+            plant, control = (c.change(images, generator()) for c in (cue, CUES[cue.control]))
             damage = [(changed - images).square().mean().sqrt() for changed in (plant, control)]
-            assert 0.7 < damage[0] / damage[1] < 1.4, cue.said
+            assert 0.7 < damage[0] / damage[1] < 1.4, cue.condition
 
 
 def test_grey_has_the_luma_of_the_image_and_no_colour():

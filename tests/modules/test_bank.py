@@ -218,7 +218,7 @@ def test_a_bank_is_saved_copied_and_restored(kind):
 
 
 def test_one_image_cannot_be_told_apart():
-    with pytest.raises(UserError, match="at least 2 of them, found 1"):
+    with pytest.raises(UserError, match="at least 2 images, got 1"):
         require_others(4096, 1)
 
 
@@ -228,7 +228,7 @@ def test_fewer_images_than_negatives_get_a_notice(caplog):
     assert not caplog.text
     with caplog.at_level(logging.WARNING):
         require_others(24, 24)
-    assert "24 negatives were wished for, 23 other images exist" in caplog.text
+    assert "--negatives is 24, but there are only 23 other images" in caplog.text
 
 
 @pytest.mark.parametrize(

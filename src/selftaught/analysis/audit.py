@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.analysis.audit_table import TRAINED, Answer, AuditTable, Kind
-from selftaught.augment.cues import CUES, Change
+from selftaught.augment.cues import CUES, CueTransform
 from selftaught.augment.warp import identity, resample
 from selftaught.contracts import Batch, Encoder, Source, Task, evenly_spaced
 from selftaught.display.progress import Meter
@@ -43,7 +43,7 @@ class Changed(Batch):
         generator: of the change's randomness.
     """
 
-    def __init__(self, batch: Batch, side: int, change: Change | None, generator: torch.Generator) -> None:
+    def __init__(self, batch: Batch, side: int, change: CueTransform | None, generator: torch.Generator) -> None:
         self.index, self.targets, self.population = batch.index, batch.targets, batch.population
         images = batch.warp(identity(len(batch)), side)
         self._batch, self._images = batch, images if change is None else change(images, generator)
@@ -116,14 +116,14 @@ def audit(
     )
 
 
-Question = tuple[Kind, str, Task, Change | None, str]
+Question = tuple[Kind, str, Task, CueTransform | None, str]
 """Kind, when it is asked, the task that asks, what is done to images, what the answer is held against."""
 
 
 def _questions(task: Task) -> Mapping[str, Question]:
     """All that is asked, by name: nothing changed, then every cue, then the guards that are not as they are anyway."""
     asked: dict[str, Question] = {TRAINED: ("trained", TRAINED, task, None, TRAINED)}
-    asked |= {name: (cue.kind, cue.said, task, cue.change, cue.against or TRAINED) for name, cue in CUES.items()}
+    asked |= {name: (cue.kind, cue.condition, task, cue.change, cue.control or TRAINED) for name, cue in CUES.items()}
     for name, switched in task.shortcut_guards.items():
         kinds: tuple[Kind, Kind] = ("off", "on")
         for kind, fields in zip(kinds, switched, strict=True):
