@@ -232,7 +232,7 @@ class Task(ABC):
     index_based: ClassVar[bool] = False
     """Whether the loss depends on the images' indices: it can then be computed for pretraining images only."""
     predicts_transformation: ClassVar[bool] = False
-    """Whether the target is a transformation that `views` draws independently of the image: on noise, accuracy is chance."""
+    """Whether the target is a transformation drawn independently of the image: on noise images, accuracy is chance."""
     shortcut_guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {}
     """Guards against shortcuts that an audit can switch: name -> values of fields, used in `views` only, with the guard
     off and on."""

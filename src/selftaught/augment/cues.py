@@ -68,20 +68,20 @@ def resampled(images: Tensor, generator: torch.Generator) -> Tensor:
     return F.interpolate(small, size=side, mode="bilinear")
 
 
-def middle(images: Tensor, generator: torch.Generator) -> Tensor:
+def without_border(images: Tensor, generator: torch.Generator) -> Tensor:
     """Crop a twentieth from every side and resize to the full square, which removes borders."""
     side = images.shape[-1]
     cut = max(1, round(side / 20))
     return F.interpolate(images[..., cut:-cut, cut:-cut], size=side, mode="bilinear")
 
 
-def fringed(images: Tensor, generator: torch.Generator, by: float = FRINGE) -> Tensor:
+def chromatic_aberration(images: Tensor, generator: torch.Generator, by: float = FRINGE) -> Tensor:
     """Lateral chromatic aberration: red is magnified by the fraction `by`, blue reduced; reversed if negative."""
     scale = 1 / torch.tensor([1 + by, 1.0, 1 - by]).repeat(len(images))
     return _each_color(images, affine(width=scale, height=scale, count=len(scale)))
 
 
-def apart(images: Tensor, generator: torch.Generator, by: float = FRINGE * RADIUS) -> Tensor:
+def shift_channels_apart(images: Tensor, generator: torch.Generator, by: float = FRINGE * RADIUS) -> Tensor:
     """Shift red and blue apart by 2 * `by` half sides, in a random direction per image: fringes without information."""
     angle = 2 * math.pi * torch.rand(len(images), 1, generator=generator)
     distance = torch.tensor([by, 0.0, -by])
@@ -129,7 +129,7 @@ def dimmed(images: Tensor, generator: torch.Generator) -> Tensor:
     return images * (1 - CORNER / 3)
 
 
-def lit(images: Tensor, generator: torch.Generator, above: bool = True) -> Tensor:
+def illuminated(images: Tensor, generator: torch.Generator, above: bool = True) -> Tensor:
     """Illuminate from above or below: brightness decreases from one edge to the other."""
     away = (1 + (1 if above else -1) * _pixel_centers(images)) / 2
     return images * (1 - FADE * away[:, None])
@@ -163,17 +163,17 @@ CUES: Mapping[str, Cue] = {
     "blurred": Cue("removed", "without fine detail", blurred),
     "noisy": Cue("removed", "with added noise", noisy),
     "resampled": Cue("removed", "with other resampling artifacts", resampled),
-    "no border": Cue("removed", "without the outer 5 % of images", middle),
-    "fringes": Cue("planted", "with chromatic aberration", fringed, "colours apart"),
+    "no border": Cue("removed", "without the outer 5 % of images", without_border),
+    "fringes": Cue("planted", "with chromatic aberration", chromatic_aberration, "colours apart"),
     "fringes reversed": Cue(
-        "planted", "with reversed chromatic aberration", partial(fringed, by=-FRINGE), "colours apart"
+        "planted", "with reversed chromatic aberration", partial(chromatic_aberration, by=-FRINGE), "colours apart"
     ),
-    "colours apart": Cue("control", "with randomly shifted color channels", apart),
+    "colours apart": Cue("control", "with randomly shifted color channels", shift_channels_apart),
     "jpeg": Cue("planted", "with JPEG blocks aligned to the corner", jpeg, "jpeg moved"),
     "jpeg moved": Cue("control", "with JPEG blocks shifted by half a block", partial(jpeg, shift=BLOCK // 2)),
     "vignette": Cue("planted", "with a vignette", vignette, "dimmed"),
     "dimmed": Cue("control", "with lower brightness", dimmed),
-    "light from below": Cue("planted", "with light from below", partial(lit, above=False), "light from above"),
-    "light from above": Cue("control", "with light from above", lit),
+    "light from below": Cue("planted", "with light from below", partial(illuminated, above=False), "light from above"),
+    "light from above": Cue("control", "with light from above", illuminated),
 }
 """Name in the table -> transformation."""

@@ -46,7 +46,7 @@ def gamut(step: float = 10.0) -> Tensor:
 
     A cell is included if its center is the nearest one to any of the 256^3 8-bit colors, of any L. Every third level on
     the faces of the color cube suffices for steps of 10: from any color, a line of constant a and b meets a face.
-    Zhang, Isola and Efros (2016) have 313 cells; their released list is a larger set, whose rule is not published.
+    Zhang, Isola and Efros (2016) have 313 cells; their released list is a larger set, of unknown rule.
     """
     levels = torch.arange(0, 256, 3) / 255
     first, second = torch.cartesian_prod(levels, levels).unbind(1)

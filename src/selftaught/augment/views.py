@@ -1,8 +1,8 @@
 """Random views of an image for joint-embedding tasks: crop, flip, color jitter, grayscale, blur and solarization.
 
 Geometry is one resampling and color one matrix; blur is one matrix along each axis, since views are small and every
-view has its own kernel. Which operations apply to which view is drawn on the CPU, so that no step waits for a GPU, and views
-that are not blurred or solarized have no extra cost.
+view has its own kernel. Which operations apply to which view is drawn on the CPU, so that no step waits for a GPU, and
+views that are not blurred or solarized have no extra cost.
 
 Chen et al. 2020 (SimCLR, appendix A), Grill et al. 2020 (BYOL, appendix B), Caron et al. 2020 (SwAV, multi-crop).
 

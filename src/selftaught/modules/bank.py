@@ -150,7 +150,7 @@ def require_bank(negatives: int, temperature: float, memory: float) -> None:
         raise UserError(f"--bank-momentum must be in [0, 1), got {memory}; the default is 0.5.")
 
 
-def require_others(negatives: int, images: int) -> None:
+def require_negatives(negatives: int, images: int) -> None:
     """Reject a source of one image, and log a warning if it has fewer images than negatives.
 
     Raises:

@@ -78,7 +78,7 @@ def require_map(layer: Layer, user: str) -> None:
         )
 
 
-def require_readable(encoder: nn.Module, side: int, what: Literal["tile", "crop", "view"] = "tile") -> None:
+def require_input_size(encoder: nn.Module, side: int, what: Literal["tile", "crop", "view"] = "tile") -> None:
     """Reject an encoder that cannot process images of `side` pixels, because of its strides or its patch size.
 
     Logs a warning if they are tiles that contain too little to learn from.

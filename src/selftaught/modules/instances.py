@@ -20,9 +20,17 @@ from selftaught.augment.color import random_color, recolor, require_jitter
 from selftaught.augment.warp import identity, to_device
 from selftaught.contracts import Batch, Encoder, EpochUpdate, Outcome, Source, Views
 from selftaught.errors import UserError
-from selftaught.modules.bank import BankEntries, BankKind, MemoryBank, draw, ranked_first, require_bank, require_others
+from selftaught.modules.bank import (
+    BankEntries,
+    BankKind,
+    MemoryBank,
+    draw,
+    ranked_first,
+    require_bank,
+    require_negatives,
+)
 from selftaught.modules.crops import CropTask
-from selftaught.modules.heads import HeadKind, embedding, require_readable
+from selftaught.modules.heads import HeadKind, embedding, require_input_size
 from selftaught.modules.losses import nce
 
 
@@ -75,8 +83,8 @@ class InstanceDiscrimination(CropTask, ABC):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projection (f in the papers) and the memory bank."""
-        require_others(self.negatives, len(source))
-        require_readable(encoder, self.side, "crop")
+        require_negatives(self.negatives, len(source))
+        require_input_size(encoder, self.side, "crop")
         channels = encoder.last.channels
         project = embedding(channels, self.dimensions, self.head, self.projection_norm)
         return nn.ModuleDict({"project": project, "bank": MemoryBank(len(source), self.dimensions, self.bank)})

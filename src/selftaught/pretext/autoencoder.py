@@ -24,7 +24,7 @@ from selftaught.contracts import Batch, Encoder, Layer, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.crops import CropTask
 from selftaught.modules.decoders import Decoder
-from selftaught.modules.heads import require_readable
+from selftaught.modules.heads import require_input_size
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Autoencoder(CropTask):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The code, a linear map of the last layer at each position, and a decoder of it."""
-        require_readable(encoder, self.side, "crop")
+        require_input_size(encoder, self.side, "crop")
         last = encoder.last
         # A position covers stride^2 pixels of three channels, so the ratio is the same for every encoder.
         code = Layer(max(1, 3 * last.stride**2 // self.compression), last.stride)

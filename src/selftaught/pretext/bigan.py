@@ -25,7 +25,7 @@ from selftaught.contracts import Encoder, Outcome, ParameterGroup, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
 from selftaught.modules.generators import MAX_CHANNELS, GenerativeTask
-from selftaught.modules.heads import require_map, require_readable
+from selftaught.modules.heads import require_input_size, require_map
 from selftaught.modules.norms import untracked
 from selftaught.modules.precision import at_least_float32
 
@@ -73,7 +73,7 @@ class BiGAN(GenerativeTask):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The code layer on the encoder's last map, the generator, and the critic of pairs."""
-        require_readable(encoder, self.side, "crop")
+        require_input_size(encoder, self.side, "crop")
         require_map(encoder.last, "bigan")
         return nn.ModuleDict(
             {
@@ -167,7 +167,7 @@ class Code(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, latent)."""
         codes: Tensor = self.dense(F.adaptive_avg_pool2d(features, POSITIONS).flatten(1))
-        # In float32, like the noise: the critic could tell codes from noise by their precision.
+        # In float32, like the noise, with which the critic compares codes.
         codes = at_least_float32(codes)
         return codes if self.norm is None else self.norm(codes) / math.sqrt(3)
 
@@ -194,7 +194,7 @@ class PairCritic(nn.Module):
         for inputs, outputs in pairwise(widths):
             self.convolutions.append(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
             self.codes.append(nn.Linear(latent, outputs))
-            # No norm after the first convolution (section 3 of DCGAN): it would remove the images' mean color.
+            # No norm after the first convolution (section 3 of DCGAN), so that the critic can use colors.
             self.norms.append(nn.BatchNorm2d(outputs) if inputs > 3 else nn.Identity())
         features = widths[-1] * (size // 2**halvings) ** 2
         layers = [nn.Linear(features + latent, JOINT), nn.LeakyReLU(0.2), nn.Linear(JOINT, JOINT), nn.LeakyReLU(0.2)]

@@ -1,6 +1,6 @@
 """Colorization: Predict the colors of an image from its lightness.
 
-Solving it requires recognizing what is shown, such as grass, sky and skin.
+Solving it requires recognizing materials and objects, such as grass, sky and skin.
 
 Zhang, Isola, Efros, "Colorful Image Colorization", ECCV 2016. https://arxiv.org/abs/1603.08511
 
@@ -28,7 +28,7 @@ from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.crops import CropTask
 from selftaught.modules.decoders import Decoder
-from selftaught.modules.heads import require_readable
+from selftaught.modules.heads import require_input_size
 
 GREY = 5.0
 """Images are gray, and ignored by the loss, if no position has |a| or |b| above this (released code:
@@ -84,7 +84,7 @@ class Colorization(CropTask):
                 f"views must have at least {self.shrink} pixels per side for --shrink {self.shrink}, got {self.side}; "
                 "increase --size or decrease --shrink."
             )
-        require_readable(encoder, self.side, "crop")
+        require_input_size(encoder, self.side, "crop")
         centers = gamut()
         bins = nn.Module()
         bins.register_buffer("centers", centers)

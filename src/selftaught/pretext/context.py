@@ -37,7 +37,7 @@ from selftaught.augment.tiles import (
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.heads import dense, require_readable
+from selftaught.modules.heads import dense, require_input_size
 
 STEPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """The eight classes: rows down and columns to the right, from the first tile to the second."""
@@ -96,7 +96,7 @@ class Context(Task):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A layer for single tiles (fc6 of the paper) and a classifier of pairs into eight directions (fc7 to fc9)."""
-        require_readable(encoder, tile_pixels(self.size, self.tile))
+        require_input_size(encoder, tile_pixels(self.size, self.tile))
         channels = encoder.last.channels
         pair = nn.Sequential(
             dense(2 * UNITS, UNITS, affine=False), dense(UNITS, UNITS, affine=False), nn.Linear(UNITS, len(STEPS))

@@ -33,9 +33,9 @@ from selftaught.contracts import Batch, Encoder, EpochUpdate, Outcome, Source, V
 from selftaught.errors import UserError
 from selftaught.modules.clusters import adjusted_nmi, kmeans, require_faiss, whitened
 from selftaught.modules.crops import CropTask
-from selftaught.modules.heads import HeadKind, require_readable
+from selftaught.modules.heads import HeadKind, require_input_size
 
-READ = 256
+FEATURE_BATCH = 256
 """Batch size of the feature extraction for clustering."""
 
 
@@ -102,7 +102,7 @@ class DeepCluster(CropTask):
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Hidden layer (`body`), classifier (`top`, reinitialized after each clustering) and cluster assignments."""
         require_faiss()
-        require_readable(encoder, self.side, "crop")
+        require_input_size(encoder, self.side, "crop")
         if (count := self._count(source)) < self.clusters:
             logging.getLogger(__name__).warning(
                 "deepcluster uses %d clusters instead of %d, so that each has %d images on average",
@@ -151,7 +151,7 @@ class DeepCluster(CropTask):
         """
         device = cast(Clusters, heads["clusters"]).of.device
         features, labels = [], []
-        for indices in torch.split(part, READ):
+        for indices in torch.split(part, FEATURE_BATCH):
             batch = source.batch(indices, device)
             features.append(heads["body"](encoder(batch.warp(identity(len(batch)), self.size))).float().cpu())
             labels.append(batch.targets["label"].cpu() if "label" in source.targets else -torch.ones_like(indices))

@@ -20,7 +20,7 @@ from selftaught.contracts import Encoder, Outcome, ParameterGroup, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
 from selftaught.modules.generators import GenerativeTask
-from selftaught.modules.heads import require_readable
+from selftaught.modules.heads import require_input_size
 from selftaught.modules.norms import untracked
 
 
@@ -51,7 +51,7 @@ class GAN(GenerativeTask):
                 "gan needs an encoder with color input, got one with token input, through which the generator gets no "
                 "gradient; choose another --encoder."
             )
-        require_readable(encoder, self.side, "crop")
+        require_input_size(encoder, self.side, "crop")
         return nn.ModuleDict({"real": nn.Linear(encoder.last.channels, 1), "generator": self.make_generator()})
 
     def parameter_groups(self, encoder: Encoder, heads: nn.ModuleDict) -> list[ParameterGroup]:

@@ -29,7 +29,7 @@ from selftaught.errors import UserError
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
 from selftaught.modules.crops import CropTask
 from selftaught.modules.decoders import ChannelwiseDense, Decoder
-from selftaught.modules.heads import require_readable
+from selftaught.modules.heads import require_input_size
 
 SURVEY = 2048
 """Maximum number of images from which the mean color is computed."""
@@ -79,19 +79,19 @@ class Inpainting(CropTask):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Bottleneck and decoder of the last layer, the mean color that fills masked regions, and the critic."""
-        if self.adversarial and self.judged_side < 2:
+        if self.adversarial and self.critic_side < 2:
             raise UserError(
-                f"a critic needs masked regions of at least 2 pixels, got {self.judged_side}; increase --share or "
+                f"a critic needs masked regions of at least 2 pixels, got {self.critic_side}; increase --share or "
                 "--size."
             )
-        require_readable(encoder, self.side, "crop")
+        require_input_size(encoder, self.side, "crop")
         decoder = Decoder(encoder.last, 3, self.side)
         channels, height, width = _last_map(encoder, self.side)
         fill = nn.Module()
         fill.register_buffer("color", mean_color(source, self.side))
         heads = {"bottleneck": ChannelwiseDense(channels, height, width), "decoder": decoder, "fill": fill}
         if self.adversarial:
-            heads["critic"] = make_critic(self.judged_side)
+            heads["critic"] = make_critic(self.critic_side)
         return nn.ModuleDict(heads)
 
     def parameter_groups(self, encoder: Encoder, heads: nn.ModuleDict) -> list[ParameterGroup]:
@@ -99,7 +99,7 @@ class Inpainting(CropTask):
         return adversarial_groups(encoder, heads, "critic", {"critic": self.critic_lr_scale})
 
     @property
-    def judged_side(self) -> int:
+    def critic_side(self) -> int:
         """Side in pixels of the critic's input: the masked square for center masks, else the whole view."""
         return center_side(self.side, self.share) if self.holes == "center" else self.side
 
@@ -171,7 +171,7 @@ class Inpainting(CropTask):
         For center masks the critic's input is the masked square alone, as in the paper. For other shapes it is the
         whole view with its masked region filled, as in the released code for random regions.
         """
-        low, side = (self.side - self.judged_side) // 2, self.judged_side
+        low, side = (self.side - self.critic_side) // 2, self.critic_side
         logits: Tensor = heads["critic"](pictures[..., low : low + side, low : low + side])
         return logits.float()
 

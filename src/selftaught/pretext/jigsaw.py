@@ -26,7 +26,7 @@ from selftaught.augment.tiles import grid_tiles, mosaic, normalize_tiles, requir
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.heads import classifier, dense, require_readable
+from selftaught.modules.heads import classifier, dense, require_input_size
 from selftaught.modules.permutations import distant_permutations, require_permutations
 
 UNITS = 512
@@ -96,7 +96,7 @@ class Jigsaw(Task):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A layer for single tiles, a classifier of all tiles in order (fc6 to fc8 of the paper), the permutations."""
-        require_readable(encoder, tile_pixels(self.size, self.tile))
+        require_input_size(encoder, tile_pixels(self.size, self.tile))
         channels, tiles = encoder.last.channels, self.grid**2
         orders = nn.Module()
         orders.register_buffer("known", distant_permutations(tiles, self.permutations).clone())

@@ -21,7 +21,7 @@ from selftaught.augment.warp import random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.bank import unit
-from selftaught.modules.heads import MIN_TILE, embedding, require_readable
+from selftaught.modules.heads import MIN_TILE, embedding, require_input_size
 from selftaught.modules.instances import InstanceDiscrimination, memory
 
 TILES = 9
@@ -33,8 +33,8 @@ class PIRL(InstanceDiscrimination):
 
     transform: Literal["auto", "jigsaw", "rotation", "both"] = "auto"
     """Transformation to be invariant to: the order of nine tiles (jigsaw, the paper), quarter turns, or both. auto is
-    jigsaw where tiles have 16 pixels per side or more, so from --size 64 on, else rotation: smaller tiles show little,
-    and tiles of 8 pixels taught nothing."""
+    jigsaw where tiles have 16 pixels per side or more, so from --size 64 on, else rotation: smaller tiles contain
+    too little, and tiles of 8 pixels taught nothing."""
     weight: float = 0.5
     """Lambda, the weight of the transformed image in the loss (paper: 0.5); 0 leaves it out."""
     puzzle_scale: tuple[float, float] = (0.6, 1.0)
@@ -77,7 +77,7 @@ class PIRL(InstanceDiscrimination):
         if self._turns:
             heads["turned"] = embedding(channels, d, self.head, self.projection_norm)
         if self._shuffles:
-            require_readable(encoder, tile_pixels(self.size, self.tile))
+            require_input_size(encoder, tile_pixels(self.size, self.tile))
             heads["tile"], heads["tiles"] = (
                 nn.Linear(channels, d),
                 embedding(TILES * d, d, self.head, self.projection_norm),

@@ -20,7 +20,7 @@ from selftaught.augment.warp import affine, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.crops import CropTask
-from selftaught.modules.heads import HeadKind, classifier, require_readable
+from selftaught.modules.heads import HeadKind, classifier, require_input_size
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Rotation(CropTask):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A classifier on the pooled last layer."""
-        require_readable(encoder, self.side, "crop")
+        require_input_size(encoder, self.side, "crop")
         channels = encoder.last.channels
         return nn.ModuleDict({"angle": classifier(channels, len(self.angles), self.head)})
 
@@ -68,7 +68,7 @@ class Rotation(CropTask):
         else:
             degrees = torch.tensor(self.angles)[classes].flatten()
             # The square inscribed in every rotation of the view, because empty corners would reveal the angle.
-            # Multiples of 90 are resampled like all other angles; interpolation artifacts may still reveal angles
+            # Multiples of 90 are resampled like all other angles; interpolation artifacts still distinguish angles
             # modulo 90.
             half = math.sqrt(0.5)
             turn = affine(degrees=degrees, width=half, height=half, count=len(degrees)).reshape(count, -1, 3, 3)
