@@ -100,7 +100,7 @@ class ViewAugmentation:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur every image with a Gaussian of its own; the image continues beyond its border as its mirror.
+    """Blur each image with its own Gaussian; beyond the border the image is mirrored.
 
     Args:
         images: (B, C, S, S).
