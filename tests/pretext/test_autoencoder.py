@@ -81,7 +81,7 @@ def test_the_encoder_is_shown_the_noisy_image():
 def test_a_perfect_decoder_shows_the_image_itself(space):
     task = Autoencoder(crop=1.0, size=16, space=space, noise=0.1)
     encoder, heads, views = setting(task)
-    heads["decoder"] = Fixed(task._wanted(views["images"]))
+    heads["decoder"] = Fixed(task._target(views["images"]))
     assert task.loss(encoder, heads, views)[0] == 0
     noisy, decoded, true = task.show(encoder, heads, views)["decoded"].split(16, 3)
     assert torch.equal(noisy, views["noisy"])
@@ -94,7 +94,7 @@ def test_a_perfect_decoder_shows_the_image_itself(space):
 def test_it_learns_more_than_the_mean_image(space):
     task = Autoencoder(crop=1.0, size=16, space=space, scale=(1.0, 1.0))
     encoder, heads, views = setting(task, count=24)
-    wanted = task._wanted(views["images"])
+    wanted = task._target(views["images"])
     optimizer = torch.optim.Adam([*encoder.parameters(), *heads.parameters()], lr=3e-3)
     for _ in range(150):
         loss = task.loss(encoder, heads, views)[0]

@@ -139,7 +139,7 @@ OTHER_WAYS = [
     ("colorization", {"answer": "mean", "shrink": 3}),
     ("igpt", {"objective": "masked"}),
     ("inpainting", {"adversarial": 0.1, "holes": "free"}),
-    ("npid", {"normalizer": "constant", "proximal": 1.0, "bank": "half"}),
+    ("npid", {"nce_normalizer": "constant", "proximal": 1.0, "bank": "half"}),
     ("pirl", {"transform": "both", "head": "mlp"}),
     ("rotation", {"angles": (0, 45)}),
 ]

@@ -83,8 +83,8 @@ class TargetsOfOtherImages(Colorization):
 class ReconstructsAnother(Autoencoder):
     """Reconstructs the image before it in the batch."""
 
-    def _wanted(self, images):
-        return super()._wanted(images.roll(1, 0))
+    def _target(self, images):
+        return super()._target(images.roll(1, 0))
 
 
 class LabelsOfOtherImages(Supervised):
