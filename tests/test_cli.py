@@ -325,7 +325,7 @@ class TestMistakes:
             (("--minutes", 0), "--minutes must be above 0"),
             (("--minutes", "soon"), "--minutes"),
             (("--epochs", 1), "exactly one of"),
-            (("--angles", 0), "at least two different angles, found 0"),
+            (("--angles", 0), "at least two different angles, got 0"),
             (("--angles", 0, 360), "at least two different angles"),
             (("--head", "big"), "--head"),
             (("--learning-rate", -1), "above 0, got -1"),
@@ -344,7 +344,7 @@ class TestMistakes:
     def test_views_that_the_encoder_cannot_read(self, run, folder, capsys, asked):
         for size in (0, 2):
             said = mistake(capsys, asked, run, "--data", folder, "--size", size)
-            assert f"views of {size} pixels are too small for it: give a larger --size, or another" in said
+            assert f"cannot process views of {size} pixels: increase --size, or choose another" in said
         assert "--images must be at least 2" in mistake(capsys, "invariance", run, "--data", folder, "--images", 1)
 
     def test_a_probe_needs_labels(self, run, capsys, tmp_path):

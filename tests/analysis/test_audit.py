@@ -11,7 +11,7 @@ from torch import nn
 from probe_toys import Given
 from selftaught.analysis.audit import Changed, audit
 from selftaught.analysis.audit_table import AT_CHANCE, TRAINED, AuditRow, AuditTable, best_layers, render
-from selftaught.augment.cues import CUES, fringed
+from selftaught.augment.cues import CUES, chromatic_aberration
 from selftaught.augment.warp import affine, identity
 from selftaught.contracts import Encoder, Layer, Task
 from selftaught.errors import UserError
@@ -114,7 +114,7 @@ def through_a_lens(count: int = 160) -> torch.Tensor:
     """Grey blots, photographed through a lens that magnifies red more than green and blue less."""
     coarse = torch.rand(count, 1, 12, 12, generator=generator())
     blots = nn.functional.interpolate(coarse, size=64, mode="bicubic").clamp(0, 1).expand(-1, 3, -1, -1)
-    return fringed(blots, generator(), by=0.01)
+    return chromatic_aberration(blots, generator(), by=0.01)
 
 
 def asked(task: Task, images: torch.Tensor, **more: int) -> dict[str, AuditRow]:

@@ -3,7 +3,20 @@
 import pytest
 import torch
 
-from selftaught.augment.cues import CORNER, CUES, FADE, FRINGE, RADIUS, apart, blurred, fringed, grey, jpeg, lit, middle
+from selftaught.augment.cues import (
+    CORNER,
+    CUES,
+    FADE,
+    FRINGE,
+    RADIUS,
+    blurred,
+    chromatic_aberration,
+    grey,
+    illuminated,
+    jpeg,
+    shift_channels_apart,
+    without_border,
+)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -41,12 +54,12 @@ def test_every_change_gives_other_images_of_the_same_kind_and_leaves_its_own_alo
 def test_controls_are_controls_and_do_as_much_damage_as_their_plants():
     images = smooth()
     for cue in CUES.values():
-        if cue.against:
+        if cue.control:
             assert cue.kind == "planted"
-            assert CUES[cue.against].kind == "control"
-            plant, control = (c.change(images, generator()) for c in (cue, CUES[cue.against]))
+            assert CUES[cue.control].kind == "control"
+            plant, control = (c.change(images, generator()) for c in (cue, CUES[cue.control]))
             damage = [(changed - images).square().mean().sqrt() for changed in (plant, control)]
-            assert 0.7 < damage[0] / damage[1] < 1.4, cue.said
+            assert 0.7 < damage[0] / damage[1] < 1.4, cue.condition
 
 
 def test_grey_has_the_luma_of_the_image_and_no_colour():
@@ -65,7 +78,7 @@ def test_blur_takes_the_finest_grain_and_keeps_the_mean():
 @pytest.mark.parametrize("by", [FRINGE, -FRINGE])
 def test_a_fringe_magnifies_red_shrinks_blue_and_leaves_green(by):
     image = disc()
-    red, green, blue = fringed(image, generator(), by=by)[0].sum((1, 2))
+    red, green, blue = chromatic_aberration(image, generator(), by=by)[0].sum((1, 2))
     area = image[0, 0].sum()
     assert green == pytest.approx(float(area), rel=1e-5)
     assert float(red / area) == pytest.approx((1 + by) ** 2, abs=5e-3)
@@ -79,7 +92,7 @@ def test_the_mean_move_of_a_fringe_is_that_of_its_control():
 
 def test_colours_apart_move_red_and_blue_to_opposite_sides_and_by_no_place():
     image = disc().expand(8, 3, 101, 101)
-    moved = apart(image, generator(), by=0.1)
+    moved = shift_channels_apart(image, generator(), by=0.1)
     place = (2 * torch.arange(101) + 1) / 101 - 1
     weights = moved / moved.sum((2, 3), keepdim=True)
     centre = torch.stack([(weights * place).sum((2, 3)), (weights * place[:, None]).sum((2, 3))], 2)  # (8, 3, 2)
@@ -107,7 +120,7 @@ def test_blocks_of_jpeg_begin_where_they_should(shift, side):
 
 def test_light_from_above_fades_downwards_and_from_below_upwards():
     white = torch.ones(1, 3, 50, 50)
-    above, below = lit(white, generator()), lit(white, generator(), above=False)
+    above, below = illuminated(white, generator()), illuminated(white, generator(), above=False)
     assert torch.allclose(above, below.flip(2))
     assert (above[0, 0, 1:] < above[0, 0, :-1]).all()
     assert above[0, 0, :, 0].mean() == pytest.approx(1 - FADE / 2, abs=1e-5)
@@ -126,4 +139,4 @@ def test_a_vignette_takes_half_the_light_of_corners_and_a_third_of_that_in_the_m
 def test_the_middle_has_no_frame():
     framed = torch.ones(1, 3, 40, 40)
     framed[..., :2, :] = framed[..., -2:, :] = framed[..., :2] = framed[..., -2:] = 0
-    assert torch.allclose(middle(framed, generator()), torch.ones(1, 3, 40, 40))
+    assert torch.allclose(without_border(framed, generator()), torch.ones(1, 3, 40, 40))

@@ -115,11 +115,11 @@ def test_the_rim_is_what_is_shown_within_so_many_pixels(width):
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
 def test_nothing_and_everything_cannot_be_hidden(share):
-    with pytest.raises(UserError, match=f"found {share}"):
+    with pytest.raises(UserError, match=f"got {share}"):
         center_masks(1, 16, share)
 
 
 @pytest.mark.parametrize("kind", RANDOM)
 def test_a_view_too_small_to_be_masked_is_refused(kind):
-    with pytest.raises(UserError, match="size of a view that is to be masked must be at least 3, found 2"):
+    with pytest.raises(UserError, match="views to be masked must have at least 3 pixels per side, got 2"):
         RANDOM[kind](1, 2, seeded())

@@ -157,13 +157,13 @@ def test_a_mosaic_has_every_tile_at_its_place():
 
 
 def test_what_cannot_be_cut_is_refused_in_one_sentence():
-    with pytest.raises(UserError, match=r"at least 3 pixels a side, found 2 .* give a larger --size"):
+    with pytest.raises(UserError, match=r"at least 3 pixels per side, got 2 .* increase --size"):
         tile_pixels(8, 0.25)
     with pytest.raises(UserError, match="must fit into the view"):
         require_fit(3, 0.3, 0.1, 0.0)
-    with pytest.raises(UserError, match="at least 2 tiles a side, found 1"):
+    with pytest.raises(UserError, match="at least 2 tiles per side, got 1"):
         require_fit(1, 0.3, 0.1, 0.0)
-    with pytest.raises(UserError, match="--tile above 0"):
+    with pytest.raises(UserError, match="--tile must be above 0"):
         grid_tiles(1, generator(), tile=0.0)
     assert tile_pixels(96, 0.25) == 24
     assert tile_pixels(100, 0.23) == 23

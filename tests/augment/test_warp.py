@@ -119,7 +119,7 @@ def test_random_crops_stay_inside_and_have_the_areas_asked_for():
 
 
 def test_a_view_of_no_pixels_is_refused(images):
-    with pytest.raises(UserError, match="at least 1 pixel, found 0"):
+    with pytest.raises(UserError, match="at least 1 pixel, got 0"):
         resample(images, identity(3), 0)
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.modules import bank as bank_module
-from selftaught.modules.bank import BankKind, MemoryBank, draw, ranked_first, require_bank, require_others, unit
+from selftaught.modules.bank import BankKind, MemoryBank, draw, ranked_first, require_bank, require_negatives, unit
 
 KINDS: tuple[BankKind, ...] = ("device", "half", "host")
 
@@ -218,17 +218,17 @@ def test_a_bank_is_saved_copied_and_restored(kind):
 
 
 def test_one_image_cannot_be_told_apart():
-    with pytest.raises(UserError, match="at least 2 of them, found 1"):
-        require_others(4096, 1)
+    with pytest.raises(UserError, match="at least 2 images, got 1"):
+        require_negatives(4096, 1)
 
 
 def test_fewer_images_than_negatives_get_a_notice(caplog):
     with caplog.at_level(logging.WARNING):
-        require_others(23, 24)
+        require_negatives(23, 24)
     assert not caplog.text
     with caplog.at_level(logging.WARNING):
-        require_others(24, 24)
-    assert "24 negatives were wished for, 23 other images exist" in caplog.text
+        require_negatives(24, 24)
+    assert "--negatives is 24, but there are only 23 other images" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,7 @@ def test_features_that_are_all_the_same_are_one_point():
 
 
 def test_what_is_not_finite_is_our_error():
-    with pytest.raises(UserError, match="finite"):
+    with pytest.raises(UserError, match="cannot cluster features that contain NaN or infinity"):
         whitened(torch.tensor([[1.0], [float("nan")]]), 1)
 
 

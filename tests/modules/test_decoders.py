@@ -57,12 +57,12 @@ def test_what_it_answers_is_local():
 def test_a_layer_without_positions_is_refused():
     with pytest.raises(UserError, match="without positions"):
         Decoder(Layer(16, 0), 3, 32)
-    with pytest.raises(UserError, match=r"found \(2, 16, 8\)"):
+    with pytest.raises(UserError, match=r"got \(2, 16, 8\)"):
         Decoder(Layer(8, 2), 3, 8)(torch.zeros(2, 16, 8))
 
 
 def test_a_view_smaller_than_a_step_is_refused():
-    with pytest.raises(UserError, match="8 pixels, found 6"):
+    with pytest.raises(UserError, match="8 pixels, got 6"):
         Decoder(Layer(16, 8), 3, 6)
 
 
@@ -100,5 +100,5 @@ def test_behind_a_channelwise_dense_layer_every_position_answers_for_all():
 
 
 def test_a_channelwise_dense_layer_refuses_other_maps():
-    with pytest.raises(UserError, match=r"built for, \(4, 8, 8\), found \(4, 4, 4\)"):
+    with pytest.raises(UserError, match=r"built for maps of shape \(4, 8, 8\), got \(4, 4, 4\)"):
         ChannelwiseDense(4, 8, 8)(torch.zeros(1, 4, 4, 4))

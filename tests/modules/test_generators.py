@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from selftaught.errors import UserError
-from selftaught.modules.generators import MOST, Generator, uniform_noise
+from selftaught.modules.generators import MAX_CHANNELS, Generator, uniform_noise
 
 
 @pytest.mark.parametrize("size", [8, 12, 15, 16, 24, 30, 32, 33, 48, 96, 100])
@@ -61,7 +61,9 @@ def test_pictures_made_in_bf16_are_not_quantized():
 
 def test_channels_are_bounded():
     generator = Generator(2, 256, width=64)
-    assert max(module.in_channels for module in generator.blocks if isinstance(module, nn.ConvTranspose2d)) == MOST
+    assert (
+        max(module.in_channels for module in generator.blocks if isinstance(module, nn.ConvTranspose2d)) == MAX_CHANNELS
+    )
 
 
 def test_pictures_are_made_from_noise_alone():
@@ -83,5 +85,5 @@ def test_noise_is_uniform_from_minus_one_to_one():
 
 
 def test_a_picture_of_nothing_is_refused():
-    with pytest.raises(UserError, match="at least 8 pixels, found 7"):
+    with pytest.raises(UserError, match="at least 8 pixels, got 7"):
         Generator(4, 7)

@@ -46,7 +46,7 @@ def test_nine_tiles_reach_the_distances_of_the_papers_ablation():
 
 
 def test_no_more_than_exist():
-    with pytest.raises(UserError, match="between 2 and 24, as many as 4 tiles have, found 25"):
+    with pytest.raises(UserError, match="between 2 and 24, the number of permutations of 4 tiles, got 25"):
         distant_permutations(4, 25)
-    with pytest.raises(UserError, match="found 1"):
+    with pytest.raises(UserError, match="got 1"):
         distant_permutations(4, 1)

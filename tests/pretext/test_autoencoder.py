@@ -81,7 +81,7 @@ def test_the_encoder_is_shown_the_noisy_image():
 def test_a_perfect_decoder_shows_the_image_itself(space):
     task = Autoencoder(crop=1.0, size=16, space=space, noise=0.1)
     encoder, heads, views = setting(task)
-    heads["decoder"] = Fixed(task._wanted(views["images"]))
+    heads["decoder"] = Fixed(task._target(views["images"]))
     assert task.loss(encoder, heads, views)[0] == 0
     noisy, decoded, true = task.show(encoder, heads, views)["decoded"].split(16, 3)
     assert torch.equal(noisy, views["noisy"])
@@ -94,7 +94,7 @@ def test_a_perfect_decoder_shows_the_image_itself(space):
 def test_it_learns_more_than_the_mean_image(space):
     task = Autoencoder(crop=1.0, size=16, space=space, scale=(1.0, 1.0))
     encoder, heads, views = setting(task, count=24)
-    wanted = task._wanted(views["images"])
+    wanted = task._target(views["images"])
     optimizer = torch.optim.Adam([*encoder.parameters(), *heads.parameters()], lr=3e-3)
     for _ in range(150):
         loss = task.loss(encoder, heads, views)[0]
@@ -107,10 +107,10 @@ def test_it_learns_more_than_the_mean_image(space):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"compression": 0}, "--compression must be at least 1, found 0"),
+        ({"compression": 0}, "--compression must be at least 1, got 0"),
         ({"noise": -0.1}, "--noise must be at least 0"),
         ({"masked": 1.0}, r"--masked in \[0, 1\)"),
-        ({"scale": (0.9, 0.1)}, "--scale must be two shares"),
+        ({"scale": (0.9, 0.1)}, "--scale must be two fractions"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong, says):
@@ -119,5 +119,5 @@ def test_what_cannot_be_asked_is_refused(wrong, says):
 
 
 def test_a_view_smaller_than_a_step_of_the_last_layer_is_refused():
-    with pytest.raises(UserError, match="4 pixels, found 3"):
+    with pytest.raises(UserError, match="4 pixels, got 3"):
         Autoencoder(crop=1.0, size=3).heads(ToyEncoder(), ToySource())

@@ -157,16 +157,16 @@ def test_it_works_with_the_encoders_of_the_papers(encoder, size):
 def test_an_encoder_without_a_map_is_refused():
     vectors = ToyEncoder(size=32)
     vectors.layers = {"only": Layer(16, 0)}
-    with pytest.raises(UserError, match="whose last layer is a map, found one without positions"):
+    with pytest.raises(UserError, match="whose last layer is a map, got one without positions"):
         BiGAN(size=32).heads(vectors, ToySource())
 
 
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"latent": 0}, "--latent and --generator-width must be at least 1, found 0 and 64"),
-        ({"critic_width": -1}, "--critic-width must be at least 1, found -1"),
-        ({"scale": (0.9, 0.1)}, "--scale must be two shares"),
+        ({"latent": 0}, "--latent and --generator-width must be at least 1, got 0 and 64"),
+        ({"critic_width": -1}, "--critic-width must be at least 1, got -1"),
+        ({"scale": (0.9, 0.1)}, "--scale must be two fractions"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong, says):

@@ -138,7 +138,7 @@ def test_a_batch_of_grey_images_has_a_loss_of_nothing_and_finite_gradients():
 
 def test_a_source_of_grey_images_is_refused():
     source = Colored(grey=12)
-    with pytest.raises(UserError, match="found only grey ones among 12 of toy"):
+    with pytest.raises(UserError, match="all 12 checked images of toy are gray"):
         setting(Colorization(crop=1.0, size=16), source)
 
 
@@ -150,7 +150,7 @@ def test_the_annealed_mean_is_equation_5_of_the_paper(temperature):
     z = logits.softmax(1)
     f = (z.log() / temperature).exp() / (z.log() / temperature).exp().sum(1, keepdim=True)
     expected = torch.einsum("bqhw,qc->bchw", f, gamut())
-    found = task._read_off(logits.permute(0, 2, 3, 1), heads).permute(0, 3, 1, 2)
+    found = task._decoded(logits.permute(0, 2, 3, 1), heads).permute(0, 3, 1, 2)
     torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)
 
 
@@ -159,7 +159,7 @@ def test_colder_means_come_nearer_to_the_mode():
     red, green = ((gamut() - torch.tensor(c)).norm(dim=1).argmin() for c in ([50.0, 40.0], [-50.0, 40.0]))
     logits = torch.full((len(gamut()),), -30.0)
     logits[red], logits[green] = math.log(0.7), math.log(0.3)
-    a = [Colorization(crop=1.0, temperature=t)._read_off(logits, heads)[0].item() for t in (1.0, 0.38, 0.05)]
+    a = [Colorization(crop=1.0, temperature=t)._decoded(logits, heads)[0].item() for t in (1.0, 0.38, 0.05)]
     assert a == pytest.approx([20, 50 * (1 - 2 / (1 + (7 / 3) ** (1 / 0.38))), 50], abs=0.1)
 
 
@@ -168,8 +168,8 @@ def test_the_answer_knows_the_lightness_alone():
     encoder, heads, views = setting(task, Colored())
     encoder.eval(), heads.eval()
     with torch.no_grad():
-        answers = task._answer(encoder, heads, views["images"])
-        darker = task._answer(encoder, heads, 0.5 * views["images"])
+        answers = task._prediction(encoder, heads, views["images"])
+        darker = task._prediction(encoder, heads, 0.5 * views["images"])
     torch.testing.assert_close(answers, answers[:1].expand_as(answers), atol=1e-4, rtol=0)
     assert (darker - answers).abs().max() > 1e-2
 
@@ -214,11 +214,11 @@ def test_autocast_changes_no_target():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"shrink": 0}, "--shrink and --neighbors must be at least 1, found 0 and 5"),
-        ({"neighbors": 0}, "found 4 and 0"),
-        ({"uniform": 1.5}, r"--uniform must lie in \[0, 1\]"),
+        ({"shrink": 0}, "--shrink and --neighbors must be at least 1, got 0 and 5"),
+        ({"neighbors": 0}, "got 4 and 0"),
+        ({"uniform": 1.5}, r"--uniform must be in \[0, 1\]"),
         ({"temperature": 0.0}, "--temperature above 0"),
-        ({"scale": (0.0, 1.0)}, "--scale must be two shares"),
+        ({"scale": (0.0, 1.0)}, "--scale must be two fractions"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong, says):
@@ -226,7 +226,9 @@ def test_what_cannot_be_asked_is_refused(wrong, says):
         Colorization(crop=1.0, **wrong)
 
 
-@pytest.mark.parametrize(("size", "says"), [(3, "at least 4 pixels for --shrink 4, found 3"), (4, "16 pixels, found")])
+@pytest.mark.parametrize(
+    ("size", "says"), [(3, "at least 4 pixels per side for --shrink 4, got 3"), (4, "16 pixels, got")]
+)
 def test_a_size_the_decoder_cannot_meet_is_refused(size, says):
     encoder = ToyEncoder(input_mode="lightness")
     if size == 4:

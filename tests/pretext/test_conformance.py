@@ -139,7 +139,7 @@ OTHER_WAYS = [
     ("colorization", {"answer": "mean", "shrink": 3}),
     ("igpt", {"objective": "masked"}),
     ("inpainting", {"adversarial": 0.1, "holes": "free"}),
-    ("npid", {"normalizer": "constant", "proximal": 1.0, "bank": "half"}),
+    ("npid", {"nce_normalizer": "constant", "proximal": 1.0, "bank": "half"}),
     ("pirl", {"transform": "both", "head": "mlp"}),
     ("rotation", {"angles": (0, 45)}),
 ]
@@ -242,7 +242,7 @@ class OneSize(ToyEncoder):
 @pytest.mark.parametrize("name", [name for name in TASKS if issubclass(task_class(name), CropTask)])
 def test_crops_that_the_encoder_cannot_read_are_our_error(name):
     task = task_class(name)(size=16, crop=0.5)
-    with pytest.raises(UserError, match=r"crops of 8 pixels are too small for it: give a larger --size or --crop"):
+    with pytest.raises(UserError, match=r"cannot process crops of 8 pixels: increase --size or --crop"):
         task.heads(OneSize(size=16, **task.encoder_options()), ToySource())
 
 

@@ -164,13 +164,13 @@ def test_one_image_is_enough():
 def test_mistakes_are_one_sentence():
     with pytest.raises(UserError, match="must fit into the view"):
         Context(tile=0.3)
-    with pytest.raises(UserError, match="share from 0 to 1"):
+    with pytest.raises(UserError, match="fraction from 0 to 1"):
         Context(pixelate=2.0)
-    with pytest.raises(UserError, match="at least 2 tiles a side, found 1"):
+    with pytest.raises(UserError, match="at least 2 tiles per side, got 1"):
         Context(grid=1)
-    with pytest.raises(UserError, match=r"at least 3 pixels a side, found 2 .* give a larger --size"):
+    with pytest.raises(UserError, match=r"at least 3 pixels per side, got 2 .* increase --size"):
         Context(size=8).views(ToySource().batch(torch.arange(2), torch.device("cpu")), generator())
-    with pytest.raises(UserError, match=r"tiles of 4 pixels are too small for it"):
+    with pytest.raises(UserError, match=r"cannot process tiles of 4 pixels"):
         Context(size=16).heads(ConvNet(size=16), ToySource())
 
 

@@ -229,7 +229,7 @@ def test_fewer_images_make_fewer_clusters_and_it_is_said(caplog):
     with caplog.at_level(logging.WARNING):
         made = Made(images=60, clusters=500, per_cluster=10)
     assert made.heads["top"].out_features == 6
-    assert "6 clusters and not 500" in caplog.text
+    assert "6 clusters instead of 500" in caplog.text
     assert made.task.chance(made.source, 12) == {"accuracy": 1 / 6}
 
 
@@ -241,8 +241,8 @@ def test_what_is_read_is_asked_of_the_encoder():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"clusters": 1}, "--clusters must be at least 2, found 1"),
-        ({"clustered": 15}, "--clustered must hold two clusters"),
+        ({"clusters": 1}, "--clusters must be at least 2, got 1"),
+        ({"clustered": 15}, "--clustered must be at least 20, two clusters"),
         ({"shown": 0}, "--shown"),
         ({"jitter": 2.0}, "--jitter"),
         ({"scale": (0.5, 0.2)}, "--scale"),
@@ -254,7 +254,7 @@ def test_what_cannot_be_is_refused(settings, said):
 
 
 def test_one_image_and_a_batch_of_one_are_refused():
-    with pytest.raises(UserError, match="found 1 images"):
+    with pytest.raises(UserError, match="has 1"):
         Made(images=1)
     made = Made()
     with pytest.raises(UserError, match="--batch-size"):

@@ -125,10 +125,10 @@ def test_the_generator_comes_to_make_the_mean_image_and_neither_wins():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"latent": 0}, "--latent and --generator-width must be at least 1, found 0 and 64"),
-        ({"generator_width": 0}, "found 100 and 0"),
-        ({"scale": (0.9, 0.1)}, "--scale must be two shares"),
-        ({"crop": 1.5}, "--crop must be a share of --size above 0 and up to 1, found 1.5"),
+        ({"latent": 0}, "--latent and --generator-width must be at least 1, got 0 and 64"),
+        ({"generator_width": 0}, "got 100 and 0"),
+        ({"scale": (0.9, 0.1)}, "--scale must be two fractions"),
+        ({"crop": 1.5}, "--crop must be a fraction of --size, above 0 and at most 1, got 1.5"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong, says):
@@ -137,10 +137,10 @@ def test_what_cannot_be_asked_is_refused(wrong, says):
 
 
 def test_a_reader_of_tokens_is_refused():
-    with pytest.raises(UserError, match="found one that reads tokens, through which no generator can learn"):
+    with pytest.raises(UserError, match="got one with token input, through which the generator gets no gradient"):
         GAN(size=16).heads(make_encoder("gpt", size=16), ToySource())
 
 
 def test_views_too_small_for_a_generator_are_refused():
-    with pytest.raises(UserError, match="at least 8 pixels, found 6"):
+    with pytest.raises(UserError, match="at least 8 pixels, got 6"):
         GAN(size=8).heads(ToyEncoder(), ToySource())

@@ -193,7 +193,7 @@ def test_filled_pictures_differ_only_where_they_were_hidden():
 @pytest.mark.parametrize("wrong", [{"hidden": 0.0}, {"hidden": 1.0}, {"temperature": 0.0}, {"scale": (0.0, 1.0)}])
 def test_settings_of_nothing_are_one_sentence(wrong):
     (name,) = wrong
-    with pytest.raises(UserError, match=f"^--{name} must be .*, found .*: try "):
+    with pytest.raises(UserError, match=f"^--{name} must be .*, got .*; "):
         IGPT(**wrong)
 
 

@@ -53,11 +53,11 @@ def test_what_is_hidden_is_not_seen_and_what_is_shown_is(holes):
     encoder, heads, views = setting(task)
     encoder.eval(), heads.eval()
     hidden, images = views["hidden"], views["images"]
-    answer = task._answer(encoder, heads, views)
+    answer = task._prediction(encoder, heads, views)
     other = {**views, "images": torch.where(hidden, 1 - images, images)}
-    assert torch.equal(task._answer(encoder, heads, other), answer)
+    assert torch.equal(task._prediction(encoder, heads, other), answer)
     other = {**views, "images": torch.where(hidden, images, 1 - images)}
-    assert not torch.allclose(task._answer(encoder, heads, other), answer)
+    assert not torch.allclose(task._prediction(encoder, heads, other), answer)
 
 
 def test_the_hole_is_filled_with_the_mean_colour_of_the_images():
@@ -241,12 +241,12 @@ def test_it_learns_more_than_the_mean_colour_of_each_hole(holes):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"share": 0.0}, "share of the area must lie above 0 and below 1, found 0.0"),
-        ({"cells": 0}, "--cells must be at least 1, found 0"),
-        ({"overlap": 0.5}, r"--overlap must lie in \[0, 0.5\)"),
-        ({"overlap_weight": 0.0}, "--overlap-weight be above 0"),
-        ({"adversarial": 1.0}, r"--adversarial must lie in \[0, 1\)"),
-        ({"scale": (0.9, 0.1)}, "--scale must be two shares"),
+        ({"share": 0.0}, "masked fraction of the area must be above 0 and below 1, got 0;"),
+        ({"cells": 0}, "--cells must be at least 1, got 0"),
+        ({"overlap": 0.5}, r"--overlap must be in \[0, 0.5\)"),
+        ({"overlap_weight": 0.0}, "--overlap-weight positive"),
+        ({"adversarial": 1.0}, r"--adversarial must be in \[0, 1\)"),
+        ({"scale": (0.9, 0.1)}, "--scale must be two fractions"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong, says):
@@ -259,5 +259,5 @@ def test_an_encoder_without_a_map_is_refused():
         def features(self, seen):
             return {"second": super().features(seen)["second"].flatten(2).transpose(1, 2)}
 
-    with pytest.raises(UserError, match=r"a map \(B, C, H, W\), found \(1, 16, 16\)"):
+    with pytest.raises(UserError, match=r"a map \(B, C, H, W\), got \(1, 16, 16\)"):
         Inpainting(size=16).heads(Flat(), ToySource())

@@ -123,7 +123,7 @@ def test_each_guard_does_its_part_and_can_be_switched_off(places):
     assert (2 * bare[:, 1] - bare[:, 0] - bare[:, 2]).abs().max() > 0.1
     normalised = tiles(normalize=True)[:, :2]
     assert normalised.mean((2, 3)).std() < 1e-4 < bare.mean((2, 3))[:, :2].std()
-    with pytest.raises(UserError, match="at most a quarter of a tile's side, found --puzzles 4 and --shift 2"):
+    with pytest.raises(UserError, match=r"at most 0\.25 of a tile's side, got --puzzles 4 and --shift 2"):
         tiles(shift=2.0)
     shifted = tiles(shift=1 / 12)[:, :2]  # by at most a pixel, which on the ramps is 0.4 / 48
     assert 0 < (shifted - bare[:, :2]).abs().max() <= 0.4 / 48 + 1e-5
@@ -159,21 +159,21 @@ def test_heads_built_twice_ask_the_same_orders():
 
 
 def test_mistakes_are_one_sentence():
-    with pytest.raises(UserError, match="between 2 and 24, as many as 4 tiles have, found 100"):
+    with pytest.raises(UserError, match="between 2 and 24, the number of permutations of 4 tiles, got 100"):
         Jigsaw(grid=2)
-    with pytest.raises(UserError, match="between 2 and 362,880, as many as 9 tiles have, found 362,881"):
+    with pytest.raises(UserError, match="between 2 and 362,880, the number of permutations of 9 tiles, got 362,881"):
         Jigsaw(permutations=362_881)
-    with pytest.raises(UserError, match="2 or 3 tiles a side, found 4"):
+    with pytest.raises(UserError, match="2 or 3 tiles per side, got 4"):
         Jigsaw(grid=4)
     with pytest.raises(UserError, match="must fit into the view"):
         Jigsaw(tile=0.4)
-    with pytest.raises(UserError, match="at least one puzzle"):
+    with pytest.raises(UserError, match="--puzzles of at least 1"):
         Jigsaw(puzzles=0)
-    with pytest.raises(UserError, match="--grey must be a share of the images from 0 to 1, found 30"):
+    with pytest.raises(UserError, match="--grey must be a fraction of the images from 0 to 1, got 30"):
         Jigsaw(grey=30.0)
     with pytest.raises(UserError, match="scale"):
         Jigsaw(scale=(0.0, 1.0))
-    with pytest.raises(UserError, match=r"tiles of 4 pixels are too small for it: give a larger --size"):
+    with pytest.raises(UserError, match=r"cannot process tiles of 4 pixels: increase --size"):
         Jigsaw(size=16).heads(ConvNet(size=16), ToySource())
 
 
@@ -183,7 +183,7 @@ def test_one_image_is_enough_but_one_puzzle_in_a_batch_is_not():
     loss, _ = task.loss(*made(task), task.views(batch, generator()))
     assert loss.isfinite()
     single = Jigsaw(size=16, permutations=10, puzzles=1)
-    with pytest.raises(UserError, match="at least two puzzles, found one"):
+    with pytest.raises(UserError, match="at least two puzzles per batch, got one"):
         single.loss(*made(single), single.views(batch, generator()))
 
 

@@ -298,13 +298,13 @@ def test_what_is_shown_has_a_picture_of_every_transformation():
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [
-        (PIRL, {"weight": 1.5}, "--weight must be a share"),
-        (PIRL, {"tile": 0.4}, "--tile must be above 0 and at most a third of the view, found 0.4"),
-        (NPID, {"dimensions": 0}, "--dimensions must be at least 1, found 0"),
+        (PIRL, {"weight": 1.5}, "--weight must be in"),
+        (PIRL, {"tile": 0.4}, "--tile must be above 0 and at most 1/3 of the view's side, got 0.4"),
+        (NPID, {"dimensions": 0}, "--dimensions must be at least 1, got 0"),
         (PIRL, {"puzzle_scale": (0.9, 0.6)}, "--puzzle-scale must be"),
         (NPID, {"proximal": -1.0}, "--proximal must be at least 0"),
         (NPID, {"jitter": (0.4, 0.4, 0.4, 0.9)}, "--jitter must be"),
-        (NPID, {"grey": 2.0}, "--grey a share"),
+        (NPID, {"grey": 2.0}, "--grey"),
         (NPID, {"temperature": 0.0}, "--temperature must be above 0"),
     ],
 )
@@ -314,7 +314,7 @@ def test_settings_that_mean_nothing_are_refused(kind, settings, words):
 
 
 def test_images_too_small_for_tiles_are_refused():
-    with pytest.raises(UserError, match="give a larger --size"):
+    with pytest.raises(UserError, match="increase --size"):
         PIRL(size=8, transform="jigsaw").heads(ToyEncoder(), ToySource())
 
 
@@ -383,7 +383,7 @@ def test_an_audit_of_pirl_asks_about_transformed_images():
 
 def test_tiles_in_which_there_is_little_to_see_are_said_to_be(caplog):
     PIRL(size=48, transform="jigsaw").heads(ToyEncoder(), ToySource())
-    assert "tiles of 12 pixels show little" in caplog.text
+    assert "tiles of 12 pixels contain too little" in caplog.text
     caplog.clear()
     PIRL(size=64).heads(ToyEncoder(), ToySource())
-    assert "show little" not in caplog.text
+    assert "contain too little" not in caplog.text

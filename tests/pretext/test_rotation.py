@@ -96,6 +96,6 @@ def test_crops_are_shown_at_the_zoom_of_the_whole_image():
 
 def test_an_encoder_that_cannot_read_the_crop_is_one_sentence():
     encoder = make_encoder("timm:vit_tiny_patch16_224", size=32)
-    with pytest.raises(UserError, match=r"crops of 24 pixels are too small for it.*--crop"):
+    with pytest.raises(UserError, match=r"cannot process crops of 24 pixels.*--crop"):
         Rotation(size=32).heads(encoder, ToySource())
     Rotation(size=32, crop=1.0).heads(encoder, ToySource())

@@ -83,8 +83,8 @@ class TargetsOfOtherImages(Colorization):
 class ReconstructsAnother(Autoencoder):
     """Reconstructs the image before it in the batch."""
 
-    def _wanted(self, images):
-        return super()._wanted(images.roll(1, 0))
+    def _target(self, images):
+        return super()._target(images.roll(1, 0))
 
 
 class LabelsOfOtherImages(Supervised):
@@ -147,7 +147,7 @@ class CriticHelps(GAN):
     """The generator descends the discriminator's own loss."""
 
     def critic_loss(self, encoder, heads, views, progress=0.0):
-        judged = self._judged_made(encoder, heads, heads["generator"](views["noise"]))
+        judged = self._generated_logits(encoder, heads, heads["generator"](views["noise"]))
         return F.softplus(judged).mean(), {}
 
 

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.analysis.audit_table import TRAINED, AuditRow, AuditTable, Kind
-from selftaught.augment.cues import CUES, Change
+from selftaught.augment.cues import CUES, CueTransform
 from selftaught.augment.warp import identity, resample
 from selftaught.contracts import Batch, Encoder, Source, Task, evenly_spaced
 from selftaught.display.progress import Meter
@@ -47,7 +47,7 @@ class Changed(Batch):
         generator: for the randomness of the change.
     """
 
-    def __init__(self, batch: Batch, side: int, change: Change | None, generator: torch.Generator) -> None:
+    def __init__(self, batch: Batch, side: int, change: CueTransform | None, generator: torch.Generator) -> None:
         self.index, self.targets, self.population = batch.index, batch.targets, batch.population
         images = batch.warp(identity(len(batch)), side)
         self._batch, self._images = batch, images if change is None else change(images, generator)
@@ -125,7 +125,7 @@ class Variant(NamedTuple):
     description: str
     """The condition, as the end of a sentence."""
     task: Task
-    change: Change | None
+    change: CueTransform | None
     """Applied to the images; None for no change."""
     reference: str
     """Name of the variant that this one is compared with."""
@@ -135,7 +135,7 @@ def _variants(task: Task) -> Mapping[str, Variant]:
     """All variants by name: no change, then every cue, then every guard switched to the setting it does not have."""
     variants = {TRAINED: Variant("trained", TRAINED, task, None, TRAINED)}
     variants |= {
-        name: Variant(cue.kind, cue.said, task, cue.change, cue.against or TRAINED) for name, cue in CUES.items()
+        name: Variant(cue.kind, cue.condition, task, cue.change, cue.control or TRAINED) for name, cue in CUES.items()
     }
     for name, settings in task.shortcut_guards.items():
         kinds: tuple[Kind, Kind] = ("off", "on")

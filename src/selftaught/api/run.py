@@ -17,7 +17,7 @@ from selftaught.evaluation.layers import Protocol, probe_layers
 from selftaught.evaluation.probes import Probe, make_probe, protocol_of
 from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.table import ProbeTable
-from selftaught.modules.heads import require_readable
+from selftaught.modules.heads import require_input_size
 from selftaught.runs.atomic import write_bytes, write_text
 from selftaught.runs.folder import RunFolder
 from selftaught.runs.weights import weights_digest
@@ -248,7 +248,7 @@ class Run:
         side = int(description["size"]) if size is None else size
         if side > MOST_PIXELS:
             raise UserError(f"--size must be at most {MOST_PIXELS:,}, got {side:,}.")
-        require_readable(encoder, side, "view")
+        require_input_size(encoder, side, "view")
         return _Loaded(encoder, description, _stamp(step, encoder)), side
 
     def _step(self) -> object:

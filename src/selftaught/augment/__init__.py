@@ -1,1 +1,1 @@
-"""Augmentation on the device: all geometry is one matrix and one resample, all colour is one matrix."""
+"""Augmentation on the device: geometry is one matrix and one resampling, color is one matrix."""

@@ -1,8 +1,8 @@
-"""Colour: brightness, contrast, saturation, hue and grey are one matrix per image, applied once.
+"""Color augmentation: brightness, contrast, saturation, hue and grayscale as one matrix per image, applied once.
 
-Brightness, contrast, saturation and grey are torchvision's own formulas (in that order, without its clamp between the
-steps). Hue is a turn about the grey axis in YIQ instead of a shift in HSV: it is linear, keeps the luma, and differs
-little at the angles in use. The result is clamped to [0, 1] once.
+Brightness, contrast, saturation and grayscale are torchvision's formulas (in that order, without its clamp between the
+steps). Hue is a rotation about the gray axis in YIQ instead of a shift in HSV: it is linear, preserves luma, and gives
+similar colors at common angles. The result is clamped to [0, 1] once.
 """
 
 import math
@@ -14,7 +14,7 @@ from selftaught.augment.warp import bernoulli, to_device, uniform
 from selftaught.errors import UserError
 
 LUMA = torch.tensor([0.2989, 0.587, 0.114])
-"""Weights of red, green and blue in grey (ITU-R BT.601, to the digits that torchvision uses)."""
+"""Weights of red, green and blue in grayscale (ITU-R BT.601, with torchvision's digits)."""
 
 _YIQ = torch.tensor([[0.299, 0.587, 0.114], [0.5959, -0.2746, -0.3213], [0.2115, -0.5227, 0.3112]])
 
@@ -25,7 +25,7 @@ def recolor(images: Tensor, linear: Tensor, of_mean: Tensor, clamp: bool = True)
     Args:
         images: (B, 3, H, W) in [0, 1].
         linear: (B, 3, 3).
-        of_mean: (B, 3, 3); only contrast needs it, because its pivot is the image's own mean.
+        of_mean: (B, 3, 3); needed only for contrast, which scales about the image's mean.
         clamp: whether the result is clamped to [0, 1].
 
     Returns:
@@ -45,16 +45,16 @@ def color_matrices(
     """The matrices of `recolor` for given factors.
 
     Args:
-        brightness: (B,) factor, 1 leaves as it is.
-        contrast: (B,) factor about the image's mean grey.
-        saturation: (B,) factor about each pixel's grey.
-        hue: (B,) turn as a share of the full circle, -0.5 to 0.5.
-        grey: (B,) 1 to drop all colour, 0 to keep it.
+        brightness: (B,) factor; 1 for no change.
+        contrast: (B,) factor about the mean gray level of the image.
+        saturation: (B,) factor about the gray level of each pixel.
+        hue: (B,) rotation as a fraction of the full circle, -0.5 to 0.5.
+        grey: (B,) 1 to convert to grayscale, 0 to keep colors.
 
     Returns:
         linear and of_mean, both (B, 3, 3).
     """
-    eye, to_grey = torch.eye(3), LUMA.expand(3, 3)
+    eye, to_gray = torch.eye(3), LUMA.expand(3, 3)
     b, c = brightness[:, None, None], contrast[:, None, None]
     s = (saturation * (1 - grey))[:, None, None]
     angle = -2 * math.pi * hue  # so that red turns to yellow, as in HSV
@@ -62,13 +62,13 @@ def color_matrices(
     turn[:, 0, 0] = 1
     turn[:, 1, 1] = turn[:, 2, 2] = torch.cos(angle)
     turn[:, 1, 2], turn[:, 2, 1] = -torch.sin(angle), torch.sin(angle)
-    # saturation 0 after the turn, not before: grey must stay grey
-    after = (s * eye + (1 - s) * to_grey) @ torch.linalg.inv(_YIQ) @ turn @ _YIQ
-    return after * (b * c), after @ to_grey.expand(len(b), 3, 3) * (b * (1 - c))
+    # saturation 0 after the rotation, not before, so that gray stays gray
+    after = (s * eye + (1 - s) * to_gray) @ torch.linalg.inv(_YIQ) @ turn @ _YIQ
+    return after * (b * c), after @ to_gray.expand(len(b), 3, 3) * (b * (1 - c))
 
 
-APART = torch.tensor([-1.0, 2.0, -1.0])
-"""From magenta to green, the direction in which a lens pulls colours apart (Doersch et al. 2015, section 3.1)."""
+GREEN_MAGENTA = torch.tensor([-1.0, 2.0, -1.0])
+"""From magenta to green, the color axis of chromatic aberration (Doersch et al. 2015, section 3.1)."""
 
 
 def projection(on: Tensor) -> tuple[Tensor, Tensor]:
@@ -78,23 +78,23 @@ def projection(on: Tensor) -> tuple[Tensor, Tensor]:
     the axis back: 22 % of the pixels of a colorful photo had one.
 
     Args:
-        on: (B,) 1 to project, 0 to leave as it is.
+        on: (B,) 1 to project, 0 for no change.
 
     Returns:
         linear and of_mean, both (B, 3, 3). Gray is unchanged.
     """
-    taken = torch.outer(APART, APART) / APART.square().sum()
-    linear = torch.eye(3) - on[:, None, None] * taken
+    removed = torch.outer(GREEN_MAGENTA, GREEN_MAGENTA) / GREEN_MAGENTA.square().sum()
+    linear = torch.eye(3) - on[:, None, None] * removed
     return linear, torch.zeros_like(linear)
 
 
 def drop_channels(images: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
-    """Leave each image one of its channels; noise stands in for the others.
+    """Keep one channel of each image and replace the others by noise.
 
     Args:
         images: (n, C, H, W).
-        kept: (n,) int64, which channel each image keeps.
-        noise: (n, C, H, W), or what broadcasts to it.
+        kept: (n,) int64, the channel to keep.
+        noise: (n, C, H, W), or broadcastable to it.
     """
     here = to_device(kept, images.device)[:, None] == torch.arange(images.shape[1], device=images.device)
     return torch.where(here[..., None, None], images, to_device(noise, images.device))
@@ -114,14 +114,14 @@ def random_color(
     """Random matrices for `recolor`.
 
     Args:
-        count: how many images.
-        generator: of the randomness.
+        count: number of images.
+        generator: random generator.
         brightness: factors are uniform in 1 - brightness to 1 + brightness; contrast and saturation likewise.
         contrast: see brightness.
         saturation: see brightness.
-        hue: turns are uniform in -hue to hue, as a share of the circle.
-        grey: probability of dropping all colour.
-        probability: share of the images whose colour changes at all (grey apart).
+        hue: rotations are uniform in -hue to hue, as a fraction of the circle.
+        grey: probability of conversion to grayscale.
+        probability: fraction of the images with color jitter (independent of grayscale).
     """
     on = bernoulli(probability, count, generator)
 
@@ -134,10 +134,10 @@ def random_color(
 
 
 def require_jitter(jitter: tuple[float, float, float, float], grey: float) -> None:
-    """Refuse changes of colour that mean nothing: brightness, contrast, saturation, hue, and a share of grey images."""
+    """Reject invalid color jitter (brightness, contrast, saturation, hue) or an invalid fraction of gray images."""
     *factors, hue = jitter
     if not (all(0 <= factor <= 1 for factor in factors) and 0 <= hue <= 0.5 and 0 <= grey <= 1):
         raise UserError(
-            "--jitter must be three factors in [0, 1] and a hue in [0, 0.5], and --grey a share in [0, 1], found "
-            f"{' '.join(map(str, jitter))} and {grey}: try 0.4 0.4 0.4 0.1 and 0.2."
+            "--jitter must be three factors in [0, 1] and a hue in [0, 0.5], and --grey a fraction in [0, 1], got "
+            f"{' '.join(map(str, jitter))} and {grey}; try 0.4 0.4 0.4 0.1 and 0.2."
         )

@@ -1,12 +1,12 @@
-"""Cues: what tells something of an image without looking at what it shows, taken out of images or planted in them.
+"""Cues: image statistics by which a pretext task may be solved without recognition, removed from images or added.
 
-Fringes of lenses, blocks of JPEG, the grain that resampling leaves, dark corners, light from above: a pretext task can
-be solved by each of them. Every function takes images as they are stored, before a task makes views of them.
+Such as chromatic aberration, JPEG blocks, resampling artifacts, vignettes and illumination from above. All functions
+take stored images, before a task makes views of them.
 
-A plant is told by a control: the same damage without its pattern. Only what a plant does beyond its control is the
-cue's; both do damage, and any net does worse on images that it never saw the like of.
+A planted cue has a control with the same damage but without the cue's pattern, because any network is less accurate on
+images unlike those of its training. Only the difference between the two is the effect of the cue.
 
-Not here: borders that a task makes itself (gaps between tiles): those are its `guards`.
+Not included: borders made by the task itself (gaps between tiles), which are its `shortcut_guards`.
 """
 
 import io
@@ -26,26 +26,26 @@ from selftaught.augment.color import LUMA
 from selftaught.augment.warp import affine, to_device
 
 FRINGE = 0.02
-"""Red is magnified by this more than green, blue by this less: a poor lens, but small images must show it too."""
+"""Relative magnification of red, and reduction of blue: more than most lenses, to be visible in small images."""
 RADIUS = (math.sqrt(2) + math.log(1 + math.sqrt(2))) / 3
-"""Mean distance of a point of the square from its centre, in half sides: how far a fringe of 1 moves a pixel."""
+"""Mean distance of a point of the square from its center, in half sides: the mean shift per unit of fringe."""
 QUALITY = 30
-"""Of JPEG: blocks can be seen."""
+"""JPEG quality at which blocks are visible."""
 BLOCK = 8
-"""Pixels along a block of JPEG."""
+"""Side of a JPEG block in pixels."""
 FADE = 0.4
-"""Share of the light that is lost on the side away from a lamp."""
+"""Fraction of the brightness that is lost at the edge away from the light."""
 CORNER = 0.5
-"""Share of the light that a vignette takes from a corner; a third of it is lost in the mean."""
+"""Fraction of the brightness that a vignette removes at the corners; a third of it on average."""
 
 
 def grey(images: Tensor, generator: torch.Generator) -> Tensor:
-    """(B, 3, S, S) without colour, and so without fringes."""
+    """(B, 3, S, S) in grayscale, without chromatic aberration."""
     return (images * to_device(LUMA, images.device)[:, None, None]).sum(1, keepdim=True).expand_as(images)
 
 
 def blurred(images: Tensor, generator: torch.Generator, deviation: float = 1.0) -> Tensor:
-    """Through a Gaussian of `deviation` pixels: no block, no grain and no trace of resampling is left."""
+    """Gaussian blur with a deviation in pixels; removes JPEG blocks, noise and resampling artifacts."""
     reach = math.ceil(3 * deviation)
     offsets = torch.arange(-reach, reach + 1, device=images.device, dtype=images.dtype)
     weights = torch.softmax(-offsets.square() / (2 * deviation**2), 0)
@@ -56,33 +56,33 @@ def blurred(images: Tensor, generator: torch.Generator, deviation: float = 1.0) 
 
 
 def noisy(images: Tensor, generator: torch.Generator, deviation: float = 0.05) -> Tensor:
-    """Under Gaussian noise, each colour of each pixel its own: grain drowns."""
+    """Gaussian noise, independent for each channel of each pixel, which hides fine noise patterns."""
     drawn = torch.randn(images.shape, generator=generator)
     return (images + deviation * to_device(drawn, images.device)).clamp(0, 1)
 
 
 def resampled(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Shrunk to two thirds and magnified again: what grain there was is that of this resampling."""
+    """Downsample to two thirds and upsample again, which replaces resampling artifacts by those of this one."""
     side = images.shape[-1]
     small = F.interpolate(images, size=max(1, round(side * 2 / 3)), mode="bilinear", antialias=True)
     return F.interpolate(small, size=side, mode="bilinear")
 
 
-def middle(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Without the outermost twentieth on every side, the rest magnified to fill the square: no frame is left."""
+def without_border(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Crop a twentieth from every side and resize to the full square, which removes borders."""
     side = images.shape[-1]
     cut = max(1, round(side / 20))
     return F.interpolate(images[..., cut:-cut, cut:-cut], size=side, mode="bilinear")
 
 
-def fringed(images: Tensor, generator: torch.Generator, by: float = FRINGE) -> Tensor:
-    """Lateral chromatic aberration: red larger than green by the share `by`, blue smaller; negative the other way."""
+def chromatic_aberration(images: Tensor, generator: torch.Generator, by: float = FRINGE) -> Tensor:
+    """Lateral chromatic aberration: red is magnified by the fraction `by`, blue reduced; reversed if negative."""
     scale = 1 / torch.tensor([1 + by, 1.0, 1 - by]).repeat(len(images))
     return _each_color(images, affine(width=scale, height=scale, count=len(scale)))
 
 
-def apart(images: Tensor, generator: torch.Generator, by: float = FRINGE * RADIUS) -> Tensor:
-    """Red and blue moved apart by 2 * `by` half sides, each image in its own direction: fringes that say nothing."""
+def shift_channels_apart(images: Tensor, generator: torch.Generator, by: float = FRINGE * RADIUS) -> Tensor:
+    """Shift red and blue apart by 2 * `by` half sides, in a random direction per image: fringes without information."""
     angle = 2 * math.pi * torch.rand(len(images), 1, generator=generator)
     distance = torch.tensor([by, 0.0, -by])
     x, y = ((distance * along).flatten() for along in (angle.cos(), angle.sin()))
@@ -90,18 +90,18 @@ def apart(images: Tensor, generator: torch.Generator, by: float = FRINGE * RADIU
 
 
 def _each_color(images: Tensor, matrix: Tensor) -> Tensor:
-    """Every colour of (B, 3, S, S) seen through a matrix of its own, (B * 3, 3, 3); no pyramid: it moves by pixels."""
+    """Sample every channel of (B, 3, S, S) through its own matrix, (B * 3, 3, 3); no pyramid, as shifts are small."""
     planes = images.flatten(0, 1)[:, None]
     grid = F.affine_grid(to_device(matrix[:, :2], images.device), list(planes.shape), align_corners=False)
-    seen = F.grid_sample(planes, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
-    return seen.reshape(images.shape)
+    sampled = F.grid_sample(planes, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
+    return sampled.reshape(images.shape)
 
 
 def jpeg(images: Tensor, generator: torch.Generator, shift: int = 0) -> Tensor:
-    """Through JPEG at quality 30, on the CPU, the grid of its blocks moved by `shift` pixels to the right and down.
+    """JPEG compression at quality 30, on the CPU, with blocks shifted by `shift` pixels to the right and down.
 
-    Colours are kept at full resolution: halved, they lie in blocks of 16, which half a block of 8 does not move alike,
-    and a net that reads fringes was found to read these too.
+    Without chroma subsampling: with it, chroma blocks have 16 pixels, which half a block of 8 does not shift equally,
+    and networks that exploit chromatic aberration exploited these too.
     """
     before = (BLOCK - shift) % BLOCK
     padded = F.pad(images, (before, 0, before, 0), mode="replicate")
@@ -111,69 +111,69 @@ def jpeg(images: Tensor, generator: torch.Generator, shift: int = 0) -> Tensor:
 
 
 def _coded(image: np.ndarray) -> np.ndarray:
-    """One (H, W, 3) uint8 image, written and read."""
+    """One (H, W, 3) uint8 image, encoded and decoded."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, format="JPEG", quality=QUALITY, subsampling=0)
-    with Image.open(file) as read:
-        return np.asarray(read)
+    with Image.open(file) as decoded:
+        return np.asarray(decoded)
 
 
 def vignette(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Darker with the square of the distance from the centre."""
-    place = _places(images).square()
+    """Darken with the square of the distance from the center."""
+    place = _pixel_centers(images).square()
     return images * (1 - CORNER * (place[:, None] + place) / 2)
 
 
 def dimmed(images: Tensor, generator: torch.Generator) -> Tensor:
-    """As much darker as a vignette is in the mean, everywhere alike."""
+    """Darken uniformly, by the mean of a vignette."""
     return images * (1 - CORNER / 3)
 
 
-def lit(images: Tensor, generator: torch.Generator, above: bool = True) -> Tensor:
-    """As if a lamp stood above the image, or below: light fades from one edge to the other."""
-    away = (1 + (1 if above else -1) * _places(images)) / 2
+def illuminated(images: Tensor, generator: torch.Generator, above: bool = True) -> Tensor:
+    """Illuminate from above or below: brightness decreases from one edge to the other."""
+    away = (1 + (1 if above else -1) * _pixel_centers(images)) / 2
     return images * (1 - FADE * away[:, None])
 
 
-def _places(images: Tensor) -> Tensor:
-    """(S,) where the centres of pixels lie, from -1 to 1."""
+def _pixel_centers(images: Tensor) -> Tensor:
+    """(S,) coordinates of pixel centers, from -1 to 1."""
     side = images.shape[-1]
     return (2 * torch.arange(side, device=images.device, dtype=images.dtype) + 1) / side - 1
 
 
-Change = Callable[[Tensor, torch.Generator], Tensor]
-"""(B, 3, S, S) in [0, 1] -> the same, changed."""
+CueTransform = Callable[[Tensor, torch.Generator], Tensor]
+"""(B, 3, S, S) in [0, 1] -> transformed images of the same shape."""
 
 
 @dataclass(frozen=True)
 class Cue:
-    """A change of images by which it is seen whether a cue is read."""
+    """A transformation that removes or adds a cue, to test whether a task's accuracy depends on it."""
 
     kind: Literal["removed", "planted", "control"]
-    """What is done to the cue; a control plants none, but does the damage of a plant."""
-    said: str
-    """The end of "the accuracy falls ..."."""
-    change: Change
-    against: str = ""
-    """The control; the images as they are where empty."""
+    """Effect on the cue; a control has the damage of a planted cue without its pattern."""
+    condition: str
+    """Completes the sentence "the accuracy falls ..."."""
+    change: CueTransform
+    control: str = ""
+    """Name of the control; unchanged images if empty."""
 
 
 CUES: Mapping[str, Cue] = {
-    "grey": Cue("removed", "without colour", grey),
-    "blurred": Cue("removed", "without fine grain", blurred),
-    "noisy": Cue("removed", "with grain drowned in noise", noisy),
-    "resampled": Cue("removed", "with grain of another resampling", resampled),
-    "no border": Cue("removed", "without the outermost twentieth of images", middle),
-    "fringes": Cue("planted", "with the fringes of a lens", fringed, "colours apart"),
+    "grey": Cue("removed", "without color", grey),
+    "blurred": Cue("removed", "without fine detail", blurred),
+    "noisy": Cue("removed", "with added noise", noisy),
+    "resampled": Cue("removed", "with other resampling artifacts", resampled),
+    "no border": Cue("removed", "without the outer 5 % of images", without_border),
+    "fringes": Cue("planted", "with chromatic aberration", chromatic_aberration, "colours apart"),
     "fringes reversed": Cue(
-        "planted", "with the fringes of a lens, reversed", partial(fringed, by=-FRINGE), "colours apart"
+        "planted", "with reversed chromatic aberration", partial(chromatic_aberration, by=-FRINGE), "colours apart"
     ),
-    "colours apart": Cue("control", "with colours moved apart at random", apart),
-    "jpeg": Cue("planted", "with blocks of JPEG that begin at the corner", jpeg, "jpeg moved"),
-    "jpeg moved": Cue("control", "with blocks of JPEG, half a block off", partial(jpeg, shift=BLOCK // 2)),
-    "vignette": Cue("planted", "with dark corners", vignette, "dimmed"),
-    "dimmed": Cue("control", "with less light", dimmed),
-    "light from below": Cue("planted", "with light from below", partial(lit, above=False), "light from above"),
-    "light from above": Cue("control", "with light from above", lit),
+    "colours apart": Cue("control", "with randomly shifted color channels", shift_channels_apart),
+    "jpeg": Cue("planted", "with JPEG blocks aligned to the corner", jpeg, "jpeg moved"),
+    "jpeg moved": Cue("control", "with JPEG blocks shifted by half a block", partial(jpeg, shift=BLOCK // 2)),
+    "vignette": Cue("planted", "with a vignette", vignette, "dimmed"),
+    "dimmed": Cue("control", "with lower brightness", dimmed),
+    "light from below": Cue("planted", "with light from below", partial(illuminated, above=False), "light from above"),
+    "light from above": Cue("control", "with light from above", illuminated),
 }
-"""Name on the table -> what is done."""
+"""Name in the table -> transformation."""

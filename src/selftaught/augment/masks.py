@@ -1,7 +1,7 @@
-"""Masks: which pixels of a view are hidden, as (B, 1, S, S) of bool on the CPU, True where nothing is shown.
+"""Masks: pixels of a view to hide, as (B, 1, S, S) of bool on the CPU, True where hidden.
 
-The three kinds of Pathak et al. 2016, section 3.3: the centre, random blocks, and regions of any shape. Areas and
-lengths are shares of the view's, so that one setting serves 32 and 128 pixels.
+The three shapes of Pathak et al. 2016, section 3.3: center, random blocks, and arbitrary regions. Areas and lengths are
+fractions of the view's, so that one setting is valid for 32 and 128 pixels.
 
 Letters: B images, S pixels along a view, K blocks.
 """
@@ -17,21 +17,21 @@ from selftaught.errors import UserError
 
 
 def center_side(size: int, share: float) -> int:
-    """Pixels along the square in the middle that has this share of the area: at least 1, and it leaves a frame.
+    """Side in pixels of the centered square with this fraction of the area: at least 1, with a frame around it.
 
-    The frame is as wide on all sides, so the side is even where that of the view is, and odd where that is.
+    The frame has the same width on all sides, so the side is even for views of even size and odd for odd ones.
     """
     frame = round((size - size * math.sqrt(share)) / 2)
     return size - 2 * min(max(frame, 1), (size - 1) // 2)
 
 
 def center_masks(count: int, size: int, share: float = 0.25) -> Tensor:
-    """The same square in the middle of every view: (count, 1, size, size).
+    """The same centered square for every view: (count, 1, size, size).
 
     Args:
-        count: how many.
+        count: number of masks.
         size: S, at least 3.
-        share: of the area, in (0, 1): a quarter is half of the side.
+        share: fraction of the area, in (0, 1): a quarter is half of the side.
     """
     require_maskable(size, share)
     side = center_side(size, share)
@@ -42,19 +42,19 @@ def center_masks(count: int, size: int, share: float = 0.25) -> Tensor:
 
 
 def block_masks(count: int, size: int, generator: torch.Generator, *, share: float = 0.25, blocks: int = 4) -> Tensor:
-    """Some rectangles anywhere, which may overlap: (count, 1, size, size).
+    """Rectangles at random positions, which may overlap: (count, 1, size, size).
 
     Args:
-        count: how many.
+        count: number of masks.
         size: S, at least 3.
-        generator: of the randomness.
-        share: of the area, in (0, 1), that they cover at most (section 3.3: "up to 1/4 of the image").
-        blocks: K. Their sides are uniform between a half of the largest and the largest, which is such that K of them
-            would cover the share.
+        generator: random generator.
+        share: maximum fraction of the area that they cover, in (0, 1) (section 3.3: "up to 1/4 of the image").
+        blocks: K. Sides are uniform between half of the largest and the largest, with which K blocks without overlap
+            would cover `share`.
     """
     require_maskable(size, share)
     largest = size * math.sqrt(share / blocks)
-    # Rounded down, or K of the largest could cover more than the share.
+    # Rounded down: otherwise K of the largest blocks could cover more than `share`.
     sides = (uniform(0.5, 1.0, 2 * count * blocks, generator) * largest).floor().clamp(min=1)
     sides = sides.view(2, count, blocks, 1)
     low = (torch.rand(sides.shape, generator=generator) * (size - sides + 1)).floor()
@@ -64,22 +64,22 @@ def block_masks(count: int, size: int, generator: torch.Generator, *, share: flo
 
 
 def free_masks(count: int, size: int, generator: torch.Generator, *, share: float = 0.25, cells: int = 8) -> Tensor:
-    """Regions of any shape, one or several: (count, 1, size, size).
+    """One or several regions of arbitrary shape: (count, 1, size, size).
 
-    Where smooth noise is lowest, as in the release (`train_random.lua`); there the noise is below a fixed level and a
-    mask is drawn again until 20 to 30 percent are hidden, here its level is such that the share is met to a pixel.
-    (The paper cuts them out with the silhouettes of PASCAL VOC's objects, "deformed" at random, which we have not.)
+    Pixels where smooth noise is lowest, as in the released code (`train_random.lua`). There the threshold is fixed and
+    masks are redrawn until 20 to 30 percent are hidden; here the threshold is chosen per mask to hide exactly `share`.
+    (In the paper, regions are "deformed" silhouettes of PASCAL VOC objects, which are not available here.)
 
     Args:
-        count: how many.
+        count: number of masks.
         size: S, at least 3.
-        generator: of the randomness.
-        share: of the area, in (0, 1).
-        cells: of noise along the view; fewer make larger regions. The release has 0.06 per pixel of views of 128, 7.7.
+        generator: random generator.
+        share: fraction of the area, in (0, 1).
+        cells: noise cells along the view; fewer make larger regions. Released code: 0.06 per pixel of 128, 7.7.
     """
     require_maskable(size, share)
     noise = torch.rand(count, 1, cells + 3, cells + 3, generator=generator)
-    # A window of so many cells anywhere in the middle, so that the lattice does not say where the regions may lie.
+    # A window at a random position of a larger lattice, so that regions are not aligned with the lattice.
     width = cells / (cells + 3)
     shift = uniform(-1, 1, 2 * count, generator).view(2, count) / (cells + 3)
     window = affine(x=shift[0], y=shift[1], width=width, height=width, count=count)[:, :2]
@@ -92,15 +92,17 @@ def free_masks(count: int, size: int, generator: torch.Generator, *, share: floa
 
 
 def rim(masks: Tensor, width: int) -> Tensor:
-    """What is shown within `width` pixels of what is hidden, the eight neighbours being one away: like `masks`."""
+    """Visible pixels within `width` pixels (8-connected) of hidden ones, shaped like `masks`."""
     if width == 0:
         return torch.zeros_like(masks)
     return (F.max_pool2d(masks.float(), 2 * width + 1, stride=1, padding=width) > 0) & ~masks
 
 
 def require_maskable(size: int, share: float) -> None:
-    """Refuse to hide nothing, or everything, or a part of views in which no frame is left."""
+    """Reject masks that hide nothing or everything, and views too small for a frame."""
     if not 0 < share < 1:
-        raise UserError(f"--share, the hidden fraction of the area, must be above 0 and below 1, got {share:g}.")
+        raise UserError(
+            f"--share, the masked fraction of the area, must be above 0 and below 1, got {share:g}; try 0.25."
+        )
     if size < 3:
-        raise UserError(f"masked views need at least 3 pixels a side, got {size}: give a larger --size.")
+        raise UserError(f"views to be masked must have at least 3 pixels per side, got {size}; increase --size.")

@@ -1,11 +1,11 @@
-"""Tiles: a square grid of windows cut from one view, each moved a little, and what takes the giveaways out of them.
+"""Tiles: a square grid of windows cut from a view, each randomly displaced, and operations that remove shortcuts.
 
-    crop[:, None] @ grid_tiles(...)   one crop per image, then its tiles: one resample, and tiles at the crop's zoom
+    crop[:, None] @ grid_tiles(...)   one crop per image, then its tiles: one resampling, at the scale of the crop
 
-All lengths are shares of the view's side, so that one setting serves 64 and 256 pixels; row by row, tile k of a grid of
-n x n stands in row k // n and column k % n.
+All lengths are fractions of the view's side, so that one setting is valid for 64 and 256 pixels. Tiles are in row-major
+order: tile k of a grid of n x n is in row k // n and column k % n.
 
-Letters: B images, K tiles of an image, n tiles of all images.
+Letters: B images, K tiles per image, n tiles of all images.
 """
 
 import math
@@ -18,42 +18,42 @@ from torch import Tensor
 from selftaught.augment.warp import affine, to_device
 from selftaught.errors import UserError
 
-Evening = Literal["color", "rms", "mean", "none"]
-"""What tiles are given in common, see `normalize_tiles`."""
+TileNormalization = Literal["color", "rms", "mean", "none"]
+"""Statistics that all tiles share after `normalize_tiles`."""
 
-LEAST = 3
-"""Pixels along the smallest tile in which there is anything to see."""
+MIN_PIXELS = 3
+"""Minimum side of a tile in pixels."""
 
 
 def tile_pixels(size: int, tile: float) -> int:
-    """Side in pixels of a tile that is the share `tile` of a view of `size` pixels, rounded down so that tiles fit.
+    """Side in pixels of a tile that is the fraction `tile` of a view of `size` pixels, rounded down so that tiles fit.
 
     Raises:
-        UserError: nothing can be seen in so small a tile.
+        UserError: the tile is smaller than `MIN_PIXELS`.
     """
     pixels = int(size * tile + 1e-6)
-    if pixels < LEAST:
+    if pixels < MIN_PIXELS:
         raise UserError(
-            f"a tile needs at least {LEAST} pixels a side, found {max(pixels, 0)} (--tile {tile:g} of --size {size}): "
-            "give a larger --size."
+            f"tiles must have at least {MIN_PIXELS} pixels per side, got {max(pixels, 0)} (--tile {tile:g} of "
+            f"--size {size}); increase --size."
         )
     return pixels
 
 
 def require_fit(grid: int, tile: float, gap: float, jitter: float) -> None:
-    """Refuse a grid of tiles that is none or does not fit into its view; arguments as in `grid_tiles`."""
+    """Reject an invalid grid of tiles, or one that does not fit into the view; arguments as in `grid_tiles`."""
     if grid < 2:
-        raise UserError(f"a grid needs at least 2 tiles a side, found {grid}: give --grid 3.")
+        raise UserError(f"--grid must be at least 2 tiles per side, got {grid}; the default is 3.")
     if tile <= 0 or gap < 0 or jitter < 0:
         raise UserError(
-            f"tiles need --tile above 0 and gaps of at least 0, found --tile {tile:g}, --gap {gap:g}, jitter "
-            f"{jitter:g}: leave them out."
+            f"--tile must be above 0, and --gap and jitter at least 0, got --tile {tile:g}, --gap {gap:g} and jitter "
+            f"{jitter:g}."
         )
     needed = grid * tile + (grid - 1) * gap + 2 * jitter
     if needed > 1 + 1e-6:
         raise UserError(
-            f"a row of tiles must fit into the view, whose side is 1, found {grid} tiles of {tile:g} with gaps of "
-            f"{gap:g} and a jitter of {jitter:g}, {needed:.3g} in all: give a smaller --tile or --gap."
+            f"{grid} tiles of {tile:g} with gaps of {gap:g} and a jitter of {jitter:g} have a width of {needed:.3g}, "
+            "but must fit into the view, whose side is 1; decrease --tile or --gap."
         )
 
 
@@ -67,20 +67,19 @@ def grid_tiles(
     jitter: float | None = None,
     margin: float = 0.0,
 ) -> Tensor:
-    """Windows on a grid, the grid at random in the view and each window at random about its place.
+    """Windows on a grid; the grid has a random position in the view, and each window a random displacement.
 
-    By default Noroozi and Favaro's nine: a view of 255 pixels, cells of 85, tiles of 64 anywhere in their cells (so
-    neighbours are 0 to 42 pixels apart, 21 in the mean).
+    The defaults are the nine tiles of Noroozi and Favaro: a view of 255 pixels, cells of 85, tiles of 64 at random in
+    their cells (so neighbors are 0 to 42 pixels apart, 21 on average).
 
     Args:
-        count: how many views.
-        generator: of the randomness.
+        count: number of views.
+        generator: random generator.
         grid: tiles along a side of the grid.
         tile: side of a tile.
-        gap: mean distance between neighbouring tiles.
-        jitter: how far each tile strays from its place in either direction; None is half of `gap`, as far as tiles go
-            without overlapping.
-        margin: how much more is shown on each side of a tile, for `shift_channels` to cut off.
+        gap: mean distance between neighboring tiles.
+        jitter: largest displacement of a tile in each direction; None is half of `gap`, the largest without overlap.
+        margin: extra border on each side of a tile, for `shift_channels` to cut off.
 
     Returns:
         (count, grid * grid, 3, 3), row by row.
@@ -91,23 +90,23 @@ def grid_tiles(
     place = torch.arange(grid * grid)
     corner = torch.stack([place % grid, place // grid], 1) * pitch + jitter  # (K, 2): x, y of the top left, 0 to 1
     origin = max(room, 0.0) * torch.rand(count, 1, 2, generator=generator)
-    stray = jitter * (2 * torch.rand(count, grid * grid, 2, generator=generator) - 1)
-    x, y = (2 * (corner + origin + stray) + tile - 1).reshape(-1, 2).unbind(1)
+    displacement = jitter * (2 * torch.rand(count, grid * grid, 2, generator=generator) - 1)
+    x, y = (2 * (corner + origin + displacement) + tile - 1).reshape(-1, 2).unbind(1)
     side = tile + 2 * margin
     matrices = affine(x=x, y=y, width=side, height=side, count=count * grid * grid)
     return matrices.reshape(count, grid * grid, 3, 3)
 
 
 def shift_channels(tiles: Tensor, margin: int, generator: torch.Generator) -> Tensor:
-    """Move red, green and blue of each tile apart by whole pixels, each by up to `margin` to every side.
+    """Shift the color channels of each tile by whole pixels, each by up to `margin` in both directions.
 
-    A lens draws the three colours at slightly different magnifications, so their offset tells where in a photo a tile
-    was: chromatic aberration, noise after this.
+    A lens magnifies the three colors slightly differently, so their offset reveals a tile's position in the photo
+    (chromatic aberration); after a random shift it does not.
 
     Args:
         tiles: (n, 3, t + 2 * margin, t + 2 * margin).
         margin: pixels to cut off on each side, 0 or more.
-        generator: of the randomness.
+        generator: random generator.
 
     Returns:
         (n, 3, t, t).
@@ -123,12 +122,12 @@ def shift_channels(tiles: Tensor, margin: int, generator: torch.Generator) -> Te
 
 
 def pixelate(tiles: Tensor, chosen: Tensor, side: int) -> Tensor:
-    """Shrink some tiles to `side` pixels and magnify them again.
+    """Downsample some tiles to `side` pixels and upsample them again.
 
     Args:
         tiles: (n, C, t, t).
-        chosen: (n,) 1 to do it, 0 to leave the tile as it is.
-        side: pixels along the shrunk tile.
+        chosen: (n,) 1 to pixelate, 0 for no change.
+        side: side of the downsampled tiles in pixels.
     """
     small = F.interpolate(tiles, size=(side, side), mode="bilinear", antialias=True)
     coarse = F.interpolate(small, size=tiles.shape[-2:], mode="bilinear")
@@ -136,7 +135,7 @@ def pixelate(tiles: Tensor, chosen: Tensor, side: int) -> Tensor:
 
 
 def mosaic(tiles: Tensor, gap: int = 1) -> Tensor:
-    """Tiles side by side for people, on white: (B, n * n, 3, t, t) -> (B, 3, n * (t + gap) - gap, ...) in [0, 1]."""
+    """Arrange tiles in a grid on white: (B, n * n, 3, t, t) -> (B, 3, n * (t + gap) - gap, ...) in [0, 1]."""
     count, places, channels, side = tiles.shape[:4]
     grid = math.isqrt(places)
     framed = F.pad(tiles.clamp(0, 1), (0, gap, 0, gap), value=1.0)
@@ -145,22 +144,22 @@ def mosaic(tiles: Tensor, gap: int = 1) -> Tensor:
 
 
 MEAN, DEVIATION = 0.449, 0.226
-"""Of a pixel over ImageNet's photos, the three colours averaged (torchvision's 0.485, 0.456, 0.406 and 0.229, ...)."""
+"""Mean and standard deviation over ImageNet and color channels (torchvision's 0.485, 0.456, 0.406 and 0.229, ...)."""
 
 
-def normalize_tiles(tiles: Tensor, what: Evening = "color") -> Tensor:
-    """Even out what tells which tiles were neighbours: their light and tint.
+def normalize_tiles(tiles: Tensor, what: TileNormalization = "color") -> Tensor:
+    """Remove brightness, contrast and tint, which neighboring tiles share.
 
-    Not 0 and 1 but those of a usual photo: an encoder's `look` goes on from colours in about [0, 1], here and on the
-    whole images that it will read later, and should find the two alike.
+    The result has the statistics of an average photo instead of 0 and 1, because the encoder's preprocessing expects
+    colors in about [0, 1], as in the whole images of a later probe.
 
     Args:
         tiles: (n, C, t, t) in [0, 1].
-        what: "color", every colour of every tile has mean 0.449 and deviation 0.226; "rms", every tile as a whole has;
-            "mean", it has that mean; "none".
+        what: "color": every channel of every tile has mean 0.449 and standard deviation 0.226; "rms": every tile over
+            all channels; "mean": only the mean, over all channels; "none": no normalization.
 
     Returns:
-        (n, C, t, t); a bright spot may pass 1, a dark one 0.
+        (n, C, t, t); values may exceed [0, 1].
     """
     if what == "none":
         return tiles
@@ -168,6 +167,6 @@ def normalize_tiles(tiles: Tensor, what: Evening = "color") -> Tensor:
     mean = tiles.mean(over, keepdim=True)
     if what == "mean":
         return tiles - mean + MEAN
-    # Below two 8-bit steps a deviation is the noise of rounding, and would be magnified to a texture of its own.
+    # Deviations below two 8-bit steps are rounding noise, which would be amplified to a texture.
     deviation = tiles.std(over, keepdim=True, correction=0).clamp(min=2 / 255)
     return (tiles - mean) * (DEVIATION / deviation) + MEAN

@@ -1,8 +1,8 @@
 """Random views of an image for joint-embedding tasks: crop, flip, color jitter, grayscale, blur and solarization.
 
-Geometry is one resample and color one matrix, as everywhere; blur is one matrix along each axis, since views are small
-and every view has a kernel of its own. What is applied to which view is drawn on the CPU, so that a step on a GPU never
-waits, and a view that is not blurred or solarized costs nothing for it.
+Geometry is one resampling and color one matrix; blur is one matrix along each axis, since views are small and every
+view has its own kernel. Which operations apply to which view is drawn on the CPU, so that no step waits for a GPU, and
+views that are not blurred or solarized have no extra cost.
 
 Chen et al. 2020 (SimCLR, appendix A), Grill et al. 2020 (BYOL, appendix B), Caron et al. 2020 (SwAV, multi-crop).
 
@@ -23,7 +23,7 @@ from selftaught.errors import UserError
 
 @dataclass(frozen=True)
 class ViewAugmentation:
-    """How one random view of an image is made; the defaults are SimCLR's."""
+    """Parameters of a random view of an image; the defaults are SimCLR's."""
 
     crop_area: tuple[float, float] = (0.2, 1.0)
     """Range of the fraction of the image's area that a view shows (SimCLR: from 0.08, at 224 pixels)."""
@@ -45,7 +45,7 @@ class ViewAugmentation:
     """Probability of solarization, the inversion of values above 0.5 (BYOL: 0.2 for the second view)."""
 
     def __post_init__(self) -> None:
-        """Reject ranges and probabilities that mean nothing."""
+        """Reject invalid ranges and probabilities."""
         require_shares("--crop-area", self.crop_area)
         require_jitter(self.jitter, self.grayscale)
         for name in ("flip", "jitter_probability", "blur", "solarize"):
@@ -100,7 +100,7 @@ class ViewAugmentation:
 
 
 def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
-    """Blur every image with a Gaussian of its own; the image continues beyond its border as its mirror.
+    """Blur each image with its own Gaussian; beyond the border the image is mirrored.
 
     Args:
         images: (B, C, S, S).

@@ -1,11 +1,11 @@
-"""Geometry: every composition of crop, scale, flip, rotation, shear and shift is one matrix and one resample.
+"""Geometry: any composition of crop, scale, flip, rotation, shear and shift is one matrix and one resampling.
 
 A matrix (..., 3, 3) maps output to image coordinates, both from -1 to 1 (see `contracts`); the view of a view is
-`first @ second`, where `second` says what is seen of the first. Reading is bilinear where the image is magnified and
-over a mip pyramid where it is shrunk, with the level chosen per view: without it the aliasing of small views becomes a
-shortcut that gives the scale of a crop away. Beyond its border an image continues as its mirror.
+`first @ second`, where `second` is relative to the first view. Sampling is bilinear where the image is magnified, and
+from a mip pyramid where it is downsampled, with the level chosen per view: otherwise the aliasing of small views would
+be a shortcut that reveals the scale of a crop. Beyond the border images are mirrored.
 
-Not here: perspective and elastic warps.
+Not supported: perspective and elastic warps.
 """
 
 import math
@@ -17,24 +17,25 @@ from torch import Tensor
 from selftaught.errors import UserError
 
 FINER = 0.2
-"""By how much of a level a view prefers the finer of the two that it lies between: bilinear reading blurs, too."""
+"""Bias, in levels, toward the finer of the two levels nearest to a view, because bilinear sampling blurs as well."""
 
 
 class Pyramid:
-    """Pictures and their halves, quarters ... made when first asked for.
+    """Images at decreasing resolutions, computed on first use.
 
     Args:
-        images: (B, C, H, W) float on any device. B may be 1: then all views are of that one picture.
-        octave: in how many steps a picture is halved. In 1, and a view between two levels is a blend of both. In more,
-            and a view is read off one of them, at half the cost where the levels are there: for pictures that are kept.
-            On windows of a photo the two differ from an antialiased resize by 0.030 and 0.034 (root mean square).
+        images: (B, C, H, W) float on any device. B may be 1: then all views are of that image.
+        octave: number of levels per halving of the resolution. With 1, views between two levels are interpolated. With
+            more, views are sampled from the nearest level, at half the cost if levels exist, for images that are kept
+            in memory. On windows of a photo the two differ from an antialiased resize by 0.030 and 0.034 (root mean
+            square).
     """
 
     def __init__(self, images: Tensor, octave: int = 1) -> None:
         self._levels, self._octave = [images], octave
 
     def level(self, index: int) -> Tensor:
-        """The pictures shrunk by 2 ** (index / octave); every level spans the same -1 to 1."""
+        """The images downsampled by 2 ** (index / octave); every level covers the same -1 to 1."""
         while (count := len(self._levels)) <= index:
             if count >= self._octave:
                 whole = self._levels[count - self._octave]
@@ -47,7 +48,7 @@ class Pyramid:
         return self._levels[index]
 
     def sample(self, matrix: Tensor, size: int) -> Tensor:
-        """See each picture through its matrices: (B, K, 3, 3) on the CPU -> (B, K, C, size, size)."""
+        """Sample each image through its matrices: (B, K, 3, 3) on the CPU -> (B, K, C, size, size)."""
         images = self._levels[0]
         count, views = matrix.shape[:2]
         owner = torch.arange(count).repeat_interleave(views)
@@ -63,17 +64,17 @@ class Pyramid:
             between = depth > floor
             for index, blended in sorted(set(zip(floor.int().tolist(), between.tolist(), strict=True))):
                 chosen = ((floor == index) & (between == blended)).nonzero().flatten()
-                seen = _bilinear(_take(self.level(index), owner[chosen], 0), flat[chosen], size)
+                sampled = _bilinear(_take(self.level(index), owner[chosen], 0), flat[chosen], size)
                 if blended:
                     coarser = _bilinear(_take(self.level(index + 1), owner[chosen], 0), flat[chosen], size)
                     share = to_device((depth - floor)[chosen].to(out.dtype), out.device)
-                    seen = torch.lerp(seen, coarser, share[:, None, None, None])
-                out[to_device(chosen, out.device)] = seen
+                    sampled = torch.lerp(sampled, coarser, share[:, None, None, None])
+                out[to_device(chosen, out.device)] = sampled
         return out.reshape(count, views, *out.shape[1:])
 
 
 def resample(images: Tensor, matrix: Tensor, size: int) -> Tensor:
-    """See each image through its matrix, antialiased.
+    """Sample each image through its matrix, antialiased.
 
     Args:
         images: (B, C, H, W) float on any device, any range.
@@ -84,16 +85,17 @@ def resample(images: Tensor, matrix: Tensor, size: int) -> Tensor:
         (B, C, size, size), or (B, K, C, size, size).
     """
     if size < 1:
-        raise UserError(f"the size of a view must be at least 1 pixel, found {size}: give a larger --size.")
+        raise UserError(f"views must have a size of at least 1 pixel, got {size}; increase --size.")
     if matrix.ndim == 3:
         return Pyramid(images).sample(matrix[:, None], size)[:, 0]
     return Pyramid(images).sample(matrix, size)
 
 
 def levels(matrix: Tensor, shape: tuple[int, int], size: int) -> Tensor:
-    """Which pyramid level a view wants: log2 of the image pixels it steps over per output pixel, at least 0.
+    """Pyramid level of each view: log2 of the step in image pixels per output pixel, at least 0.
 
-    The longer of the two steps counts, so nothing aliases and what is squeezed in one direction blurs in the other.
+    The longer of the horizontal and vertical step counts, so that there is no aliasing in either direction; the other
+    direction may be blurred.
 
     Args:
         matrix: (n, 3, 3).
@@ -110,26 +112,26 @@ def levels(matrix: Tensor, shape: tuple[int, int], size: int) -> Tensor:
 
 
 def _take(images: Tensor, owner: Tensor, views: int) -> Tensor:
-    """One picture per view, without a copy where one picture serves all or each serves one."""
+    """One image per view, without a copy where there is one image for all views or one view per image."""
     if len(images) == 1:
         return images.expand(len(owner), -1, -1, -1)
     return images if views == 1 else images[to_device(owner, images.device)]
 
 
 def _bilinear(images: Tensor, matrix: Tensor, size: int) -> Tensor:
-    """(n, C, H, W) seen through (n, 3, 3) -> (n, C, size, size)."""
+    """Sample (n, C, H, W) through (n, 3, 3) -> (n, C, size, size)."""
     grid = positions(to_device(matrix.to(images.dtype), images.device), size)
-    # Inside the image both paddings read the same; the border's is a fifth quicker on a CPU.
+    # Inside the image both paddings give the same values; "border" is a fifth faster on a CPU.
     inside = matrix[:, :2].abs().sum(2).max() <= 1 + 1e-6
     padding = "border" if inside else "reflection"
     return F.grid_sample(images, grid, mode="bilinear", padding_mode=padding, align_corners=False)
 
 
 def positions(matrix: Tensor, size: int) -> Tensor:
-    """Where the pixels of a view lie in the image: (n, 3, 3) -> (n, size, size, 2), x and y from -1 to 1.
+    """Sampling positions of a view's pixels in the image: (n, 3, 3) -> (n, size, size, 2), x and y from -1 to 1.
 
-    As `F.affine_grid`, 3 to 15 times as fast on a CPU: a sum of what depends on the column and what on the row, x and
-    y in planes of their own.
+    The result of `F.affine_grid`, 3 to 15 times as fast on a CPU: a sum of one term per column and one per row, with x
+    and y in separate planes.
     """
     ticks = (torch.arange(size, device=matrix.device, dtype=matrix.dtype) * 2 + 1) / size - 1
     across, down, shift = matrix[:, :2].permute(2, 1, 0)[..., None, None]  # (2, n, 1, 1) each
@@ -155,17 +157,17 @@ def affine(
     flip: Tensor | float = 0.0,
     count: int,
 ) -> Tensor:
-    """A window on the image, turned, sheared, perhaps mirrored: (count, 3, 3). Every argument is a number or (count,).
+    """A window of the image, rotated, sheared and mirrored: (count, 3, 3). Every argument is a number or (count,).
 
     Args:
-        x: centre of the window, -1 to 1.
-        y: the same, downwards.
-        width: its width as a share of the image's.
-        height: its height as a share of the image's.
-        degrees: how far the *content* of the view is turned counter-clockwise, as torchvision's `rotate`.
-        shear: degrees by which its columns lean.
-        flip: 1 to mirror left and right, 0 not to.
-        count: how many matrices.
+        x: center of the window, -1 to 1.
+        y: the same, downward.
+        width: width of the window as a fraction of the image's.
+        height: height of the window as a fraction of the image's.
+        degrees: counter-clockwise rotation of the *content* of the view, as torchvision's `rotate`.
+        shear: slant of the window's columns in degrees.
+        flip: 1 for a horizontal flip, else 0.
+        count: number of matrices.
     """
 
     def each(value: Tensor | float) -> Tensor:
@@ -175,7 +177,7 @@ def affine(
     cos, sin = torch.cos(angle), torch.sin(angle)
     w, h, mirror = each(width), each(height), 1 - 2 * each(flip)
     matrix = torch.zeros(count, 3, 3)
-    # window @ rotation @ shear @ mirror, written out. Turning content counter-clockwise reads it clockwise (y is down).
+    # window @ rotation @ shear @ mirror, expanded. Sampling clockwise (y is down) rotates content counter-clockwise.
     matrix[:, 0, 0] = w * cos * mirror
     matrix[:, 0, 1] = w * (cos * lean - sin)
     matrix[:, 1, 0] = h * sin * mirror
@@ -185,7 +187,7 @@ def affine(
 
 
 def uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:
-    """(count,) draws between `low` and `high`."""
+    """(count,) uniform draws between `low` and `high`."""
     return torch.rand(count, generator=generator) * (high - low) + low
 
 
@@ -195,16 +197,16 @@ def bernoulli(probability: float, count: int, generator: torch.Generator) -> Ten
 
 
 def require_shares(flag: str, shares: tuple[float, float]) -> None:
-    """Refuse a range of areas that is none."""
+    """Reject an invalid range of area fractions."""
     if not 0 < shares[0] <= shares[1] <= 1:
         raise UserError(
-            f"{flag} must be two shares of the area with 0 < low <= high <= 1, found {shares[0]} {shares[1]}: "
-            "try 0.5 1."
+            f"{flag} must be two fractions of the area with 0 < low <= high <= 1, got {shares[0]} {shares[1]}; try "
+            "0.5 1."
         )
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """A tensor on a device, without waiting for it where that is safe (elsewhere than on CUDA it is not)."""
+    """Move a tensor to a device, asynchronously on CUDA (on other devices that is not safe)."""
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
@@ -214,10 +216,10 @@ def random_window(
     ratio: tuple[float, float],
     generator: torch.Generator,
 ) -> tuple[Tensor, Tensor]:
-    """Width and height of random windows, as shares of a square image's side: two of (count,).
+    """Width and height of random windows, as fractions of the side of a square image: two of (count,).
 
-    The share of the area is uniform in `scale`, width over height log-uniform in `ratio` (Szegedy et al. 2015, as
-    torchvision's RandomResizedCrop). What would be wider than the image is cut to it rather than drawn again.
+    Area fractions are uniform in `scale`, aspect ratios log-uniform in `ratio` (Szegedy et al. 2015, as torchvision's
+    RandomResizedCrop). Windows larger than the image are clipped rather than drawn again.
     """
     area = uniform(*scale, count, generator)
     shape = torch.exp(uniform(math.log(ratio[0]), math.log(ratio[1]), count, generator))
@@ -232,14 +234,14 @@ def random_crop(
     ratio: tuple[float, float] = (3 / 4, 4 / 3),
     flip: float = 0.5,
 ) -> Tensor:
-    """Random windows inside the image, perhaps mirrored: (count, 3, 3).
+    """Random windows inside the image, some mirrored: (count, 3, 3).
 
     Args:
-        count: how many.
-        generator: of the randomness.
-        scale: smallest and largest share of the image's area; (1, 1) shows the whole image.
-        ratio: smallest and largest width over height.
-        flip: probability of mirroring left and right.
+        count: number of windows.
+        generator: random generator.
+        scale: smallest and largest area as a fraction of the image's; (1, 1) is the whole image.
+        ratio: smallest and largest ratio of width to height.
+        flip: probability of a horizontal flip.
     """
     if scale == (1.0, 1.0):
         width, height = torch.ones(count), torch.ones(count)

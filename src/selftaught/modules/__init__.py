@@ -1,1 +1,1 @@
-"""What pretext tasks are made of: heads, losses, memories, decoders, and what families of tasks share."""
+"""Building blocks of pretext tasks: heads, losses, memory banks, decoders, and base classes of related tasks."""

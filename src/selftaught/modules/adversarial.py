@@ -1,4 +1,4 @@
-"""What adversarial tasks share: parameter groups for two optimizers, and the loss of a binary discriminator."""
+"""Parameter groups for two optimizers and the loss of a binary discriminator, for adversarial tasks."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -25,7 +25,7 @@ def adversarial_groups(
 
 
 def adversarial_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """Mean binary cross-entropy of logits, positive for real: log 2 for a discriminator that cannot tell them apart.
+    """Mean binary cross-entropy of logits, positive for real: log 2 at chance.
 
     Args:
         real: logits of real images, any shape.

@@ -1,12 +1,12 @@
-"""The memory bank: one unit vector per image, and how it is read, drawn from and written.
+"""The memory bank: one unit vector per image, with lookup, sampling of negatives and momentum updates.
 
-What is unusual: all images of a batch share one draw of m + 1 different entries, and each leaves one of them out: its
-own where it is among them, else the last. So every image has exactly m negatives, a uniform draw without replacement
-from all entries but its own, as if it had been drawn for it alone, and comparing is one matrix product instead of
-gathering (B, m, D). Only the draws of two images of a batch are no longer independent. (The papers draw for each
-image; the released codes may draw an image's own entry as its negative.)
+Unlike in the papers, all images of a batch share one draw of m + 1 different entries, of which each image ignores one:
+its own if it was drawn, else the last. So every image has exactly m negatives, a uniform draw without replacement from
+all entries but its own, as if drawn for it alone, and the comparison is one matrix product instead of gathering
+(B, m, D). Only the draws of two images of a batch are no longer independent. (The papers draw for each image; their
+released codes may draw an image's own entry as its negative.)
 
-Not here: several processes, whose banks would each learn of their own images only.
+Not supported: several processes, each of which would update only the entries of its own images.
 
 Letters: N images, m negatives, D dimensions, B anchors.
 
@@ -26,31 +26,31 @@ from selftaught.contracts import Batch, Source
 from selftaught.errors import UserError
 
 BankKind = Literal["device", "half", "host"]
-"""Where entries are and how exactly: float32 on the device, float16 on the device, float16 in host memory."""
+"""Storage of the entries: float32 on the device, float16 on the device (half), or float16 in host memory (host)."""
 
 SHUFFLED = 1 << 17
-"""Up to this many images a draw shuffles all of them (a millisecond); above, it draws and drops what came twice."""
-
+"""Number of images up to which a draw permutes all of them (a millisecond); above, it draws with replacement and drops
+duplicates."""
 
 FILLED = 256
-"""Images whose first entries are made at a time."""
+"""Batch size for the initial entries."""
 
 
-class Recalled(NamedTuple):
-    """What the bank says to a batch."""
+class BankEntries(NamedTuple):
+    """Entries of the bank for a batch."""
 
     own: Tensor
-    """(B, D) each image's own entry."""
+    """(B, D) the entry of each image."""
     drawn: Tensor
-    """(m + 1, D) the entries drawn for all."""
+    """(m + 1, D) the drawn entries, shared by the batch."""
     dropped: Tensor
-    """(B, m + 1) -inf where an entry is none of the image's m negatives, once per row, and 0 elsewhere."""
+    """(B, m + 1) -inf for the one entry per row that is not among the image's m negatives, and 0 elsewhere."""
 
     def scores(self, anchors: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-        """Compare unit vectors (B, D) with the entries, in float32.
+        """Scaled cosine similarities of unit vectors (B, D) and the entries, in float32.
 
         Returns:
-            (B,) cosine / temperature with the own entry, and (B, m + 1) with the negatives, -inf for the one left out.
+            (B,) cosine / temperature with the own entry, and (B, m + 1) with the negatives, -inf for the ignored one.
         """
         with torch.autocast(anchors.device.type, enabled=False):  # in bf16 a cosine / 0.07 is off by 0.05
             anchors = anchors.float() / temperature
@@ -58,16 +58,16 @@ class Recalled(NamedTuple):
 
 
 class MemoryBank(nn.Module):
-    """Unit vectors of all images, each the moving average of what the encoder last said of it.
+    """Unit vectors of all images, each the moving average of the image's embeddings.
 
     Args:
         images: N.
         dimensions: D.
-        kind: "device" is the papers' bank. "half" is the same in half the memory: a component is rounded by at most
-            2^-11 of itself, a cosine by about 0.0002. "host" keeps that bank in the memory of the host, whatever the
-            device, so that a hundred million images take 26 GB of it and nothing of the device; m + 1 + B rows travel
-            per step, and the device is waited for once. All three hold every image: a bank of the last entries only
-            would have no entry of an image's own to compare with, since an epoch shows each image once.
+        kind: "device" is the papers' bank. "half" needs half the memory: a component is rounded by at most 2^-11 of its
+            value, a cosine by about 0.0002. "host" stores the half-precision bank in host memory, so that a hundred
+            million images take 26 GB there and nothing on the device; m + 1 + B rows are copied per step, with one
+            synchronization. All three hold every image: a bank of the latest entries only would contain no entry of an
+            image itself, since an epoch uses each image once.
     """
 
     entries: Tensor
@@ -78,14 +78,14 @@ class MemoryBank(nn.Module):
         super().__init__()
         self.kind = kind
         entries = torch.empty(images, dimensions, dtype=torch.float32 if kind == "device" else torch.float16)
-        for part in torch.split(entries, 1 << 16):  # in parts: a bank for the host need not fit twice
+        for part in torch.split(entries, 1 << 16):  # in parts, because a bank in host memory may not fit twice
             part.copy_(unit(torch.randn(part.shape)))
         self.register_buffer("entries", entries)
         self.register_buffer("noise", torch.tensor(torch.nan))
         self.register_buffer("filled", torch.tensor(False))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move and convert as any module does, but leave the entries where they belong."""
+        """Move and convert like any module, except for entries in host memory."""
         entries = self.entries if self.kind == "host" else None
         super()._apply(lambda tensor: tensor if tensor is entries else fn(tensor), recurse)  # type: ignore[no-untyped-call]
         return self
@@ -94,35 +94,35 @@ class MemoryBank(nn.Module):
         """Entries (n, D) in float32 on the device of `index` (n,)."""
         return self.entries[index.to(self.entries.device)].to(index.device, torch.float32)
 
-    def recall(self, index: Tensor, drawn: Tensor) -> Recalled:
-        """The entries of the images `index` (B,) and those of `drawn` (m + 1,), which `draw` gave."""
+    def recall(self, index: Tensor, drawn: Tensor) -> BankEntries:
+        """The entries of the images `index` (B,) and those at `drawn` (m + 1,), which come from `draw`."""
         own = drawn == index[:, None]
         own[:, -1] |= ~own.any(1)
         entries = self.read(drawn)
         dropped = torch.zeros(own.shape, device=entries.device).masked_fill_(own, -torch.inf)
-        return Recalled(self.read(index), entries, dropped)
+        return BankEntries(self.read(index), entries, dropped)
 
-    def fill(self, source: Source, remember: Callable[[Batch], Tensor], generator: torch.Generator) -> None:
-        """Begin with what an encoder says of every image, once: `remember` takes a batch to features (B, D).
+    def fill(self, source: Source, embed: Callable[[Batch], Tensor], generator: torch.Generator) -> None:
+        """Initialize the entries with embeddings of every image, once: `embed` maps a batch to (B, D).
 
-        In random order: a source may be in order of class, and what batch norm takes out of a batch of one class is the
-        class. And in parts of a like size, as no norm knows what to do with a batch of one.
+        In random order, because sources may be sorted by class, and batch norm would remove from a batch of one class
+        what its images have in common. In batches of similar size, because batch norm needs more than one image.
         """
         if self.filled:
             return
         images = torch.randperm(len(source), generator=generator)
         for indices in images.chunk(max(1, len(images) // FILLED)):
             batch = source.batch(indices.sort().values, self.noise.device)
-            self.update(batch.index, unit(remember(batch)), momentum=0.0)
+            self.update(batch.index, unit(embed(batch)), momentum=0.0)
         self.filled.fill_(True)
 
     def update(self, index: Tensor, features: Tensor, momentum: float) -> None:
-        """Entries become unit(momentum * entry + (1 - momentum) * feature): `index` (B,), unit `features` (B, D)."""
+        """Set entries to unit(momentum * entry + (1 - momentum) * feature): `index` (B,), unit `features` (B, D)."""
         entries = unit(momentum * self.read(index) + (1 - momentum) * features)
         self.entries[index.to(self.entries.device)] = entries.to(self.entries)
 
     def constant(self, others: Tensor) -> Tensor:
-        """Log of NPID's C = m / n * Z: from these scores (B, m + 1) in the first step, as then kept in `noise`.
+        """Log of NPID's C = m / n * Z: estimated from these scores (B, m + 1) in the first step, then from `noise`.
 
         Wu et al. 2018, section 3.2: Z is a constant, estimated from the initial batches.
         """
@@ -131,38 +131,38 @@ class MemoryBank(nn.Module):
 
 
 def unit(features: Tensor) -> Tensor:
-    """Features (B, D) at length 1, in float32."""
+    """L2-normalize features (B, D), in float32."""
     return F.normalize(features.float(), dim=1)
 
 
 def ranked_first(own: Tensor, others: Tensor) -> Tensor:
-    """Share of the anchors whose own entry is nearer than all their negatives: chance is exactly 1 / (m + 1)."""
+    """Fraction of the anchors whose own entry is closer than all negatives: chance is exactly 1 / (m + 1)."""
     return (own > others.amax(1)).float().mean()
 
 
 def require_bank(negatives: int, temperature: float, memory: float) -> None:
-    """Refuse settings under which nothing is compared or remembered."""
+    """Reject invalid settings of a memory bank."""
     if negatives < 1:
-        raise UserError(f"--negatives must be at least 1, found {negatives}: leave it out for the paper's.")
+        raise UserError(f"--negatives must be at least 1, got {negatives}; the default is 4096.")
     if not temperature > 0:
-        raise UserError(f"--temperature must be above 0, found {temperature}: try 0.07.")
+        raise UserError(f"--temperature must be above 0, got {temperature}; the default is 0.07.")
     if not 0 <= memory < 1:
-        raise UserError(f"--bank-momentum must be a share in [0, 1), found {memory}: try 0.5.")
+        raise UserError(f"--bank-momentum must be in [0, 1), got {memory}; the default is 0.5.")
 
 
-def require_others(negatives: int, images: int) -> None:
-    """Refuse a source without others, and give notice where it has fewer than were wished for.
+def require_negatives(negatives: int, images: int) -> None:
+    """Reject a source of one image, and log a warning if it has fewer images than negatives.
 
     Raises:
-        UserError: there are no others.
+        UserError: the source has no other images.
     """
     if images < 2:
         raise UserError(
-            f"telling images apart needs at least 2 of them, found {images}: give a folder, or a photo with --crops."
+            f"instance discrimination needs at least 2 images, got {images}; use a folder, or a photo with --crops."
         )
     if negatives >= images:
         logging.getLogger(__name__).warning(
-            "%d negatives were wished for, %d other images exist: all are used", negatives, images - 1
+            "--negatives is %d, but there are only %d other images: all of them are used", negatives, images - 1
         )
 
 
@@ -170,14 +170,14 @@ def draw(count: int, images: int, generator: torch.Generator) -> Tensor:
     """`count` different images out of `images`, in random order: (count,) int64 on the CPU, in O(count) for large N."""
     if images <= max(SHUFFLED, 4 * count):
         return torch.randperm(images, generator=generator)[:count]
-    found = torch.empty(0, dtype=torch.int64)
-    while len(found) < count:
-        found = _first_of_each(torch.cat([found, torch.randint(images, (count,), generator=generator)]))
-    return found[:count]
+    drawn = torch.empty(0, dtype=torch.int64)
+    while len(drawn) < count:
+        drawn = _first_of_each(torch.cat([drawn, torch.randint(images, (count,), generator=generator)]))
+    return drawn[:count]
 
 
 def _first_of_each(values: Tensor) -> Tensor:
-    """Without what came before, in order: [3, 1, 3, 2] -> [3, 1, 2]."""
+    """Drop duplicates, keeping the order: [3, 1, 3, 2] -> [3, 1, 2]."""
     _, group = torch.unique(values, return_inverse=True)
     place = torch.arange(len(values))
     first = place.new_full((int(group.max()) + 1,), len(values)).scatter_reduce_(0, group, place, "amin")

@@ -1,9 +1,9 @@
-"""Groups of features: made by k-means after a PCA that whitens, and compared by how much they tell of each other.
+"""Clustering of features: whitening PCA, k-means, and normalized mutual information between clusterings.
 
-Caron, Bojanowski, Joulin, Douze, "Deep Clustering for Unsupervised Learning of Visual Features", ECCV 2018, of whose
-equations and sections the numbers below are. https://arxiv.org/abs/1807.05520
+Equations and sections below are those of Caron, Bojanowski, Joulin, Douze, "Deep Clustering for Unsupervised Learning
+of Visual Features", ECCV 2018. https://arxiv.org/abs/1807.05520
 
-Letters: n points, D features, k groups.
+Letters: n points, D features, k clusters.
 """
 
 import math
@@ -18,36 +18,36 @@ from selftaught.errors import UserError
 
 
 def whitened(features: Tensor, components: int) -> Tensor:
-    """Features by their principal components, each of the same variance, and then every image of length 1.
+    """Whitening PCA: principal components, each scaled to the same variance, then rows normalized to length 1.
 
     Args:
         features: (n, D).
-        components: how many are kept.
+        components: number of components to keep.
 
     Returns:
-        (n, min(components, D)) float32; 0 in directions in which the features do not vary.
+        (n, min(components, D)) float32; 0 in directions without variance.
     """
     if not features.isfinite().all():
         raise UserError(
-            "features must be finite to be clustered, found infinity or NaN: begin a new run with a smaller "
-            "--learning-rate or --precision 32."
+            "cannot cluster features that contain NaN or infinity; start a new run with a smaller --learning-rate or "
+            "--precision 32."
         )
-    centred = features.double() - features.double().mean(0)
-    variances, directions = torch.linalg.eigh(centred.T @ centred / len(centred))
+    centered = features.double() - features.double().mean(0)
+    variances, directions = torch.linalg.eigh(centered.T @ centered / len(centered))
     variances, directions = variances[-components:], directions[:, -components:]  # ascending: the last are the largest
-    varies = variances > 1e-9 * variances[-1]  # what is less is rounding, and would be blown up to noise
+    varies = variances > 1e-9 * variances[-1]  # smaller variances are rounding errors, which whitening would amplify
     scale = torch.where(varies, variances.clamp(min=1e-300).rsqrt(), 0)
-    return F.normalize(centred @ directions * scale, dim=1).float()
+    return F.normalize(centered @ directions * scale, dim=1).float()
 
 
 def kmeans(points: Tensor, count: int, iterations: int, seed: int) -> Tensor:
-    """The cluster of each point: (n, D) float32 -> (n,) int64 below `count`.
+    """Cluster index of each point: (n, D) float32 -> (n,) int64 below `count`.
 
-    Faiss gives an empty cluster half of a large one (section 3.2: the centroid of another, slightly moved). Two calls
-    agree bit for bit, whatever the number of threads (measured, and tested).
+    Faiss splits a large cluster where one is empty (section 3.2: the centroid of another, slightly perturbed). Results
+    are bit-identical between calls, for any number of threads (measured and tested).
     """
     faiss = require_faiss()
-    # The two bounds switch off sampling (many points) and warnings (few).
+    # The two bounds disable subsampling (many points) and warnings (few points).
     search = faiss.Kmeans(
         points.shape[1], count, niter=iterations, seed=seed,
         max_points_per_centroid=len(points), min_points_per_centroid=1,
@@ -57,7 +57,7 @@ def kmeans(points: Tensor, count: int, iterations: int, seed: int) -> Tensor:
 
 
 def nmi(first: Tensor, second: Tensor) -> float:
-    """Normalised mutual information of two groupings (equation 3): I / sqrt(H H), 0 to 1; 0 where either is one group.
+    """Normalized mutual information of two clusterings (equation 3), I / sqrt(H H), 0 to 1; 0 if either is one cluster.
 
     Args:
         first: (n,) int64, 0 or more.
@@ -76,15 +76,15 @@ def nmi(first: Tensor, second: Tensor) -> float:
 
 
 def adjusted_nmi(first: Tensor, second: Tensor, shuffles: int = 10) -> float:
-    """NMI above that of chance, as a share of what is above it: about 0 for groupings that have nothing in common.
+    """NMI adjusted for chance, (NMI - chance) / (1 - chance): about 0 for independent clusterings.
 
-    Many small groups agree by chance: two random ones of 100 groups have an NMI of 0.25 on 4,000 points. As Vinh, Epps
-    and Bailey 2010, with the mean over some shuffles in the place of their formula, whose cost grows with k^2.
+    Many small clusters agree by chance: two random clusterings with 100 clusters have an NMI of 0.25 on 4,000 points.
+    As Vinh, Epps and Bailey 2010, with the mean over shuffles instead of their formula, whose cost grows with k^2.
 
     Args:
         first: (n,) int64, 0 or more.
         second: (n,) int64, 0 or more.
-        shuffles: how many.
+        shuffles: number of random shuffles.
     """
     generator = torch.Generator().manual_seed(0)
     mixed = (second[torch.randperm(len(second), generator=generator)] for _ in range(shuffles))
@@ -93,7 +93,7 @@ def adjusted_nmi(first: Tensor, second: Tensor, shuffles: int = 10) -> float:
 
 
 def require_faiss() -> ModuleType:
-    """Faiss, imported only where it is needed.
+    """Import faiss, which is needed for clustering only.
 
     Raises:
         UserError: it is not installed.
@@ -101,5 +101,5 @@ def require_faiss() -> ModuleType:
     try:
         import faiss
     except ImportError as error:
-        raise UserError("k-means needs faiss, found it missing: pip install 'selftaught[clusters]'.") from error
+        raise UserError("k-means needs faiss: pip install 'selftaught[clusters]'.") from error
     return faiss

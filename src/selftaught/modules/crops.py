@@ -1,4 +1,4 @@
-"""Tasks that show a random crop of every image: the fields that say which, and the crop itself.
+"""Base class of tasks whose views are random crops: its fields and the crop.
 
 Letters: B images, S pixels along a view.
 """
@@ -29,18 +29,18 @@ class CropTask(Task, ABC):
     """Mirror half of the images."""
 
     def __post_init__(self) -> None:
-        """Refuse shares that are none."""
+        """Reject invalid settings."""
         require_shares("--scale", self.scale)
         if not 0 < self.crop <= 1:
-            raise UserError(f"--crop must be a share of --size above 0 and up to 1, found {self.crop:g}: try 0.75.")
+            raise UserError(f"--crop must be a fraction of --size, above 0 and at most 1, got {self.crop:g}; try 0.75.")
 
     @property
     def side(self) -> int:
-        """S, pixels along a view."""
+        """S, side of a view in pixels."""
         return round(self.crop * self.size)
 
     def windows(self, count: int, generator: torch.Generator) -> Tensor:
-        """Which part of each image is shown: (B, 3, 3)."""
+        """Random crops as geometries: (B, 3, 3)."""
         return random_crop(count, generator, scale=self.scale, flip=0.5 * self.flip)
 
     def cropped(self, batch: Batch, generator: torch.Generator) -> Tensor:

@@ -1,4 +1,4 @@
-"""Generators: pictures from noise, and what the games share in which somebody has to tell them from images.
+"""Generators: images from noise, and the base class of the tasks that train one.
 
 Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks"
 (DCGAN), ICLR 2016. https://arxiv.org/abs/1511.06434
@@ -18,36 +18,37 @@ from selftaught.errors import UserError
 from selftaught.modules.crops import CropTask
 from selftaught.modules.precision import at_least_float32
 
-MOST = 512
-"""Channels of the smallest map, at most (as in the release of BiGAN; DCGAN has 1,024)."""
+MAX_CHANNELS = 512
+"""Maximum number of channels of the smallest map (as in the released code of BiGAN; DCGAN has 1,024)."""
 
 
 class Generator(nn.Module):
-    """(B, latent), noise -> (B, 3, size, size) in [0, 1], by DCGAN's up-convolutions (its figure 1).
+    """Noise (B, latent) -> images (B, 3, size, size) in [0, 1], by DCGAN's transposed convolutions (its figure 1).
 
-    A dense layer makes a map of 4 by 4 positions; up-convolutions of stride 2 double it and halve its channels, with
-    batch norm and ReLU between them; a sigmoid ends it, as in the release of BiGAN (DCGAN has tanh, for pictures from
-    -1 to 1). Where `size` is not 4 * 2^n the map has up to 8 by 8 positions, and what is too much is cut off.
+    A dense layer makes a map of 4 by 4 positions; transposed convolutions of stride 2 double its side and halve its
+    channels, with batch norm and ReLU between them; the output is a sigmoid, as in the released code of BiGAN (DCGAN
+    has tanh, for images in [-1, 1]). Where `size` is not 4 * 2^n the map has up to 8 by 8 positions, and the output is
+    cropped.
 
-    Filters are 4 x 4, as in the release of DCGAN, and not 5 x 5 as in that of BiGAN: a multiple of the stride covers
-    all pixels alike (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts").
+    Filters are 4 x 4, as in the released code of DCGAN, not 5 x 5 as in that of BiGAN: with a multiple of the stride
+    all pixels are covered equally (Odena et al. 2016, "Deconvolution and Checkerboard Artifacts").
 
     Args:
-        latent: numbers that a picture is made from.
-        size: pixels along the picture.
-        width: channels of the largest map; each half as large has twice as many, up to `MOST`.
+        latent: dimensions of the noise.
+        size: side of the images in pixels.
+        width: channels of the largest map; maps of half the side have twice as many, up to `MAX_CHANNELS`.
 
     Raises:
-        UserError: the pictures would be smaller than two maps.
+        UserError: `size` is below 8.
     """
 
     def __init__(self, latent: int, size: int, width: int = 64) -> None:
         super().__init__()
         if size < 8:
-            raise UserError(f"a generator needs views of at least 8 pixels, found {size}: give a larger --size.")
+            raise UserError(f"a generator needs views of at least 8 pixels, got {size}; increase --size.")
         doublings = int(math.log2(size / 4))
         self.size, self.side = size, math.ceil(size / 2**doublings)
-        widths = [min(MOST, width * 2**n) for n in reversed(range(doublings))]
+        widths = [min(MAX_CHANNELS, width * 2**n) for n in reversed(range(doublings))]
         self.dense = nn.Linear(latent, widths[0] * self.side**2, bias=False)
         self.blocks = nn.Sequential(nn.BatchNorm2d(widths[0]), nn.ReLU(inplace=True))
         for inputs, outputs in pairwise(widths):
@@ -57,17 +58,17 @@ class Generator(nn.Module):
 
     def forward(self, noise: Tensor) -> Tensor:
         """(B, latent) -> (B, 3, size, size)."""
-        # Channels last, as the convolutions that follow have them.
-        begun = self.dense(noise).unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
-        made: Tensor = self.blocks(begun)
-        return made[..., : self.size, : self.size]
+        # Channels last, the memory format of the convolutions that follow.
+        start = self.dense(noise).unflatten(1, (self.side, self.side, -1)).permute(0, 3, 1, 2)
+        generated: Tensor = self.blocks(start)
+        return generated[..., : self.size, : self.size]
 
 
 class FullPrecisionSigmoid(nn.Sigmoid):
     """A sigmoid computed in float32 under autocast.
 
-    In bfloat16 bright pixels would be multiples of 1/256 or 1/512, which images are not: a discriminator could tell
-    generated images by that alone.
+    In bfloat16 bright pixels would be multiples of 1/256 or 1/512, unlike those of images: a discriminator could
+    recognize generated images by that alone.
     """
 
     def forward(self, values: Tensor) -> Tensor:
@@ -76,40 +77,40 @@ class FullPrecisionSigmoid(nn.Sigmoid):
 
 
 @dataclass(frozen=True)
-class GenerationGame(CropTask, ABC):
-    """Images on one side, pictures made from noise on the other.
+class GenerativeTask(CropTask, ABC):
+    """Base class of tasks that train a generator of images.
 
-    Letters: B images, S pixels along a view, Z numbers that a picture is generated from.
+    Letters: B images, S pixels along a view, Z dimensions of the noise.
     """
 
     latent: int = 100
-    """Numbers that a picture is generated from, uniform from -1 to 1 (DCGAN: 100; BiGAN: 200, for views of 64
-    pixels)."""
+    """Dimension of the noise, uniform in [-1, 1], from which images are generated (DCGAN: 100; BiGAN: 200, for views of
+    64 pixels)."""
     generator_width: int = 64
-    """Channels of the generator's largest map; maps half as large have twice as many (DCGAN: 128; BiGAN: 64)."""
+    """Channels of the generator's largest map; maps of half the side have twice as many (DCGAN: 128; BiGAN: 64)."""
     crop: float = 0.75
-    """Side of the views, and of what is generated, as a share of --size: they cost half as much, and the encoder can be
-    asked about whole images; 1 for an encoder that reads a single size."""
+    """Side of the views and of generated images as a fraction of --size: 0.75 halves the cost, and whole images can
+    still be probed; 1 for an encoder with a fixed input size."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
+        """Reject invalid settings."""
         super().__post_init__()
         if self.latent < 1 or self.generator_width < 1:
             raise UserError(
-                "--latent and --generator-width must be at least 1, found "
-                f"{self.latent} and {self.generator_width}: try 100 and 64."
+                "--latent and --generator-width must be at least 1, got "
+                f"{self.latent} and {self.generator_width}; the defaults are 100 and 64."
             )
 
     def make_generator(self) -> Generator:
-        """One of views."""
+        """A generator of images as large as the views."""
         return Generator(self.latent, self.side, self.generator_width)
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B, 3, S, S) and the `noise` (B, Z) that as many are generated from."""
+        """`images` (B, 3, S, S) and the `noise` (B, Z) from which as many images are generated."""
         images, noise = self.cropped(batch, generator), uniform_noise(len(batch), self.latent, generator)
         return {"images": images, "noise": to_device(noise, images.device)}
 
 
 def uniform_noise(count: int, latent: int, generator: torch.Generator) -> Tensor:
-    """(count, latent) draws between -1 and 1: DCGAN's and BiGAN's."""
+    """(count, latent) uniform in [-1, 1], as in DCGAN and BiGAN."""
     return 2 * torch.rand(count, latent, generator=generator) - 1

@@ -1,4 +1,4 @@
-"""Heads: what a task puts on an encoder and throws away afterwards."""
+"""Heads: layers that a task adds to the encoder and that are discarded after pretraining."""
 
 import logging
 from typing import Literal
@@ -11,8 +11,9 @@ from selftaught.errors import UserError
 
 HeadKind = Literal["linear", "mlp"]
 
-LITTLE = 16
-"""Pixels per side below which a tile shows little: tiles of 8 pixels, of images of 32, taught nothing."""
+MIN_TILE = 16
+"""Side in pixels below which tiles contain too little to learn from: tiles of 8 pixels, from images of 32, taught
+nothing."""
 
 
 def classifier(
@@ -22,11 +23,11 @@ def classifier(
 
     Args:
         features: channels of the encoder's last layer.
-        classes: how many answers there are.
-        kind: "linear", or "mlp" for one hidden layer with batch norm, which keeps what only the pretext task needs
-            out of the encoder.
-        hidden: width of that layer.
-        bias: whether the answers have one.
+        classes: number of classes.
+        kind: "linear", or "mlp" for one hidden layer with batch norm, so that features specific to the pretext task are
+            learned in the head rather than in the encoder.
+        hidden: width of the hidden layer.
+        bias: whether the last layer has a bias.
     """
     if kind == "linear":
         return nn.Linear(features, classes, bias=bias)
@@ -39,10 +40,10 @@ def classifier(
 
 
 def embedding(features: int, outputs: int, kind: HeadKind = "linear", norm: bool = True) -> nn.Module:
-    """(B, features) -> (B, outputs), to be brought to length 1: a `classifier`, then batch norm without a gain.
+    """Projection (B, features) -> (B, outputs), to be L2-normalized: a `classifier`, then batch norm without scale.
 
-    Pooled features that passed a ReLU all point the same way, so an untrained encoder finds all images alike; about
-    their mean they do not. Where they are without `norm` the classifier stands alone.
+    Features after a ReLU and pooling have similar directions, so all embeddings of an untrained encoder are similar;
+    after subtraction of their mean they are not. With `norm` False there is no batch norm.
     """
     if not norm:
         return classifier(features, outputs, kind)
@@ -53,51 +54,55 @@ def dense(features: int, outputs: int, affine: bool = True) -> nn.Module:
     """A fully connected layer with batch norm and ReLU: (B, features) -> (B, outputs).
 
     Args:
-        features: what comes in.
-        outputs: what goes out.
-        affine: whether the norm has a scale and a shift of its own to learn. Without, no unit can fall silent: Doersch
-            et al. 2015 found that theirs did, and all patches looked alike to the head.
+        features: input dimension.
+        outputs: output dimension.
+        affine: whether the norm has a learned scale and shift. Without them, no unit can become inactive: in Doersch et
+            al. 2015 they did, and the outputs for all patches became alike.
     """
     return nn.Sequential(nn.Linear(features, outputs, bias=False), nn.BatchNorm1d(outputs, affine=affine), nn.ReLU())
 
 
-def require_map(layer: Layer, who: str) -> None:
-    """Refuse a layer without positions, in the name of who must read a map.
+def require_map(layer: Layer, user: str) -> None:
+    """Reject a layer without positions.
+
+    Args:
+        layer: the layer.
+        user: the module that needs a map, for the error message.
 
     Raises:
-        UserError: it has none.
+        UserError: the layer has no positions.
     """
     if layer.stride == 0:
         raise UserError(
-            f"{who} needs an encoder whose last layer is a map, found one without positions: choose another --encoder."
+            f"{user} needs an encoder whose last layer is a map, got one without positions; choose another --encoder."
         )
 
 
-def require_readable(encoder: nn.Module, side: int, what: Literal["tile", "crop", "view"] = "tile") -> None:
-    """Refuse an encoder that cannot read images of `side` pixels: its strides leave nothing, or its patches do not fit.
+def require_input_size(encoder: nn.Module, side: int, what: Literal["tile", "crop", "view"] = "tile") -> None:
+    """Reject an encoder that cannot process images of `side` pixels, because of its strides or its patch size.
 
-    Says so where they are tiles in which there is little to see.
+    Logs a warning if they are tiles that contain too little to learn from.
 
     Args:
-        encoder: what is asked.
-        side: pixels along what it will be shown.
-        what: the word for that; tiles and crops have a flag of that name that says which share of --size they are.
+        encoder: the encoder.
+        side: side of the images in pixels.
+        what: the kind of image, for the message; the flags --tile and --crop are its size as a fraction of --size.
 
     Raises:
-        UserError: it cannot.
+        UserError: the encoder cannot process them.
     """
-    if what == "tile" and side < LITTLE:
-        logging.getLogger(__name__).warning("tiles of %d pixels show little: a larger --size teaches more", side)
+    if what == "tile" and side < MIN_TILE:
+        message = "tiles of %d pixels contain too little to learn from; a larger --size gives better features"
+        logging.getLogger(__name__).warning(message, side)
     training = encoder.training
     device = next((weight.device for weight in encoder.parameters()), torch.device("cpu"))
     try:
         with torch.no_grad():
             encoder.eval()(torch.zeros(1, 3, side, side, device=device))
-    except (AssertionError, RuntimeError, ValueError) as error:  # encoders refuse in many ways
-        alone, flag = ("", "--size") if what == "view" else (" alone", f"--size or --{what}")
+    except (AssertionError, RuntimeError, ValueError) as error:  # the type depends on the encoder
+        flag = "--size" if what == "view" else f"--size or --{what}"
         raise UserError(
-            f"the encoder must be able to read a {what}{alone}, found that {what}s of {side} pixels are too small for "
-            f"it: give a larger {flag}, or another --encoder."
+            f"the encoder cannot process {what}s of {side} pixels: increase {flag}, or choose another --encoder."
         ) from error
     finally:
         encoder.train(training)

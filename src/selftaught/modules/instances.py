@@ -1,10 +1,10 @@
-"""Instance discrimination: what NPID and PIRL share. Every image is a class of its own, known by its entry of a bank.
+"""Instance discrimination, the base class of NPID and PIRL: every image is a class, represented in a memory bank.
 
-Two things are not the papers'. The projection ends in a batch norm: pooled features that passed a ReLU all point one
-way, so that an untrained encoder finds all images alike, and for long learns nothing but to flee that direction. And
-the bank begins with what the untrained encoder says, not with noise: an entry is renewed once an epoch, and in the
-first few, which may be all there are, an image would be asked to match noise. Without either, 1,400 steps of 64 images
-left every layer below random weights.
+Two defaults differ from the papers. The projection ends in a batch norm: features after a ReLU and pooling have similar
+directions, so all embeddings of an untrained encoder are similar, and training takes long to separate them. And the
+bank is initialized with features of the untrained encoder instead of noise: an entry is updated once per epoch, so in
+the first few epochs, which may be all there are, images would be matched with noise. Without either, 1,400 steps of 64
+images left every layer below random weights.
 
 Letters: B images, N all images, m negatives, D dimensions, S pixels along a view.
 """
@@ -20,9 +20,17 @@ from selftaught.augment.color import random_color, recolor, require_jitter
 from selftaught.augment.warp import identity, to_device
 from selftaught.contracts import Batch, Encoder, EpochUpdate, Outcome, Source, Views
 from selftaught.errors import UserError
-from selftaught.modules.bank import BankKind, MemoryBank, Recalled, draw, ranked_first, require_bank, require_others
+from selftaught.modules.bank import (
+    BankEntries,
+    BankKind,
+    MemoryBank,
+    draw,
+    ranked_first,
+    require_bank,
+    require_negatives,
+)
 from selftaught.modules.crops import CropTask
-from selftaught.modules.heads import HeadKind, embedding, require_readable
+from selftaught.modules.heads import HeadKind, embedding, require_input_size
 from selftaught.modules.losses import nce
 
 
@@ -37,8 +45,8 @@ class InstanceDiscrimination(CropTask, ABC):
     other images."""
     temperature: float = 0.07
     """Temperature of the cosine similarities (both papers: 0.07)."""
-    # Without the batch norm, and with a bank of noise, the constant of NPID's paper let the loss rise from 10 to 157:
-    # once entries were features, every e was far above the Z that noise had given.
+    # Without the batch norm and with a random bank, the constant of NPID's paper let the loss increase from 10 to 157:
+    # once entries were features, every exponential was far above the Z estimated from noise.
     nce_normalizer: Literal["sum", "constant"] = "sum"
     """Normalizer of the NCE loss: each image's own sum over its negatives (sum, as in PIRL's paper), or m / n * Z with
     a constant Z estimated from the first batch (constant, as in NPID's paper and PIRL's code)."""
@@ -66,17 +74,17 @@ class InstanceDiscrimination(CropTask, ABC):
     """Fraction of the views that are converted to grayscale, so that color alone does not identify an image."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
+        """Reject invalid settings."""
         super().__post_init__()
         require_bank(self.negatives, self.temperature, self.bank_momentum)
         require_jitter(self.jitter, self.grey)
         if self.dimensions < 1:
-            raise UserError(f"--dimensions must be at least 1, found {self.dimensions}: try 128.")
+            raise UserError(f"--dimensions must be at least 1, got {self.dimensions}; the default is 128.")
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The projection, f in the papers, and the bank."""
-        require_others(self.negatives, len(source))
-        require_readable(encoder, self.side, "crop")
+        """The projection (f in the papers) and the memory bank."""
+        require_negatives(self.negatives, len(source))
+        require_input_size(encoder, self.side, "crop")
         channels = encoder.last.channels
         project = embedding(channels, self.dimensions, self.head, self.projection_norm)
         return nn.ModuleDict({"project": project, "bank": MemoryBank(len(source), self.dimensions, self.bank)})
@@ -86,52 +94,52 @@ class InstanceDiscrimination(CropTask, ABC):
     ) -> EpochUpdate:
         """Fill the bank before the first epoch."""
         if self.bank_init == "features":
-            encoder.train(), heads.train()  # an untrained batch norm knows nothing but the batch
+            encoder.train(), heads.train()  # running statistics of an untrained batch norm are not yet estimated
 
-            def remember(batch: Batch) -> Tensor:
-                found: Tensor = heads["project"](encoder(batch.warp(identity(len(batch)), self.side)))
-                return found
+            def embed(batch: Batch) -> Tensor:
+                embeddings: Tensor = heads["project"](encoder(batch.warp(identity(len(batch)), self.side)))
+                return embeddings
 
-            memory(heads).fill(source, remember, generator)
+            memory(heads).fill(source, embed, generator)
         return EpochUpdate()
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B, 3, S, S), `index` (B,), and `drawn` (m + 1,), the negatives of all: see `bank`."""
-        images = self.seen(batch, generator)
+        """`images` (B, 3, S, S), `index` (B,), and `drawn` (m + 1,), the negatives of all images: see `bank`."""
+        images = self.augmented(batch, generator)
         drawn = draw(min(self.negatives + 1, batch.population), batch.population, generator)
         return {"images": images, "index": batch.index, "drawn": to_device(drawn, batch.index.device)}
 
-    def seen(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """A random crop of each image, in colours of its own: (B, 3, S, S)."""
+    def augmented(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """A random crop of each image with color jitter: (B, 3, S, S)."""
         return self.recolored(self.cropped(batch, generator), generator)
 
     def recolored(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Images in random colours, each in its own."""
+        """Color jitter, drawn for each image."""
         factors = dict(zip(("brightness", "contrast", "saturation", "hue"), self.jitter, strict=True))
         return recolor(images, *random_color(len(images), generator, **factors, grey=self.grey))
 
-    def compared(self, heads: nn.ModuleDict, anchors: Tensor, recalled: Recalled) -> tuple[Tensor, Outcome]:
-        """Unit vectors (B, D) against the bank: the loss of each, (B,), and what was found."""
-        own, others = recalled.scores(anchors, self.temperature)
-        found = {"accuracy": ranked_first(own, others)}
+    def compared(self, heads: nn.ModuleDict, anchors: Tensor, entries: BankEntries) -> tuple[Tensor, Outcome]:
+        """NCE loss of each anchor (B,), from unit vectors (B, D) and entries of the bank, and values to log."""
+        own, others = entries.scores(anchors, self.temperature)
+        logged = {"accuracy": ranked_first(own, others)}
         if self.nce_normalizer == "sum":
-            return nce(own, others), found
+            return nce(own, others), logged
         noise = memory(heads).constant(others)
-        return nce(own, others, noise), {**found, "noise": noise}
+        return nce(own, others, noise), {**logged, "noise": noise}
 
     def after_step(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome, progress: float = 0.0
     ) -> None:
-        """Renew the entries of these images by f of the images as they were seen."""
+        """Update the entries of these images with their embeddings."""
         bank = memory(heads)
         bank.update(views["index"], outcome["features"], self.bank_momentum)
         bank.noise.copy_(outcome.get("noise", bank.noise))
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
-        """One in m + 1: a random entry is as likely to come first as any other."""
+        """1 / (m + 1): a random entry is as likely to rank first as any other."""
         return {"accuracy": 1 / min(self.negatives + 1, len(source))}
 
 
 def memory(heads: nn.ModuleDict) -> MemoryBank:
-    """The bank among the heads."""
+    """The memory bank among the heads."""
     return cast(MemoryBank, heads["bank"])

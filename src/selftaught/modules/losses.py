@@ -1,4 +1,4 @@
-"""Losses that more than one task uses. Exponentials are computed in float32 whatever the precision of the run."""
+"""Losses shared by several tasks. Exponentials are computed in float32, independent of the run's precision."""
 
 from typing import Any
 
@@ -8,10 +8,10 @@ from torch.autograd.function import Function, FunctionCtx, once_differentiable
 
 
 def nce(own: Tensor, others: Tensor, noise: Tensor | None = None) -> Tensor:
-    """Noise contrastive estimation: is this pair the same image? Asked once of the own entry, m times of negatives.
+    """Noise-contrastive estimation: a binary cross-entropy for the own entry and for each of the m negatives.
 
-    With e the exponential of a score and C the noise, a pair is held to be the same image with h = e / (e + C), and
-    the loss is -log h(own) - sum over negatives of log(1 - h(negative)). C is all that sets the papers apart:
+    With e the exponential of a score and C the noise, the probability of a positive pair is h = e / (e + C), and the
+    loss is -log h(own) - sum over negatives of log(1 - h(negative)). The papers differ only in C:
 
     - Misra & van der Maaten 2020 (PIRL): the sum of e over the negatives. Then the loss is softmax
       cross-entropy plus a second term that lies between log 2 and 1 whatever the scores.
@@ -19,7 +19,7 @@ def nce(own: Tensor, others: Tensor, noise: Tensor | None = None) -> Tensor:
 
     Args:
         own: (B,) score of each anchor with its own entry: cosine / temperature.
-        others: (B, m) its scores with negatives; -inf for one that does not count.
+        others: (B, m) its scores with negatives; -inf for ignored ones.
         noise: log C, () or (B,); None for the sum over the anchor's own negatives.
 
     Returns:
@@ -27,18 +27,18 @@ def nce(own: Tensor, others: Tensor, noise: Tensor | None = None) -> Tensor:
     """
     own, others = own.float(), others.float()
     if noise is None:
-        found: Tensor = _AgainstSum.apply(own, others)
-        return found
+        loss: Tensor = _SumNormalizedNCE.apply(own, others)
+        return loss
     log_c = noise.float().expand(len(own))
     # -log h(own) = log(1 + C / e) and -log(1 - h(negative)) = log(1 + e / C), which softplus computes without overflow.
     return F.softplus(log_c - own) + F.softplus(others - log_c[:, None]).sum(1)
 
 
-class _AgainstSum(Function):
+class _SumNormalizedNCE(Function):
     """`nce` where C is the sum of e over the negatives: e / C = p is their softmax, and at most 1.
 
-    With its slopes by hand, since autograd's way back through (B, m) exponentials, logarithms and a mask took five of
-    the seven milliseconds that NPID's bank added to a step (64 images, 4,096 negatives, one thread).
+    The gradient is written by hand, because autograd's backward pass through (B, m) exponentials, logarithms and a mask
+    took five of the seven milliseconds that NPID's bank added to a step (64 images, 4,096 negatives, one thread).
     """
 
     @staticmethod
@@ -52,8 +52,8 @@ class _AgainstSum(Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
         own, log_c, p = ctx.saved_tensors
-        missed = grad * (log_c - own).sigmoid()  # d softplus(log C - own) / d log C
+        own_grad = grad * (log_c - own).sigmoid()  # d softplus(log C - own) / d log C
         # d log C / d score = p, and d sum log(1 + p) / d score = p * (q - sum of p * q) with q = 1 / (1 + p).
         slope = (p + 1).reciprocal_()
-        rest = missed - grad * (p * slope).sum(1)
-        return -missed, slope.mul_(grad[:, None]).add_(rest[:, None]).mul_(p)
+        rest = own_grad - grad * (p * slope).sum(1)
+        return -own_grad, slope.mul_(grad[:, None]).add_(rest[:, None]).mul_(p)

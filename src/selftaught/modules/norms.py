@@ -1,4 +1,4 @@
-"""Batch norm: whose statistics are remembered."""
+"""Batch norm: forward passes that leave the running statistics unchanged."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,17 +8,17 @@ from torch import nn
 
 @contextmanager
 def untracked(module: nn.Module) -> Iterator[None]:
-    """Meanwhile batches that pass are normed as ever, but leave nothing in the running statistics.
+    """Disable updates of batch norm's running statistics; batches are normalized as before.
 
-    For batches that are not of what the module will be asked about later: an encoder that also judges generated images
-    would otherwise remember a mixture of both kinds, which is neither.
+    For batches from another distribution than that of later inputs: an encoder that also classifies generated images
+    would otherwise have statistics of a mixture, which fit neither kind.
 
     Args:
-        module: any; what it holds of batch norms is meant.
+        module: a module, which may contain batch norms.
     """
     norms = [m for m in module.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.track_running_stats]
     for norm in norms:
-        norm.track_running_stats = False  # in training mode the batch's own statistics are used either way
+        norm.track_running_stats = False  # in training mode the batch's own statistics are used in any case
     try:
         yield
     finally:

@@ -1,8 +1,8 @@
-"""Permutations that are far apart: the answers among which a jigsaw is solved.
+"""Permutations with large Hamming distances: the classes of a jigsaw puzzle.
 
-Noroozi and Favaro 2016 (algorithm 1): begin with one permutation, then add again and again the one whose Hamming
-distances to those already taken have the largest sum. A thousand of nine items take a second, ten thousand ten; all
-362,880 of nine are simply all.
+Noroozi and Favaro 2016 (algorithm 1): start with one permutation, then repeatedly add the one with the largest sum of
+Hamming distances to those already chosen. Choosing a thousand permutations of nine items takes a second, ten thousand
+take ten; a set of all 362,880 needs no search.
 """
 
 from functools import lru_cache
@@ -16,40 +16,41 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 
-MOST = 9
-"""Items whose permutations are few enough to look through."""
+MAX_ITEMS = 9
+"""Maximum number of items: all their permutations are enumerated."""
 
 
 def require_permutations(items: int, count: int) -> None:
-    """Refuse to choose among fewer than two permutations, or more than there are."""
+    """Reject fewer than two permutations, or more than exist."""
     if not 2 <= count <= factorial(items):
         raise UserError(
-            f"--permutations must lie between 2 and {factorial(items):,}, as many as {items} tiles have, found "
-            f"{count:,}: give such a number."
+            f"--permutations must be between 2 and {factorial(items):,}, the number of permutations of {items} tiles, "
+            f"got {count:,}."
         )
 
 
 @lru_cache(maxsize=16)
 def distant_permutations(items: int, count: int, seed: int = 0) -> Tensor:
-    """`count` permutations of 0 to items - 1, as different from each other as a greedy choice finds.
+    """`count` permutations of 0 to items - 1 with large Hamming distances, chosen greedily.
 
     Args:
-        items: how many things are permuted, 2 to 9.
-        count: how many permutations, at least 2.
-        seed: of the order in which permutations are looked through: the first in it begins, and wins ties.
+        items: number of items, 2 to 9.
+        count: number of permutations, at least 2.
+        seed: random seed of the search order: the first permutation is chosen first, and ties go to the earlier one.
 
     Returns:
-        (count, items) int64 in the order of the choice, so a smaller set is the beginning of a larger one. Cached: do
-        not write into it.
+        (count, items) int64 in the order of choice, so a smaller set is a prefix of a larger one. Cached: do not modify
+        it in place.
 
     Raises:
-        UserError: there are not so many.
+        UserError: there are fewer permutations than `count`.
     """
-    assert items <= MOST, items
+    assert items <= MAX_ITEMS, items
     require_permutations(items, count)
-    looked_through = candidates(items, seed)
-    chosen = np.arange(len(looked_through)) if count == factorial(items) else _greedy(looked_through, count)
-    return torch.from_numpy(looked_through[chosen].astype(np.int64))
+    all_permutations = candidates(items, seed)
+    complete = count == factorial(items)
+    chosen = np.arange(len(all_permutations)) if complete else _greedy(all_permutations, count)
+    return torch.from_numpy(all_permutations[chosen].astype(np.int64))
 
 
 def candidates(items: int, seed: int) -> NDArray[np.uint8]:
@@ -57,23 +58,23 @@ def candidates(items: int, seed: int) -> NDArray[np.uint8]:
     total = factorial(items)
     digits = chain.from_iterable(permutations(range(items)))
     ordered = np.fromiter(digits, dtype=np.uint8, count=total * items).reshape(total, items)
-    # Not the dictionary's order: its ties would all go to permutations that begin alike.
+    # Not in lexicographic order, in which ties would all go to permutations with the same first items.
     shuffled: NDArray[np.uint8] = ordered[torch.randperm(total, generator=torch.Generator().manual_seed(seed)).numpy()]
     return shuffled
 
 
-def _greedy(looked_through: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
-    """Rows of (n, items) in the order of the choice: (count,)."""
-    columns = np.ascontiguousarray(looked_through.T)  # nine fast passes over bytes instead of a slow one over rows
-    # Agreements with all that were taken: where these are fewest, the sum of distances is largest.
-    agreements = np.zeros(len(looked_through), dtype=np.int32)
+def _greedy(permutations: NDArray[np.uint8], count: int) -> NDArray[np.int64]:
+    """Indices of rows of (n, items) in the order of choice: (count,)."""
+    columns = np.ascontiguousarray(permutations.T)  # nine fast passes over bytes instead of a slow one over rows
+    # Number of agreements with all chosen ones: where it is lowest, the sum of distances is largest.
+    agreements = np.zeros(len(permutations), dtype=np.int32)
     chosen = np.zeros(count, dtype=np.int64)
     for step in range(count):
-        taken = int(agreements.argmin()) if step else 0
-        chosen[step] = taken
-        agreeing = np.zeros(len(looked_through), dtype=np.uint8)
+        best = int(agreements.argmin()) if step else 0
+        chosen[step] = best
+        agreeing = np.zeros(len(permutations), dtype=np.uint8)
         for column in columns:
-            agreeing += (column == column[taken]).view(np.uint8)
+            agreeing += (column == column[best]).view(np.uint8)
         agreements += agreeing
-        agreements[taken] = np.iinfo(np.int32).max // 2
+        agreements[best] = np.iinfo(np.int32).max // 2
     return chosen

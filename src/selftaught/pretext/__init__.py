@@ -19,13 +19,13 @@ TASKS = {
     "npid": "selftaught.pretext.npid:NPID",
     "pirl": "selftaught.pretext.pirl:PIRL",
 }
-"""Name on the command line -> where the class is; imported when it is asked for, so that start-up stays quick."""
+"""Name on the command line -> location of the class, imported on use, so that start-up is fast."""
 
 
 def task_class(name: str) -> type[Task]:
-    """The class of a task by its name."""
+    """The class of the task named `name`."""
     if name not in TASKS:
         raise unknown("pretext task", name, TASKS)
     module, attribute = TASKS[name].split(":")
-    found: type[Task] = getattr(import_module(module), attribute)
-    return found
+    task: type[Task] = getattr(import_module(module), attribute)
+    return task

@@ -1,17 +1,17 @@
-"""Context prediction: Classify in which of eight directions one tile of an image lies from a neighboring one.
+"""Context prediction: Classify the relative position, one of eight directions, of two neighboring tiles of an image.
 
 Solving it requires recognizing objects and their parts.
 
 Doersch, Gupta, Efros, "Unsupervised Visual Representation Learning by Context Prediction", ICCV 2015.
 https://arxiv.org/abs/1505.05192
 
-Every tile is encoded once, on its own, and the head pairs it with each of its neighbors: a tile belongs to up to eight
-pairs, as in the paper. Shortcuts that need no recognition are prevented: lines that continue across a border by `gap`
-and `jitter`, and chromatic aberration, which depends on the position in the lens, by `color`.
+Every tile is encoded once, separately, and the head classifies it with each of its neighbors: a tile belongs to up to
+eight pairs, as in the paper. Guards against shortcuts: `gap` and `jitter` hide lines that continue across tile borders,
+and `color` hides chromatic aberration, which depends on the position in the lens.
 
-The defaults of `color` and `pixelate` are for images that were downscaled, as those of a folder are, to 160 pixels at
-most: no aberration is left there, and after 900 steps on Imagenette the best layer gained 0.045 over random weights
-instead of 0.025 with projected colors. For crops of large photos choose the paper's `--color project --pixelate 0.33`.
+The defaults of `color` and `pixelate` are for downscaled images, such as the images of a folder, which have at most 160
+pixels: they show no aberration, and after 900 steps on Imagenette the best layer gained 0.045 over random weights,
+compared with 0.025 with projected colors. For crops of large photos use the paper's `--color project --pixelate 0.33`.
 
 Letters: B images, K tiles, P ordered pairs of neighbors among them.
 """
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from selftaught.augment.color import drop_channels, projection, recolor
 from selftaught.augment.tiles import (
-    Evening,
+    TileNormalization,
     grid_tiles,
     mosaic,
     normalize_tiles,
@@ -37,21 +37,21 @@ from selftaught.augment.tiles import (
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.heads import dense, require_readable
+from selftaught.modules.heads import dense, require_input_size
 
 STEPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
-"""The eight answers: rows down and columns to the right, from the first tile to the second."""
+"""The eight classes: rows down and columns to the right, from the first tile to the second."""
 
 COARSEST = 10
-"""Pixels along a tile that was shrunk, at least (released code: 10 to 95 of 96)."""
+"""Minimum side in pixels of a downsampled tile (released code: 10 to 95 of 96)."""
 
 UNITS = 512
-"""Of every layer of the head; 4096 in the paper, for a larger encoder."""
+"""Width of every layer of the head; 4096 in the paper, for a larger encoder."""
 
 
 @dataclass(frozen=True)
 class Context(Task):
-    """Classify in which of eight directions one tile lies from another."""
+    """Classify in which of eight directions one tile lies from a neighboring one."""
 
     predicts_transformation = True
     shortcut_guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
@@ -69,7 +69,7 @@ class Context(Task):
     """Distance between neighboring tiles as a fraction of the view's side: 0.4 of a tile (paper: 0.5 of one)."""
     jitter: float = 0.0167
     """Largest displacement of a tile in each direction, as a fraction of the view's side (paper: 7 pixels)."""
-    normalize: Evening = "color"
+    normalize: TileNormalization = "color"
     """Normalization of each tile: its mean (mean, the paper), also its root mean square about it (rms, the released
     code), mean and standard deviation of each channel (color), or none."""
     color: Literal["project", "drop", "keep"] = "keep"
@@ -84,36 +84,36 @@ class Context(Task):
     """Mirror half of the images; the paper does not."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be cut."""
+        """Reject invalid settings."""
         require_shares("--scale", self.scale)
         require_fit(self.grid, self.tile, self.gap, self.jitter)
         if not 0 <= self.pixelate <= 1:
-            raise UserError(f"--pixelate must be a share from 0 to 1, found {self.pixelate:g}: try 0.33.")
+            raise UserError(f"--pixelate must be a fraction from 0 to 1, got {self.pixelate:g}; the paper uses 0.33.")
 
     def uses_tiles(self) -> bool:
-        """It shows nothing else."""
+        """Always: its views are tiles."""
         return True
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """A layer for each tile alone (fc6 of the paper), then two for a pair and the eight answers (fc7 to fc9)."""
-        require_readable(encoder, tile_pixels(self.size, self.tile))
+        """A layer for single tiles (fc6 of the paper) and a classifier of pairs into eight directions (fc7 to fc9)."""
+        require_input_size(encoder, tile_pixels(self.size, self.tile))
         channels = encoder.last.channels
         pair = nn.Sequential(
             dense(2 * UNITS, UNITS, affine=False), dense(UNITS, UNITS, affine=False), nn.Linear(UNITS, len(STEPS))
         )
-        neighbours = nn.Module()
-        neighbours.register_buffer("pairs", pairs(self.grid))
-        return nn.ModuleDict({"tile": dense(channels, UNITS, affine=False), "pair": pair, "neighbours": neighbours})
+        neighbors = nn.Module()
+        neighbors.register_buffer("pairs", pairs(self.grid))
+        return nn.ModuleDict({"tile": dense(channels, UNITS, affine=False), "pair": pair, "neighbours": neighbors})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B * K, 3, t, t), tiles of an image in a row; what is asked of them is the same for all images."""
+        """`images` (B * K, 3, t, t), the tiles of an image in a row; the classes are the same for all images."""
         count, side = len(batch), tile_pixels(self.size, self.tile)
         crop = random_crop(count, generator, scale=self.scale, flip=0.5 * self.flip)
         cut = grid_tiles(count, generator, grid=self.grid, tile=side / self.size, gap=self.gap, jitter=self.jitter)
         tiles = batch.warp(crop[:, None] @ cut, side).flatten(0, 1)
         if self.color == "project":
             tiles = recolor(tiles, *projection(torch.ones(len(tiles))), clamp=False)
-        # One size a step for all tiles that are shrunk: each at its own would be a batch for each.
+        # One size per step for all downsampled tiles, so that they are one batch.
         coarse = int(torch.randint(min(COARSEST, side - 1), side, (), generator=generator))
         chosen = bernoulli(self.pixelate, len(tiles), generator)
         tiles = pixelate(tiles, chosen, coarse) if chosen.any() else tiles
@@ -121,7 +121,7 @@ class Context(Task):
         return {"images": self._dropped(tiles, generator) if self.color == "drop" else tiles}
 
     def _dropped(self, tiles: Tensor, generator: torch.Generator) -> Tensor:
-        """Keep one colour of each tile; noise of a hundredth of its spread, as in the paper, is the rest."""
+        """Replace two channels of each tile by noise: the other's mean and a hundredth of its deviation (the paper)."""
         kept = torch.randint(3, (len(tiles),), generator=generator)
         chosen = tiles[torch.arange(len(tiles)), to_device(kept, tiles.device)][:, None]
         mean, deviation = chosen.mean((2, 3), keepdim=True), chosen.std((2, 3), keepdim=True)
@@ -131,29 +131,29 @@ class Context(Task):
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outcome]:
-        """Cross-entropy, every direction with the same weight: a grid has fewer neighbours across corners."""
+        """Cross-entropy, averaged per direction first: a grid has fewer diagonal neighbors than others."""
         first, second, direction = heads["neighbours"].get_buffer("pairs").unbind(1)  # (P,) each
         tiles = heads["tile"](encoder(views["images"])).reshape(-1, self.grid**2, UNITS)  # (B, K, UNITS)
-        met = torch.cat([tiles[:, first], tiles[:, second]], 2)  # (B, P, 2 * UNITS)
-        answers, asked = heads["pair"](met.flatten(0, 1)).float(), direction.repeat(len(tiles))
-        often = F.one_hot(direction, len(STEPS)).sum(0)[asked] * len(tiles)  # pairs of the batch that lie alike
-        weight = 1 / (len(STEPS) * often)  # (B * P,), sums to 1
-        right = (answers.argmax(1) == asked).float()
-        # A sum and not a product of vectors, which autocast would round to bf16.
-        loss = (F.cross_entropy(answers, asked, reduction="none") * weight).sum()
-        return loss, {"accuracy": (right * weight).sum()}
+        features = torch.cat([tiles[:, first], tiles[:, second]], 2)  # (B, P, 2 * UNITS)
+        logits, classes = heads["pair"](features.flatten(0, 1)).float(), direction.repeat(len(tiles))
+        class_count = F.one_hot(direction, len(STEPS)).sum(0)[classes] * len(tiles)  # pairs of the same class
+        weight = 1 / (len(STEPS) * class_count)  # (B * P,), sums to 1
+        correct = (logits.argmax(1) == classes).float()
+        # A sum, not a product of vectors, which autocast would round to bf16.
+        loss = (F.cross_entropy(logits, classes, reduction="none") * weight).sum()
+        return loss, {"accuracy": (correct * weight).sum()}
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """The tiles, each at its place."""
+        """The tiles at their positions."""
         return {"tiles": mosaic(views["images"].reshape(-1, self.grid**2, *views["images"].shape[1:]))}
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
-        """One in eight."""
+        """1 / 8."""
         return {"accuracy": 1 / len(STEPS)}
 
 
 def pairs(grid: int) -> Tensor:
-    """All ordered pairs of neighbours in a grid: (P, 3), first tile, second tile, direction from the first."""
+    """All ordered pairs of neighbors in a grid: (P, 3), first tile, second tile, direction from the first."""
     places = [(row, column) for row in range(grid) for column in range(grid)]
     return torch.tensor(
         [

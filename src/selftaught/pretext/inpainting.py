@@ -1,12 +1,13 @@
-"""Inpainting: Reconstruct a masked region of the image from the rest of it.
+"""Inpainting: Reconstruct a masked region of the image from the pixels around it.
+
+Solving it requires recognizing the scene and its objects.
 
 Pathak, Krähenbühl, Donahue, Darrell, Efros, "Context Encoders: Feature Learning by Inpainting", CVPR 2016.
 https://arxiv.org/abs/1604.07379
 
-A hole has many fillings, and the mean of them, which least squares asks for, is blurred. So a critic may be set against
-the encoder and its decoder: it learns to tell fillings from what was there, and they learn to be taken for that. It is
-there for sharper pictures; the authors' own features were learned by least squares alone, so it is off unless asked
-for.
+Many completions of a region are plausible, and their mean, which minimizes the L2 loss, is blurred. An optional
+discriminator (called the critic) sharpens them: it classifies regions as real or filled in, and the encoder and decoder
+maximize its loss on theirs. The paper's features were learned with the L2 loss alone, so the critic is off by default.
 
 Letters: B images, S pixels along a view.
 """
@@ -28,79 +29,82 @@ from selftaught.errors import UserError
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
 from selftaught.modules.crops import CropTask
 from selftaught.modules.decoders import ChannelwiseDense, Decoder
-from selftaught.modules.heads import require_readable
+from selftaught.modules.heads import require_input_size
 
 SURVEY = 2048
-"""The most images that the mean colour is measured on."""
+"""Maximum number of images from which the mean color is computed."""
 
 
 @dataclass(frozen=True)
 class Inpainting(CropTask):
-    """Fill a hole by least squares and, if asked for, against a critic."""
+    """Reconstruct masked regions with an L2 loss and, optionally, an adversarial loss."""
 
     holes: Literal["center", "blocks", "free"] = "center"
-    """A square in the middle, blocks anywhere, or regions of any shape. The paper's features have the last, as with one
-    place for all holes an encoder may learn what stands at its border and little else (section 3.3). In short runs at
-    32 pixels the centre taught more: 0.603 of a probe on CIFAR-10 against 0.579, and 0.583 with --cells 3."""
+    """Mask shape: a centered square (center), rectangles at random positions (blocks), or arbitrary shapes (free). The
+    paper learns features with arbitrary shapes, because with one fixed position an encoder may learn only low-level
+    features of the region's border (section 3.3). In short runs at 32 pixels center was best: a probe on CIFAR-10
+    reached 0.603, compared with 0.579 for free masks (0.583 with --cells 3)."""
     share: float = 0.25
-    """Of the area that is hidden; by blocks, which may overlap, at most so much (the paper: up to a quarter)."""
+    """Fraction of the area that is masked; for blocks, which may overlap, the maximum (paper: up to a quarter)."""
     cells: int = 8
-    """Of the noise along a view that free holes are cut from: about 8 in the release; fewer make larger holes."""
+    """Noise cells along a view, from which free masks are made: about 8 in the released code; fewer make larger masked
+    regions."""
     overlap: float = 0.0
-    """How far around the hole, as a share of the view's side, shown pixels are asked for too, with a weight of
-    `overlap_weight`, so that fillings join what surrounds them. 7 of 227 pixels in the paper and 4 of 128 in the
-    release, so 0.031; 0 by default, as most of the loss would then ask for what is seen."""
+    """Width of a band around the mask whose visible pixels also enter the loss, with weight `overlap_weight`, as a
+    fraction of the view's side; it makes reconstructions continuous with their surroundings. Paper: 7 of 227 pixels;
+    released code: 4 of 128, which is 0.031. 0 by default, because most of the loss would come from visible pixels."""
     overlap_weight: float = 10.0
-    """How much an error there counts (the paper: 10); an error in the hole counts 1."""
+    """Weight of errors in that band (paper: 10); errors in the masked region have weight 1."""
     adversarial: float = 0.0
-    """Weight of the adversarial loss; least squares have the rest. The paper fills with 0.001 and learns features with
-    0. The release has a --momentum of 0.5; with 0.9, our default, the game was stable too."""
+    """Weight of the adversarial loss; the L2 loss has the rest. The paper uses 0.001 for inpainting and 0 for feature
+    learning. The released code uses --momentum 0.5; training with 0.9, the default here, was stable too."""
     critic_lr_scale: float = 0.1
     """Factor on the learning rate for the critic (0.1 in the released code)."""
     crop: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
+        """Reject invalid settings."""
         super().__post_init__()
         require_maskable(max(3, self.side), self.share)
         if self.cells < 1:
-            raise UserError(f"--cells must be at least 1, found {self.cells}: try 8.")
+            raise UserError(f"--cells must be at least 1, got {self.cells}; the default is 8.")
         if not 0 <= self.overlap < 0.5 or not 0 < self.overlap_weight < math.inf:
             raise UserError(
-                "--overlap must lie in [0, 0.5) and --overlap-weight be above 0 and finite, found "
-                f"{self.overlap} and {self.overlap_weight}: the paper has 0.031 and 10."
+                "--overlap must be in [0, 0.5) and --overlap-weight positive and finite, got "
+                f"{self.overlap} and {self.overlap_weight}; the paper uses 0.031 and 10."
             )
         require_lr_scales(critic=self.critic_lr_scale)
         if not 0 <= self.adversarial < 1:
-            raise UserError(f"--adversarial must lie in [0, 1), found {self.adversarial}: the paper has 0.001.")
+            raise UserError(f"--adversarial must be in [0, 1), got {self.adversarial}; the paper uses 0.001.")
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """Bottleneck and decoder of the last layer, the mean colour, which fills what is hidden, and the critic."""
-        if self.adversarial and self.judged_side < 2:
+        """Bottleneck and decoder of the last layer, the mean color that fills masked regions, and the critic."""
+        if self.adversarial and self.critic_side < 2:
             raise UserError(
-                f"a critic needs holes of at least 2 pixels, found {self.judged_side}: give a larger --share or --size."
+                f"a critic needs masked regions of at least 2 pixels, got {self.critic_side}; increase --share or "
+                "--size."
             )
-        require_readable(encoder, self.side, "crop")
+        require_input_size(encoder, self.side, "crop")
         decoder = Decoder(encoder.last, 3, self.side)
         channels, height, width = _last_map(encoder, self.side)
         fill = nn.Module()
         fill.register_buffer("color", mean_color(source, self.side))
         heads = {"bottleneck": ChannelwiseDense(channels, height, width), "decoder": decoder, "fill": fill}
         if self.adversarial:
-            heads["critic"] = make_critic(self.judged_side)
+            heads["critic"] = make_critic(self.critic_side)
         return nn.ModuleDict(heads)
 
     def parameter_groups(self, encoder: Encoder, heads: nn.ModuleDict) -> list[ParameterGroup]:
-        """Encoder and decoder, and the critic where there is one."""
+        """One group for encoder and decoder, and one for the critic if there is one."""
         return adversarial_groups(encoder, heads, "critic", {"critic": self.critic_lr_scale})
 
     @property
-    def judged_side(self) -> int:
-        """Pixels along what the critic sees: the hole where it is the centre, else the whole view."""
+    def critic_side(self) -> int:
+        """Side in pixels of the critic's input: the masked square for center masks, else the whole view."""
         return center_side(self.side, self.share) if self.holes == "center" else self.side
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B, 3, S, S) and `hidden` (B, 1, S, S) of bool, True where the encoder is not to see them."""
+        """`images` (B, 3, S, S) and `hidden` (B, 1, S, S), a bool mask that is True where pixels are masked."""
         match self.holes:
             case "center":
                 hidden = center_masks(len(batch), self.side, self.share)
@@ -114,94 +118,96 @@ class Inpainting(CropTask):
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outcome]:
-        """Least squares on the hole, values from -1 to 1 (equation 1), and what the critic adds to it (2 and 3).
+        """L2 loss on the masked region, on values in [-1, 1] (equation 1), plus the adversarial loss (2 and 3).
 
-        Logged: `hole_error`, the mean absolute error in the hole, values from 0 to 1 (the paper's "mean L1 loss");
-        with a critic also `l2` and `adversarial`, the two losses before they are weighted.
+        Logged: `hole_error`, the mean absolute error in the masked region on values in [0, 1] (the paper's "mean L1
+        loss"); with a critic also `l2` and `adversarial`, the two unweighted losses.
         """
         images, hidden = views["images"], views["hidden"]
-        answer = self._answer(encoder, heads, views)
-        off = answer - (2 * images - 1)
-        beside = rim(hidden, round(self.overlap * self.side))
-        # The weights do not divide: as in the release, the hole's own errors count the same with and without a rim.
-        weights = hidden + self.overlap_weight * beside
-        l2 = (weights * off.square().mean(1, keepdim=True)).sum() / (hidden | beside).sum()
-        hole_error = (off.detach().abs().mean(1, keepdim=True) / 2 * hidden).sum() / hidden.sum()
+        prediction = self._prediction(encoder, heads, views)
+        error = prediction - (2 * images - 1)
+        band = rim(hidden, round(self.overlap * self.side))
+        # Divided by the number of pixels, not by the sum of the weights: as in the released code, errors in the masked
+        # region count the same with and without a band.
+        weights = hidden + self.overlap_weight * band
+        l2 = (weights * error.square().mean(1, keepdim=True)).sum() / (hidden | band).sum()
+        hole_error = (error.detach().abs().mean(1, keepdim=True) / 2 * hidden).sum() / hidden.sum()
         if not self.adversarial:
             return l2, {"hole_error": hole_error}
-        # Not log(1 - D), as equation 2 has it, whose slope vanishes where the critic is sure: -log D, as the release.
-        adversarial = F.softplus(-self._judged(heads, self._filled(answer, views))).mean()
+        # Not log(1 - D) as in equation 2, whose gradient vanishes where the critic is confident, but -log D, as in the
+        # released code.
+        adversarial = F.softplus(-self._critic_logits(heads, self._filled(prediction, views))).mean()
         joint = (1 - self.adversarial) * l2 + self.adversarial * adversarial
         return joint, {"hole_error": hole_error, "l2": l2, "adversarial": adversarial}
 
     def critic_loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outcome]:
-        """Is it a filling? The mean of the two cross-entropies, log 2 for a critic that cannot tell (equation 2).
+        """Mean binary cross-entropy of real and filled regions: log 2 at chance (equation 2).
 
-        Logged: `right_on_real` and `right_on_filled`, which share of either it tells.
+        Logged: `right_on_real` and `right_on_filled`, the critic's accuracy on real and on filled regions.
         """
         with torch.no_grad():
-            filled = self._filled(self._answer(encoder, heads, views), views)
-        real, made = self._judged(heads, 2 * views["images"] - 1), self._judged(heads, filled)
+            filled = self._filled(self._prediction(encoder, heads, views), views)
+        real, made = self._critic_logits(heads, 2 * views["images"] - 1), self._critic_logits(heads, filled)
         return adversarial_loss(real, made), {
             "right_on_real": (real > 0).float().mean(),
             "right_on_filled": (made < 0).float().mean(),
         }
 
-    def _answer(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> Tensor:
-        """What is made of what is shown: (B, 3, S, S) float32 from -1 to 1, the hole and all else."""
-        seen = encoder.last_features(_holed(heads, views))
-        decoded: Tensor = heads["decoder"](heads["bottleneck"](seen))
+    def _prediction(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> Tensor:
+        """Reconstruction of the whole view from its visible pixels: (B, 3, S, S) float32 in [-1, 1]."""
+        features = encoder.last_features(_masked(heads, views))
+        decoded: Tensor = heads["decoder"](heads["bottleneck"](features))
         return decoded.float().tanh()
 
-    def _filled(self, answer: Tensor, views: Views) -> Tensor:
-        """The answer in the hole, the truth around it: (B, 3, S, S) from -1 to 1."""
-        return torch.where(views["hidden"], answer, 2 * views["images"] - 1)
+    def _filled(self, prediction: Tensor, views: Views) -> Tensor:
+        """The prediction in the masked region and the image around it: (B, 3, S, S) in [-1, 1]."""
+        return torch.where(views["hidden"], prediction, 2 * views["images"] - 1)
 
-    def _judged(self, heads: nn.ModuleDict, pictures: Tensor) -> Tensor:
-        """(B, 3, S, S) from -1 to 1 -> (B, 1) float32, above 0 where the critic takes them for real.
+    def _critic_logits(self, heads: nn.ModuleDict, pictures: Tensor) -> Tensor:
+        """(B, 3, S, S) in [-1, 1] -> (B, 1) float32 logits, positive for real.
 
-        It sees the filling alone where that is the centre, as in the paper. Holes of other shapes have no picture of
-        their own: it sees the whole view with its hole filled, as in the release for random regions.
+        For center masks the critic's input is the masked square alone, as in the paper. For other shapes it is the
+        whole view with its masked region filled, as in the released code for random regions.
         """
-        low, side = (self.side - self.judged_side) // 2, self.judged_side
-        judged: Tensor = heads["critic"](pictures[..., low : low + side, low : low + side])
-        return judged.float()
+        low, side = (self.side - self.critic_side) // 2, self.critic_side
+        logits: Tensor = heads["critic"](pictures[..., low : low + side, low : low + side])
+        return logits.float()
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """What is shown, what is filled in, what is true, side by side: `filled` (B, 3, S, 3 S)."""
-        filled = (self._filled(self._answer(encoder, heads, views), views) + 1) / 2
-        # Halving and doubling rounds: around the hole stands the image itself.
+        """Masked input, filled image and original side by side: `filled` (B, 3, S, 3 S)."""
+        filled = (self._filled(self._prediction(encoder, heads, views), views) + 1) / 2
+        # The change of range rounds, so visible pixels are taken from the image itself.
         filled = torch.where(views["hidden"], filled, views["images"])
-        return {"filled": torch.cat([_holed(heads, views), filled, views["images"]], 3)}
+        return {"filled": torch.cat([_masked(heads, views), filled, views["images"]], 3)}
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
-        """A critic that guesses."""
+        """A critic that guesses is right on half of the regions."""
         return {"right_on_real": 0.5, "right_on_filled": 0.5} if self.adversarial else {}
 
 
-def _holed(heads: nn.ModuleDict, views: Views) -> Tensor:
-    """The images with the mean colour where they are hidden (the release: ImageNet's): (B, 3, S, S) in [0, 1]."""
+def _masked(heads: nn.ModuleDict, views: Views) -> Tensor:
+    """Images whose masked pixels have the mean color (released code: ImageNet's): (B, 3, S, S) in [0, 1]."""
     return torch.where(views["hidden"], heads["fill"].get_buffer("color"), views["images"])
 
 
 def _last_map(encoder: Encoder, size: int) -> torch.Size:
-    """C, h and w of the last layer for views of `size` pixels."""
+    """Shape (C, h, w) of the last layer for views of `size` pixels."""
     training = encoder.training
     with torch.no_grad():
         last = encoder.eval().last_features(torch.zeros(1, 3, size, size))
     encoder.train(training)
     if last.ndim != 4:
         raise UserError(
-            f"inpainting needs an encoder whose last layer is a map (B, C, H, W), found {tuple(last.shape)}: choose "
+            f"inpainting needs an encoder whose last layer is a map (B, C, H, W), got {tuple(last.shape)}; choose "
             "another --encoder."
         )
     return last.shape[1:]
 
 
 def mean_color(source: Source, size: int) -> Tensor:
-    """Mean red, green and blue of some images of the source, spread evenly over it: (3, 1, 1) in [0, 1]."""
+    """Mean color of up to `SURVEY` images, evenly spaced over the source: (3, 1, 1) in [0, 1]."""
     total = torch.zeros(3)
     for batch in source.sample(SURVEY):
         total += batch.warp(identity(len(batch)), size).mean((2, 3)).sum(0)
@@ -209,26 +215,27 @@ def mean_color(source: Source, size: int) -> Tensor:
 
 
 def make_critic(side: int, width: int = 64) -> nn.Sequential:
-    """(B, 3, side, side) from -1 to 1 -> (B, 1): halved by 4 x 4 convolutions down to about 4 pixels, as DCGAN's.
+    """(B, 3, side, side) in [-1, 1] -> (B, 1): 4 x 4 convolutions of stride 2 down to about 4 pixels, as in DCGAN.
 
-    What keeps the game in balance on small images is not in the paper. Spectral norm (Miyato et al. 2018,
-    https://arxiv.org/abs/1802.05957) in the place of batch norm bounds the critic's slope, so that it still tells
-    where to go when it is sure.
+    Unlike the paper, it uses spectral norm (Miyato et al. 2018, https://arxiv.org/abs/1802.05957) instead of batch
+    norm, which keeps adversarial training stable on small images: it bounds the critic's gradient, so that its loss is
+    still informative where it is confident.
 
     Args:
-        side: pixels along what it sees.
-        width: channels of the first layer; they double with each.
+        side: input size in pixels.
+        width: channels of the first layer; doubled in every further layer.
     """
     halvings = max(1, round(math.log2(side / 4)))
     widths = [3, *(width * 2**n for n in range(halvings))]
     critic = nn.Sequential()
     for inputs, outputs in pairwise(widths):
-        # Without biases: the release keeps them at zero.
+        # No biases: the released code keeps them at zero.
         critic.append(nn.Conv2d(inputs, outputs, 4, stride=2, padding=1, bias=False))
         critic.append(nn.LeakyReLU(0.2))
-    read = nn.Linear(widths[-1] * (side // 2**halvings) ** 2, 1)
-    nn.init.zeros_(read.bias)  # but one, or it takes dull pictures for real: without any, what is zero is judged zero
-    critic.extend([nn.Flatten(), read])
+    classifier = nn.Linear(widths[-1] * (side // 2**halvings) ** 2, 1)
+    # The only bias. Without any, an all-zero input has logit 0, and the critic classifies low-contrast images as real.
+    nn.init.zeros_(classifier.bias)
+    critic.extend([nn.Flatten(), classifier])
     for module in critic:
         if isinstance(module, nn.Conv2d | nn.Linear):
             spectral_norm(module)

@@ -1,15 +1,15 @@
-"""Jigsaw: Classify by which of a fixed set of permutations the nine tiles of an image were shuffled.
+"""Jigsaw puzzles: Classify which of a fixed set of permutations was applied to the nine tiles of an image.
 
 Solving it requires recognizing the parts of objects and their arrangement.
 
 Noroozi, Favaro, "Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles", ECCV 2016.
 https://arxiv.org/abs/1603.09246
 
-Every tile is encoded on its own; only the head combines tiles. Shortcuts that need no recognition are prevented: lines
-that continue from tile to tile by the gap, brightness and contrast that neighbors share by `normalize`, and chromatic
-aberration of lenses by `shift` and `grey`.
+Every tile is encoded separately; only the head combines tiles. Guards against shortcuts: the gap hides lines that
+continue across tile borders, `normalize` removes the brightness and contrast that neighbors share, and `shift` and
+`grey` hide the chromatic aberration of lenses.
 
-Letters: B images, K tiles, P puzzles of one image.
+Letters: B images, K tiles, P permutations (puzzles) per image.
 """
 
 import math
@@ -26,17 +26,17 @@ from selftaught.augment.tiles import grid_tiles, mosaic, normalize_tiles, requir
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.heads import classifier, dense, require_readable
+from selftaught.modules.heads import classifier, dense, require_input_size
 from selftaught.modules.permutations import distant_permutations, require_permutations
 
 UNITS = 512
-"""Of the head's layer for one tile, as in the paper (1024 in the released code); that for all tiles has twice as many,
-where the paper's has 4096 for a larger encoder."""
+"""Width of the head's layer for a single tile, as in the paper (1024 in the released code); the layer for all tiles has
+twice as many, where the paper's has 4096 for a larger encoder."""
 
 
 @dataclass(frozen=True)
 class Jigsaw(Task):
-    """Classify by which permutation, of a set with large Hamming distances, the tiles of an image were shuffled."""
+    """Classify which permutation, of a set with large Hamming distances, was applied to the tiles of an image."""
 
     predicts_transformation = True
     shortcut_guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
@@ -75,28 +75,28 @@ class Jigsaw(Task):
     """Mirror half of the images, as later recipes do; the paper does not."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be cut or asked."""
+        """Reject invalid settings."""
         require_shares("--scale", self.scale)
         if self.grid not in (2, 3):
-            raise UserError(f"a jigsaw has a grid of 2 or 3 tiles a side, found {self.grid}: give --grid 3.")
+            raise UserError(f"--grid must be 2 or 3 tiles per side, got {self.grid}.")
         require_fit(self.grid, self.tile, self.gap, self.gap / 2)
         require_permutations(self.grid**2, self.permutations)
         for name in ("grey", "project"):
             if not 0 <= (share := getattr(self, name)) <= 1:
-                raise UserError(f"--{name} must be a share of the images from 0 to 1, found {share:g}: try 0.3.")
+                raise UserError(f"--{name} must be a fraction of the images from 0 to 1, got {share:g}; try 0.3.")
         if self.puzzles < 1 or not 0 <= self.shift <= 0.25:
             raise UserError(
-                "a jigsaw needs at least one puzzle and a shift of at most a quarter of a tile's side, found --puzzles "
-                f"{self.puzzles} and --shift {self.shift:g}: leave them out."
+                "a jigsaw needs --puzzles of at least 1 and --shift of at most 0.25 of a tile's side, got --puzzles "
+                f"{self.puzzles} and --shift {self.shift:g}."
             )
 
     def uses_tiles(self) -> bool:
-        """It shows nothing else."""
+        """Always: its views are tiles."""
         return True
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """A layer for each tile alone, one for all tiles in their order (fc6, fc7 and fc8 of the paper), the orders."""
-        require_readable(encoder, tile_pixels(self.size, self.tile))
+        """A layer for single tiles, a classifier of all tiles in order (fc6 to fc8 of the paper), the permutations."""
+        require_input_size(encoder, tile_pixels(self.size, self.tile))
         channels, tiles = encoder.last.channels, self.grid**2
         orders = nn.Module()
         orders.register_buffer("known", distant_permutations(tiles, self.permutations).clone())
@@ -104,7 +104,7 @@ class Jigsaw(Task):
         return nn.ModuleDict({"tile": dense(channels, UNITS), "order": order, "orders": orders})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B * K, 3, t, t), tiles of an image in a row and in place; `order` (B, P), an index of the known."""
+        """`images` (B * K, 3, t, t), tiles row by row, unshuffled; `order` (B, P), class indices of permutations."""
         count, side = len(batch), tile_pixels(self.size, self.tile)
         margin = math.ceil(self.shift * side)
         crop = random_crop(count, generator, scale=self.scale, flip=0.5 * self.flip)
@@ -112,58 +112,58 @@ class Jigsaw(Task):
             count, generator, grid=self.grid, tile=side / self.size, gap=self.gap, margin=margin / self.size
         )
         tiles = batch.warp(crop[:, None] @ cut, side + 2 * margin).flatten(0, 1)
-        # Colours last: a grey tile whose channels were moved apart would not be grey.
+        # Grayscale after the channel shift, because a gray tile with shifted channels would not be gray.
         tiles = self._recolored(shift_channels(tiles, margin, generator), count, generator)
-        asked = torch.randint(self.permutations, (count, self.puzzles), generator=generator)
+        classes = torch.randint(self.permutations, (count, self.puzzles), generator=generator)
         return {
             "images": normalize_tiles(tiles) if self.normalize else tiles,
-            "order": to_device(asked, tiles.device),
+            "order": to_device(classes, tiles.device),
         }
 
     def _recolored(self, tiles: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Some images grey, some of the others projected; all tiles of an image alike."""
+        """Convert some images to grayscale and project some of the others; all tiles of an image alike."""
         one, none = torch.ones(count), torch.zeros(count)
         grey = bernoulli(self.grey, count, generator)
-        to_grey, _ = color_matrices(one, one, one, none, grey)
+        to_gray, _ = color_matrices(one, one, one, none, grey)
         without_green, of_mean = projection(bernoulli(self.project, count, generator))
-        linear = (without_green @ to_grey).repeat_interleave(self.grid**2, 0)
+        linear = (without_green @ to_gray).repeat_interleave(self.grid**2, 0)
         return recolor(tiles, linear, of_mean.repeat_interleave(self.grid**2, 0), clamp=False)
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outcome]:
-        """Cross-entropy over the known orders."""
-        answers, asked = self._answers(encoder, heads, views), views["order"].flatten()
-        accuracy = (answers.argmax(1) == asked).float().mean()
-        return F.cross_entropy(answers, asked), {"accuracy": accuracy}
+        """Cross-entropy over the set of permutations."""
+        logits, classes = self._logits(encoder, heads, views), views["order"].flatten()
+        accuracy = (logits.argmax(1) == classes).float().mean()
+        return F.cross_entropy(logits, classes), {"accuracy": accuracy}
 
-    def _answers(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> Tensor:
-        """Encode each tile once, lay its feature wherever a puzzle has the tile: (B * P, permutations)."""
+    def _logits(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> Tensor:
+        """Encode each tile once, then classify each permutation of the features: (B * P, permutations)."""
         tiles = _by_image(heads["tile"](encoder(views["images"])), self.grid)  # (B, K, UNITS)
-        shuffled = views["order"]  # (B, P)
-        if heads.training and shuffled.numel() < 2:
+        classes = views["order"]  # (B, P)
+        if heads.training and classes.numel() < 2:
             raise UserError(
-                "the batch norm of the jigsaw's head needs at least two puzzles, found one: give a larger --batch-size "
-                "or --puzzles."
+                "the batch norm of the jigsaw head needs at least two puzzles per batch, got one; increase "
+                "--batch-size or --puzzles."
             )
-        places = _known(heads)[shuffled].flatten(1)  # (B, P * K): puzzle place -> which tile lies there
-        laid = tiles.gather(1, places[..., None].expand(-1, -1, tiles.shape[2]))
-        return heads["order"](laid.reshape(shuffled.numel(), -1)).float()
+        order = _permutations(heads)[classes].flatten(1)  # (B, P * K): position in the puzzle -> tile
+        shuffled = tiles.gather(1, order[..., None].expand(-1, -1, tiles.shape[2]))
+        return heads["order"](shuffled.reshape(classes.numel(), -1)).float()
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """The first puzzle of each image, and how the encoder would lay it."""
+        """The first puzzle of each image, and the predicted arrangement of its tiles."""
         tiles = _by_image(views["images"], self.grid)
-        known = _known(heads)
-        puzzle = _in_order(tiles, known[views["order"][:, 0]])
-        guessed = self._answers(encoder, heads, {**views, "order": views["order"][:, :1]}).argmax(1)
-        return {"puzzle": mosaic(puzzle), "laid": mosaic(_in_order(puzzle, known[guessed].argsort(1)))}
+        permutations = _permutations(heads)
+        puzzle = _in_order(tiles, permutations[views["order"][:, 0]])
+        predicted = self._logits(encoder, heads, {**views, "order": views["order"][:, :1]}).argmax(1)
+        return {"puzzle": mosaic(puzzle), "laid": mosaic(_in_order(puzzle, permutations[predicted].argsort(1)))}
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
-        """One in as many as there are permutations."""
+        """1 / number of permutations."""
         return {"accuracy": 1 / self.permutations}
 
 
-def _known(heads: nn.ModuleDict) -> Tensor:
+def _permutations(heads: nn.ModuleDict) -> Tensor:
     """The set of permutations, (permutations, K)."""
     return heads["orders"].get_buffer("known")
 
@@ -174,5 +174,5 @@ def _by_image(tiles: Tensor, grid: int) -> Tensor:
 
 
 def _in_order(tiles: Tensor, places: Tensor) -> Tensor:
-    """(B, K, ...) and (B, K) -> (B, K, ...), at place k the tile places[k]."""
+    """(B, K, ...) and (B, K) -> (B, K, ...), with tile places[k] at position k."""
     return tiles[torch.arange(len(tiles), device=tiles.device)[:, None], places]

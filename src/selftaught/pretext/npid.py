@@ -1,7 +1,7 @@
-"""NPID: Discriminate instances: classify each image as itself among all images, by noise-contrastive estimation.
+"""Instance discrimination (NPID): Classify each image as itself among all images, by noise-contrastive estimation.
 
-Each image is a class of its own, whose weights are the image's last embedding, kept in a memory bank. Images that look
-alike are hard to tell apart, so they end up close to each other.
+Each image is a class, whose weight vector is the image's last embedding, kept in a memory bank. Visually similar images
+are hard to discriminate, so their embeddings become similar.
 
 The defaults differ from the paper where its choices need hundreds of epochs: exponentials are normalized by each
 image's own sum over the negatives (as in PIRL and InfoNCE) instead of a constant Z, the projection ends in a batch
@@ -36,22 +36,22 @@ class NPID(InstanceDiscrimination):
     released code: none)."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
+        """Reject invalid settings."""
         super().__post_init__()
         if self.proximal < 0:
-            raise UserError(f"--proximal must be at least 0, found {self.proximal}: leave it out.")
+            raise UserError(f"--proximal must be at least 0, got {self.proximal}.")
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outcome]:
-        """Noise contrastive estimation against the bank (section 3.2), and the proximal term (3.3)."""
+        """Noise-contrastive estimation against the bank (section 3.2), and the proximal term (3.3)."""
         features = unit(heads["project"](encoder(views["images"])))
-        recalled = memory(heads).recall(views["index"], views["drawn"])
-        loss, found = self.compared(heads, features, recalled)
+        entries = memory(heads).recall(views["index"], views["drawn"])
+        loss, logged = self.compared(heads, features, entries)
         if self.proximal:
-            loss = loss + self.proximal * (features - recalled.own).square().sum(1)
-        return loss.mean(), {**found, "features": features}
+            loss = loss + self.proximal * (features - entries.own).square().sum(1)
+        return loss.mean(), {**logged, "features": features}
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """The images as they were compared."""
+        """The augmented images."""
         return {"views": views["images"]}

@@ -21,7 +21,7 @@ from selftaught.augment.warp import random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.bank import unit
-from selftaught.modules.heads import LITTLE, embedding, require_readable
+from selftaught.modules.heads import MIN_TILE, embedding, require_input_size
 from selftaught.modules.instances import InstanceDiscrimination, memory
 
 TILES = 9
@@ -33,8 +33,8 @@ class PIRL(InstanceDiscrimination):
 
     transform: Literal["auto", "jigsaw", "rotation", "both"] = "auto"
     """Transformation to be invariant to: the order of nine tiles (jigsaw, the paper), quarter turns, or both. auto is
-    jigsaw where tiles have 16 pixels per side or more, so from --size 64 on, else rotation: smaller tiles show little,
-    and tiles of 8 pixels taught nothing."""
+    jigsaw where tiles have 16 pixels per side or more, so from --size 64 on, else rotation: smaller tiles contain
+    too little, and tiles of 8 pixels taught nothing."""
     weight: float = 0.5
     """Lambda, the weight of the transformed image in the loss (paper: 0.5); 0 leaves it out."""
     puzzle_scale: tuple[float, float] = (0.6, 1.0)
@@ -43,16 +43,16 @@ class PIRL(InstanceDiscrimination):
     """Side of a tile as a fraction of --size, placed at random in its third of the view (paper: 64 of 255 pixels)."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
+        """Reject invalid settings."""
         super().__post_init__()
         require_shares("--puzzle-scale", self.puzzle_scale)
         if not 0 < self.tile <= 1 / 3:
-            raise UserError(f"--tile must be above 0 and at most a third of the view, found {self.tile:g}: try 0.25.")
+            raise UserError(f"--tile must be above 0 and at most 1/3 of the view's side, got {self.tile:g}; try 0.25.")
         if not 0 <= self.weight <= 1:
-            raise UserError(f"--weight must be a share in [0, 1], found {self.weight}: try 0.5.")
+            raise UserError(f"--weight must be in [0, 1], got {self.weight}; the paper uses 0.5.")
 
     def uses_tiles(self) -> bool:
-        """Only where there are tiles among what it shows."""
+        """Whether the transformation includes shuffled tiles."""
         return self._shuffles
 
     @property
@@ -68,16 +68,16 @@ class PIRL(InstanceDiscrimination):
         """The transformation, with auto resolved."""
         if self.transform != "auto":
             return self.transform
-        return "jigsaw" if int(self.size * self.tile + 1e-6) >= LITTLE else "rotation"
+        return "jigsaw" if int(self.size * self.tile + 1e-6) >= MIN_TILE else "rotation"
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """And g of turned images (`turned`) and of tiles (`tile`, `tiles`)."""
+        """Adds g, the projections of rotated images (`turned`) and of tiles (`tile`, `tiles`)."""
         heads = super().heads(encoder, source)
         channels, d = encoder.last.channels, self.dimensions
         if self._turns:
             heads["turned"] = embedding(channels, d, self.head, self.projection_norm)
         if self._shuffles:
-            require_readable(encoder, tile_pixels(self.size, self.tile))
+            require_input_size(encoder, tile_pixels(self.size, self.tile))
             heads["tile"], heads["tiles"] = (
                 nn.Linear(channels, d),
                 embedding(TILES * d, d, self.head, self.projection_norm),
@@ -85,7 +85,7 @@ class PIRL(InstanceDiscrimination):
         return heads
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """What is compared with what.
+        """Images, their transformed copies and the negatives.
 
         Returns:
             `images` (B, 3, S, S); `turned` the same, from another crop; `tiles` (B * 9, 3, t, t), those of an image in
@@ -93,8 +93,8 @@ class PIRL(InstanceDiscrimination):
         """
         views = super().views(batch, generator)
         if self._turns:
-            turned = self.seen(batch, generator)
-            turns = torch.randint(4, (len(batch),), generator=generator)  # none is one of them, as in the paper
+            turned = self.augmented(batch, generator)
+            turns = torch.randint(4, (len(batch),), generator=generator)  # 0 included, as in the paper
             for turn in (1, 2, 3):
                 chosen = to_device((turns == turn).nonzero().flatten(), turned.device)
                 turned[chosen] = torch.rot90(turned[chosen], turn, (2, 3))
@@ -104,7 +104,7 @@ class PIRL(InstanceDiscrimination):
         return views
 
     def _shuffled_tiles(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """Nine tiles of each image in any of the 9! orders, every tile in colours of its own: (B * 9, 3, t, t)."""
+        """Nine tiles of each image in a random order, each with its own color jitter: (B * 9, 3, t, t)."""
         count, side = len(batch), tile_pixels(self.size, self.tile)
         crop = random_crop(count, generator, scale=self.puzzle_scale, flip=0.5 * self.flip)
         cut = grid_tiles(count, generator, tile=side / self.size, gap=1 / 3 - side / self.size)
@@ -115,27 +115,27 @@ class PIRL(InstanceDiscrimination):
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outcome]:
-        """Lambda * NCE(m_I, g(v_It)) + (1 - lambda) * NCE(m_I, f(v_I)), m_I the image's entry of the bank.
+        """Lambda * NCE(m_I, g(v_It)) + (1 - lambda) * NCE(m_I, f(v_I)), where m_I is the image's entry in the bank.
 
-        With both transformations the first term is the mean of theirs, each with a g of its own.
+        With both transformations the first term is the mean over them, each with its own g.
         """
         features, *transformed = self._anchors(encoder, heads, views)
-        recalled = memory(heads).recall(views["index"], views["drawn"])
-        own, outcome = self.compared(heads, features, recalled)
-        # g(v_It) is compared with the negatives too, not f(v_I).
-        others = [self.compared(heads, anchors, recalled) for anchors in transformed]
+        entries = memory(heads).recall(views["index"], views["drawn"])
+        own, outcome = self.compared(heads, features, entries)
+        # The negatives are compared with g(v_It) too, not with f(v_I).
+        others = [self.compared(heads, anchors, entries) for anchors in transformed]
         if not others:
             return (1 - self.weight) * own.mean(), {**outcome, "features": features}
         loss = self.weight * torch.stack([loss for loss, _ in others]).mean() + (1 - self.weight) * own.mean()
-        found = torch.stack([found["accuracy"] for _, found in others]).mean()
-        return loss, {**outcome, "features": features, "transformed_accuracy": found}
+        accuracy = torch.stack([logged["accuracy"] for _, logged in others]).mean()
+        return loss, {**outcome, "features": features, "transformed_accuracy": accuracy}
 
     def _anchors(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> list[Tensor]:
-        """f(v_I), then g(v_It) of every transformation: (B, D) each, of length 1."""
+        """f(v_I), then g(v_It) of every transformation: (B, D) each, L2-normalized."""
         anchors = []
         if self._shuffles:
-            # Before the whole images, so that those weigh a little more in the running statistics of batch norms, which
-            # are set on whole images alone before a probe.
+            # Tiles first, so that whole images have slightly more weight in the running statistics of batch norms,
+            # which are recomputed on whole images before a probe.
             tiles = heads["tile"](encoder(views["tiles"])).reshape(len(views["index"]), -1)
             anchors.append(unit(heads["tiles"](tiles)))
         if self._turns:
@@ -146,7 +146,7 @@ class PIRL(InstanceDiscrimination):
         return [unit(heads["project"](image)), *anchors]
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """The images, and what must come out as they do."""
+        """The images and their transformed copies."""
         shown = {"images": views["images"]}
         if self._turns:
             shown["turned"] = views["turned"]
@@ -156,6 +156,6 @@ class PIRL(InstanceDiscrimination):
         return shown
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
-        """One in m + 1 for both; first that of transformed images, which is what sets PIRL apart."""
+        """1 / (m + 1) for both; transformed images first, as they are what distinguishes PIRL."""
         level = super().chance(source, batch_size)
         return {"transformed_accuracy": level["accuracy"], **level} if self.weight else level

@@ -1,4 +1,4 @@
-"""Rotation: Classify which of K rotations was applied to the image.
+"""Rotation prediction: Classify which of K rotations was applied to the image.
 
 Solving it requires recognizing objects and their usual orientation.
 
@@ -20,64 +20,66 @@ from selftaught.augment.warp import affine, to_device
 from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.crops import CropTask
-from selftaught.modules.heads import HeadKind, classifier, require_readable
+from selftaught.modules.heads import HeadKind, classifier, require_input_size
 
 
 @dataclass(frozen=True)
 class Rotation(CropTask):
-    """Classify the angle by which an image was turned."""
+    """Classify the rotation that was applied to an image."""
 
     predicts_transformation = True
 
     angles: tuple[int, ...] = (0, 90, 180, 270)
-    """Degrees, counter-clockwise. Multiples of 90 are exact; others make all resample the inscribed square."""
+    """Angles in degrees, counter-clockwise. Multiples of 90 are exact; with any other angle, all rotations resample the
+    inscribed square."""
     copies: Literal["all", "one"] = "all"
-    """All angles of each image in the batch ("significantly better", section 3.1 of the paper), or one at random."""
+    """All rotations of each image in the batch ("significantly better", section 3.1 of the paper), or a random one."""
     head: HeadKind = "linear"
-    """Linear, as in the paper, or mlp."""
+    """Classification head: linear, as in the paper, or mlp."""
     inscribed: bool = False
-    """Turn by resampling the inscribed square even where no angle asks for it: for comparisons with angles that do."""
+    """Resample the inscribed square even if all angles are multiples of 90, for comparisons with other angles."""
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be asked."""
+        """Reject invalid settings."""
         super().__post_init__()
         turns = {angle % 360 for angle in self.angles}
         if len(turns) < 2 or len(turns) < len(self.angles):
             raise UserError(
-                f"rotation needs at least two different angles, found {', '.join(map(str, self.angles)) or 'none'}: "
-                "give --angles 0 90 180 270, for example."
+                f"rotation needs at least two different angles, got {', '.join(map(str, self.angles)) or 'none'}; for "
+                "example --angles 0 90 180 270."
             )
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """One classifier on the pooled last layer."""
-        require_readable(encoder, self.side, "crop")
+        """A classifier on the pooled last layer."""
+        require_input_size(encoder, self.side, "crop")
         channels = encoder.last.channels
         return nn.ModuleDict({"angle": classifier(channels, len(self.angles), self.head)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (n, 3, s, s) and `angle` (n,), an index; n is K * B with the angles of one image in a row, or B."""
+        """`images` (n, 3, s, s) and `angle` (n,), class indices; n is K * B (all angles of an image in a row) or B."""
         count, ways = len(batch), len(self.angles)
-        crop = self.windows(count, generator)  # before the turn, so that it says nothing of it
+        crop = self.windows(count, generator)  # drawn before the rotation, so that it is independent of the class
         if self.copies == "all":
-            asked = torch.arange(ways).repeat(count, 1)
+            classes = torch.arange(ways).repeat(count, 1)
         else:
-            asked = torch.randint(ways, (count, 1), generator=generator)
+            classes = torch.randint(ways, (count, 1), generator=generator)
         if all(angle % 90 == 0 for angle in self.angles) and not self.inscribed:
-            turned = self._quarter_turns(batch.warp(crop, self.side), asked)
+            turned = self._quarter_turns(batch.warp(crop, self.side), classes)
         else:
-            degrees = torch.tensor(self.angles)[asked].flatten()
-            # The square inscribed in every turn of the unit square: empty corners would be the answer. Quarter turns
-            # are resampled like all others; what the lattice leaves in the others still tells angles modulo 90 apart.
+            degrees = torch.tensor(self.angles)[classes].flatten()
+            # The square inscribed in every rotation of the view, because empty corners would reveal the angle.
+            # Multiples of 90 are resampled like all other angles; interpolation artifacts still distinguish angles
+            # modulo 90.
             half = math.sqrt(0.5)
             turn = affine(degrees=degrees, width=half, height=half, count=len(degrees)).reshape(count, -1, 3, 3)
             turned = batch.warp(crop[:, None] @ turn, self.side)
-        return {"images": turned.flatten(0, 1), "angle": to_device(asked.flatten(), turned.device)}
+        return {"images": turned.flatten(0, 1), "angle": to_device(classes.flatten(), turned.device)}
 
-    def _quarter_turns(self, images: Tensor, asked: Tensor) -> Tensor:
-        """Exact turns by moving pixels: (B, 3, S, S) and (B, k) indices on the CPU -> (B, k, 3, S, S)."""
-        turned = images[:, None].expand(-1, asked.shape[1], -1, -1, -1).contiguous()
+    def _quarter_turns(self, images: Tensor, classes: Tensor) -> Tensor:
+        """Exact rotations by multiples of 90: (B, 3, S, S) and class indices (B, k) on the CPU -> (B, k, 3, S, S)."""
+        turned = images[:, None].expand(-1, classes.shape[1], -1, -1, -1).contiguous()
         for way, angle in enumerate(self.angles):
-            image, copy = to_device((asked == way).nonzero(), images.device).unbind(1)
+            image, copy = to_device((classes == way).nonzero(), images.device).unbind(1)
             if angle % 360:
                 turned[image, copy] = torch.rot90(images[image], angle // 90, (2, 3))
         return turned
@@ -91,9 +93,9 @@ class Rotation(CropTask):
         return F.cross_entropy(logits, views["angle"]), {"accuracy": accuracy}
 
     def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """The turned images, angle after angle."""
+        """The rotated images."""
         return {"views": views["images"]}
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
-        """One in K."""
+        """1 / K."""
         return {"accuracy": 1 / len(self.angles)}
