@@ -164,7 +164,7 @@ class Block(nn.Module):
         self.widen = nn.Linear(width, 4 * width, bias=False)
         self.narrow = nn.Linear(4 * width, width, bias=False)
         # Deviation 1 / sqrt(inputs), and 1 / sqrt(inputs * depth) for projections onto the residual stream, as in the
-        # release's attention. Its MLP uses 0.02 for any width, which suits 512 and more but is too small for narrow ones.
+        # release's attention. Its MLP uses 0.02 for any width, which suits 512 and more but not narrow ones.
         nn.init.normal_(self.qkv.weight, std=width**-0.5)
         nn.init.normal_(self.merge.weight, std=(width * depth) ** -0.5)
         nn.init.normal_(self.widen.weight, std=_QUICK * width**-0.5)

@@ -45,7 +45,7 @@ class NIN(Encoder):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 # Normal with deviation sqrt(2 / (kernel area * output channels)): the release's
-                # `weight_initialization`, which its training code never calls: the published runs use PyTorch's default.
+                # `weight_initialization`, which its training code never calls, so its runs use PyTorch's default.
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def features(self, inputs: Tensor) -> dict[str, Tensor]:
