@@ -1,18 +1,18 @@
-# A handful of words. `make demo` and `make test` do everything on a fresh machine: they make .venv first.
+# `make demo` and `make test` work on a fresh machine: they create .venv first.
 PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: help install demo test slow check format docs
 
 help:
-	@echo "make demo     install what is needed, learn from one bundled photo, write runs/demo/report.html"
-	@echo "make test     install what is needed, run the tests (SELFTAUGHT_TEST_PRECISION=32 or bf16: in that precision)"
-	@echo "make slow     run the longer checks"
-	@echo "make check    lint and types"
+	@echo "make demo     install, pretrain on one bundled photo and write runs/demo/report.html"
+	@echo "make test     install and run the tests (precision: SELFTAUGHT_TEST_PRECISION=32 or bf16)"
+	@echo "make slow     run the slow tests"
+	@echo "make check    check formatting, lint and types"
 	@echo "make format   format the code"
-	@echo "make docs     write the pages of the pretext tasks from their code"
+	@echo "make docs     generate the pages of the pretext tasks from the code"
 
-# Installed once, and again when the list of what is needed changes. uv is used where it is at hand: it is quicker.
+# Reinstalled when the dependencies change. uv is used if available, because it is faster.
 install: .venv/.installed
 .venv/.installed: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv

@@ -188,7 +188,7 @@ def test_compare_passes_over_pages_that_lie_between_runs(run, tmp_path, capsys):
     assert run.name in said.out
     assert said.err == f"selftaught: skipped, not a run: {page}\n"
     assert main(["compare", str(page)]) == 2
-    assert "a run folder holds config.yaml" in capsys.readouterr().err
+    assert "is not a run folder (no config.yaml)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("what", ["tasks", "encoders", "sources"])
@@ -292,7 +292,7 @@ class TestMistakes:
 
     def test_paths(self, run, folder, capsys, tmp_path):
         assert "missing" in mistake(capsys, "pretrain", tmp_path / "missing", "--steps", 1)
-        assert "found no SOURCE" in mistake(capsys, "pretrain", "--steps", 1)
+        assert "missing required argument SOURCE" in mistake(capsys, "pretrain", "--steps", 1)
         assert "missing has none" in mistake(capsys, "probe", tmp_path / "missing", "--data", folder)
         (tmp_path / "empty").mkdir()
         assert "no images in" in mistake(capsys, "pretrain", tmp_path / "empty", "--steps", 1, "--out", tmp_path / "o")

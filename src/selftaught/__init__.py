@@ -1,4 +1,4 @@
-"""selftaught: image encoders that teach themselves, and proof of what every layer learned.
+"""selftaught pretrains image encoders on self-supervised pretext tasks and probes every layer.
 
 import selftaught
 

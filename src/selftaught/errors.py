@@ -1,7 +1,7 @@
-"""Errors of the user: one sentence that says what was expected, what was given and how to fix it.
+"""User errors: one sentence with what was expected, what was given and how to fix it.
 
-Everything a user can get wrong raises `UserError`; the command line prints it alone and exits with 2. `assert` is
-for our own logic only.
+Invalid input raises `UserError`; the command line prints its text without a traceback and exits with code 2. `assert`
+is for internal invariants only.
 """
 
 import sys
@@ -14,11 +14,11 @@ class UserError(ValueError):
 
 
 class NoTestPart(UserError):
-    """A source has no images that are kept for testing."""
+    """A source has no test images."""
 
 
 class StorageError(UserError):
-    """A file could not be written, because the disk is full or the folder not writable; what was saved is kept."""
+    """A file could not be written: the disk is full or the folder is not writable. Saved files are kept."""
 
 
 class DivergedError(UserError):
@@ -42,27 +42,27 @@ def is_out_of_memory(error: BaseException) -> bool:
     torch = sys.modules.get("torch")
     if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
         return True
-    # torch has no class for failed allocations on the CPU: the text is all that tells them from other errors.
+    # torch has no exception class for failed allocations on the CPU: only the text identifies them.
     return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UserError:
-    """The error for a name that does not exist, with similar names.
+def unknown(kind: str, name: str, available: Iterable[str]) -> UserError:
+    """The error for a name that does not exist, with the closest existing names.
 
     Args:
-        kind: what the name stands for, e.g. "task".
-        name: what was given.
-        known: the names that exist.
+        kind: kind of object, e.g. "task".
+        name: the name given.
+        available: the names that exist.
     """
-    names = sorted(known)
+    names = sorted(available)
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}."
     return UserError(f"there is no {kind} called {name!r}: {hint}")
 
 
 def readable(text: str) -> str:
-    """Text from a file or a file name, on one line and without characters that a terminal would obey.
+    """Escape text from a file or a file name for printing on one line of a terminal.
 
-    Control characters (terminal escapes among them), line breaks and marks of text direction become Python escapes.
+    Control characters (including terminal escapes), line breaks and text direction marks become Python escapes.
     """
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -142,11 +142,11 @@ def test_the_palette_travels_with_the_weights():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"input_mode": "lightness"}, "gpt reads tokens, colours of a palette, but the task wants lightness: choose"),
-        ({"depth": 0}, "--depth of gpt must be at least 1, found 0: give a larger one."),
-        ({"colors": 1}, "--colors of gpt must be at least 2, found 1: give a larger one."),
-        ({"context": 0}, "--context of gpt must be at least 1, found 0: give a larger one."),
-        ({"width": 100}, "the width of gpt must be a multiple of its 3 heads, found 100: try 192."),
+        ({"input_mode": "lightness"}, "the input of gpt is color tokens, but the task requires lightness: choose"),
+        ({"depth": 0}, "--depth of gpt must be at least 1, got 0."),
+        ({"colors": 1}, "--colors of gpt must be at least 2, got 1."),
+        ({"context": 0}, "--context of gpt must be at least 1, got 0."),
+        ({"width": 100}, "--width of gpt must be a multiple of its 3 heads, got 100: try 192."),
         ({"norm": "lay"}, "there is no norm of gpt called 'lay': did you mean layer?"),
     ],
 )
@@ -157,5 +157,5 @@ def test_what_cannot_be_built_is_one_sentence(options, message):
 
 
 def test_an_encoder_that_cannot_look_back_only_is_refused_in_one_sentence():
-    with pytest.raises(UserError, match=r"^the encoder must have the option causal .* in convnet: choose another"):
+    with pytest.raises(UserError, match=r"^the encoder convnet has no option causal, .*: choose another"):
         make_encoder("convnet", size=16, input_mode="tokens", causal=True)

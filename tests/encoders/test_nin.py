@@ -50,5 +50,5 @@ def test_weights_begin_normal_with_deviation_by_fan_out():
 
 
 def test_other_depths_are_refused():
-    with pytest.raises(UserError, match="NIN has 3, 4 or 5 blocks but was asked for 2: set blocks"):
+    with pytest.raises(UserError, match="nin expects 3, 4 or 5 blocks, got 2"):
         NIN(blocks=2)

@@ -94,6 +94,5 @@ def test_more_colours_than_there_are_is_one_sentence():
     with pytest.raises(UserError) as error:
         Palette(7, 8).fit(source_of(torch.rand(6, 3)))
     assert str(error.value) == (
-        "a palette of 7 needs as many colours in the images, found 6 among 1,536 pixels of toy: "
-        "give --colors 6 or fewer."
+        "a palette of 7 needs as many distinct colors, but 1,536 pixels of toy have 6: give --colors 6 or fewer."
     )

@@ -84,5 +84,5 @@ def test_looks_have_channels_and_nothing_to_save(input_mode, images):
 
 
 def test_unknown_look_names_the_near_one():
-    with pytest.raises(UserError, match=r"no look called 'colour': did you mean color\?"):
+    with pytest.raises(UserError, match=r"no input mode called 'colour': did you mean color\?"):
         make_preprocess("colour")

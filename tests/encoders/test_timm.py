@@ -116,16 +116,19 @@ def test_patch_sets_the_grid_of_a_transformer():
     [
         ({"name": "resnet81"}, r"^there is no timm model called 'resnet81': did you mean .*resnet18"),
         ({"name": "hf-hub:someone/something"}, "^there is no timm model called 'hf-hub:someone/something'"),
-        ({"name": "@"}, r"timm\.list_models\(\) has them all\.$"),
+        ({"name": "@"}, r"see timm\.list_models\(\)\.$"),
         ({"name": "resnet18.a1_in2k"}, r"no timm model called 'resnet18.a1_in2k': did you mean resnet18.a1_in1k"),
-        ({"name": "resnet18", "patch": 4}, "have patches to choose, which timm's resnet18 is not: leave patch out"),
-        ({"name": "test_vit", "small": True}, "7 x 7 stem can be made small, which test_vit has not: leave small out"),
+        (
+            {"name": "resnet18", "patch": 4},
+            "--patch applies only to models with a fixed image size, and timm's resnet18 has none",
+        ),
+        ({"name": "test_vit", "small": True}, "only to ResNets with a 7 x 7 stem, and test_vit has none"),
         (
             {"name": "test_vit", "size": 40},
-            r"test_vit must .* views of 40 pixels but refused \(.*divisible.*\): choose",
+            r"test_vit does not support views of 40 pixels \(.*divisible.*\): choose",
         ),
-        ({"name": "hiera_tiny_224", "size": 224}, r"hiera_tiny_224 must give its layers .* but refused"),
-        ({"name": "resnet18", "input_mode": "sobol"}, r"no look called 'sobol': did you mean sobel\?"),
+        ({"name": "hiera_tiny_224", "size": 224}, "hiera_tiny_224 does not support views of 224 pixels"),
+        ({"name": "resnet18", "input_mode": "sobol"}, r"no input mode called 'sobol': did you mean sobel\?"),
     ],
 )
 def test_what_cannot_be_is_told_in_a_sentence(options, said):
@@ -141,9 +144,11 @@ def test_pretrained_weights_without_network_or_with_a_small_stem(monkeypatch):
         raise OSError("We couldn't connect.\nMore lines.")
 
     monkeypatch.setattr(timm, "create_model", offline)
-    with pytest.raises(UserError, match=r"must be downloaded once, which failed \(We couldn't connect\): connect"):
+    with pytest.raises(
+        UserError, match=r"cannot download the pretrained weights of resnet18 \(We couldn't connect\): connect"
+    ):
         Timm(name="resnet18", size=128, pretrained=True)
     monkeypatch.setattr(timm, "create_model", lambda name, **o: create(name, **o | {"pretrained": False}))
-    with pytest.raises(UserError, match="want its 7 x 7 stem, which small replaces: set one to false"):
+    with pytest.raises(UserError, match="require its 7 x 7 stem, which small replaces: set one to false"):
         Timm(name="resnet18", size=32, pretrained=True, small=True)
     assert Timm(name="resnet18", size=32, pretrained=True).layers["stem"].stride == 2

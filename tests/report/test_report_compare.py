@@ -85,5 +85,5 @@ def test_the_colour_of_a_gain_says_whether_it_counts(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"holds config\.yaml"):
+    with pytest.raises(UserError, match=r"no config\.yaml"):
         compare([tmp_path])

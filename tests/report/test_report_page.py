@@ -283,7 +283,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot")
     with pytest.raises(UserError, match="is a folder: give a file, such as"):
         write_report([run], tmp_path)
-    with pytest.raises(UserError, match=r"holds config\.yaml"):
+    with pytest.raises(UserError, match=r"no config\.yaml"):
         write_report([run, tmp_path / "nothing"], tmp_path / "report.html")
     assert not (tmp_path / "report.html").exists()
 

@@ -88,21 +88,21 @@ def test_a_source_is_called_without_its_folders(name: str, short: str) -> None:
 def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least one run folder"):
         read_records([])
-    with pytest.raises(UserError, match=r"holds config\.yaml, but .*nowhere has none"):
+    with pytest.raises(UserError, match=r"nowhere is not a run folder \(no config\.yaml\)"):
         read_records([tmp_path / "nowhere"])
     run = fake_run(tmp_path / "rot")
     (run / "probes" / "0.json").write_text('{"data": ')
-    with pytest.raises(UserError, match=r"0\.json must be JSON"):
+    with pytest.raises(UserError, match=r"0\.json is not valid JSON"):
         read_records([run])
     (run / "probes" / "0.json").write_text(json.dumps([1]))
-    with pytest.raises(UserError, match="one JSON object, but it holds list"):
+    with pytest.raises(UserError, match="one JSON object, got list"):
         read_records([run])
     (run / "config.yaml").write_text("a: [1,\n")
-    with pytest.raises(UserError, match="must be YAML") as caught:
+    with pytest.raises(UserError, match="is not valid YAML") as caught:
         read_records([run])
     assert "\n" not in str(caught.value)
     (run / "config.yaml").write_text("!!python/object/apply:os.system ['true']")
-    with pytest.raises(UserError, match="must be YAML"):
+    with pytest.raises(UserError, match="is not valid YAML"):
         read_records([run])
 
 

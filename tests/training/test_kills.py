@@ -165,7 +165,7 @@ def test_a_folder_that_was_only_asked_for_can_be_asked_for_again(tmp_path):
     every_moment(tmp_path, work, check)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "run.json").write_text("{}")
-    with pytest.raises(ValueError, match="found something else"):  # without our lock the name alone says nothing
+    with pytest.raises(ValueError, match="contains other files"):  # without our lock the name alone says nothing
         RunFolder(tmp_path / "mine").claim()
 
 

@@ -18,13 +18,13 @@ def pretraining() -> Pretraining:
 
 @pytest.mark.parametrize("given", [{}, {"minutes": 1, "steps": 3}])
 def test_a_budget_is_exactly_one(given):
-    with pytest.raises(UserError, match="exactly one of --minutes, --epochs and --steps, found"):
+    with pytest.raises(UserError, match="exactly one of --minutes, --epochs and --steps, got"):
         Budget(**given)
 
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_a_budget_is_not_empty_nor_endless(value):
-    with pytest.raises(UserError, match="--epochs must be above 0, found"):
+    with pytest.raises(UserError, match="--epochs must be above 0, got"):
         Budget(epochs=value)
 
 
@@ -106,5 +106,5 @@ def test_where_bf16_is_far_slower_it_is_not_measured_for_long(monkeypatch):
 def test_a_device_that_is_not_there_is_one_sentence():
     assert choose_device("cpu") == torch.device("cpu")
     for name in ("tpu9", "cuda:99", ""):
-        with pytest.raises(UserError, match="--device must name a device of this machine"):
+        with pytest.raises(UserError, match="--device expects a device of this machine"):
             choose_device(name)

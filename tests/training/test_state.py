@@ -198,18 +198,18 @@ def test_a_run_folder_is_never_taken_from_another_run(tmp_path):
     folder.claim()
     folder.claim()  # still empty
     folder.write_config({"task": "rotation"})
-    with pytest.raises(UserError, match="found another run"):
+    with pytest.raises(UserError, match="contains another run"):
         folder.claim()
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("x")
-    with pytest.raises(UserError, match="found something else"):
+    with pytest.raises(UserError, match="contains other files"):
         RunFolder(tmp_path / "mine").claim()
     write_text(tmp_path / "file", "x")
-    with pytest.raises(UserError, match="must be"):
+    with pytest.raises(UserError, match="is not writable"):
         RunFolder(tmp_path / "file" / "run").claim()
 
 
 def test_one_process_at_a_time(tmp_path):
     folder = RunFolder(tmp_path)
-    with folder.locked(), pytest.raises(UserError, match="found another at work"), RunFolder(tmp_path).locked():
+    with folder.locked(), pytest.raises(UserError, match="another process is training"), RunFolder(tmp_path).locked():
         pass

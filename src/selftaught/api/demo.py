@@ -1,7 +1,7 @@
-"""The demo: one bundled photo teaches an encoder, and a problem made of all the other ones asks what it learned.
+"""The demo: pretrain an encoder on one bundled photo and probe it on a classification task made of the other photos.
 
-The problem: which photo is this crop from? Classes are photos; the left half of each teaches the probe, the right half
-judges it, so no pixel is seen twice. Nothing is downloaded and no label comes from outside.
+The probing task is to classify which photo a crop was taken from. Crops of the left half of each photo are the training
+set, crops of the right half the test set, so the two share no pixel. Nothing is downloaded and no labels are needed.
 """
 
 import os
@@ -18,25 +18,25 @@ from selftaught.evaluation.table import render
 from selftaught.training.interruption import Stop
 
 TEACHER = "china"
-"""The photo to learn from: a temple among trees, 640 x 427, carried by scikit-learn."""
+"""The photo for pretraining: a temple among trees, 640 x 427, bundled with scikit-learn."""
 TRAIN, TEST = 8_000, 4_000
-"""Crops that teach the probe, crops that judge it."""
+"""Number of training and of test crops of the probe."""
 
 
 def demonstrate(
     minutes: float, out: Path | None, data: str | None, tell: Callable[[Any], None], stop: Stop | None = None
 ) -> None:
-    """Pretrain, probe, report.
+    """Pretrain, probe and write the report.
 
     Args:
-        minutes: of pretraining.
-        out: the run folder; None for the first of runs/demo, runs/demo-2 ... that is free.
-        data: labelled images to probe on as well; None for CIFAR-10 where $SELFTAUGHT_DATA has it.
-        tell: shows a table or a line to people.
-        stop: ends pretraining early when requested; nothing is probed then.
+        minutes: pretraining time.
+        out: the run folder; None for the first unused of runs/demo, runs/demo-2 ...
+        data: further labeled images to probe on; None for CIFAR-10 if it is in $SELFTAUGHT_DATA.
+        tell: prints a table or a line of text.
+        stop: stops pretraining early when requested; the run is then not probed.
     """
-    data = data or _cifar_at_hand()
-    # All images first: a misspelt path must not cost the minutes of pretraining.
+    data = data or _local_cifar()
+    # Open all images first, so that a misspelled path fails before pretraining.
     problems = [which_photo(PHOTO_VIEW), *([] if data is None else [open_splits(data, side=PHOTO_VIEW)])]
     out = out or numbered(Path("runs/demo"))
     run = pretrain(TEACHER, task="rotation", minutes=minutes, size=PHOTO_VIEW, out=out, stop=stop)
@@ -48,14 +48,14 @@ def demonstrate(
 
 
 def which_photo(side: int, seed: int = 0) -> tuple[Crops, Crops]:
-    """The labelled problem: crops of left halves to teach, crops of right halves to judge.
+    """The labeled probing task: training crops from left halves, test crops from right halves.
 
     Args:
-        side: of the views it is meant for, in pixels.
-        seed: of the crops.
+        side: side of the views in pixels.
+        seed: random seed of the crops.
 
     Raises:
-        UserError: the packages that carry the photos are missing.
+        UserError: a package that bundles the photos is not installed.
     """
     names = [name for name in PHOTOS if name != TEACHER]
     loaded = [photo.image for photo in photos(names)]
@@ -68,6 +68,6 @@ def which_photo(side: int, seed: int = 0) -> tuple[Crops, Crops]:
     )
 
 
-def _cifar_at_hand() -> str | None:
+def _local_cifar() -> str | None:
     folder = Path(os.environ.get("SELFTAUGHT_DATA", "")) / "cifar10"
     return str(folder) if "SELFTAUGHT_DATA" in os.environ and folder.is_dir() else None

@@ -1,4 +1,4 @@
-"""What `selftaught pretrain ... --profile` answers: where the time of a step would go. Nothing is written."""
+"""`selftaught pretrain ... --profile`: time of each part of a training step. Nothing is written."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +23,10 @@ def profile(
     download: bool = True,
     **settings: Any,
 ) -> Profile:
-    """Measure a training step by part, as `pretrain` with the same settings would take it.
+    """Profile one training step of `pretrain` with the same settings, by part.
 
     Raises:
-        UserError: something was asked for that cannot be.
+        UserError: a setting is invalid.
     """
     chosen = Settings.of(**settings)
     device = choose_device(chosen.general.device)
@@ -36,19 +36,20 @@ def profile(
         return profile_step(built.pretraining, make_fabric(device, precision), precision)
 
 
-def render(found: Profile) -> Group:
-    """The profile for people."""
+def render(profiled: Profile) -> Group:
+    """Format a profile as a table for the terminal."""
     table = Table(box=None, pad_edge=False)
     table.add_column("part")
     table.add_column("ms", justify="right")
     table.add_column("share", justify="right")
-    for part, seconds in {**found.parts, "step": found.seconds}.items():
-        table.add_row(part, f"{1e3 * seconds:.2f}", f"{seconds / found.seconds:.0%}")
-    said = (
-        f"\n{found.images_per_second:,.0f} images/s, {found.batch_size} a step; "
-        f"images are fetched while the step before trains; a log line costs {1e3 * found.line:.1f} ms\n"
-        f"{found.operations / 1e9:,.1f} GFLOP a step, {found.operations / found.seconds / 1e9:,.0f} GFLOP/s: "
-        f"{found.share:.0%} of the {found.peak / 1e9:,.0f} GFLOP/s of a large matrix product\n"
-        f"{found.hardware}, precision {found.precision}"
+    for part, seconds in {**profiled.parts, "step": profiled.seconds}.items():
+        table.add_row(part, f"{1e3 * seconds:.2f}", f"{seconds / profiled.seconds:.0%}")
+    summary = (
+        f"\n{profiled.images_per_second:,.0f} images/s, {profiled.batch_size} per step; images are fetched during the "
+        f"previous step; a log line takes {1e3 * profiled.line:.1f} ms\n"
+        f"{profiled.operations / 1e9:,.1f} GFLOP per step, "
+        f"{profiled.operations / profiled.seconds / 1e9:,.0f} GFLOP/s: "
+        f"{profiled.share:.0%} of the {profiled.peak / 1e9:,.0f} GFLOP/s of a large matrix product\n"
+        f"{profiled.hardware}, precision {profiled.precision}"
     )
-    return Group(table, Text(said))
+    return Group(table, Text(summary))

@@ -1,4 +1,4 @@
-"""A run: the folder that a pretraining wrote, and what can be measured on it."""
+"""`Run`: the folder of a pretraining run, with methods to probe, audit and report it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -29,7 +29,7 @@ MOST_PIXELS = 4096
 
 @dataclass(frozen=True)
 class _Loaded:
-    """The encoder of a run, and what identifies its weights."""
+    """The encoder of a run and the stamp that identifies its weights."""
 
     encoder: Encoder
     description: Mapping[str, Any]
@@ -39,7 +39,7 @@ class _Loaded:
 
 
 class Run:
-    """A folder that a pretraining wrote.
+    """A pretraining run.
 
     Args:
         path: the folder.
@@ -51,12 +51,12 @@ class Run:
 
     @property
     def path(self) -> Path:
-        """Where it is."""
+        """The run folder."""
         return self.folder.path
 
     @property
     def finished(self) -> bool:
-        """Whether all its steps are done."""
+        """Whether training has completed all steps."""
         return bool(self.folder.read_status().get("status") == "finished")
 
     @property
@@ -139,7 +139,7 @@ class Run:
         Args:
             data: images, labeled or not: a name or path (its test part, where there is one), or a source.
             images: number of images.
-            seeds: number of seeds; each draws other transformations and other random weights.
+            seeds: number of seeds; each samples different transformations and random weights.
             size: side of the views in pixels; by default that of pretraining.
             device: auto, cpu, cuda ...
 
@@ -178,13 +178,13 @@ class Run:
         seeds: int = 1,
         device: str = "auto",
     ) -> AuditTable:
-        """Measure the pretext accuracy with cues removed, planted and guarded against: is the task solved by shortcuts?
+        """Audit for shortcuts: measure the pretext accuracy with cues removed, planted and guarded against.
 
         Args:
             data: images, labeled or not: a name or path (its test part, where there is one), or a source; by default
                 the test part of the pretraining images, or other crops of the pretraining photos.
             images: number of images.
-            seeds: number of times that each image is shown, every time in other views.
+            seeds: number of different random views of each image.
             device: auto, cpu, cuda ...
 
         Returns:
@@ -197,9 +197,7 @@ class Run:
         run, step = load_pretraining(self.folder, data if isinstance(data, str | Path) else None)
         stamp = _stamp(step, run.encoder)
         if run.task.index_based and data is not None:
-            raise UserError(
-                f"{type(run.task).__name__} knows the images of its pretraining and no others: leave --data out."
-            )
+            raise UserError(f"{type(run.task).__name__} can be audited only on its pretraining images: omit --data.")
         if run.task.index_based:
             source = run.source
         elif data is None:
@@ -224,13 +222,13 @@ class Run:
         return table
 
     def report(self, out: str | Path | None = None) -> Path:
-        """Write the run as one self-contained page; returns its path."""
+        """Write a self-contained HTML report of the run and return its path."""
         from selftaught.report import write_report
 
         return write_report([self.path], Path(out) if out is not None else self.folder.report)
 
     def _probes(self, stamp: Mapping[str, object]) -> list[dict[str, Any]]:
-        """The results of probes of these weights; those of earlier versions are told by their step."""
+        """Probe results of these weights; results of earlier versions have no digest and are matched by step."""
         return [
             result
             for result in self.folder.read_probes()
@@ -238,9 +236,9 @@ class Run:
         ]
 
     def _load(self, size: int | None) -> tuple[_Loaded, int]:
-        """The encoder with its stamp, and the side of the views: that of pretraining unless given."""
+        """The encoder with its stamp, and the side of the views; by default that of pretraining."""
         step = self._step()
-        while True:  # a run that is resumed meanwhile may save other weights between two reads
+        while True:  # a run being resumed may save new weights between two reads
             encoder, description = self.encoder, self.folder.read_description()
             step, before = self._step(), step
             if step == before:
@@ -256,12 +254,12 @@ class Run:
 
 
 def _stamp(step: object, encoder: Encoder) -> dict[str, object]:
-    """What identifies the weights that a result is about."""
+    """The step and digest that identify the weights of a result."""
     return {"step": step, "weights": weights_digest(encoder.state_dict())}
 
 
 def _fresh(loaded: _Loaded) -> Callable[[int], Encoder]:
-    """Seed -> the same encoder with random weights."""
+    """A function from a seed to the same encoder with random weights."""
 
     def fresh(seed: int) -> Encoder:
         made = fresh_encoder(dict(loaded.description), seed)

@@ -1,4 +1,4 @@
-"""Grids of what a task shows for people, kept in the run while it trains."""
+"""Saves image grids of pretext examples in the run folder during training."""
 
 import math
 from typing import Any
@@ -14,15 +14,15 @@ from selftaught.training.loop import Pretraining
 from selftaught.training.randomness import generator_for
 
 SHOWN = 32
-"""Pictures in a grid."""
+"""Images per grid."""
 KEPT = (0.05, 0.25, 0.5)
-"""When, as fractions of a run, grids are kept; also at its end."""
+"""Fractions of a run at which grids are saved; another is saved at the end."""
 
 
 def keep_shown(folder: RunFolder, run: Pretraining, every: int) -> Any:
-    """Keeps grids of what the task shows, a few times in the course of a run and at its end, always of the same images.
+    """A callback that saves grids of `Task.show` several times during a run, always for the same images.
 
-    At which steps is a function of the run alone: one that was interrupted keeps the same grids.
+    The steps depend only on the settings of the run, so an interrupted and resumed run saves the same grids.
     """
     kept = {math.ceil(run.steps * part / every) * every for part in KEPT} | {run.steps}
     spread = evenly_spaced(SHOWN, len(run.source))

@@ -1,4 +1,4 @@
-"""The only place where a name becomes an object: settings in, source, task, encoder and heads out."""
+"""Builds sources, tasks, encoders and heads from settings. All lookup of objects by name happens here."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,18 +22,18 @@ from selftaught.training.loop import Pretraining
 from selftaught.training.randomness import seeded_rng
 
 LARGEST_VIEW = 128
-"""Pixels along a view where nobody asks for another size."""
+"""Default maximum side of a view, in pixels."""
 PHOTO_VIEW = 32
-"""The same for crops of photos, which have no size of their own: quick, and CIFAR's."""
+"""Default side of a crop of a photo, in pixels: fast to train on, and the size of CIFAR images."""
 PHOTO_CROPS = 100_000
-"""Crops where the source is a photo and nobody says how many."""
+"""Default number of crops where the source is photos."""
 STORE = 1.25
-"""Stored images are this much larger than the views, so that a crop is not a magnification."""
+"""Side of stored images relative to the side of the views, so that random crops are not upsampled."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """Everything a run trains, and how its encoder was made."""
+    """The objects of a run and the options its encoder was built with."""
 
     pretraining: Pretraining
     encoder_options: dict[str, Any]
@@ -42,20 +42,20 @@ class Built:
 
 
 def build(data: Sequence[str], settings: Settings, labels: Path | None = None, download: bool = True) -> Built:
-    """Make the objects of a run. Heads and encoder have fresh weights, a function of the seed.
+    """Build the objects of a run. The initial weights of encoder and heads are a function of the seed.
 
     Args:
-        data: where the images come from.
-        settings: of the run.
+        data: image sources: names or paths.
+        settings: settings of the run.
         labels: CSV file with path and label.
-        download: whether a data set may be downloaded: not where only the config of a run names it.
+        download: whether a data set may be downloaded; False where only the config of a run names it.
     """
     general = settings.general
     _try_out(settings)
     source = build_source(data, settings, labels, download)
     size = general.size or min(source.side, LARGEST_VIEW)
     task = task_class(general.task)(**settings.task, size=size)
-    _check_needs(general.task, task, source)
+    _check_targets(general.task, task, source)
     options = {**settings.encoder, **task.encoder_options(), "size": size}
     with seeded_rng(general.seed, "weights"):
         encoder = make_encoder(general.encoder, **options)
@@ -75,7 +75,7 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None, d
 
 
 def _try_out(settings: Settings) -> None:
-    """Make task and encoder once for nothing: what they refuse is refused before a million images are decoded."""
+    """Build task and encoder once and discard them, so that invalid options fail before any image is decoded."""
     size = settings.general.size or LARGEST_VIEW
     task = task_class(settings.general.task)(**settings.task, size=size)
     with seeded_rng(0, "weights"):
@@ -83,16 +83,14 @@ def _try_out(settings: Settings) -> None:
 
 
 def build_source(data: Sequence[str], settings: Settings, labels: Path | None = None, download: bool = True) -> Source:
-    """The images of a run: crops where the source is photos, else every image as one."""
+    """Open the images of a run: random crops if the source is photos, else every image as it is."""
     if not data:
-        raise UserError("pretraining needs images, found no SOURCE: name a folder, a photo, a parquet file or cifar10.")
+        raise UserError("missing required argument SOURCE: give a folder, a photo, a parquet file or cifar10.")
     general = settings.general
     spec: Spec = as_paths(data)
     if len(data) == 1 and not is_photos(spec):
         if general.crops is not None:
-            raise UserError(
-                f"--crops cuts photos, found {data[0]}, which is none: name the image files, or leave it out."
-            )
+            raise UserError(f"--crops applies to photos, and {data[0]} is not one: give image files, or omit --crops.")
         store = None if general.size is None else round(STORE * general.size)
         return open_source(
             data[0],
@@ -104,30 +102,30 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
             download=download,
         )
     if labels is not None:
-        raise UserError("--labels names the classes of many images, found photos: leave it out.")
+        raise UserError("--labels does not apply to photos: omit it.")
     if general.limit is not None:
-        raise UserError(f"--limit takes a part of many images, found photos: give --crops {general.limit} instead.")
-    found = photos(spec)
-    name = found[0].name if len(found) == 1 else f"{len(found)} photos"
-    pixels = [photo.image for photo in found]
+        raise UserError(f"--limit does not apply to photos: use --crops {general.limit} instead.")
+    images = photos(spec)
+    name = images[0].name if len(images) == 1 else f"{len(images)} photos"
+    pixels = [photo.image for photo in images]
     count = general.crops or PHOTO_CROPS
-    content_ids = torch.tensor([photo.content_id for photo in found])
+    content_ids = torch.tensor([photo.content_id for photo in images])
     size = general.size or PHOTO_VIEW
     return Crops(name, pixels, count, size, general.seed, settings.cropping, content_ids=content_ids)
 
 
-def _check_needs(name: str, task: Task, source: Source) -> None:
-    missing = [need for need in task.required_targets if need not in source.targets]
+def _check_targets(name: str, task: Task, source: Source) -> None:
+    missing = [target for target in task.required_targets if target not in source.targets]
     if missing:
-        has = ", ".join(sorted(source.targets)) or "none"
+        available = ", ".join(sorted(source.targets)) or "none"
         raise UserError(
-            f"the task {name} needs images with {' and '.join(missing)}, found {has} in {source.name}: "
+            f"the task {name} requires images with {' and '.join(missing)}, but {source.name} has {available}: "
             "choose another source."
         )
 
 
 def describe_encoder(name: str, encoder: Encoder, options: dict[str, Any], size: int) -> dict[str, Any]:
-    """What `encoder.json` holds: all that is needed to make the encoder again."""
+    """The content of `encoder.json`: everything needed to rebuild the encoder."""
     filters = next((key for key, weight in encoder.named_parameters() if weight.ndim == 4), None)
     return {
         "name": name,
@@ -139,7 +137,7 @@ def describe_encoder(name: str, encoder: Encoder, options: dict[str, Any], size:
 
 
 def not_pretrained(options: dict[str, Any], section: str = "") -> dict[str, Any]:
-    """The options for an encoder of the same shape with random weights, for which nothing is downloaded.
+    """The options of the same architecture with random weights, so that nothing is downloaded.
 
     Args:
         options: of the encoder, or settings by key.
@@ -148,63 +146,63 @@ def not_pretrained(options: dict[str, Any], section: str = "") -> dict[str, Any]
     pretrained, small = f"{section}pretrained", f"{section}small"
     if not options.get(pretrained):
         return options
-    stem = {small: False} if options.get(small, False) is None else {}  # which published weights do not have
+    stem = {small: False} if options.get(small, False) is None else {}  # pretrained models keep the 7 x 7 stem
     return {**options, pretrained: False, **stem}
 
 
 def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
-    """The encoder that `encoder.json` describes, with random weights; its `look` has learned nothing yet."""
+    """The encoder that `encoder.json` describes, with random weights; its `preprocess` has not been fitted yet."""
     options = not_pretrained({key: from_yaml(value) for key, value in description["options"].items()})
     with seeded_rng(seed, "weights"):
         return make_encoder(description["name"], **options)
 
 
 def load_encoder(folder: RunFolder) -> Encoder:
-    """The trained encoder of a run, ready to be asked (eval mode, CPU)."""
+    """The trained encoder of a run, in eval mode on the CPU."""
     weights, description = folder.read_encoder()
     try:
         encoder = fresh_encoder(description, 0)
         encoder.load_state_dict(weights)
     except (RuntimeError, TypeError) as error:
         raise UserError(
-            f"the weights of a run must fit its encoder, found others in {folder.weights}: restore encoder.json and "
-            "encoder.safetensors from one and the same run."
+            f"the weights in {folder.weights} do not match encoder.json: restore encoder.json and encoder.safetensors "
+            "from the same run."
         ) from error
     return encoder.eval().to(memory_format=torch.channels_last)
 
 
 def load_pretraining(folder: RunFolder, named: str | Path | None = None) -> tuple[Pretraining, int]:
-    """The last checkpoint of a run: task, encoder and heads on the CPU, the images it trained on, and its step.
+    """Load the last checkpoint of a run: task, encoder and heads on the CPU, the training images, and the step.
 
     Args:
         folder: the run.
-        named: a source that the user named; the run's own is downloaded only if it is this one.
+        named: source given by the user; the run's own source is downloaded only if it is the same.
     """
-    data, settings, labels = _begun(folder)
-    found = build(data, settings, labels, download=[str(named)] == data).pretraining
+    data, settings, labels = _saved_config(folder)
+    pretraining = build(data, settings, labels, download=[str(named)] == data).pretraining
     saved = Checkpoints(folder.checkpoints, folder.identity()).load()
     if saved is None:
         raise UserError(
-            f"a run must have a checkpoint to be asked its task, found none in {folder.path}: go on with "
+            f"no checkpoint in {folder.path}: continue training with "
             f"`selftaught pretrain --resume --out {folder.path}`."
         )
     try:
-        found.encoder.load_state_dict(saved["encoder"])
-        found.heads.load_state_dict(saved["heads"])
+        pretraining.encoder.load_state_dict(saved["encoder"])
+        pretraining.heads.load_state_dict(saved["heads"])
     except (KeyError, RuntimeError) as error:
         raise UserError(
-            f"a checkpoint must fit the run that it is of, found another in {folder.checkpoints}, or other images in "
-            f"{found.source.name}: put back those of the run."
+            f"the checkpoint in {folder.checkpoints} does not match its run, or {pretraining.source.name} has other "
+            "images than during training: restore the files of the run."
         ) from error
-    return found, int(saved["step"])
+    return pretraining, int(saved["step"])
 
 
 def unseen_source(folder: RunFolder) -> Source:
-    """Images like those of a run that it did not train on: their test part, or other crops of its photos.
+    """Held-out images of a run: the test part of its source, or other crops of its photos.
 
-    Where there is no test part they are all images, and so those that it did train on.
+    Without a test part these are all images of the source, so they include the training images.
     """
-    data, settings, labels = _begun(folder)
+    data, settings, labels = _saved_config(folder)
     if is_photos(as_paths(data)):
         others = replace(settings.general, seed=settings.general.seed + 1)
         return build_source(data, replace(settings, general=others))
@@ -215,15 +213,15 @@ def unseen_source(folder: RunFolder) -> Source:
 def open_unseen(
     data: str | Path, side: int, limit: int | None = None, labels: Path | None = None, download: bool = True
 ) -> Source:
-    """The test part, which no pretraining saw; all where there is none."""
+    """Open the test part of a source, or all images if there is none."""
     try:
         return open_source(data, side=side, split="test", limit=limit, labels=labels, download=download)
     except NoTestPart:
         return open_source(data, side=side, split="all", limit=limit, labels=labels, download=download)
 
 
-def _begun(folder: RunFolder) -> tuple[list[str], Settings, Path | None]:
-    """Data, settings and file of labels of a run."""
+def _saved_config(folder: RunFolder) -> tuple[list[str], Settings, Path | None]:
+    """Data, settings and label file of a run."""
     config = {name: from_yaml(value) for name, value in folder.read_config().items()}
     data, labels = list(config.pop("data")), config.pop("labels", None)
     return data, Settings.of(**not_pretrained(config, "encoder.")), None if labels is None else Path(labels)

@@ -1,4 +1,4 @@
-"""Encoders, one file each: images in, named layers out."""
+"""Encoders, one file each: images to feature maps of named layers."""
 
 from importlib import import_module
 from inspect import signature
@@ -14,33 +14,33 @@ ENCODERS = {
     "gpt": "selftaught.encoders.gpt:GPT",
     "timm:NAME": "selftaught.encoders.timm:Timm",
 }
-"""Name on the command line -> where the class is; imported when it is asked for: timm alone takes a second."""
+"""Name on the command line -> location of the class, imported on first use because importing timm takes a second."""
 
 
 def encoder_class(name: str) -> type[Encoder]:
-    """The class of an encoder by its name; `timm:resnet18` is of `timm:NAME`."""
+    """The class of an encoder by name; `timm:resnet18` matches `timm:NAME`."""
     kind = "timm:NAME" if name.startswith("timm:") else name
     if kind not in ENCODERS:
         raise unknown("encoder", name, ENCODERS)
     module, attribute = ENCODERS[kind].split(":")
-    found: type[Encoder] = getattr(import_module(module), attribute)
-    return found
+    imported: type[Encoder] = getattr(import_module(module), attribute)
+    return imported
 
 
 def make_encoder(name: str, **options: object) -> Encoder:
-    """An encoder with fresh weights, drawn from torch's ambient generator.
+    """Build an encoder with random weights, drawn from torch's global generator.
 
     Raises:
-        UserError: there is no such encoder, or it has no such option: a task may want what only some encoders are.
+        UserError: there is no such encoder, or it does not have an option that was given or that the task requires.
     """
     if name.startswith("timm:"):
         options["name"] = name.removeprefix("timm:")
     kind = encoder_class(name)
-    has = list(signature(kind).parameters)
+    parameters = list(signature(kind).parameters)
     for option in options:
-        if option not in has:
+        if option not in parameters:
             raise UserError(
-                f"the encoder must have the option {option} that was asked for or that the task wants, found only "
-                f"{', '.join(has)} in {name}: choose another encoder (causal: gpt)."
+                f"the encoder {name} has no option {option}, which was given or is required by the task; its options "
+                f"are {', '.join(parameters)}: choose another encoder (causal: gpt)."
             )
     return kind(**options)

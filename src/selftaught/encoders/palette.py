@@ -1,9 +1,9 @@
-"""Colours as tokens: each pixel becomes the nearest of a few hundred colours that k-means found in the images.
+"""Color palette: quantizes each pixel to the nearest of K colors, the k-means centers of the pixels of the images.
 
 Chen et al. 2020 (iGPT), section "Context Reduction": k-means of (R, G, B) with k = 512, so 9 bits, which makes
-sequences three times shorter than those of red, green and blue in turn.
+sequences three times shorter than separate tokens for red, green and blue.
 
-The palette is a buffer: it travels with weights and checkpoints. It depends on the images alone and on no seed.
+The palette is a buffer, so it is part of weights and checkpoints. It depends only on the images, not on the seed.
 """
 
 import torch
@@ -15,15 +15,15 @@ from selftaught.contracts import Source
 from selftaught.errors import UserError
 
 IMAGES, PIXELS = 1024, 65_536
-"""The most images that are read for a palette, evenly spread over the source, and the most of their pixels."""
+"""Maximum number of images (evenly spaced in the source) and of their pixels that a palette is fitted on."""
 
 
 class Palette(nn.Module):
-    """(B, 3, H, W) in [0, 1] -> (B, side * side) int64, row by row: the index of each pixel's nearest colour.
+    """(B, 3, H, W) in [0, 1] -> (B, side * side) int64, row by row: the index of the color nearest to each pixel.
 
     Args:
-        size: K, how many colours; until `fit` evenly random ones.
-        side: of the picture that is read, in pixels; images of another size are resized to it first.
+        size: K, number of colors; before `fit` they are uniformly random.
+        side: side of the quantized image in pixels; images of another size are resized to it first.
     """
 
     colors: Tensor
@@ -43,23 +43,23 @@ class Palette(nn.Module):
         return self.colors[tokens].transpose(1, 2).reshape(-1, 3, self.side, self.side)
 
     def fit(self, source: Source) -> None:
-        """Learn the colours of the images.
+        """Fit the palette by k-means on pixels of the images.
 
         Raises:
-            UserError: the images have fewer colours.
+            UserError: the images have fewer than K colors.
         """
         generator = torch.Generator().manual_seed(0)
         pixels = torch.cat(
             [self._pixels(b.warp(identity(len(b)), self.side)).flatten(0, 1) for b in source.sample(IMAGES)]
         )
         kept = torch.randperm(len(pixels), generator=generator)[:PIXELS]
-        found, counts = torch.unique(pixels[kept], dim=0, return_counts=True)
-        if len(found) < len(self.colors):
+        distinct, counts = torch.unique(pixels[kept], dim=0, return_counts=True)
+        if len(distinct) < len(self.colors):
             raise UserError(
-                f"a palette of {len(self.colors)} needs as many colours in the images, found {len(found)} among "
-                f"{len(kept):,} pixels of {source.name}: give --colors {max(2, len(found))} or fewer."
+                f"a palette of {len(self.colors)} needs as many distinct colors, but {len(kept):,} pixels of "
+                f"{source.name} have {len(distinct)}: give --colors {max(2, len(distinct))} or fewer."
             )
-        self.colors.copy_(k_means(found, counts.float(), len(self.colors), generator))
+        self.colors.copy_(k_means(distinct, counts.float(), len(self.colors), generator))
 
     def _pixels(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, L, 3)."""
@@ -68,26 +68,26 @@ class Palette(nn.Module):
         return images.flatten(2).transpose(1, 2)
 
 
-def nearest(points: Tensor, centres: Tensor) -> Tensor:
-    """The index of the centre nearest to each point: (..., C) and (K, C) -> (...) int64."""
-    # |x - c|^2 = |x|^2 - 2 (x c - |c|^2 / 2). Not under autocast: bfloat16 cannot tell neighbouring colours apart.
+def nearest(points: Tensor, centers: Tensor) -> Tensor:
+    """The index of the center nearest to each point: (..., C) and (K, C) -> (...) int64."""
+    # |x - c|^2 = |x|^2 - 2 (x c - |c|^2 / 2). No autocast: bfloat16 cannot distinguish neighboring colors.
     with torch.autocast(points.device.type, enabled=False):
-        scores = torch.addmm(centres.square().sum(1) / -2, points.flatten(0, -2), centres.T)
+        scores = torch.addmm(centers.square().sum(1) / -2, points.flatten(0, -2), centers.T)
         return scores.max(1).indices.view(points.shape[:-1])  # argmax takes twice as long on a CPU
 
 
 def k_means(points: Tensor, weights: Tensor, count: int, generator: torch.Generator, iterations: int = 20) -> Tensor:
-    """Centres of weighted points, from the seeds of k-means++ (Arthur and Vassilvitskii 2007) by Lloyd's steps.
+    """K-means of weighted points: k-means++ seeding (Arthur and Vassilvitskii 2007), then Lloyd's iterations.
 
     Args:
         points: (n, C) float32, all different.
-        weights: (n,) above 0: how often each point was seen.
+        weights: (n,) above 0: multiplicity of each point.
         count: K, at most n.
-        generator: draws the seeds.
-        iterations: of Lloyd.
+        generator: samples the seeds.
+        iterations: number of Lloyd's iterations.
 
     Returns:
-        (K, C) float32, all different.
+        Centers (K, C) float32, all different.
     """
     assert len(points) >= count
     chosen = torch.empty(count, dtype=torch.int64)
@@ -97,10 +97,10 @@ def k_means(points: Tensor, weights: Tensor, count: int, generator: torch.Genera
         chosen[number] = torch.searchsorted(total, draw * total[-1], right=True)
         off = (points - points[chosen[number]]).square().sum(1)
         distance = off.double() if number == 0 else torch.minimum(distance, off)
-    centres = points[chosen]
+    centers = points[chosen]
     for _ in range(iterations):
-        owner = nearest(points, centres)
+        owner = nearest(points, centers)
         mass = torch.zeros(count).index_add_(0, owner, weights)
-        moved = torch.zeros_like(centres).index_add_(0, owner, points * weights[:, None]) / mass[:, None]
-        centres = torch.where(mass[:, None] > 0, moved, centres)  # nobody's centre stays where it is
-    return centres
+        means = torch.zeros_like(centers).index_add_(0, owner, points * weights[:, None]) / mass[:, None]
+        centers = torch.where(mass[:, None] > 0, means, centers)  # empty clusters keep their center
+    return centers

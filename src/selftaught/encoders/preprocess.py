@@ -1,10 +1,10 @@
-"""What an encoder reads of a colour image: normalised colour, lightness, grey, or edges.
+"""Input preprocessing of encoders: normalized color, lightness, gray, or edges (Sobel).
 
-A look is fixed: it has no weights and leaves nothing in a state dict. It works in the precision of the images even
-under autocast, because bfloat16 moves a bright pixel by up to half an 8-bit step, which is much of what an edge filter
-has to see. It is differentiable, so that figures may ask what an encoder would rather see.
+Preprocessing is fixed: it has no weights and no entries in a state dict. It keeps the precision of the images even
+under autocast, because bfloat16 changes a bright pixel by up to half an 8-bit step, which is large for an edge filter.
+It is differentiable, so that figures can optimize images.
 
-Not here: tokens (`gpt.py` turns colours into words of a palette it learned).
+Tokens are not covered here: see `palette.py`.
 """
 
 from abc import ABC, abstractmethod
@@ -19,11 +19,11 @@ from selftaught.errors import unknown
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Mean and deviation of red, green and blue over ImageNet's training images, as torchvision's models were given."""
+"""Mean and standard deviation of red, green and blue over ImageNet's training images, as used by torchvision."""
 
 
 class Preprocess(nn.Module, ABC):
-    """(B, 3, H, W) colour in [0, 1] -> (B, channels, H, W), about zero mean and unit scale."""
+    """(B, 3, H, W) color in [0, 1] -> (B, channels, H, W), about zero mean and unit scale."""
 
     channels: int
 
@@ -33,7 +33,7 @@ class Preprocess(nn.Module, ABC):
 
 
 class Color(Preprocess):
-    """Red, green and blue, each shifted and scaled to about zero mean and unit deviation."""
+    """Red, green and blue, each normalized to about zero mean and unit standard deviation."""
 
     channels = 3
     mean: Tensor
@@ -50,10 +50,10 @@ class Color(Preprocess):
 
 
 class Grey(Preprocess):
-    """The plain mean of the three normalised colours.
+    """The unweighted mean of the three normalized color channels.
 
-    Equal weights and not luma: it is what DeepCluster's Sobel stem begins with (Caron et al. 2018, released
-    `models/alexnet.py`, a 1x1 convolution filled with 1/3). Who wants grey as the eye weighs it reads "lightness".
+    Equal weights rather than luma, as at the input of DeepCluster's Sobel filters (Caron et al. 2018, released
+    `models/alexnet.py`, a 1x1 convolution filled with 1/3). For perceptual gray use "lightness".
     """
 
     channels = 1
@@ -64,16 +64,16 @@ class Grey(Preprocess):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 1, H, W)."""
-        normalised: Tensor = self.color(images)
-        return normalised.mean(1, keepdim=True)
+        normalized: Tensor = self.color(images)
+        return normalized.mean(1, keepdim=True)
 
 
 class Sobel(Preprocess):
-    """The slope of `Grey` along x (to the right) and y (down), times 8: the usual 3 x 3 Sobel masks.
+    """The gradient of `Grey` along x (to the right) and y (down), times 8: the usual 3 x 3 Sobel filters.
 
-    DeepCluster's fixed stem with two differences. The sign: ours is positive where it brightens to the right or down.
-    The border: ours is mirrored about the outermost pixel, so the slope across it is zero, where theirs is padded with
-    zeros, which draws a frame around every image (and around every tile, where a puzzle could be solved by it).
+    DeepCluster's fixed Sobel filters with two differences. The sign is positive where the image brightens to the right
+    or down. The border is padded by reflection, so the gradient across it is zero; DeepCluster pads with zeros, which
+    creates edges around every image (and around every tile, a shortcut for jigsaw puzzles).
     """
 
     channels = 2
@@ -84,7 +84,7 @@ class Sobel(Preprocess):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 2, H, W)."""
-        # Sums of shifted copies and not a convolution: autocast would run that in 8 bits of precision.
+        # Sums of shifted copies instead of a convolution, which autocast would run in bf16 (8 bits of precision).
         grey = pad(self.grey(images), (1, 1, 1, 1), mode="reflect")
         down_smoothed = grey[..., :-2, :] + 2 * grey[..., 1:-1, :] + grey[..., 2:, :]
         right_smoothed = grey[..., :-2] + 2 * grey[..., 1:-1] + grey[..., 2:]
@@ -94,7 +94,7 @@ class Sobel(Preprocess):
 
 
 class Lightness(Preprocess):
-    """L of CIE L*a*b* for sRGB under D65, moved from [0, 100] to [-1, 1]: what Zhang, Isola and Efros (2016) colour."""
+    """L of CIE L*a*b* for sRGB under D65, scaled from [0, 100] to [-1, 1]; input of Zhang, Isola and Efros (2016)."""
 
     channels = 1
 
@@ -109,15 +109,15 @@ PREPROCESSORS: dict[str, Callable[[], Preprocess]] = {
     "grey": Grey,
     "sobel": Sobel,
 }
-"""What `reads` may be."""
+"""Values of `input_mode`, except "tokens"."""
 
 
 def make_preprocess(input_mode: str) -> Preprocess:
-    """The look called `reads`.
+    """Build the preprocessing of an input mode.
 
     Raises:
-        UserError: there is no look of that name.
+        UserError: there is no such input mode.
     """
     if input_mode not in PREPROCESSORS:
-        raise unknown("preprocess", input_mode, PREPROCESSORS)
+        raise unknown("input mode", input_mode, PREPROCESSORS)
     return PREPROCESSORS[input_mode]()

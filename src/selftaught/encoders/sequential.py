@@ -1,12 +1,12 @@
-"""Blocks in a row, each of which is a layer to be read."""
+"""Sequential encoders in which every block is a layer."""
 
 from torch import Tensor, nn
 
 
-def chained(blocks: nn.ModuleDict, seen: Tensor) -> dict[str, Tensor]:
-    """What every block says, the next of what the one before it said: name -> its output."""
-    features = {}
+def chained(blocks: nn.ModuleDict, inputs: Tensor) -> dict[str, Tensor]:
+    """Apply blocks in sequence and return the output of each: name -> output."""
+    features, hidden = {}, inputs
     for name, block in blocks.items():
-        seen = block(seen)
-        features[name] = seen
+        hidden = block(hidden)
+        features[name] = hidden
     return features

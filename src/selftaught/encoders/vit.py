@@ -31,7 +31,7 @@ class ViT(TokenEncoder):
         heads: attention heads.
 
     Raises:
-        UserError: the size is no multiple of the patch, or the width none of the heads.
+        UserError: the size is not a multiple of the patch, or the width not one of four times the heads.
     """
 
     def __init__(
@@ -74,10 +74,10 @@ class ViT(TokenEncoder):
             features[name] = self.norm(tokens)
         return features
 
-    def features(self, seen: Tensor) -> dict[str, Tensor]:
+    def features(self, inputs: Tensor) -> dict[str, Tensor]:
         """(B, preprocess.channels, H, W) -> (B, D, H / patch, W / patch) for every layer."""
-        rows, columns = (side // self.patch for side in seen.shape[-2:])
-        encoded = self.encode(self._embedded(seen))
+        rows, columns = (side // self.patch for side in inputs.shape[-2:])
+        encoded = self.encode(self._embedded(inputs))
         return {name: x.transpose(1, 2).reshape(len(x), -1, rows, columns) for name, x in encoded.items()}
 
     def attention(self, images: Tensor) -> Tensor:
@@ -91,14 +91,14 @@ class ViT(TokenEncoder):
         query, key, _ = qkv.reshape(*qkv.shape[:2], 3, self.heads, -1).permute(2, 0, 3, 1, 4)
         return (query.float() @ key.float().transpose(2, 3) * query.shape[3] ** -0.5).softmax(3)
 
-    def _embedded(self, seen: Tensor) -> Tensor:
-        height, width = seen.shape[-2:]
+    def _embedded(self, inputs: Tensor) -> Tensor:
+        height, width = inputs.shape[-2:]
         if height % self.patch or width % self.patch:
             raise UserError(
                 f"vit expects views whose side is a multiple of its patches of {self.patch} pixels, got {height}: "
                 "choose another --size, --crop or --patch."
             )
-        embedded: Tensor = self.embed(seen).flatten(2).transpose(1, 2)
+        embedded: Tensor = self.embed(inputs).flatten(2).transpose(1, 2)
         return embedded + positions(height // self.patch, width // self.patch, self.width).to(embedded)
 
 

@@ -1,4 +1,4 @@
-"""Atomic file writes: a file is complete or absent, whatever ends its writer (a kill, a full disk, a power cut)."""
+"""Atomic file writes: after a kill, a full disk or a power cut a file is either complete or absent."""
 
 import errno
 import os
@@ -16,19 +16,19 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 @contextmanager
 def atomic_write(path: Path, root: Path | None = None, previous: Path | None = None) -> Iterator[BinaryIO]:
-    """A file that is written to `path.part`, flushed to the disk and renamed to `path` when the block ends.
+    """Open `path.part` for writing; when the block ends it is flushed to the disk and renamed to `path`.
 
-    The temporary file is always a new one: what is there already (left by a writer that was killed, or a link planted
-    there) is removed, never opened.
+    The temporary file is always created anew: an existing one (left by a killed writer, or a planted link) is removed,
+    never opened.
 
     Args:
         path: the file.
         root: the run folder, below which symbolic links are refused; by default the folder of the file.
-        previous: the present file is renamed to this just before the new one takes its place.
+        previous: the existing file is renamed to this path just before it is replaced.
 
     Raises:
-        UserError: there is a symbolic link on the way.
-        OSError: it cannot be written.
+        UserError: the path passes through a symbolic link.
+        OSError: the file cannot be written.
     """
     check_links(path, root or path.parent)
     part = path.with_name(f"{path.name}.part")
@@ -44,14 +44,14 @@ def atomic_write(path: Path, root: Path | None = None, previous: Path | None = N
             path.replace(previous)
         part.replace(path)
         _sync_folder(path.parent)
-    except BaseException:  # Ctrl-C too; a partial file would take up room on a full disk
+    except BaseException:  # Ctrl-C too; a partial file would take up space on a full disk
         with suppress(OSError):
             part.unlink()
         raise
 
 
 def create(path: Path) -> BinaryIO:
-    """A new file for writing in the place of what is there, which is removed without being opened."""
+    """Create a new file for writing; an existing one is removed without being opened."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | NO_FOLLOW | getattr(os, "O_BINARY", 0)
     try:
         return os.fdopen(os.open(path, flags, 0o666), "wb")
@@ -61,11 +61,11 @@ def create(path: Path) -> BinaryIO:
 
 
 def write_bytes(path: Path, content: bytes, root: Path | None = None) -> None:
-    """Write a file atomically; folders between `root` and the file are made.
+    """Write a file atomically and create the folders between `root` and the file.
 
     Raises:
-        UserError: the disk is full, the folder cannot be written or there is a symbolic link on the way; what was at
-            `path` is unchanged.
+        UserError: the disk is full, the folder is not writable or the path passes through a symbolic link; an existing
+            file is unchanged.
     """
     try:
         if root is not None and path.parent != root:
@@ -82,7 +82,7 @@ def write_text(path: Path, text: str, root: Path | None = None) -> None:
 
 
 def append_text(path: Path, text: str) -> None:
-    """Append to a file and wait until it is on the disk.
+    """Append to a file and flush it to the disk.
 
     Raises:
         UserError: as for `write_bytes`.
@@ -98,18 +98,18 @@ def append_text(path: Path, text: str) -> None:
 
 
 def write_error(folder: Path, error: OSError) -> StorageError:
-    """The sentence for a file of a run that could not be written."""
+    """The error for a file of a run that could not be written."""
     reason, place = (error.strerror or str(error)).lower(), readable(str(folder))
     if error.errno in FULL:
         return StorageError(
-            f"cannot write to {place}: {reason}. All that was saved before is kept; make room, then repeat the "
-            "command, with --resume if the run was training."
+            f"cannot write to {place}: {reason}. Earlier files are kept; free some space, then repeat the command, "
+            "with --resume if the run was training."
         )
-    return StorageError(f"a run folder must be writable, but {place} is not ({reason}): give another --out.")
+    return StorageError(f"the run folder {place} is not writable ({reason}): give another --out.")
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename survive a power cut; not every system can, and the names are right without it."""
+    """Flush a rename to the disk, so that it survives a power cut; not supported on every system."""
     with suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
         try:

@@ -1,9 +1,9 @@
-"""Checkpoints: written atomically, and the previous one is kept in case the disk did not store the last.
+"""Checkpoints: written atomically; the previous one is kept in case the last is damaged.
 
-Read with torch's weights-only loader: tensors, numbers, names; nothing in a checkpoint can run. A file ends with a
-digest of the rest, because torch does not verify the checksums it writes, and names the run it belongs to: a state is
-resumed exactly as it was, or not at all. Somebody who computes the digest anew can make a run train badly, but neither
-run code nor use more memory than the file is large.
+Checkpoints are loaded with torch's weights-only loader (tensors, numbers, names), so they cannot execute code. A file
+ends with a digest of the rest, because torch does not verify the checksums it writes, and contains the identity of its
+run, so a damaged or foreign checkpoint is rejected. An attacker who recomputes the digest can degrade training, but
+cannot run code or use more memory than the size of the file.
 """
 
 import hashlib
@@ -19,15 +19,15 @@ from selftaught.runs.atomic import atomic_write
 from selftaught.runs.files import check_links, exists, make_folder, open_regular
 
 DIGEST = 32
-"""Bytes at the end of a file, after the zip archive that torch reads."""
+"""Size in bytes of the digest, which follows torch's zip archive."""
 
 
 class Checkpoints:
-    """The last two states of a run, in a folder.
+    """The last two checkpoints of a run.
 
     Args:
-        folder: where they are; made when the first is saved.
-        run: says which run they are of; those of another are not read.
+        folder: folder of the checkpoints; created by the first `save`.
+        run: identity of the run; checkpoints of another run are rejected.
     """
 
     def __init__(self, folder: Path, run: str = "") -> None:
@@ -35,32 +35,33 @@ class Checkpoints:
         self.root = folder.parent
 
     def save(self, state: dict[str, Any]) -> None:
-        """Write a state beside the others, then let it take the place of the last: a kill in between costs nothing.
+        """Write a checkpoint atomically; the last one becomes the previous one.
 
         Raises:
-            StorageError: the disk is full or the folder cannot be written; the states before are as they were.
+            StorageError: the disk is full or the folder is not writable; existing checkpoints are unchanged.
         """
         try:
             make_folder(self.last.parent, self.root)
             with atomic_write(self.last, self.root, self.previous) as file:
                 digested = _Digested(file)
-                torch.save({**state, "run": self.run}, cast(BinaryIO, digested))  # it asks for no more than `write`
+                torch.save({**state, "run": self.run}, cast(BinaryIO, digested))  # torch calls only write and flush
                 file.write(digested.digest.digest())
         except (OSError, RuntimeError) as error:
             reason = _storage_error(error)
             if reason is None:
                 raise
-            kept = "the one before is kept" if self.last.exists() or self.previous.exists() else "there was none before"
+            exists_earlier = self.last.exists() or self.previous.exists()
+            kept = "the previous one is kept" if exists_earlier else "there was no earlier one"
             raise StorageError(
-                f"a checkpoint must fit on the disk, found {reason.strerror or reason} at {self.last.parent}: {kept}; "
-                "make room and go on with --resume."
+                f"cannot write a checkpoint to {self.last.parent}: {reason.strerror or reason}; {kept}. Free some "
+                "space, then continue with --resume."
             ) from error
 
     def load(self) -> dict[str, Any] | None:
-        """The last state that can be read; None where there never was one.
+        """Load the last valid checkpoint; None if there are no checkpoints.
 
         Raises:
-            UserError: there are checkpoints, and none can be read.
+            UserError: there are checkpoints, but none is valid.
         """
         check_links(self.last.parent, self.root)
         present = [path for path in (self.last, self.previous) if exists(path)]
@@ -69,13 +70,13 @@ class Checkpoints:
                 return state
         if present:
             raise UserError(
-                f"a checkpoint must be readable and of this run to go on, found {len(present)} damaged or of another "
-                f"run in {self.last.parent}: put it back, or start the run anew in another folder with --out."
+                f"no valid checkpoint in {self.last.parent}: {len(present)} damaged or from another run. Restore it, "
+                "or start a new run in another folder with --out."
             )
         return None
 
     def _read(self, path: Path) -> dict[str, Any] | None:
-        """A state of this run, None where the file holds none."""
+        """Load a checkpoint; None if it is damaged or belongs to another run."""
         try:
             with open_regular(path, self.root) as file:
                 if not _is_complete(file) or not _is_uncompressed(file):
@@ -84,24 +85,24 @@ class Checkpoints:
                 state = torch.load(file, map_location="cpu", weights_only=True)
             if state.pop("run", self.run) != self.run or type(state["step"]) is not int:
                 return None
-        except Exception:  # not ours: torch raises half a dozen kinds
+        except Exception:  # torch raises many exception types for damaged files
             return None
         return dict(state)
 
 
 class _Digested:
-    """A file that is written to, and a digest of what was."""
+    """A file wrapper that computes a digest of everything written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest = file, hashlib.blake2b(digest_size=DIGEST)
 
     def write(self, content: bytes) -> int:
-        """As of files."""
+        """Write and update the digest."""
         self.digest.update(content)
         return self.file.write(content)
 
     def flush(self) -> None:
-        """As of files."""
+        """Flush the file."""
         self.file.flush()
 
 
@@ -116,9 +117,9 @@ def _is_complete(file: BinaryIO) -> bool:
 
 
 def _is_uncompressed(file: BinaryIO) -> bool:
-    """Whether the archive unpacks to no more than its own size, as those that torch writes.
+    """Whether the archive is stored without compression, as torch writes it.
 
-    A few compressed kilobytes can be many gigabytes of zeros.
+    A compressed archive of a few kilobytes could expand to gigabytes (zip bomb).
     """
     with zipfile.ZipFile(file) as archive:
         entries = archive.infolist()
@@ -127,7 +128,7 @@ def _is_uncompressed(file: BinaryIO) -> bool:
 
 
 def _storage_error(error: BaseException | None) -> OSError | None:
-    """The error of the disk that is behind another: torch's zip writer makes a full disk a RuntimeError."""
+    """The `OSError` in the chain of causes: torch's zip writer raises RuntimeError when the disk is full."""
     while error is not None and not isinstance(error, OSError):
         error = error.__cause__ or error.__context__
     return error

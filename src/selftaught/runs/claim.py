@@ -1,4 +1,4 @@
-"""Creating the folder of a new run: one process gets it, and a run that fails at its start leaves nothing."""
+"""Creates the folder of a new run: at most one process obtains it, and a run that fails at startup is removed."""
 
 import shutil
 from collections.abc import Iterator
@@ -13,33 +13,32 @@ from selftaught.runs.folder import UNBEGUN, RunFolder
 def claimed(folder: RunFolder) -> Iterator[None]:
     """Create a new run folder and lock it for the block.
 
-    If the block fails and there is nothing to resume, the files of the run are removed, and so are the folders that
-    were created for it.
+    If the block fails and there is nothing to resume, the files of the run and the folders created for it are removed.
 
     Raises:
         UserError: the folder is in use or not empty, or it cannot be created or written.
     """
-    made = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
-    with suppress(OSError):  # a refused run may be removing the same parents; if something else is wrong, `claim` fails
+    created = [path for path in (folder.path, *folder.path.parents) if not path.exists()]
+    with suppress(OSError):  # a rejected run may be removing the same parents; `claim` reports any other error
         folder.path.mkdir(parents=True, exist_ok=True)
     try:
         folder.claim()
     except BaseException:
-        _remove_empty(made)
+        _remove_empty(created)
         raise
     with folder.locked():
-        folder.claim()  # again, because another process may have had the folder before it was locked
+        folder.claim()  # again, because another process may have used the folder before it was locked
         try:
             yield
         except BaseException as error:
             if not _is_resumable(folder, error):
                 _remove(folder)
-                _remove_empty(made)
+                _remove_empty(created)
             raise
 
 
 def _is_resumable(folder: RunFolder, error: BaseException) -> bool:
-    """Whether the run began and has trained weights, or was stopped from outside: by a signal or by a full disk."""
+    """Whether the run has a config, and either a checkpoint or was interrupted by a signal or a full disk."""
     stopped = not isinstance(error, Exception) or isinstance(error, StorageError)
     trained = any(folder.checkpoints.glob("*.pt"))
     return folder.config.exists() and (stopped or trained)
@@ -56,7 +55,7 @@ def _remove(folder: RunFolder) -> None:
 
 
 def _remove_empty(folders: list[Path]) -> None:
-    """Remove folders, the innermost first; one that holds something stays."""
+    """Remove folders that are empty, the innermost first."""
     for path in folders:
         with suppress(OSError):
             path.rmdir()

@@ -20,7 +20,7 @@ MAX_ENTRIES = 2000
 
 
 def exists(path: Path) -> bool:
-    """Whether there is anything at the path, be it a dangling link."""
+    """Whether the path exists, including dangling links."""
     return os.path.lexists(path)
 
 
@@ -40,7 +40,7 @@ def check_links(path: Path, root: Path) -> None:
         if stat.S_ISLNK(mode):
             raise UserError(
                 f"{readable(str(place))} is a symbolic link, and links inside a run folder are not followed: replace "
-                "it by the file or folder itself."
+                "it with the file or folder itself."
             )
 
 
@@ -52,7 +52,7 @@ def open_regular(path: Path, root: Path) -> BinaryIO:
         root: the run folder; below it no symbolic link is followed.
 
     Raises:
-        UserError: it passes through a symbolic link, is no regular file or cannot be read.
+        UserError: it passes through a symbolic link, is not a regular file or cannot be read.
     """
     check_links(path, root)
     try:
@@ -89,29 +89,29 @@ def read_start(path: Path, root: Path, limit: int) -> bytes:
 
 
 def list_folder(folder: Path, root: Path) -> list[Path]:
-    """What a subfolder of a run holds, sorted by name; nothing where it does not exist.
+    """The paths in a subfolder of a run, sorted by name; empty if it does not exist.
 
     Raises:
-        UserError: it is a symbolic link or no folder, cannot be read, or holds too many files.
+        UserError: it is a symbolic link or not a folder, cannot be read, or has too many files.
     """
     check_links(folder, root)
     if not exists(folder):
         return []
     try:
-        found = sorted(folder.iterdir())
+        paths = sorted(folder.iterdir())
     except OSError as error:
         raise _read_error(folder, error) from error
-    if len(found) > MAX_ENTRIES:
-        raise UserError(f"{readable(str(folder))} holds more than {MAX_ENTRIES:,} files: remove those of no use.")
-    return found
+    if len(paths) > MAX_ENTRIES:
+        raise UserError(f"{readable(str(folder))} holds more than {MAX_ENTRIES:,} files: remove files not needed.")
+    return paths
 
 
 def make_folder(folder: Path, root: Path) -> None:
-    """Make a subfolder of a run where it is missing.
+    """Create a subfolder of a run if it is missing.
 
     Raises:
         UserError: it passes through a symbolic link.
-        OSError: it cannot be made.
+        OSError: it cannot be created.
     """
     check_links(folder, root)
     folder.mkdir(parents=True, exist_ok=True)

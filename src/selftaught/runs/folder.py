@@ -1,4 +1,4 @@
-"""A run folder: written by training, read by everything else.
+"""The run folder: paths, readers and writers of all files of a run.
 
 config.yaml  run.json  log.jsonl  checkpoint/  encoder.safetensors  encoder.json  shown/  probes/  audit/
 invariance/  skipped.txt  images.npy  report.html
@@ -28,18 +28,18 @@ from selftaught.runs.sections import flatten, nest
 from selftaught.runs.weights import read_weights, weights_bytes
 
 PROBED = {".lock", ".writable", ".writable.part"}
-"""What `claim` leaves in a folder when it is killed."""
+"""Files that `claim` may leave in a folder when it is killed."""
 DECIDED = ("task", "encoder", "device", "precision", "compile", "steps", "size", "data")
-"""What the config of a run always has, because it was decided when the run began."""
+"""Settings that the config of a run always contains, because they are fixed when the run starts."""
 _FIRST = ("skipped.txt", "images.npy", "run.json", "config.yaml")
 UNBEGUN = PROBED | {*_FIRST[:-1], *(f"{name}.part" for name in _FIRST)}
-"""What a run leaves that is killed before it has a config, beside its lock."""
+"""Files that a run may leave when it is killed before its config is written."""
 MAX_CONFIG, MAX_RESULT, MAX_SKIPPED, MAX_IDS = 2**20, 2**23, 2**20, 2**32
-"""Bytes that are read at most of a YAML file, a JSON file, the list of skipped images and that of image digests."""
+"""Maximum size in bytes of a YAML file, a JSON file, the list of skipped images and the array of image digests."""
 
 
 class RunFolder:
-    """The paths of a run, and how its files are read and written.
+    """The files of a run.
 
     Args:
         path: the folder; it may be reached through symbolic links, but none inside it is followed.
@@ -58,18 +58,16 @@ class RunFolder:
         self.image_ids = path / "images.npy"
 
     def claim(self) -> None:
-        """Make the folder, which must not hold anything yet.
+        """Create the folder, which must be new or empty.
 
         Raises:
-            UserError: there is something in it, or it cannot be made or written.
+            UserError: it is not empty, or cannot be created or written.
         """
         try:
             if self.path.exists() and not (self.path.is_dir() and self._is_unused()):
-                what, place = "another run" if exists(self.config) else "something else", readable(str(self.path))
-                way = (
-                    "give another --out, or --resume to go on with it" if self.config.exists() else "give another --out"
-                )
-                raise UserError(f"--out must be a new or empty folder, found {what} in {place}: {way}.")
+                content, place = "another run" if exists(self.config) else "other files", readable(str(self.path))
+                fix = "give another --out, or --resume to continue it" if self.config.exists() else "give another --out"
+                raise UserError(f"--out expects a new or empty folder, but {place} contains {content}: {fix}.")
             self.path.mkdir(parents=True, exist_ok=True)
             write_text(self.path / ".writable", "", self.path)
             (self.path / ".writable").unlink()
@@ -77,25 +75,25 @@ class RunFolder:
             raise write_error(self.path, error) from error
 
     def _is_unused(self) -> bool:
-        """Whether nothing is in the folder but what a run leaves that was killed before it began."""
+        """Whether the folder is empty but for files of a run that was killed before it started."""
         names = {path.name for path in self.path.iterdir()}
         return names <= (UNBEGUN if ".lock" in names else PROBED)
 
     def must_be_run(self) -> None:
-        """Refuse a folder that no pretraining wrote."""
+        """Raise `UserError` if the folder is not a run."""
         if not exists(self.config):
             raise UserError(
-                f"a run folder holds config.yaml, but {readable(str(self.path))} has none: give a folder that "
-                "`selftaught pretrain` wrote."
+                f"{readable(str(self.path))} is not a run folder (no config.yaml): give a folder written by "
+                "`selftaught pretrain`."
             )
         check_links(self.config, self.path)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder: two processes must not train one run.
+        """Lock the folder, so that no two processes train the same run.
 
         Raises:
-            UserError: another process holds it, or its lock file is none of ours.
+            UserError: another process has locked it, or the lock file is not empty.
         """
         path = self.path / ".lock"
         if exists(path) and read_start(path, self.path, 1):  # taking the lock would empty a file of another name
@@ -105,8 +103,7 @@ class RunFolder:
             lock.acquire(timeout=0)
         except Timeout:
             raise UserError(
-                f"one process at a time may train a run, found another at work on {readable(str(self.path))}: wait for "
-                "it or stop it."
+                f"another process is training {readable(str(self.path))}: wait for it or stop it."
             ) from None
         try:
             yield
@@ -117,16 +114,16 @@ class RunFolder:
         """The settings of the run by key (see `sections`), and its `data`.
 
         Args:
-            complete: whether all of `DECIDED` must be there, as they are in a run that can be resumed.
+            complete: whether all of `DECIDED` are required, as they are to resume a run.
 
         Raises:
-            UserError: this is no run, or its config is damaged or incomplete.
+            UserError: the folder is not a run, or its config is damaged or incomplete.
         """
         self.must_be_run()
         config = flatten(read_yaml(self.config, self.path))
         absent = [name for name in DECIDED if complete and config.get(name) is None]
         if reason := f"{absent[0]} is missing" if absent else mismatch(Config, config):
-            raise UserError(f"{readable(str(self.config))} is no config of a run ({reason}): restore the file.")
+            raise UserError(f"{readable(str(self.config))} is not a valid run config ({reason}): restore the file.")
         return config
 
     def write_config(self, config: Mapping[str, Any]) -> None:
@@ -134,28 +131,28 @@ class RunFolder:
         write_text(self.config, yaml.safe_dump(nest(config), sort_keys=False, allow_unicode=True), self.path)
 
     def read_status(self) -> dict[str, Any]:
-        """`run.json`; empty where training never began."""
+        """Read `run.json`; empty if training has not started."""
         return self._read_json(self.status, Status) if exists(self.status) else {}
 
     def update_status(self, **facts: Any) -> None:
-        """Change some fields of `run.json`."""
+        """Update fields of `run.json`."""
         write_text(self.status, json.dumps({**self.read_status(), **facts}, indent=1), self.path)
 
     def identity(self, config: Mapping[str, Any] | None = None) -> str:
-        """A digest of settings and images, but not of where they are: runs that agree in it are the same run.
+        """A digest of settings and images, independent of paths and device, that identifies the run.
 
         Args:
-            config: the settings; None for those of the run as they are.
+            config: the settings; None for the stored config.
         """
         config, status = self.read_config() if config is None else config, self.read_status()
         settings = {name: config[name] for name in config if name not in ("data", "labels", "device")}
-        said = json.dumps([settings, status.get("fingerprint")], sort_keys=True, default=str)
-        return blake2b(said.encode(), digest_size=16).hexdigest()
+        serialized = json.dumps([settings, status.get("fingerprint")], sort_keys=True, default=str)
+        return blake2b(serialized.encode(), digest_size=16).hexdigest()
 
     def write_encoder(self, weights: Mapping[str, Tensor], description: Mapping[str, Any]) -> None:
-        """Write the encoder, which from then on needs nothing else of the run.
+        """Write weights and description of the encoder, which can be loaded without the rest of the run.
 
-        The description first: it is the same all through a run, so whenever there are weights, theirs is beside them.
+        The description is written first: it does not change during a run, so weights are never without one.
         """
         write_text(self.encoder, json.dumps(description, indent=1), self.path)
         write_bytes(self.weights, weights_bytes(weights), self.path)
@@ -165,13 +162,13 @@ class RunFolder:
         self.must_be_run()
         if not exists(self.weights):
             raise UserError(
-                f"a run must have trained an encoder, found none yet in {readable(str(self.path))}: go on with "
+                f"no trained encoder in {readable(str(self.path))} yet: continue training with "
                 f"`selftaught pretrain --resume --out {readable(str(self.path))}`."
             )
         return read_weights(self.weights), self._read_json(self.encoder, Description)
 
     def read_description(self) -> dict[str, Any]:
-        """`encoder.json`; empty where there is none yet."""
+        """Read `encoder.json`; empty if it does not exist yet."""
         return self._read_json(self.encoder, Description) if exists(self.encoder) else {}
 
     def read_log(self) -> list[dict[str, float]]:
@@ -191,10 +188,10 @@ class RunFolder:
         return self._read_results(self.invariances, Invariance)
 
     def prepare_results(self, folder: Path) -> Path:
-        """Make a subfolder for results and check that it can be written: before the long work, not after it.
+        """Create a subfolder for results and check that it is writable, before a long computation.
 
         Raises:
-            UserError: it cannot.
+            UserError: it is not writable.
         """
         place = folder / ".writable"
         write_text(place, "", self.path)
@@ -202,18 +199,18 @@ class RunFolder:
         return folder
 
     def write_result(self, path: Path, result: Mapping[str, Any]) -> None:
-        """Write a probe, audit or invariance."""
+        """Write a result of a probe, an audit or an invariance analysis."""
         write_text(path, json.dumps(result, indent=1), self.path)
 
     def write_image_ids(self, ids: Tensor) -> None:
-        """Write which images the run is trained on: sorted `Source.content_ids`; nothing if they are unknown."""
+        """Write the sorted `Source.content_ids` of the training images; nothing if there are none."""
         if len(ids):
             file = io.BytesIO()
             np.save(file, ids.sort().values.numpy())
             write_bytes(self.image_ids, file.getvalue(), self.path)
 
     def read_image_ids(self) -> Tensor | None:
-        """(M,) int64: which images the run was trained on; None if unknown, as in runs of earlier versions."""
+        """(M,) int64: `Source.content_ids` of the training images; None if missing, as in runs of earlier versions."""
         if not exists(self.image_ids):
             return None
         try:
@@ -231,39 +228,37 @@ class RunFolder:
         return torch.from_numpy(ids)
 
     def read_skipped(self) -> list[str]:
-        """The images that were skipped and why, one line each; of a very long list the beginning."""
+        """Skipped images with reasons, one line each; a very long list is truncated."""
         if not exists(self.skipped):
             return []
         text = read_start(self.skipped, self.path, MAX_SKIPPED).decode("utf-8", "replace")
         return [readable(line) for line in text.split("\n") if line.strip()]
 
     def _read_results(self, folder: Path, model: type[Model]) -> list[dict[str, Any]]:
-        """The results in a subfolder; every one must be valid."""
+        """Read and validate all results in a subfolder."""
         paths = [path for path in list_folder(folder, self.path) if path.suffix == ".json"]
         return [self._read_json(path, model) for path in paths]
 
     def _read_json(self, path: Path, model: type[Model]) -> dict[str, Any]:
-        """A JSON file of the run that holds one object."""
+        """Read and validate a JSON file of the run that contains one object."""
         place = readable(str(path))
         try:
-            found = parse_json(read_limited(path, self.path, MAX_RESULT))
+            content = parse_json(read_limited(path, self.path, MAX_RESULT))
         except UserError:
             raise
         except ValueError as error:
+            raise UserError(f"{place} is not valid JSON ({one_line(error)}): restore or remove it.") from error
+        if not isinstance(content, dict):
             raise UserError(
-                f"{place} must be JSON, but it cannot be read ({one_line(error)}): restore or remove it."
-            ) from error
-        if not isinstance(found, dict):
-            raise UserError(
-                f"{place} must hold one JSON object, but it holds {type(found).__name__}: restore or remove it."
+                f"{place} must contain one JSON object, got {type(content).__name__}: restore or remove it."
             )
-        if reason := mismatch(model, found):
+        if reason := mismatch(model, content):
             raise UserError(f"{place} is damaged ({reason}): restore or remove it.")
-        return found
+        return content
 
 
 def read_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
-    """A YAML file that holds one mapping.
+    """Read a YAML file that contains one mapping.
 
     Args:
         path: the file.
@@ -274,13 +269,11 @@ def read_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
     """
     place = readable(str(path))
     try:
-        found = parse_yaml(read_limited(path, root or path.parent, MAX_CONFIG))
+        content = parse_yaml(read_limited(path, root or path.parent, MAX_CONFIG))
     except UserError:
         raise
     except ValueError as error:
-        raise UserError(
-            f"{place} must be YAML, but it cannot be read ({one_line(error)}): correct the file."
-        ) from error
-    if not isinstance(found, dict):
-        raise UserError(f"{place} must hold `name: value` lines, but it holds {type(found).__name__}: correct it.")
-    return found
+        raise UserError(f"{place} is not valid YAML ({one_line(error)}): correct the file.") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{place} must contain `name: value` lines, got {type(content).__name__}: correct it.")
+    return content

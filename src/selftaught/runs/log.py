@@ -1,4 +1,4 @@
-"""Reading `log.jsonl`."""
+"""Reads `log.jsonl`."""
 
 import math
 from pathlib import Path
@@ -8,17 +8,17 @@ from selftaught.runs.models import LogLine, mismatch
 from selftaught.runs.parse import parse_json
 
 MAX_LOG = 2**26
-"""Bytes of a log; a run writes about 400 lines of 200 bytes."""
+"""Maximum size of a log in bytes; a run writes about 400 lines of 200 bytes."""
 MAX_LINE = 2**14
 BROKEN = 1e30
-"""A larger magnitude is a diverged loss, as infinity is."""
+"""Values of larger magnitude are treated as infinite (diverged loss)."""
 
 
 def read_log(path: Path) -> list[dict[str, float]]:
-    """The numbers of each line, in order; a line that is damaged or was cut short by a kill ends the log.
+    """The numbers of each line, in order, up to the first damaged or truncated line.
 
     Raises:
-        UserError: the log is no regular file of the run, or too large.
+        UserError: the log is not a regular file of the run, or too large.
     """
     lines: list[dict[str, float]] = []
     if exists(path):
@@ -31,12 +31,12 @@ def read_log(path: Path) -> list[dict[str, float]]:
 
 
 def _numbers(text: bytes) -> dict[str, float] | None:
-    """The numbers of a line, None where it is damaged."""
+    """The numbers of a line; None if it is damaged."""
     try:
-        found = parse_json(text) if len(text) <= MAX_LINE else None
+        fields = parse_json(text) if len(text) <= MAX_LINE else None
     except ValueError:
         return None
-    if not isinstance(found, dict) or mismatch(LogLine, found):
+    if not isinstance(fields, dict) or mismatch(LogLine, fields):
         return None
-    numbers = {name: value for name, value in found.items() if type(value) in (int, float)}
+    numbers = {name: value for name, value in fields.items() if type(value) in (int, float)}
     return {name: math.inf if abs(value) > BROKEN else value for name, value in numbers.items()}

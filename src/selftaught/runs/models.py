@@ -1,4 +1,4 @@
-"""What the files of a run must hold: strict about types, ranges and sizes, permissive about unknown extra fields."""
+"""Pydantic models of the files of a run: strict about types, ranges and sizes; unknown extra fields are allowed."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -15,13 +15,13 @@ Count = Annotated[int, Field(ge=0, le=10**18)]
 
 
 class Model(BaseModel):
-    """Strict: no number is read from text, no boolean is a number, no number is infinite or NaN."""
+    """Base model: strict types (no numbers parsed from text, no booleans as numbers), finite numbers only."""
 
     model_config = ConfigDict(strict=True, extra="allow", allow_inf_nan=False, protected_namespaces=())
 
 
 class Config(Model):
-    """`config.yaml`, as far as it must be right before any setting is checked by its owner."""
+    """The fields of `config.yaml` that are validated before the settings themselves."""
 
     task: Name | None = None
     encoder: Name | None = None
@@ -106,7 +106,7 @@ class Probe(Model):
 
 
 class AuditAnswer(Model):
-    """One change of an audit."""
+    """One transformation of an audit."""
 
     change: Name
     kind: Literal["trained", "removed", "planted", "control", "off", "on"]
@@ -130,7 +130,7 @@ Histogram = Annotated[list[Annotated[int, Field(ge=0, le=10**15)]], Field(min_le
 
 
 class Distances(Model):
-    """One layer under one change."""
+    """One layer under one transformation."""
 
     layer: Name
     change: Name
@@ -152,16 +152,16 @@ class Invariance(Model):
         cells = [(row.layer, row.change) for row in self.rows]
         layers, changes = {layer for layer, _ in cells}, {change for _, change in cells}
         if len(set(cells)) < len(cells) or len(cells) != len(layers) * len(changes):
-            raise ValueError("every layer must have one row for every change")
+            raise ValueError("every layer must have one row per change")
         if len({len(bins) for row in self.rows for bins in (row.own, row.others)}) > 1:
             raise ValueError("all histograms must have the same number of bins")
         return self
 
 
-def mismatch(model: type[Model], found: Any) -> str:
-    """Where a value differs from its model, in a few words; empty where it does not."""
+def mismatch(model: type[Model], value: Any) -> str:
+    """The first validation error of a value, as one line; empty if the value is valid."""
     try:
-        model.model_validate(_as_unicode(found))
+        model.model_validate(_as_unicode(value))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -172,7 +172,7 @@ def mismatch(model: type[Model], found: Any) -> str:
 
 
 def _as_unicode(value: Any) -> Any:
-    """The value without the escaped bytes that names of files may have, which pydantic rejects in text."""
+    """The value without surrogate escapes, which occur in file names and which pydantic rejects."""
     if isinstance(value, str):
         return value.encode("utf-8", "replace").decode("utf-8")
     if isinstance(value, list):

@@ -1,4 +1,4 @@
-"""JSON and YAML from files that may be damaged or hostile: plain values of limited depth, or a `ValueError`."""
+"""Parses JSON and YAML from untrusted files into plain values of limited depth; anything else is a `ValueError`."""
 
 import json
 import math
@@ -9,18 +9,18 @@ import yaml
 from selftaught.errors import readable
 
 MAX_DEPTH = 24
-"""Levels of nesting; what a run writes has at most five."""
+"""Maximum nesting depth; files of a run have at most five levels."""
 MAX_INTEGER = 2**63
-"""Larger integers fit no tensor."""
+"""Larger integers do not fit into a tensor."""
 LOADER = yaml.SafeLoader
-"""Not libyaml's, which rejects the escaped bytes of file names that are not valid Unicode."""
+"""Not libyaml's loader, which rejects surrogate escapes in file names that are not valid Unicode."""
 
 
 def parse_json(content: bytes) -> Any:
-    """A JSON value, its strings made printable.
+    """Parse JSON and escape control characters in its strings.
 
     Raises:
-        ValueError: it is not UTF-8 or not JSON, nested too deeply, or holds a number too large.
+        ValueError: it is not UTF-8 or not JSON, nested too deeply, or contains a number that is too large.
     """
     try:
         return _printable(json.loads(content.decode("utf-8"), parse_int=_integer), 0)
@@ -29,9 +29,9 @@ def parse_json(content: bytes) -> Any:
 
 
 def parse_yaml(content: bytes) -> Any:
-    """A YAML value of numbers, text, true and false, lists and mappings, without anchors.
+    """Parse YAML of numbers, text, booleans, lists and mappings.
 
-    Anchors are refused because a few hundred bytes of them expand to gigabytes.
+    Anchors are rejected because a few hundred bytes of them can expand to gigabytes.
 
     Raises:
         ValueError: it is not UTF-8 or not YAML, has anchors, tags or other values, or is nested too deeply.
@@ -45,17 +45,17 @@ def parse_yaml(content: bytes) -> Any:
             depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
             if depth > MAX_DEPTH:
                 raise ValueError("nested too deeply")
-        found = yaml.load(text, Loader=LOADER)
+        value = yaml.load(text, Loader=LOADER)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
     except (RecursionError, LookupError, TypeError, AttributeError, OverflowError) as error:  # `!!int ""`
         raise ValueError(f"a value that cannot be read ({error})") from None
-    _check_plain(found, 0)
-    return found
+    _check_plain(value, 0)
+    return value
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, on one line of at most 200 characters."""
+    """The error message on one line of at most 200 characters."""
     return readable(" ".join(str(error).split()))[:200]
 
 
@@ -66,7 +66,7 @@ def _integer(digits: str) -> int:
 
 
 def _printable(value: Any, depth: int) -> Any:
-    """The value with control characters, which terminals obey, escaped in all strings."""
+    """The value with control characters escaped in all strings."""
     if depth > MAX_DEPTH:
         raise ValueError("nested too deeply")
     if isinstance(value, str):
@@ -79,7 +79,7 @@ def _printable(value: Any, depth: int) -> Any:
 
 
 def _check_plain(value: Any, depth: int) -> None:
-    """Refuse what no setting can be."""
+    """Raise `ValueError` for values that no setting can have."""
     if isinstance(value, list):
         for item in value:
             _check_plain(item, depth + 1)

@@ -1,4 +1,4 @@
-"""Weights of an encoder as bytes: safetensors, which cannot run code, with a digest, because it has none of its own."""
+"""Encoder weights as safetensors, which cannot execute code, with a digest, which the format lacks."""
 
 import json
 from collections.abc import Mapping
@@ -13,42 +13,42 @@ from selftaught.errors import UserError, readable
 from selftaught.runs.files import exists, open_regular
 
 MARK = "blake2b"
-"""The one entry of the file's metadata. With a second, their order, and so the bytes, would differ by process."""
+"""The only metadata key: with several, their order, and so the bytes of the file, would differ between processes."""
 
 
 def weights_bytes(weights: Mapping[str, Tensor]) -> bytes:
-    """A safetensors file of the weights; the same bytes for the same weights."""
+    """The weights as a safetensors file; deterministic for given weights."""
     plain = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     return bytes(save(plain, metadata={MARK: weights_digest(plain)}))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The weights in a file; of one without our digest (another program's) nothing but its header is checked.
+    """Read the weights in a file; without our digest (a file of another program) only the header is checked.
 
     Raises:
-        UserError: it is missing, no regular file, cut short or changed.
+        UserError: it is missing, not a regular file, truncated or modified.
     """
     open_regular(path, path.parent).close()  # safetensors opens by name
     try:
         with safe_open(path, "pt") as file:
             weights: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            noted = (file.metadata() or {}).get(MARK)
-        reason = "" if noted in (None, weights_digest(weights)) else "bytes that were changed"
+            stored_digest = (file.metadata() or {}).get(MARK)
+        reason = "" if stored_digest in (None, weights_digest(weights)) else "digest mismatch"
     except (SafetensorError, OSError, ValueError, TypeError, RuntimeError, KeyError, AttributeError) as error:
         reason = str(error)
     if reason:
         raise UserError(
-            f"the encoder of a run must be readable, found {readable(reason)[:200]} in {readable(str(path))}: restore "
-            "the file or train again."
+            f"cannot read the encoder weights in {readable(str(path))} ({readable(reason)[:200]}): restore the file or "
+            "train again."
         )
     return weights
 
 
 def read_weight(path: Path, name: str) -> Tensor | None:
-    """One tensor of a file of weights, None where it cannot be had.
+    """Read one tensor of a weights file; None if it is missing or damaged.
 
     Raises:
-        UserError: the file is no regular file of the run.
+        UserError: the file is not a regular file of the run.
     """
     open_regular(path, path.parent).close()
     try:
@@ -77,7 +77,7 @@ def read_digest(path: Path) -> str | None:
 
 
 def weights_digest(weights: Mapping[str, Tensor]) -> str:
-    """A digest of names, types, shapes and values; `encoder.safetensors` has that of its weights in its metadata."""
+    """A digest of names, types, shapes and values, stored in the metadata of `encoder.safetensors`."""
     digest = blake2b(digest_size=16)
     for name in sorted(weights):
         tensor = weights[name]

@@ -1,1 +1,1 @@
-"""Training: one loop that names no task, and what it stands on: optimizer, plan, checkpoint, log."""
+"""Training: the task-independent loop, optimizers and schedules, planning, profiling and the log."""

@@ -19,21 +19,21 @@ class Stop:
     """The signal that requested it."""
 
     def request(self, number: int | None = None) -> None:
-        """Stop after the current step, because of a signal or on behalf of another thread."""
+        """Request a stop after the current step, from a signal handler or another thread."""
         self.requested, self.signal = True, number
 
     @property
     def exit_code(self) -> int:
-        """As shells have it: 128 + the signal, 0 without any."""
+        """Exit code by the convention of shells: 128 + signal number, or 0 without a signal."""
         return 0 if self.signal is None else 128 + self.signal
 
 
 @contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
-    """Let signals request a stop within the block.
+    """Install signal handlers that request a stop within the block.
 
-    Python allows it in the main thread only; in another one the block changes nothing. Ignored signals stay ignored:
-    `nohup` ignores SIGHUP, and a shell SIGINT for what it runs in the background.
+    Python allows this in the main thread only; in other threads the block has no effect. Ignored signals stay ignored:
+    `nohup` ignores SIGHUP, and shells ignore SIGINT for background jobs.
     """
 
     def handle(number: int, frame: FrameType | None) -> None:

@@ -1,4 +1,4 @@
-"""The log: one JSON line per logging step for programs, a progress bar with an estimate for people."""
+"""The training log: one JSON line per logging step, and a progress bar with the estimated remaining time."""
 
 import json
 from collections.abc import Mapping
@@ -22,13 +22,13 @@ class Log:
     """Writes the lines of `log.jsonl` and displays progress on the console.
 
     Args:
-        path: the file; lines after the step a run goes on from are dropped.
-        steps: of the whole run.
-        images_per_step: for images per second.
-        chance: what an untrained encoder scores, shown beside the score.
-        every: steps between two lines.
-        console: what people read; standard error by default.
-        pace: compares the speed with the plan; None where minutes were not planned.
+        path: the file; when a run is resumed, lines of later steps are removed.
+        steps: total number of steps of the run.
+        images_per_step: number of images per step, to compute images per second.
+        chance: chance level by score name, displayed with the score.
+        every: number of steps between two lines.
+        console: console for the progress display; standard error by default.
+        pace: compares the speed with the plan; None if the budget was not in minutes.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class Log:
         self.console = console or stderr_console()
         self.pace = pace
         self.begun = False
-        self.before = 0.0  # seconds of training before this process
-        self.seconds = 0.0  # of training up to the last line
+        self.before = 0.0  # seconds of training in earlier processes
+        self.seconds = 0.0  # seconds of training up to the last line
         self.started = self.noted = monotonic()
         self.noted_step = 0
         columns = (
@@ -70,7 +70,7 @@ class Log:
         self.progress.stop()
 
     def begin(self, step: int) -> None:
-        """Training starts after `step`: lines of later steps, which a kill made forget, are dropped."""
+        """Start logging after `step`; lines of later steps, whose state was lost in a kill, are removed."""
         kept = [line for line in read_log(self.path) if line["step"] <= step]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self.before = self.seconds = kept[-1].get("seconds", 0.0) if kept else 0.0
@@ -82,11 +82,11 @@ class Log:
         self.begun = True
 
     def due(self, step: int) -> bool:
-        """Whether this step has a line."""
+        """Whether this step is logged."""
         return step % self.every == 0
 
     def write(self, step: int, logged: Mapping[str, Tensor], rate: float) -> dict[str, Any]:
-        """Write the line of a step; the only place where training waits for the device."""
+        """Write the line of a step. This is the only place where training synchronizes with the device."""
         scalars = {name: value for name, value in logged.items() if value.ndim == 0}
         numbers = torch.stack([value.float() for value in scalars.values()]).tolist()
         now = monotonic()
@@ -99,7 +99,7 @@ class Log:
             "learning_rate": rate,
             **dict(zip(scalars, numbers, strict=True)),
         }
-        # On the disk before a checkpoint can be: else a power cut could leave a state whose log ends before it.
+        # Flushed to disk before the checkpoint, so that a power cut cannot leave a checkpoint newer than the log.
         append_text(self.path, json.dumps(line) + "\n")
         self.noted, self.noted_step = now, step
         self._display(line)

@@ -1,9 +1,9 @@
-"""The training loop. It knows the four contracts and no task.
+"""The training loop, independent of the task: it uses only the interfaces in `contracts.py`.
 
-    for each step: batch -> views -> (critic's step) -> step -> after_step; once in a while: log, look, save
+    for each step: batch -> views -> (critic's step) -> step -> after_step; every few steps: log, watch, save
 
-Nothing in it waits for the device between two log lines, and nothing in it depends on the clock but when to save, so an
-interrupted and resumed run is the run that was never interrupted, bit for bit on a CPU.
+It does not synchronize with the device between two log lines. Only the time of saving depends on the clock, so an
+interrupted and resumed run gives the same weights as an uninterrupted one, bit for bit on a CPU.
 """
 
 from bisect import bisect_right
@@ -28,15 +28,15 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 Mark = Callable[[str], None]
-"""Called when a part of a step is over, with its name; a profile takes the time there."""
+"""Callback at the end of each part of a step, with the name of the part; used to profile a step."""
 
 Watch = Callable[[int, Encoder, nn.ModuleDict, Views], None]
-"""Called at every log line with what was last shown; it may look and write files, and must not train."""
+"""Callback at every log line, with the step, the modules and the last views; it must not change the weights."""
 
 
 @dataclass(frozen=True)
 class Pretraining:
-    """What is trained, on what, and for how long."""
+    """The objects and settings of a pretraining run."""
 
     task: Task
     encoder: Encoder
@@ -45,43 +45,43 @@ class Pretraining:
     optimization: Optimization
     steps: int
     batch_size: int
-    """Images of the source per step, at most all of them; a task may show each several times."""
+    """Images of the source per step, at most the size of the source; a task may make several views of each."""
     seed: int
     restarts: tuple[int, ...] = ()
-    """Steps after which the learning-rate schedule starts again, ascending and below `steps`."""
+    """Steps after which the learning-rate schedule restarts, ascending and below `steps`."""
 
     def progress(self, step: int) -> float:
-        """The fraction of the schedule's present cycle, 0 to 1, in the middle of a step (so it is never 0 or 1)."""
+        """The fraction of the current schedule cycle, 0 to 1, evaluated mid-step (so it is never 0 or 1)."""
         bounds = 0, *self.restarts, self.steps
         cycle = bisect_right(self.restarts, step)
         return (step - bounds[cycle] + 0.5) / (bounds[cycle + 1] - bounds[cycle])
 
     @property
     def steps_per_pass(self) -> int:
-        """Whole batches in the source, at least one."""
+        """Number of full batches in the source, at least one."""
         return max(1, len(self.source) // self.batch_size)
 
     @property
     def steps_per_epoch(self) -> int:
-        """Steps from one `before_epoch` to the next, at least one: a pass, unless the task says otherwise."""
+        """Steps between two calls of `before_epoch`, at least one; `Task.epoch` images, by default one pass."""
         return max(1, self.task.epoch(self.source) // self.batch_size)
 
 
 class Losses(nn.Module):
-    """Encoder, heads and both losses as one module, so that gradients meet where there are several processes."""
+    """Encoder, heads and both losses as one module, so that gradients can be synchronized between processes."""
 
     def __init__(self, task: Task, encoder: Encoder, heads: nn.ModuleDict) -> None:
         super().__init__()
         self.task, self.encoder, self.heads = task, encoder, heads
 
     def forward(self, views: Views, progress: float, of_critic: bool = False) -> tuple[Tensor, Outcome]:
-        """The task's loss, or its critic's."""
+        """The task's loss or critic loss."""
         loss = self.task.critic_loss if of_critic else self.task.loss
         return loss(self.encoder, self.heads, views, progress)
 
 
 class Trainer:
-    """One optimizer step at a time, for one player or two."""
+    """Takes optimizer steps for one player or two (as in adversarial training)."""
 
     def __init__(self, fabric: "Fabric", pretraining: Pretraining, compile_losses: bool = False) -> None:
         self.fabric, self.optimization = fabric, pretraining.optimization
@@ -90,14 +90,14 @@ class Trainer:
         players = [[group for group in groups if group.critic == of_critic] for of_critic in (False, True)]
         losses = Losses(self.task, self.encoder, self.heads).to(memory_format=torch.channels_last)
         optimizers = [self.optimization.build(own) for own in players if own]
-        # What a player trains is fixed here: weights that were frozen when they were built stay frozen.
+        # The weights of each player are fixed here: weights that were frozen when they were built stay frozen.
         self.weights = [[p for group in each.param_groups for p in group["params"]] for each in optimizers]
         if compile_losses:
             losses.compile()
         self.module, *self.optimizers = fabric.setup(losses, *optimizers)
 
     def step(self, views: Views, progress: float, mark: Mark | None = None) -> Outcome:
-        """Let the critic, if there is one, and then the others learn from the same views."""
+        """Take a step of the critic, if there is one, and then of the other parameters, on the same views."""
         mark = mark or (lambda part: None)
         logged: Outcome = {}
         for player in reversed(range(len(self.optimizers))):
@@ -121,7 +121,7 @@ class Trainer:
         return logged
 
     def state(self) -> dict[str, Any]:
-        """Weights, memories and optimizers."""
+        """State of encoder, heads (including memory banks) and optimizers."""
         return {
             "encoder": self.encoder.state_dict(),
             "heads": self.heads.state_dict(),
@@ -129,15 +129,15 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up a state that `state` gave."""
+        """Restore a state returned by `state`."""
         self.encoder.load_state_dict(state["encoder"])
         self.heads.load_state_dict(state["heads"])
         for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
-            for weight, memories in optimizer.state.items():
-                tensors = [memory for memory in memories.values() if isinstance(memory, Tensor)]
-                if any(memory.ndim and memory.shape != weight.shape for memory in tensors):
-                    raise ValueError("an optimizer remembers weights of other shapes")
+            for weight, buffers in optimizer.state.items():
+                tensors = [buffer for buffer in buffers.values() if isinstance(buffer, Tensor)]
+                if any(buffer.ndim and buffer.shape != weight.shape for buffer in tensors):
+                    raise ValueError("the optimizer state has other shapes than the weights")
 
 
 def train(
@@ -150,13 +150,13 @@ def train(
     stop: Stop | None = None,
     save_seconds: float = 60.0,
 ) -> int:
-    """Train from the last checkpoint, or from the beginning, to the last step or until interrupted.
+    """Train from the last checkpoint, or from the start, to the last step or until interrupted.
 
     Returns:
-        How many of the run's steps are done.
+        Number of completed steps of the run.
 
     Raises:
-        DivergedError: the loss or the weights are not finite; the last good checkpoint is kept.
+        DivergedError: the loss or the weights are not finite; the last checkpoint is kept.
     """
     run, generator = pretraining, torch.Generator()
     start, weights, saved_step = 0, None, None
@@ -167,8 +167,8 @@ def train(
             weights = saved["weights"]
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise UserError(
-                f"a checkpoint must fit the run that goes on from it, found another in {checkpoints.last.parent}: put "
-                "that of the run back, or start it anew in another folder with --out."
+                f"the checkpoint in {checkpoints.last.parent} does not match this run: restore the checkpoint of this "
+                "run, or start a new run in another folder with --out."
             ) from error
     log.begin(start)
     last_save = monotonic()
@@ -195,12 +195,12 @@ def train(
 
 
 def _require_finite(tensors: Mapping[str, Tensor], step: int, saved: int | None) -> None:
-    """Refuse to log or save what is NaN or infinite.
+    """Raise `DivergedError` if a value to log or save is NaN or infinite.
 
     Args:
         tensors: logged values and weights, by name.
-        step: how many steps are done.
-        saved: the step of the last checkpoint.
+        step: number of completed steps.
+        saved: step of the last checkpoint.
     """
     for name, tensor in tensors.items():
         if not tensor.isfinite().all():
@@ -215,7 +215,7 @@ def _require_finite(tensors: Mapping[str, Tensor], step: int, saved: int | None)
 def _batches(
     run: Pretraining, trainer: Trainer, start: int, weights: Tensor | None
 ) -> Iterator[tuple[int, Batch, Tensor | None]]:
-    """The batches of the steps from `start` on, the next one fetched while this one trains, and the epoch's weights."""
+    """Yield (step, batch, sampling weights of the epoch) from `start` on; the next batch is prefetched."""
     size, device, step = run.batch_size, trainer.fabric.device, start
     with single_threaded_worker() as fetcher:
         while step < run.steps:

@@ -1,4 +1,4 @@
-"""The hardware in words, and how many CPU threads compute."""
+"""Description of the hardware, and control of the number of CPU threads."""
 
 import platform
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ import torch
 
 
 def hardware(device: torch.device) -> str:
-    """The device in words, for logs and results: "NVIDIA H100, 80 GB" or "Intel Xeon, 2 threads"."""
+    """Name of the device for logs and results: "NVIDIA H100, 80 GB" or "Intel Xeon, 2 threads"."""
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB"
@@ -27,12 +27,12 @@ def _processor() -> str:
 
 
 _LOCK = Lock()
-"""Held while a thread count is changed: the last count that any thread sets is that of all threads that start later."""
+"""Held while a thread count is changed: threads started later inherit the count set last in any thread."""
 
 
 @contextmanager
 def use_threads(count: int | None) -> Iterator[None]:
-    """Compute with this many CPU threads within the block; None keeps the present count."""
+    """Set the number of CPU threads for the block; None keeps the current number."""
     with _LOCK:
         before = torch.get_num_threads()
         torch.set_num_threads(count or before)
@@ -45,10 +45,10 @@ def use_threads(count: int | None) -> Iterator[None]:
 
 @contextmanager
 def single_threaded_worker() -> Iterator[ThreadPoolExecutor]:
-    """A worker thread that computes on one CPU thread; the count of other threads stays as it is.
+    """A worker thread that computes on one CPU thread; the thread count of other threads is unchanged.
 
-    A thread that computes gets a team of OpenMP threads of its own, and two teams compete for the cores: with one
-    thread for the worker a step of a ResNet-18 is a tenth shorter.
+    Every computing thread gets its own team of OpenMP threads, and two teams compete for the cores: with one thread for
+    the worker, a step of a ResNet-18 is 10 % shorter.
     """
     with ThreadPoolExecutor(max_workers=1) as worker:
         with _LOCK:
@@ -59,5 +59,5 @@ def single_threaded_worker() -> Iterator[ThreadPoolExecutor]:
 
 
 def _compute_on_one_thread() -> None:
-    torch.get_num_threads()  # a new thread takes the process's count at its first call, which would undo the next line
+    torch.get_num_threads()  # the first call in a thread adopts the process's count and would undo the next line
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""Optimizers and the schedule of their learning rate, a function of the fraction of the run that is progress."""
+"""Optimizers and learning-rate schedules; the schedule is a function of the completed fraction of the run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,19 +15,19 @@ OPTIMIZER_DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "adamw": {"learning_rate": 3e-3, "weight_decay": 0.05},
     "sgd": {"learning_rate": 0.1, "weight_decay": 5e-4},
 }
-"""Defaults that differ between optimizers: decoupled decay of AdamW and the L2 penalty of SGD are different scales."""
+"""Defaults per optimizer: AdamW's decoupled weight decay and SGD's L2 penalty have different scales."""
 
 OF_ONE_OPTIMIZER = ("learning_rate", "momentum", "beta2", "weight_decay")
-"""Settings whose values for one optimizer mean nothing for the other."""
+"""Settings whose values for one optimizer do not apply to the other."""
 
 
 def optimizer_defaults(advised: Mapping[str, Any], optimizer: str | None = None) -> dict[str, Any]:
     """Defaults of `Optimization` for a task.
 
     Args:
-        advised: the task's own defaults; its optimizer is AdamW unless it names one.
-        optimizer: which one was chosen; None for the task's. With another one than the task's, the task's values in
-            `OF_ONE_OPTIMIZER` do not apply, and that optimizer's general defaults take their place.
+        advised: the task's own defaults; its optimizer is AdamW by default.
+        optimizer: the chosen optimizer; None for the task's. If it is not the task's, the task's values of
+            `OF_ONE_OPTIMIZER` are replaced by the general defaults of the chosen optimizer.
     """
     own = advised.get("optimizer", Optimization.optimizer)
     optimizer = optimizer or own
@@ -37,7 +37,7 @@ def optimizer_defaults(advised: Mapping[str, Any], optimizer: str | None = None)
 
 @dataclass(frozen=True)
 class Optimization:
-    """How weights move."""
+    """Optimizer and learning-rate schedule."""
 
     optimizer: Literal["adamw", "sgd"] = "adamw"
     """AdamW, or SGD with Nesterov momentum, as in the papers up to 2020."""
@@ -48,16 +48,16 @@ class Optimization:
     beta2: float = 0.95
     """beta2 of AdamW; 0.95 suits short runs better than 0.999."""
     weight_decay: float | None = None
-    """Weight decay of matrices and filters, none on norms and biases; by default 0.05 for AdamW, where it is decoupled,
-    and 0.0005 for SGD, where it is an L2 penalty."""
+    """Weight decay of matrices and filters (not of norms and biases); by default 0.05 for AdamW (decoupled) and 0.0005
+    for SGD (L2 penalty)."""
     warmup: float = 0.05
-    """Fraction of the run in which the rate climbs."""
+    """Warm-up, as a fraction of all steps."""
     schedule: Literal["cosine", "linear", "step", "constant"] = "cosine"
-    """How it falls after that: step multiplies it by `gamma` at each of `milestones`."""
+    """Learning-rate decay after the warm-up; step multiplies the rate by `gamma` at each of `milestones`."""
     milestones: tuple[float, ...] = (0.3, 0.6, 0.8)
-    """Fractions of the run at which `step` drops the rate (Gidaris et al.: epochs 30, 60, 80 of 100)."""
+    """Fractions of the run at which the step schedule decays the rate (Gidaris et al.: epochs 30, 60, 80 of 100)."""
     gamma: float = 0.2
-    """What `step` multiplies the rate by."""
+    """Decay factor of the step schedule."""
 
     def __post_init__(self) -> None:
         """Fill in the optimizer's own defaults and check ranges."""
@@ -68,20 +68,20 @@ class Optimization:
             raise UserError(f"--learning-rate must be above 0, got {self.peak}.")
         for name, low in (("momentum", 0.0), ("beta2", 0.0), ("weight_decay", 0.0), ("gamma", 0.0)):
             if not low <= (value := getattr(self, name)) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must lie in [0, 1), found {value}: leave it out.")
+                raise UserError(f"--{name.replace('_', '-')} must be in [0, 1), got {value}.")
         if not all(0 <= at <= 1 for at in self.milestones):
-            raise UserError(f"--milestones must be fractions of the run, found {self.milestones}: try 0.3 0.6 0.8.")
+            raise UserError(f"--milestones must be fractions from 0 to 1, got {self.milestones}: try 0.3 0.6 0.8.")
         if not 0 <= self.warmup < 1:
-            raise UserError(f"the warm-up must be a fraction of the run in [0, 1), found {self.warmup}: try 0.05.")
+            raise UserError(f"--warmup must be a fraction of the run in [0, 1), got {self.warmup}: try 0.05.")
 
     @property
     def peak(self) -> float:
-        """The learning rate at the peak of the schedule."""
+        """Peak learning rate."""
         assert self.learning_rate is not None, "filled in by the constructor"
         return self.learning_rate
 
     def rate(self, progress: float) -> float:
-        """The learning rate when the fraction `progress` of the run is behind us; with a warm-up it begins at 0."""
+        """The learning rate at the fraction `progress` of the run; with a warm-up it starts at 0."""
         if progress < self.warmup:
             return self.peak * progress / self.warmup
         after = (progress - self.warmup) / (1 - self.warmup)
@@ -97,9 +97,10 @@ class Optimization:
         return self.peak * factor
 
     def build(self, groups: Sequence[ParameterGroup]) -> torch.optim.Optimizer:
-        """An optimizer of the trainable parameters of the groups; norms and biases have no weight decay.
+        """Build an optimizer of the trainable parameters of the groups, without weight decay on norms and biases.
 
-        Fused: one pass over each tensor and not a dozen, so that a small net's step is a few per cent shorter on a CPU.
+        The fused implementations update each tensor in one pass, so a step of a small net is a few percent shorter on a
+        CPU.
         """
         split: list[dict[str, Any]] = []
         for group in groups:
@@ -122,9 +123,10 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
 
 
 def forget(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
-    """Reset the optimizer's state (momentum, second moments, step count) of a module whose parameters start anew.
+    """Reset the optimizer's state (momentum, second moments, step count) of a module whose parameters were reset.
 
-    Set to zero, which is the state before the first step, and not removed: fused SGD needs momentum for all or none.
+    The state is set to zero, as before the first step, and not removed: fused SGD requires momentum buffers for all
+    parameters or for none.
     """
     for weight in module.parameters():
         for state in optimizer.state.get(weight, {}).values():

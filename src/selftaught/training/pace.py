@@ -6,21 +6,21 @@ from statistics import median
 from typing import Any
 
 TOLERANCE = 1 / 3
-"""Relative difference in seconds per step from which a change is reported."""
+"""Minimum relative difference in seconds per step that is reported."""
 SPAN_SECONDS = 2.0
-"""Shortest span of training from which seconds per step are measured."""
+"""Minimum duration of a measurement of seconds per step."""
 SPANS = 5
-"""Spans whose median is compared: one slow step, or one checkpoint, falls into a single span."""
+"""Number of measurements whose median is compared: one slow step or one checkpoint affects only one of them."""
 
 
 class PaceMonitor:
     """Measures seconds per step and reports, once per change, when they differ from the plan.
 
     Args:
-        steps: of the whole run.
-        minutes: that the run was planned to take.
-        seconds_per_step: that the plan expects, including a step's share of the preparation of an epoch.
-        span: steps that every measurement must cover: an epoch where its preparation takes long, else 1.
+        steps: total number of steps of the run.
+        minutes: planned duration of the run.
+        seconds_per_step: planned duration of a step, including its share of the preparation of an epoch.
+        span: minimum number of steps per measurement: an epoch if its preparation is slow, else 1.
     """
 
     def __init__(self, steps: int, minutes: float, seconds_per_step: float, span: int = 1) -> None:
@@ -29,13 +29,13 @@ class PaceMonitor:
         self.begin(0, 0.0)
 
     def begin(self, step: int, seconds: float) -> None:
-        """Training starts, or resumes, after `step` steps and `seconds` seconds of training."""
+        """Start or resume after `step` steps and `seconds` seconds of training."""
         self.reported = self.planned
         self.step, self.seconds = step, seconds
         self.spans = deque[float](maxlen=SPANS)
 
     def update(self, step: int, seconds: float) -> str | None:
-        """Training has reached `step` after `seconds` in all; returns a sentence if its speed has changed."""
+        """Record that `step` was reached after `seconds` in total; returns a message if the speed has changed."""
         steps, duration = step - self.step, seconds - self.seconds
         if steps < self.span or duration < SPAN_SECONDS:
             return None
@@ -57,10 +57,10 @@ class PaceMonitor:
 
 
 def planned_pace(status: Mapping[str, Any], steps: int, steps_per_epoch: int) -> PaceMonitor | None:
-    """The pace that a run was planned with, from its status; None where its budget was not minutes.
+    """The monitor for a run, from its status; None if its budget was not in minutes.
 
-    Where a tenth or more of the time is progress before the first step of each epoch, for instance on clustering, every
-    measurement covers an epoch.
+    If the preparation of an epoch, for instance clustering, takes 10 % of the time or more, every measurement covers an
+    epoch.
     """
     minutes, each = status.get("minutes"), status.get("seconds_per_step")
     if minutes is None or each is None:

@@ -1,7 +1,7 @@
-"""What a run needs to be decided before its first step: device, precision, compilation and how many steps.
+"""The plan of a run: device, precision, compilation and number of steps, decided before the first step.
 
-All of it is measured or chosen once and stored with the run; from then on a run is steps, so a repeated or resumed run
-is the same run. What is tried out here is tried on copies and leaves no trace in the weights.
+The plan is made once and stored with the run, so that a repeated or resumed run takes the same steps. Measurements use
+copies of the weights and do not change the run.
 """
 
 import math
@@ -27,24 +27,24 @@ Compile = Literal["auto", "on", "off"]
 
 @dataclass(frozen=True)
 class Budget:
-    """How long to train: exactly one of the three."""
+    """Training budget: exactly one of minutes, epochs and steps."""
 
     minutes: float | None = None
     epochs: float | None = None
     steps: int | None = None
 
     def __post_init__(self) -> None:
-        """Refuse two budgets, none, or an empty one."""
+        """Check that exactly one budget is given and that it is positive."""
         given = {name: value for name, value in vars(self).items() if value is not None}
         if len(given) != 1:
-            found = " and ".join(f"--{name}" for name in given) or "none"
-            raise UserError(f"a run needs exactly one of --minutes, --epochs and --steps, found {found}: give one.")
+            flags = " and ".join(f"--{name}" for name in given) or "none"
+            raise UserError(f"expected exactly one of --minutes, --epochs and --steps, got {flags}.")
         ((name, value),) = given.items()
         if not value > 0 or not math.isfinite(value):
-            raise UserError(f"--{name} must be above 0, found {value}: give a larger one.")
+            raise UserError(f"--{name} must be above 0, got {value}.")
 
     def steps_at(self, pace: "StepTime") -> int:
-        """The steps that fit into the minutes."""
+        """Number of steps that fit into the minutes."""
         assert self.minutes is not None
         return max(1, round((60 * self.minutes - pace.once) / pace.step))
 
@@ -53,49 +53,49 @@ class StepTime(NamedTuple):
     """Measured durations of training, in seconds."""
 
     step: float
-    """A step, including its share of the preparation of an epoch."""
+    """One step, including its share of the preparation of an epoch."""
     once: float
-    """Preparation before the first epoch that no later epoch repeats."""
+    """Preparation before the first epoch that later epochs do not repeat."""
     epoch: float
     """Preparation before every epoch, such as clustering."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What was decided."""
+    """The decisions of `make_plan`."""
 
     steps: int
     device: str
     precision: Literal["32", "bf16"]
     compiled: bool
     seconds_per_step: float | None
-    """Measured before the first step; None where the budget was not minutes."""
+    """Measured before the first step; None if the budget was not in minutes."""
     seconds_per_epoch: float | None
-    """The part of it that is progress before each epoch, for instance on clustering; None likewise."""
+    """Measured preparation before each epoch, for instance clustering; None if the budget was not in minutes."""
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is CUDA, else the CPU. Apple's MPS only when asked for: we have none to test on."""
+    """`auto` is CUDA if available, else the CPU. Apple's MPS must be chosen explicitly: it is untested."""
     if device == "auto":
         return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
     try:
         chosen = torch.device(device)
         if chosen.type not in ("cpu", "cuda", "mps"):
-            raise RuntimeError("known are cpu, cuda and mps")
+            raise RuntimeError("expected cpu, cuda or mps")
         torch.empty(1, device=chosen)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0].rstrip(".")[:200]  # torch says again what it was given, however long
+        reason = str(error).splitlines()[0].rstrip(".")[:200]  # torch repeats its input, which may be long
         raise UserError(
-            f"--device must name a device of this machine, found {device!r} ({reason}): leave it out for the best."
+            f"--device expects a device of this machine, got {device!r} ({reason}): omit it to choose automatically."
         ) from error
     return torch.device("cuda", 0) if chosen == torch.device("cuda") else chosen
 
 
 def choose_precision(precision: Precision, device: torch.device) -> Literal["32", "bf16"]:
-    """`auto` is bf16 where it is faster: on GPUs that have it, and on CPUs by measurement.
+    """`auto` is bf16 where it is faster: on GPUs that support it, and on CPUs if a measurement shows it.
 
-    By measurement, because CPU flags do not decide it: a CPU with avx512_bf16 or AMX is up to nine times as fast in
-    bf16, one without is 5 to 50 times as slow (all measured), and virtual machines hide the difference.
+    CPU flags are not reliable: a CPU with avx512_bf16 or AMX is up to nine times as fast in bf16, one without is 5 to
+    50 times as slow (all measured), and virtual machines hide the difference.
     """
     if precision != "auto":
         return precision
@@ -125,10 +125,10 @@ def _layer_work(dtype: torch.dtype) -> Callable[[], object]:
 
 
 def _clearly_faster(work: Callable[[], object], than: Callable[[], object], rounds: int = 12) -> bool:
-    """Whether the minimum of `work` is below 0.8 of the other's: on a busy machine only minima can be compared.
+    """Whether the minimum time of `work` is below 0.8 of the other's: only minima are comparable on a busy machine.
 
-    Both are timed in turn, so a load that comes or goes meets both; the first round, which allocates and compiles, does
-    not count. A work that is slower by far is not repeated to the end.
+    The two are timed in turn, so that a varying load affects both; the first round, which allocates and compiles, does
+    not count. The measurement ends early if `work` is much slower.
     """
     best, best_other = math.inf, math.inf
     for number in range(rounds + 1):
@@ -146,11 +146,11 @@ def _clearly_faster(work: Callable[[], object], than: Callable[[], object], roun
 
 def make_fabric(device: torch.device, precision: str) -> "Fabric":
     """A Fabric on one device."""
-    from lightning_fabric import Fabric  # takes four seconds, which no help page should wait for
+    from lightning_fabric import Fabric  # imported here because it takes four seconds, too long for --help
     from lightning_fabric.plugins import MixedPrecision
 
     class Autocast(MixedPrecision):
-        """Layers compute in bf16, views stay as they are: rounded to eight bits, a task's targets would be others."""
+        """Layers compute in bf16; views are not converted, because rounding would change the task's targets."""
 
         def convert_input(self, data: Any) -> Any:
             return data
@@ -169,7 +169,7 @@ def make_plan(
     precision: Precision = "auto",
     compiling: Compile = "auto",
 ) -> Plan:
-    """Decide, measuring a few seconds of steps on a copy where minutes or compilation ask for it."""
+    """Make the plan; where minutes or compilation require it, a few seconds of steps are timed on a copy."""
     where = choose_device(device)
     how = choose_precision(precision, where)
     measured: StepTime | None = None
@@ -201,7 +201,7 @@ def make_plan(
 
 
 def _step_time(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend: float = 4.0) -> StepTime:
-    """The median of a few seconds of steps, but not of the first, and a step's share of what comes before an epoch."""
+    """Median time of a few seconds of steps, without the first, plus a step's share of the epoch's preparation."""
     seconds: list[float] = []
     trial = Trial(pretraining, fabric, compiled)
     trial.step(0)["loss"].item()
@@ -214,13 +214,13 @@ def _step_time(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend
 
 
 def _compiles_soundly(pretraining: Pretraining, fabric: "Fabric", steps: int = 3) -> bool:
-    """Whether compiled steps give eager's losses and gradients: torch.compile has given NaN gradients (see docs)."""
+    """Whether compiled and eager steps agree in losses and gradients: torch.compile has given NaN (see docs)."""
     trails: list[Tensor] = []
     try:
         for compiled in (False, True):
             trial = Trial(pretraining, fabric, compiled)
             trails.append(torch.stack([trial.step(number)["loss"].float() for number in range(steps)]).cpu())
-    except Exception:  # whatever a compiler raises, eager works
+    except Exception:  # compilers raise many exception types; training then stays eager
         return False
-    # After the first step the losses depend on the gradients of those before.
+    # After the first step the losses depend on the gradients of the previous steps.
     return bool(torch.isfinite(trails[1]).all() and torch.allclose(trails[0], trails[1], rtol=2e-2, atol=1e-3))

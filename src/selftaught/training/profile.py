@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, and how much of what the machine can do it uses."""
+"""Profile of a training step: time of each part, and utilization of the machine's peak throughput."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,46 +22,46 @@ if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
 SIDE = {"cpu": 2048, "cuda": 8192, "mps": 4096}
-"""Of the square matrices whose product is taken for what a device can do at most: large enough to be nothing else."""
+"""Side of the square matrices whose product measures a device's peak throughput; large enough to be compute-bound."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """One training step by part; seconds are medians over steps."""
+    """Time of each part of a training step; seconds are medians over steps."""
 
     hardware: str
     precision: str
     batch_size: int
     parts: dict[str, float]
-    """Seconds of images (which the loop fetches while the step before trains), views, forward, backward, optimizer."""
+    """Seconds of images (which the loop prefetches), views, forward, backward, optimizer."""
     line: float
-    """Seconds that one log line costs."""
+    """Seconds per log line."""
     operations: int
-    """Floating-point operations of a step's products and convolutions; a multiplication and an addition are two."""
+    """Floating-point operations of a step's matrix products and convolutions; a multiply-add counts as two."""
     peak: float
-    """Operations per second of a large matrix product in the same precision, or in float32 where that is faster."""
+    """Operations per second of a large matrix product in the same precision, or in float32 if that is faster."""
 
     @property
     def seconds(self) -> float:
-        """Of a step, its parts one after the other."""
+        """Seconds of a step: the sum of its parts."""
         return sum(self.parts.values())
 
     @property
     def images_per_second(self) -> float:
-        """Images of the source per second; a task may show each several times."""
+        """Images of the source per second; a task may make several views of each."""
         return self.batch_size / self.seconds
 
     @property
     def share(self) -> float:
-        """How much of the machine's peak a step uses, 0 to 1."""
+        """Utilization of the machine's peak throughput, 0 to 1."""
         return self.operations / self.seconds / self.peak
 
 
 def profile_step(pretraining: Pretraining, fabric: "Fabric", precision: str, spend: float = 6.0) -> Profile:
-    """Measure some seconds of steps on a copy, part by part.
+    """Time a few seconds of steps on a copy, part by part.
 
-    Between the parts it waits for the device, which the loop does not: on a GPU the parts show where the time goes, and
-    their sum is more than what a step costs.
+    Unlike the loop, the profile synchronizes with the device after each part, so on a GPU the sum of the parts is more
+    than the time of a step.
     """
     device = fabric.device
     laps: list[dict[str, float]] = []
@@ -84,13 +84,13 @@ def profile_step(pretraining: Pretraining, fabric: "Fabric", precision: str, spe
         parts={part: median(lap[part] for lap in laps[1:]) for part in laps[0]},
         line=line,
         operations=counted.get_total_flops(),
-        # Without instructions for bf16 a product in it is slower than in float32, which it may be computed in.
+        # Without bf16 instructions a bf16 product is slower than a float32 one, so the faster of the two is the peak.
         peak=max(_peak(device, dtype) for dtype in dtypes),
     )
 
 
 class _Lap:
-    """Takes the time between marks."""
+    """Measures the time between marks."""
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.parts = device, dict[str, float]()
@@ -98,7 +98,7 @@ class _Lap:
         self.last = monotonic()
 
     def mark(self, part: str) -> None:
-        """What happened since the last mark belongs to this part; a critic's parts and the others' add up."""
+        """Add the time since the last mark to this part; times of the critic and of the others are summed."""
         _wait(self.device)
         now = monotonic()
         self.parts[part] = self.parts.get(part, 0.0) + now - self.last
@@ -106,7 +106,7 @@ class _Lap:
 
 
 def _peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations per second of a square matrix product, of the largest that is quick: bf16 can be very slow on CPUs."""
+    """Operations per second of a square matrix product; stops at 0.1 s, because bf16 can be very slow on CPUs."""
     side = 256
     while True:
         factor = torch.ones(side, side, device=device, dtype=dtype)

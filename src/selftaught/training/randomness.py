@@ -1,7 +1,7 @@
-"""All randomness of a run is a function of (seed, what, number), so there is no random state to save or restore.
+"""Deterministic randomness: every random number of a run is a function of (seed, purpose, number).
 
-A run that was interrupted at step 700 and resumed draws in step 701 what it would have drawn anyway: crops, negatives,
-dropout, drop path and all.
+There is no random state to save or restore: a run that was interrupted and resumed samples the same crops, negatives
+and dropout masks as an uninterrupted one.
 """
 
 import os
@@ -17,11 +17,11 @@ from torch import Tensor
 
 CPU = torch.device("cpu")
 _LOCK = RLock()
-"""Held while global generators are seeded or used: they belong to the process, not to a thread."""
+"""Held while global generators are seeded or used, because all threads of the process share them."""
 
 
 def derive_seed(seed: int, what: str, number: int = 0) -> int:
-    """A seed of 63 bits for one purpose, unrelated to those of other purposes and numbers."""
+    """A 63-bit seed for one purpose and number, independent of all others."""
     digest = blake2b(f"{seed}/{what}/{number}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
@@ -65,7 +65,7 @@ def seeded_rng(seed: int, what: str, number: int = 0, device: torch.device = CPU
 
 
 def _device_state(device: torch.device) -> Tensor | None:
-    """The state of an accelerator's generator: a few bytes on the CPU, read without waiting for the device."""
+    """The state of an accelerator's generator; it is kept on the CPU, so no synchronization is needed."""
     if device.type == "cuda":
         return torch.cuda.get_rng_state(device)
     return torch.mps.get_rng_state() if device.type == "mps" else None
@@ -93,15 +93,15 @@ if hasattr(os, "register_at_fork"):
 def epoch_indices(
     seed: int, epoch: int, population: int, weights: Tensor | None = None, draws: int | None = None
 ) -> Tensor:
-    """Which images an epoch sees: (draws,) indices, every image once and again, or in proportion to `weights` (N,).
+    """Indices (draws,) of the images of an epoch: full passes over all images, or sampling by `weights` (N,).
 
-    Without `draws` as many as there are.
+    `draws` is the number of images by default.
     """
     generator, draws = generator_for(seed, "order", epoch), population if draws is None else draws
     if weights is None:
         passes = [torch.randperm(population, generator=generator) for _ in range(-(-draws // population))]
         return torch.cat(passes)[:draws]
-    # torch.multinomial stops at 2 ** 24 categories; inverting the cumulated weights has no such end.
+    # torch.multinomial is limited to 2 ** 24 categories; inverting the cumulative weights is not.
     total = weights.cpu().double().cumsum(0)
     places = torch.rand(draws, generator=generator, dtype=torch.float64) * total[-1]
     return torch.searchsorted(total, places, right=True).clamp(max=population - 1)

@@ -1,4 +1,4 @@
-"""Steps on a copy of everything, to measure them: the run itself is not touched."""
+"""Trial steps on copies of encoder and heads, for measurements that leave the run unchanged."""
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -31,7 +31,7 @@ class Trial:
         with self._seeded():
             self.trainer = Trainer(fabric, self.run, compiled)
         first = self._before_epoch()
-        # A bank is filled once, clusters are found every time: what a second call takes is what every epoch takes.
+        # A bank is filled once, clustering is repeated: the time of a second call is that of every epoch.
         self.before_epoch_seconds = self._before_epoch() if first > 0.1 else first
         self.once_seconds = max(0.0, first - self.before_epoch_seconds)
 
@@ -46,7 +46,7 @@ class Trial:
         return monotonic() - begun
 
     def step(self, number: int, mark: Mark | None = None) -> Outcome:
-        """Fetch a batch, make views, train on them: what the loop does, each part after the other."""
+        """Fetch a batch, make views and train on them, as the loop does but without prefetching."""
         run, mark = self.run, mark or (lambda part: None)
         run.encoder.train(), run.heads.train()
         indices = (torch.arange(run.batch_size) + number * run.batch_size) % len(run.source)
@@ -59,10 +59,10 @@ class Trial:
 
 
 def require_batch_norm_inputs(pretraining: Pretraining, fabric: "Fabric") -> None:
-    """Refuse steps of one view where a batch norm would get one value per channel, whose variance is 0.
+    """Check that no batch norm gets a single value per channel, whose variance would be 0.
 
-    With one image per step this depends on the task (some show an image several times) and on the size of the feature
-    maps, so a step is tried; with more images it cannot happen.
+    With one image per step this depends on the task (some make several views of an image) and on the size of the
+    feature maps, so a trial step is taken; with more images it cannot happen.
 
     Raises:
         UserError: the batch is too small.
