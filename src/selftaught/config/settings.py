@@ -6,8 +6,10 @@ depend on what was chosen. Settings are nested in YAML and have dotted keys else
 """
 
 import inspect
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cache
 from itertools import pairwise
 from types import MappingProxyType
 from typing import Any, NamedTuple, get_type_hints
@@ -231,13 +233,28 @@ def _fields(
     owner: type[Any], heading: str, section: str, better: Mapping[str, Any] = MappingProxyType({})
 ) -> list[Setting]:
     """The fields of a dataclass; `better` overrides its defaults."""
-    texts = {p.arg_name: p.description or "" for c in reversed(owner.__mro__[:-1]) for p in parse_from_object(c).params}
+    texts = _descriptions(owner)
     hints = get_type_hints(owner)
     return [
         Setting(f.name, hints[f.name], better.get(f.name, f.default), texts.get(f.name, ""), heading, section)
         for f in fields(owner)
         if not (issubclass(owner, Task) and f.name == "size")  # a setting of the run
     ]
+
+
+_parsing = threading.Lock()
+"""`ast.parse` is not thread-safe before Python 3.11.8 (python/cpython#106905)."""
+
+
+def _descriptions(owner: type[Any]) -> Mapping[str, str]:
+    """The docstrings of the fields of a dataclass, inherited ones included."""
+    with _parsing:
+        return _parse_fields(owner)
+
+
+@cache
+def _parse_fields(owner: type[Any]) -> Mapping[str, str]:
+    return {p.arg_name: p.description or "" for c in reversed(owner.__mro__[:-1]) for p in parse_from_object(c).params}
 
 
 def _arguments(owner: type[Encoder], heading: str) -> list[Setting]:
