@@ -1,1 +1,1 @@
-"""Our speed beside the usual recipes: each file is one command, both sides in one run, printed as ratios."""
+"""Benchmarks against common implementations: each file is a command that times both in one run and prints ratios."""

@@ -37,11 +37,11 @@ class Table:
     sides: Mapping[str, Sequence[float]]
     """Side -> one number per round."""
     reference: str = "ours"
-    """The side that the others are held against."""
+    """The reference that the others are compared with."""
     better: Literal["more", "less"] = "more"
     """Whether more of the unit is better (a rate) or less (a time)."""
     notes: Mapping[str, str] | None = None
-    """Side -> what else is to be said of it, in a last column."""
+    """Side -> note in the last column."""
 
     def ratios(self, side: str) -> list[float]:
         """How many times as fast the reference was as this side, round by round."""
@@ -126,7 +126,7 @@ def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None, **quick
 
 def _positive(text: str) -> int:
     if (number := int(text)) < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, found {number}")
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
     return number
 
 

@@ -41,7 +41,7 @@ CONVERGED = 1000
 
 
 class OneLayer(Encoder):
-    """An encoder that says what one layer says, and goes no further.
+    """An encoder truncated after one layer, which is its only output.
 
     Args:
         whole: the encoder.

@@ -22,7 +22,7 @@ from benchmarks.recipes import Job, Ours, Side, Usual
 SIDES: dict[str, Callable[[Job], Side]] = {"ours": Ours, "usual recipe": Usual}
 PARTS: dict[Literal["whole", "alone"], str] = {"whole": "end to end", "alone": "step alone"}
 VIEWS = {"timm:resnet18": 32}
-"""Views per step where nobody says, 256 for all others: a step of a second, so that a round has several."""
+"""Default number of views per step where it is not 256: a step of about a second, so that a round has several."""
 
 
 def serve(pipe: Connection, side: str, job: Job) -> None:

@@ -24,7 +24,7 @@ PROJECTED = 128
 
 @dataclass(frozen=True)
 class TwoViews(Task):
-    """Tell the other view of each image from the views of all other images."""
+    """Classify the other view of each image among the views of all other images."""
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projection."""

@@ -60,7 +60,7 @@ class Experiment:
         return run
 
     def row(self, run: Run) -> Row:
-        """What the run's layers are worth, asked once."""
+        """The probe results of the run's layers, computed once."""
         kept = list(run.folder.probes.glob("*-fast*.json"))
         if kept:
             found = json.loads(kept[0].read_text())
@@ -98,7 +98,7 @@ def table(rows: Mapping[tuple[str, int], Row], layer: str, bases: Mapping[str, s
     Args:
         rows: by variant and seed.
         layer: which.
-        bases: heading of a column -> the variant that the others are held against in it.
+        bases: column heading -> the reference variant of that column.
     """
     names = dict.fromkeys(name for name, _ in rows)
     found = {name: {seed: row[layer]["accuracy"] for (n, seed), row in rows.items() if n == name} for name in names}
@@ -113,7 +113,7 @@ def table(rows: Mapping[tuple[str, int], Row], layer: str, bases: Mapping[str, s
 
 
 def profile(rows: Mapping[tuple[str, int], Row]) -> str:
-    """All layers: mean and spread over the seeds, beside random weights."""
+    """All layers: mean and spread over the seeds, compared with random weights."""
     layers = list(next(iter(rows.values())))
     lines = ["| | " + " | ".join(layers) + " |", "|---" * (1 + len(layers)) + "|"]
     for name in dict.fromkeys(name for name, _ in rows):

@@ -1,4 +1,4 @@
-"""Which tasks lead, and at which layer: what the papers found of them, asked of what `recipes.tasks` kept.
+"""Ranks tasks and layers by probe accuracy and compares with the papers, on the results saved by `recipes.tasks`.
 
     python -m recipes.orders --data imagenette
 

@@ -25,7 +25,7 @@ VARIANTS = {
 VIEWS = 256
 """Views per step, the same for all: what is compared is the question, not the batch."""
 PROBED = 20_000
-"""Images that layers are probed on: enough to tell runs apart, in a third of the time."""
+"""Number of training images of the probes: enough to distinguish runs, in a third of the time."""
 LAYER = "layer2"
 """The layer that is compared. Named beforehand: the best of several on the test images would be chosen on them."""
 

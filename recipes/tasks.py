@@ -1,11 +1,11 @@
-"""Does it learn? Every pretext task: three seeds of a short run and one long run, each layer beside random weights.
+"""Runs every pretext task, three seeds of a short run and one long run, and compares each layer with random weights.
 
     python -m recipes.tasks --data cifar10 --only rotation deepcluster npid pirl
     python -m recipes.tasks --data imagenette --size 96 --only rotation context jigsaw
 
 One encoder for all but iGPT, `convnet`; the settings are the defaults of each task, some of them written out in TASKS.
 The first short run of a task measures how many steps its minutes are; the other seeds take as many, the long run as
-many more as it is longer. What is found is added to results/tasks.json, from which the tasks' pages take their rows.
+many more as it is longer. Results are added to results/tasks.json, from which the tasks' pages take their rows.
 
 iGPT has its long run with `--only igpt --long 30`. About 16 minutes per task for the three short runs and their probes
 and 17 for the long one, so a night for all.
@@ -41,7 +41,7 @@ SMALL = {"pirl": {"transform": "rotation"}}
 
 
 def main() -> None:
-    """Train what is missing, write down and print what was found."""
+    """Train missing runs, then save and print the results."""
     options = parser(__doc__, "tasks")
     options.add_argument("--long", type=float, default=15.0, help="minutes of the long run; 0 for none")
     options.add_argument("--size", type=int, help="side of the views in pixels")
@@ -116,7 +116,7 @@ def keep(path: Path, found: dict[str, Any]) -> None:
 
 
 def table(entries: Sequence[dict[str, Any]], names: Sequence[str], data: str) -> str:
-    """The rows of some tasks on one source; how well they are solved stands beside chance."""
+    """The rows of some tasks on one source; pretext accuracy is compared with chance."""
     lines = ["| task | minutes (steps) | seeds | solved | layers, trained | layers, random | gain of the best layer |"]
     lines += ["|" + "---|" * 7]
     for one in entries:

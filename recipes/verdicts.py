@@ -1,4 +1,4 @@
-"""What the papers found, asked again at a laptop's budget: one question each, three seeds of every variant.
+"""Reproduces claims of the papers at a laptop's budget: one question each, three seeds of every variant.
 
     python -m recipes.verdicts --data imagenette --size 96 --only permutations guards
     python -m recipes.verdicts --data cifar10 --only negatives lambda adversary answer images side
@@ -29,7 +29,7 @@ PROBED = 20_000
 
 @dataclass(frozen=True)
 class Question:
-    """What is compared; the first variant is what the others are held against."""
+    """The variants; the first is the reference that the others are compared with."""
 
     task: str
     layer: str
@@ -38,7 +38,7 @@ class Question:
     """What is logged of how well the task itself is solved."""
     settings: dict[str, Any] = field(default_factory=dict)
     against: tuple[str, ...] = ()
-    """Variants, besides the first, that the others are held against as well."""
+    """Further reference variants, besides the first."""
 
 
 # One size and shape of the crops, upright, in the photo's colours; as large as those that the release begins with.

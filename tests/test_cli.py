@@ -136,7 +136,7 @@ def test_an_audit_of_a_task_that_remembers_images_takes_those_and_no_others(fold
     capsys.readouterr()
     assert main(["audit", str(out), "--images", "16", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["seen"] == 16
-    assert "no others" in mistake(capsys, "audit", out, "--data", folder)
+    assert "only on its pretraining images" in mistake(capsys, "audit", out, "--data", folder)
 
 
 def test_an_audit_of_a_photo_takes_other_crops_of_it(capsys, tmp_path):
@@ -157,7 +157,7 @@ def test_an_audit_of_a_photo_takes_other_crops_of_it(capsys, tmp_path):
 def test_an_audit_needs_a_checkpoint_and_a_task_with_a_chance_level(run, folder, capsys, tmp_path):
     without = shutil.copytree(run, tmp_path / "without")
     shutil.rmtree(without / "checkpoint")
-    assert "found none in" in mistake(capsys, "audit", without)
+    assert "no checkpoint in" in mistake(capsys, "audit", without)
     out = tmp_path / "plain"
     assert main(["pretrain", str(folder), "--steps", "1", "--task", "autoencoder", "--out", str(out), *TINY]) == 0
     assert "found none in Autoencoder" in mistake(capsys, "audit", out)
@@ -293,7 +293,7 @@ class TestMistakes:
     def test_paths(self, run, folder, capsys, tmp_path):
         assert "missing" in mistake(capsys, "pretrain", tmp_path / "missing", "--steps", 1)
         assert "missing required argument SOURCE" in mistake(capsys, "pretrain", "--steps", 1)
-        assert "missing has none" in mistake(capsys, "probe", tmp_path / "missing", "--data", folder)
+        assert "missing is not a run folder" in mistake(capsys, "probe", tmp_path / "missing", "--data", folder)
         (tmp_path / "empty").mkdir()
         assert "no images in" in mistake(capsys, "pretrain", tmp_path / "empty", "--steps", 1, "--out", tmp_path / "o")
 
@@ -329,8 +329,8 @@ class TestMistakes:
             (("--angles", 0, 360), "at least two different angles"),
             (("--head", "big"), "--head"),
             (("--learning-rate", -1), "above 0, got -1"),
-            (("--device", "tpu9"), "--device must name a device"),
-            (("--crops", 10), "--crops cuts photos"),
+            (("--device", "tpu9"), "--device expects a device"),
+            (("--crops", 10), "--crops applies to photos"),
             (("--limit", 0), "--limit must be at least 1"),
             (("--labels", "nothing.csv"), "nothing.csv"),
         ],

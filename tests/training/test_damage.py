@@ -274,7 +274,7 @@ def test_settings_that_were_changed_by_hand_are_another_run(run, capsys):
     assert "learning_rate: 0.003" in text
     config.write_text(text.replace("learning_rate: 0.003", "learning_rate: 0.1"))
     (run / "checkpoint" / "previous.pt").unlink(missing_ok=True)
-    assert "of another run" in mistake(capsys, run)
+    assert "from another run" in mistake(capsys, run)
 
 
 def test_images_that_moved_are_still_the_same(run, images, tmp_path):
