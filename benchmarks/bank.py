@@ -36,7 +36,7 @@ class Unremembered(NPID):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` alone."""
-        return {"images": self.seen(batch, generator)}
+        return {"images": self.augmented(batch, generator)}
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0

@@ -160,7 +160,7 @@ def test_an_audit_needs_a_checkpoint_and_a_task_with_a_chance_level(run, folder,
     assert "no checkpoint in" in mistake(capsys, "audit", without)
     out = tmp_path / "plain"
     assert main(["pretrain", str(folder), "--steps", "1", "--task", "autoencoder", "--out", str(out), *TINY]) == 0
-    assert "found none in Autoencoder" in mistake(capsys, "audit", out)
+    assert "but Autoencoder has none" in mistake(capsys, "audit", out)
 
 
 def test_a_run_that_was_shown_tiles_is_recalibrated_and_the_probe_says_so(run, folder, tmp_path, capsys):

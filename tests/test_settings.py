@@ -1,5 +1,9 @@
 """Nested settings: two owners may have settings of one name, in Python, on the command line and in YAML."""
 
+import gc
+import sys
+import threading
+
 import numpy as np
 import pytest
 import yaml
@@ -8,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from selftaught.cli import main
+from selftaught.config import settings
 from selftaught.config.settings import Settings
 from selftaught.errors import UserError
 from selftaught.pretext import TASKS
@@ -93,3 +98,39 @@ KEYS = st.sampled_from(["steps", "seed", *(f"{section}.{name}" for section in SE
 def test_nesting_is_undone_by_flattening(flat):
     named = {section: section for section in SECTIONS[:3] if any(key.startswith(f"{section}.") for key in flat)}
     assert flatten(nest({**named, **flat})) == {**named, **flat}
+
+
+def test_settings_can_be_read_in_threads():
+    """Descriptions come from the source of the classes. A garbage collection while it is parsed switches threads."""
+
+    class Slow:
+        def __init__(self) -> None:
+            self.cycle = self
+
+        def __del__(self) -> None:
+            sum(range(200))
+
+    errors: list[BaseException] = []
+
+    def read(task: str) -> None:
+        try:
+            for _ in range(4):
+                _ = [Slow() for _ in range(50)]
+                settings._parse_fields.cache_clear()
+                settings.offered(task, "convnet")
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=read, args=(task,)) for task in ("rotation", "jigsaw", "npid", "pirl")]
+    threshold, interval = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(5)
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        gc.set_threshold(*threshold)
+        sys.setswitchinterval(interval)
+    assert errors == []

@@ -115,7 +115,7 @@ def test_the_rim_is_what_is_shown_within_so_many_pixels(width):
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
 def test_nothing_and_everything_cannot_be_hidden(share):
-    with pytest.raises(UserError, match=f"got {share}"):
+    with pytest.raises(UserError, match=f"got {share:g}"):
         center_masks(1, 16, share)
 
 

@@ -241,7 +241,7 @@ def test_it_learns_more_than_the_mean_colour_of_each_hole(holes):
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"share": 0.0}, "masked fraction of the area must be above 0 and below 1, got 0;"),
+        ({"share": 0.0}, "masked fraction of the area, must be above 0 and below 1, got 0;"),
         ({"cells": 0}, "--cells must be at least 1, got 0"),
         ({"overlap": 0.5}, r"--overlap must be in \[0, 0.5\)"),
         ({"overlap_weight": 0.0}, "--overlap-weight positive"),

@@ -84,7 +84,6 @@ def test_published_weights_that_only_a_config_names_are_not_downloaded(run, imag
 
     monkeypatch.setattr(timm, "create_model", create_model)
     config = yaml.safe_load((run / "config.yaml").read_text())
-    config.pop("width")
     kept = {name: config[name] for name in ("data", "task", "steps", "size")}
     path = tmp_path / "published.yaml"
     path.write_text(yaml.safe_dump({**kept, "encoder": "timm:resnet18", "pretrained": True}))

@@ -15,7 +15,7 @@ import selftaught
 from selftaught.api.run import Run
 from selftaught.api.samples import keep_shown
 from selftaught.config.build import Built, build, describe_encoder, not_pretrained
-from selftaught.config.settings import BUDGETS, Settings, resolve
+from selftaught.config.settings import BUDGETS, Settings, offered_for, resolve, shortest_flag
 from selftaught.config.types import from_yaml, to_yaml
 from selftaught.data.crops import Crops
 from selftaught.data.photos import as_paths
@@ -48,7 +48,7 @@ def pretrain(
     stop: Stop | None = None,
     **settings: Any,
 ) -> Run:
-    """Pretrain an encoder on unlabelled images.
+    """Pretrain an encoder on unlabeled images.
 
     Several runs may train in threads of one process: each gives the weights that it gives alone.
 
@@ -71,21 +71,21 @@ def pretrain(
             checkpoint leaves no folder, unless the disk is full: then `resume` continues it.
     """
     console = stderr_console(highlight=False, markup=False, soft_wrap=True)
-    where = [_absolute(word) for word in as_paths(data)] if data else []
-    listed = None if labels is None else _absolute(str(labels))
+    sources = [_absolute(word) for word in as_paths(data)] if data else []
+    label_file = None if labels is None else _absolute(str(labels))
     stop = stop or Stop()
     if resume:
         folder = _existing(out)
         with folder.locked():
-            _resume(folder, where, listed, settings, stop, console)
+            _resume(folder, sources, label_file, settings, stop, console)
         return Run(folder.path)
     chosen = Settings.of(**settings)
     _ = chosen.general.budget, choose_device(chosen.general.device)
-    folder = RunFolder(Path(out) if out is not None else _new_path(where, chosen))
+    folder = RunFolder(Path(out) if out is not None else _new_path(sources, chosen))
     with claimed(folder):
-        built = build(where, chosen, None if listed is None else Path(listed), download)
+        built = build(sources, chosen, None if label_file is None else Path(label_file), download)
         with use_threads(chosen.general.threads):
-            _begin(folder, where, listed, chosen, built)
+            _begin(folder, sources, label_file, chosen, built)
             _train(folder, built, None, stop, console)
     return Run(folder.path)
 
@@ -121,21 +121,21 @@ def _existing(out: str | Path | None) -> RunFolder:
 def _resume(
     folder: RunFolder, data: list[str], labels: str | None, given: Mapping[str, Any], stop: Stop, console: Console
 ) -> None:
-    """Continue a run with the settings it has, or extend it where it is finished and a budget is given."""
+    """Continue a run with its settings, or extend a finished run by the given budget."""
     config = {name: from_yaml(value) for name, value in folder.read_config().items()}
-    begun, begun_labels = list(config.pop("data")), config.pop("labels", None)
+    original_data, original_labels = list(config.pop("data")), config.pop("labels", None)
     _, given = resolve({**{name: config[name] for name in ("task", "encoder", "optimizer") if name in config}, **given})
     budget = {name: value for name, value in given.items() if name in BUDGETS and value is not None}
     status = folder.read_status()
-    # An extension that was killed before the config had its steps counts as not begun.
+    # An extension that was killed before the config had its steps counts as not started.
     done = status.get("status") == "finished" or (status.get("steps") or 0) > config["steps"]
-    # With a source it is the command that began the run, repeated: the budget is that of the whole run.
+    # With a source, the command that started the run is repeated: the budget is that of the whole run.
     extends = bool(budget) and not data and done
     kept = {name: value for name, value in given.items() if name not in budget} if extends else given
     _require_same(folder, config, kept)
-    if data and data != begun:
+    if data and data != original_data:
         raise UserError("cannot change SOURCE when resuming: leave it out, or start a new run.")
-    if labels is not None and labels != begun_labels:
+    if labels is not None and labels != original_labels:
         raise UserError("cannot change --labels when resuming: leave it out, or start a new run.")
     device = given.get("device", config["device"])
     if config.get("encoder.pretrained") and "encoder.pretrained" not in given:
@@ -146,7 +146,9 @@ def _resume(
             )
         config = not_pretrained(config, "encoder.")  # the checkpoint has the weights
     settings = Settings.of(**{**config, "device": device})
-    built = build(begun, settings, None if begun_labels is None else Path(begun_labels), download=bool(data))
+    built = build(
+        original_data, settings, None if original_labels is None else Path(original_labels), download=bool(data)
+    )
     _require_same_images(folder, built)
     with use_threads(settings.general.threads):
         if extends:
@@ -155,13 +157,15 @@ def _resume(
 
 
 def _require_same(folder: RunFolder, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
-    """Refuse a setting other than that of the run; one that is as it was given or decided then may be repeated."""
+    """Raise an error if a setting differs from that of the run, both as given and as resolved at its start."""
     status = folder.read_status()
     first = status.get("asked", {})
+    offers = offered_for(config)
+    flags = {setting.key: shortest_flag(setting, offers) for setting in offers}
     for name, value in given.items():
         if name == "device" or from_yaml(value) in (config.get(name), from_yaml(first.get(name, config.get(name)))):
             continue
-        flag, again = f"--{name.replace('_', '-')}", f"`selftaught pretrain --resume --out {readable(str(folder.path))}"
+        flag, again = flags.get(name, f"--{name}"), f"`selftaught pretrain --resume --out {readable(str(folder.path))}"
         if name not in BUDGETS:
             hint = "leave it out, or start a new run."
         elif status.get("status") == "finished":
@@ -175,7 +179,7 @@ def _require_same_images(folder: RunFolder, built: Built) -> None:
     source = built.pretraining.source
     if folder.read_status().get("fingerprint") != source.fingerprint:
         raise UserError(
-            f"the images in {source.name} are not those the run started with: restore them, or start a new run."
+            f"the images in {source.name} are not those that the run started with: restore them, or start a new run."
         )
 
 
@@ -208,7 +212,7 @@ def _extend(folder: RunFolder, built: Built, budget: Budget, device: str, consol
 
 
 def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Settings, built: Built) -> None:
-    """Choose the device, the precision, the number of steps and so on, and write them down."""
+    """Choose the device, the precision, the number of steps and so on, and record them."""
     general, source = settings.general, built.pretraining.source
     require_batch_norm_inputs(built.pretraining, make_fabric(choose_device(general.device), "32"))
     plan = make_plan(
@@ -258,7 +262,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
 
 
 def _train(folder: RunFolder, built: Built, device: str | None, stop: Stop, console: Console) -> None:
-    """Train a run from where it stands, and leave it in a state that says so whatever happens."""
+    """Train a run from its last checkpoint, and record its status whatever happens."""
     config = folder.read_config()
     run = replace(built.pretraining, steps=config["steps"], restarts=tuple(config.get("restarts") or ()))
     where = choose_device(device or config["device"])
@@ -280,24 +284,24 @@ def _train(folder: RunFolder, built: Built, device: str | None, stop: Stop, cons
             trainer = Trainer(make_fabric(where, config["precision"]), run, config["compile"] == "on")
             with log:
                 done = train(run, trainer, checkpoints, log, watch=keep_shown(folder, run, every), stop=stop)
-            stands = "finished" if done == run.steps else "interrupted"
-            _finalize(folder, stands, built, checkpoints, log)
+            status = "finished" if done == run.steps else "interrupted"
+            _finalize(folder, status, built, checkpoints, log)
     except BaseException as error:
-        stands = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         with suppress(UserError):  # the first error is the one to report; on a full disk the next is not far
             if log.begun:  # before that nothing was changed: a checkpoint that does not fit becomes no encoder
-                _finalize(folder, stands, built, checkpoints, log)
+                _finalize(folder, status, built, checkpoints, log)
         with suppress(UserError):
-            folder.update_status(status=stands)
+            folder.update_status(status=status)
         raise
-    if stands == "finished":
+    if status == "finished":
         console.print(f"{readable(str(folder.path))}: {done:,} steps in {log.seconds / 60:.1f} minutes")
     else:
         again = f"selftaught pretrain --resume --out {readable(str(folder.path))}"
         console.print(f"interrupted after step {done:,} of {run.steps:,}; to continue: {again}")
 
 
-def _finalize(folder: RunFolder, stands: str, built: Built, checkpoints: Checkpoints, log: Log) -> None:
+def _finalize(folder: RunFolder, status: str, built: Built, checkpoints: Checkpoints, log: Log) -> None:
     """Write the encoder of the last checkpoint and the status of the run."""
     saved, config = checkpoints.load(), folder.read_config()
     if saved is not None:
@@ -305,4 +309,4 @@ def _finalize(folder: RunFolder, stands: str, built: Built, checkpoints: Checkpo
             config["encoder"], built.pretraining.encoder, built.encoder_options, config["size"]
         )
         folder.write_encoder(saved["encoder"], {**description, "uses_tiles": built.pretraining.task.uses_tiles()})
-    folder.update_status(status=stands, step=0 if saved is None else saved["step"], seconds=log.seconds)
+    folder.update_status(status=status, step=0 if saved is None else saved["step"], seconds=log.seconds)

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from selftaught.cli.errors import has_integers, integers
-from selftaught.config.settings import BUDGETS, Setting, flag, is_unique, offered_for, resolve
+from selftaught.config.settings import BUDGETS, Setting, is_unique, offered_for, resolve, shortest_flag
 from selftaught.errors import UserError, readable
 from selftaught.runs.folder import RunFolder, read_yaml
 from selftaught.runs.sections import flatten
@@ -75,7 +75,7 @@ def _parameters(settings: Sequence[Setting]) -> list[inspect.Parameter]:
     owners = list(dict.fromkeys(setting.owner for setting in settings))
     for setting in settings:
         many = getattr(setting.annotation, "__args__", ())[-1:] == (Ellipsis,)
-        names = [flag(setting, settings)]
+        names = [shortest_flag(setting, settings)]
         if setting.section and is_unique(setting, settings):
             names.append(f"--{setting.key}".replace("_", "-"))
         shown = Parameter(

@@ -143,7 +143,9 @@ class Settings:
             values[key] = from_yaml(value)
             if not has_type(values[key], by_key[key].annotation):
                 shown = repr(value) if len(repr(value)) < 80 else f"{repr(value)[:80]} ..."
-                raise UserError(f"{flag(by_key[key], offers)} expects {describe(by_key[key].annotation)}, got {shown}.")
+                raise UserError(
+                    f"{shortest_flag(by_key[key], offers)} expects {describe(by_key[key].annotation)}, got {shown}."
+                )
 
         def chosen(owner: str) -> dict[str, Any]:
             return {s.name: values.get(s.key, s.default) for s in offers if s.owner.startswith(owner)}
@@ -198,7 +200,7 @@ def is_unique(setting: Setting, offers: Sequence[Setting]) -> bool:
     return not setting.section or sum(other.name == setting.name for other in offers) == 1
 
 
-def flag(setting: Setting, offers: Sequence[Setting]) -> str:
+def shortest_flag(setting: Setting, offers: Sequence[Setting]) -> str:
     """The shortest flag of a setting: "--angles", or "--task.width" where the encoder has a width, too."""
     return f"--{setting.name if is_unique(setting, offers) else setting.key}".replace("_", "-")
 
@@ -249,7 +251,7 @@ _parsing = threading.Lock()
 def _descriptions(owner: type[Any]) -> Mapping[str, str]:
     """The docstrings of the fields of a dataclass, inherited ones included."""
     with _parsing:
-        return _parse_fields(owner)
+        return _parse_fields(owner)  # type: ignore[arg-type]  # mypy takes type[Any] for unhashable
 
 
 @cache
