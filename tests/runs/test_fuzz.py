@@ -11,7 +11,7 @@ import pytest
 import yaml
 from valid_run import make_images, make_run
 
-from selftaught.config.build import _saved_config, load_encoder
+from selftaught.config.build import _saved_settings, load_encoder
 from selftaught.errors import UserError
 from selftaught.report.compare import rows
 from selftaught.report.page import render
@@ -84,7 +84,7 @@ def refusal(read: Callable[[], object]) -> str:
 
 def survives(run: Path, name: str) -> bool:
     """Read a changed file as the commands do; whether the report could be made."""
-    readers = {"config.yaml": (_saved_config, RunFolder.identity), "encoder.json": (load_encoder,)}
+    readers = {"config.yaml": (_saved_settings, RunFolder.identity), "encoder.json": (load_encoder,)}
     for read in readers.get(name, ()):
         assert len(refusal(lambda read=read: read(RunFolder(run)))) < 2000
     if said := refusal(lambda: read_records([run])):

@@ -14,7 +14,7 @@ from rich.console import Console
 import selftaught
 from selftaught.api.run import Run
 from selftaught.api.samples import keep_shown
-from selftaught.config.build import Built, build, describe_encoder, not_pretrained
+from selftaught.config.build import Built, build, describe_encoder, not_pretrained, saved_config
 from selftaught.config.settings import BUDGETS, Settings, offered_for, resolve, shortest_flag
 from selftaught.config.types import from_yaml, to_yaml
 from selftaught.data.crops import Crops
@@ -122,8 +122,7 @@ def _resume(
     folder: RunFolder, data: list[str], labels: str | None, given: Mapping[str, Any], stop: Stop, console: Console
 ) -> None:
     """Continue a run with its settings, or extend a finished run by the given budget."""
-    config = {name: from_yaml(value) for name, value in folder.read_config().items()}
-    original_data, original_labels = list(config.pop("data")), config.pop("labels", None)
+    original_data, config, original_labels = saved_config(folder)
     _, given = resolve({**{name: config[name] for name in ("task", "encoder", "optimizer") if name in config}, **given})
     budget = {name: value for name, value in given.items() if name in BUDGETS and value is not None}
     status = folder.read_status()

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from selftaught.config.settings import Settings
+from selftaught.config.settings import Settings, resolve
 from selftaught.config.types import from_yaml, to_yaml
 from selftaught.contracts import Encoder, Source, Task
 from selftaught.data import Spec, Stored, is_photos, open_source, photos
@@ -178,7 +178,7 @@ def load_pretraining(folder: RunFolder, named: str | Path | None = None) -> tupl
         folder: the run.
         named: source given by the user; the run's own source is downloaded only if it is the same.
     """
-    data, settings, labels = _saved_config(folder)
+    data, settings, labels = _saved_settings(folder)
     pretraining = build(data, settings, labels, download=[str(named)] == data).pretraining
     saved = Checkpoints(folder.checkpoints, folder.identity()).load()
     if saved is None:
@@ -202,7 +202,7 @@ def unseen_source(folder: RunFolder) -> Source:
 
     Without a test part these are all images of the source, so they include the training images.
     """
-    data, settings, labels = _saved_config(folder)
+    data, settings, labels = _saved_settings(folder)
     if is_photos(as_paths(data)):
         others = replace(settings.general, seed=settings.general.seed + 1)
         return build_source(data, replace(settings, general=others))
@@ -220,8 +220,18 @@ def open_unseen(
         return open_source(data, side=side, split="all", limit=limit, labels=labels, download=download)
 
 
-def _saved_config(folder: RunFolder) -> tuple[list[str], Settings, Path | None]:
-    """Data, settings and label file of a run."""
+def saved_config(folder: RunFolder) -> tuple[list[str], dict[str, Any], str | None]:
+    """Data, settings by key and label file of a run.
+
+    A config that was written by hand or by an older version may name settings without their section; whoever looks a
+    setting up by its key, as the check for downloads does, has to find those, too.
+    """
     config = {name: from_yaml(value) for name, value in folder.read_config().items()}
     data, labels = list(config.pop("data")), config.pop("labels", None)
+    return data, resolve(config)[1], labels
+
+
+def _saved_settings(folder: RunFolder) -> tuple[list[str], Settings, Path | None]:
+    """Data, settings and label file of a run; an encoder with published weights is replaced by a random one."""
+    data, config, labels = saved_config(folder)
     return data, Settings.of(**not_pretrained(config, "encoder.")), None if labels is None else Path(labels)
