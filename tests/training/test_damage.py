@@ -289,7 +289,7 @@ def test_changed_images_end_a_resumed_run_with_one_sentence(images, tmp_path, ca
     assert cli.main(["pretrain", str(mine), "--out", str(tmp_path / "run"), "--width", "8", *TINY]) == 0
     before = files(tmp_path / "run")
     Image.new("RGB", (20, 20), "red").save(mine / "3.png")
-    assert "are not those the run started with" in mistake(capsys, tmp_path / "run")
+    assert "are not those that the run started with" in mistake(capsys, tmp_path / "run")
     assert files(tmp_path / "run") == before
 
 
