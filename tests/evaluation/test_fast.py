@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from probe_toys import Given, Plain, half_red, noise
 
+from probe_toys import Given, Plain, half_red, noise
 from selftaught.errors import UserError
 from selftaught.evaluation.features import Viewing
 from selftaught.evaluation.probes import FastProbe

@@ -4,9 +4,9 @@ import json
 import numpy as np
 import pytest
 import torch
-from probe_toys import Given, Plain, Small, half_red, noise
 from rich.console import Console
 
+from probe_toys import Given, Plain, Small, half_red, noise
 from selftaught.errors import UserError
 from selftaught.evaluation import FastProbe, KNNProbe, PaperProbe, probe_layers, render
 from selftaught.evaluation.baselines.encoders import Pixels, calibrate

@@ -2,8 +2,8 @@ import math
 
 import pytest
 import torch
-from probe_toys import Given, Plain, Small, half_red, noise
 
+from probe_toys import Given, Plain, Small, half_red, noise
 from selftaught.evaluation.features import Viewing
 from selftaught.evaluation.probes import PaperProbe
 from selftaught.evaluation.probes.paper import shifted_crop
