@@ -20,7 +20,7 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish, seconds_of
 
-COMMAND = "import sys; from selftaught.cli.app import main; sys.exit(main(sys.argv[1:]))"
+COMMAND = "import sys; from selftaught.cli import main; sys.exit(main(sys.argv[1:]))"
 """What the installed `selftaught` does."""
 FIRST_STEP = ["pretrain", "digits", "--task", "rotation", "--crop", "1", "--steps", "1", "--batch-size", "16"]
 IMPORTS = {"python": "pass", "import torch": "import torch", "import selftaught": "import selftaught"}

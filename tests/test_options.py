@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from selftaught.api import pretrain as pretraining
-from selftaught.cli.app import main
+from selftaught.cli import main
 from selftaught.config.settings import Settings, offered
 from selftaught.errors import UserError
 from selftaught.runs.sections import nest

@@ -12,7 +12,7 @@ from corpus import encoded, noise, write_images
 from PIL import Image, ImageFile
 from rubbish import IGNORED, black_png, icon, strange, write_rubbish
 
-from selftaught.cli.app import main
+from selftaught.cli import main
 from selftaught.data import decode, decode_whole, open_source
 from selftaught.data.decode import short_side
 from selftaught.data.reader import readable

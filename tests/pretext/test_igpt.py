@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from selftaught.augment.warp import identity
-from selftaught.cli.app import main
+from selftaught.cli import main
 from selftaught.encoders.gpt import GPT
 from selftaught.errors import UserError
 from selftaught.pretext.igpt import IGPT

@@ -3,7 +3,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from selftaught import profile
-from selftaught.cli.app import main
+from selftaught.cli import main
 from selftaught.training.loop import Trainer
 from selftaught.training.plan import make_fabric
 

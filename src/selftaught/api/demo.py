@@ -24,7 +24,7 @@ TRAIN, TEST = 8_000, 4_000
 
 
 def demonstrate(
-    minutes: float, out: Path | None, data: str | None, tell: Callable[[Any], None], stop: Stop | None = None
+    minutes: float, out: Path | None, data: str | None, on_result: Callable[[Any], None], stop: Stop | None = None
 ) -> None:
     """Pretrain, probe and write the report.
 
@@ -32,7 +32,7 @@ def demonstrate(
         minutes: pretraining time.
         out: the run folder; None for the first unused of runs/demo, runs/demo-2 ...
         data: further labeled images to probe on; None for CIFAR-10 if it is in $SELFTAUGHT_DATA.
-        tell: prints a table or a line of text.
+        on_result: prints a table or a line of text.
         stop: stops pretraining early when requested; the run is then not probed.
     """
     data = data or _local_cifar()
@@ -43,8 +43,8 @@ def demonstrate(
     if not run.finished:
         return
     for problem in problems:
-        tell(render(run.probe(problem)))
-    tell(f"The report: {run.report()}")
+        on_result(render(run.probe(problem)))
+    on_result(f"The report: {run.report()}")
 
 
 def which_photo(side: int, seed: int = 0) -> tuple[Crops, Crops]:

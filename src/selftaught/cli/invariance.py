@@ -1,0 +1,28 @@
+"""`selftaught invariance`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from selftaught.cli.options import Count, Device, Json, Size
+from selftaught.cli.output import print_result
+
+
+def invariance(
+    run: Annotated[Path, Parameter(help="A run folder.")],
+    /,
+    *,
+    data: Annotated[str, Parameter(help="Images, labelled or not; their test part where there is one.")],
+    images: Annotated[Count, Parameter(help="Number of images.")] = 1000,
+    seeds: Annotated[Count, Parameter(help="Number of seeds of the transformations and random weights.")] = 1,
+    size: Size = None,
+    device: Device = "auto",
+    json_: Json = False,
+) -> None:
+    """Measure which transformations every layer of a run is invariant to: rotations, crops, colors, shifts and more."""
+    from selftaught.analysis.invariance import render
+    from selftaught.api.run import Run
+
+    table = Run(run).invariance(data, images=images, seeds=seeds, size=size, device=device)
+    print_result(table.to_json() if json_ else render(table))

@@ -1,0 +1,46 @@
+"""`selftaught list`."""
+
+import json
+from typing import Annotated, Any, Literal
+
+from cyclopts import Parameter
+
+from selftaught.cli.options import Json
+from selftaught.cli.output import print_result
+
+
+def list_(
+    what: Annotated[Literal["tasks", "encoders", "sources"], Parameter(help="What to list.")],
+    /,
+    *,
+    json_: Json = False,
+) -> None:
+    """List tasks, encoders or sources."""
+    rows = _rows(what)
+    if json_:
+        print(json.dumps({what: rows}))
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for column in rows[0]:
+        table.add_column(column)
+    for row in rows:
+        table.add_row(*(str(value) for value in row.values()))
+    print_result(table)
+
+
+def _rows(what: str) -> list[dict[str, Any]]:
+    if what == "sources":
+        from selftaught.data import list_sources
+
+        return [row._asdict() for row in list_sources()]
+    from selftaught.encoders import ENCODERS, encoder_class
+    from selftaught.pretext import TASKS, task_class
+
+    classes: dict[str, type] = {}
+    if what == "tasks":
+        classes = {name: task_class(name) for name in TASKS}
+    else:
+        classes = {name: encoder_class(name) for name in ENCODERS}
+    return [{"name": name, "what": (found.__doc__ or "").strip().splitlines()[0]} for name, found in classes.items()]

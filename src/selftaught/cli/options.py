@@ -1,0 +1,14 @@
+"""Annotated types of options that several commands share."""
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from selftaught.cli.errors import integers
+
+Json = Annotated[bool, Parameter(name="--json", help="Print one JSON object and nothing else.", negative="")]
+Count = Annotated[int, Parameter(converter=integers)]
+Size = Annotated[
+    int | None, Parameter(converter=integers, help="Side of the views in pixels; default: that of pretraining.")
+]
+Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
