@@ -22,6 +22,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
 
+from selftaught.api.demo import which_photo
 from selftaught.api.pretrain import pretrain
 from selftaught.config.build import load_pretraining
 from selftaught.config.settings import Setting, offered
@@ -193,6 +194,9 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def draw(name: str, path: Path) -> None:
     """Train as long as is needed to have something to show, and show it."""
+    if "label" in task_class(name).required_targets:
+        draw_labeled(name, path)
+        return
     options: dict[str, Any] = {"steps": 1, "size": 64, "batch_size": 32, **OPTIONS.get(name, {})}
     plain = {"crop_rotation": 0.0, "crop_jitter": 0.0, "crop_area": (0.1, 1.0), "crops": 2000}
     with tempfile.TemporaryDirectory() as folder:
@@ -206,6 +210,13 @@ def draw(name: str, path: Path) -> None:
         shown = run.task.show(run.encoder, run.heads, views)
     path.parent.mkdir(exist_ok=True)
     save(list(shown.values()), path, HEIGHT.get(name, 128))
+
+
+def draw_labeled(name: str, path: Path) -> None:
+    """Show the views of a task that needs labels: of crops labeled with their photo."""
+    task, (source, _) = task_class(name)(size=64), which_photo(64)
+    batch = source.batch(torch.arange(SHOWN), torch.device("cpu"))
+    save([task.views(batch, torch.Generator().manual_seed(1))["images"]], path, 128)
 
 
 def save(shown: Sequence[Tensor], path: Path, height: int) -> None:

@@ -98,7 +98,7 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
             limit=general.limit,
             seed=general.seed,
             labels=labels,
-            keep_unlabeled=True,
+            keep_unlabeled="label" not in task_class(general.task).required_targets,
             download=download,
         )
     if labels is not None:

@@ -1,4 +1,4 @@
-"""Pretext tasks, one file each. To add one: write its file and add its line to the table."""
+"""Pretext tasks and their supervised baseline, one file each. To add one: write its file and its line in the table."""
 
 from importlib import import_module
 
@@ -18,6 +18,7 @@ TASKS = {
     "deepcluster": "selftaught.pretext.deepcluster:DeepCluster",
     "npid": "selftaught.pretext.npid:NPID",
     "pirl": "selftaught.pretext.pirl:PIRL",
+    "supervised": "selftaught.pretext.supervised:Supervised",
 }
 """Name on the command line -> location of the class, imported on use, so that start-up is fast."""
 

@@ -1,0 +1,53 @@
+"""Which layer of an encoder each weight belongs to, for layer-wise learning rates and for freezing."""
+
+import torch
+from torch import nn
+
+from selftaught.contracts import Encoder
+from selftaught.errors import unknown
+
+
+def weight_depths(encoder: Encoder, side: int) -> dict[nn.Parameter, int]:
+    """The depth of every weight of an encoder: 0 for the first layer, len(encoder.layers) - 1 for the last.
+
+    A weight belongs to the first layer that depends on it, found by differentiation, or to the layer of a weight
+    registered before it if that is deeper: the final norm of a transformer, which is applied to the output of every
+    layer, belongs to the last one.
+
+    Args:
+        encoder: any encoder; unchanged.
+        side: side of an image that it can process, in pixels.
+    """
+    weights = [weight for weight in encoder.parameters() if weight.is_floating_point()]
+    required, training = [weight.requires_grad for weight in weights], encoder.training
+    try:
+        for weight in weights:
+            weight.requires_grad_(True)
+        encoder.eval()
+        with torch.enable_grad():
+            blank = torch.zeros(1, 3, side, side, device=weights[0].device)
+            outputs = list(encoder.features(encoder.preprocess(blank)).values())
+            used = [
+                torch.autograd.grad(output.sum(), weights, retain_graph=True, allow_unused=True) for output in outputs
+            ]
+    finally:
+        encoder.train(training)
+        for weight, before in zip(weights, required, strict=True):
+            weight.requires_grad_(before)
+    last = len(outputs) - 1
+    depths: dict[nn.Parameter, int] = {}
+    for number, weight in enumerate(weights):
+        first = next((depth for depth, gradients in enumerate(used) if gradients[number] is not None), last)
+        depths[weight] = max([first, *list(depths.values())[-1:]])
+    return depths
+
+
+def require_layer(encoder: Encoder, name: str) -> int:
+    """The depth of a layer.
+
+    Raises:
+        UserError: the encoder has no layer of this name.
+    """
+    if name not in encoder.layers:
+        raise unknown("layer of this encoder", name, encoder.layers)
+    return list(encoder.layers).index(name)
