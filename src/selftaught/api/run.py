@@ -8,11 +8,13 @@ from typing import Any
 from selftaught.analysis.audit import audit
 from selftaught.analysis.audit_table import AuditTable, best_layers
 from selftaught.analysis.invariance import InvarianceTable, invariance
-from selftaught.config.build import fresh_encoder, load_encoder, load_pretraining, open_unseen, unseen_source
+from selftaught.config.build import STORE, fresh_encoder, load_encoder, load_pretraining, open_unseen, unseen_source
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
 from selftaught.data.cache import cache_folder
 from selftaught.errors import UserError
+from selftaught.evaluation.finetune_table import FineTuneTable
+from selftaught.evaluation.finetuning import FineTuning
 from selftaught.evaluation.layers import Protocol, probe_layers
 from selftaught.evaluation.probes import Probe, make_probe, protocol_of
 from selftaught.evaluation.results import file_stem
@@ -21,6 +23,7 @@ from selftaught.modules.heads import require_input_size
 from selftaught.runs.atomic import write_bytes, write_text
 from selftaught.runs.folder import RunFolder
 from selftaught.runs.weights import weights_digest
+from selftaught.training.interruption import Stop
 from selftaught.training.plan import choose_device
 
 MOST_PIXELS = 4096
@@ -124,6 +127,47 @@ class Run:
         result = {**table.to_json(), "correctness": path.with_suffix(".npz").name}
         self.folder.write_result(path, {**result, **loaded.stamp})
         return table
+
+    def finetune(
+        self,
+        data: str | Path | tuple[Source, Source],
+        *,
+        size: int | None = None,
+        limit: int | None = None,
+        labels: str | Path | None = None,
+        device: str = "auto",
+        stop: Stop | None = None,
+        **settings: Any,
+    ) -> FineTuneTable | None:
+        """Fine-tune the encoder, or probe it with few labels, compared with training from scratch.
+
+        Args:
+            data: labeled images: a name or path, or a training and a test source.
+            size: side of the views in pixels; by default that of pretraining.
+            limit: number of training images; all test images are used.
+            labels: CSV file with path and label.
+            device: auto, cpu, cuda ...
+            stop: request a stop from another thread; the same call continues.
+            settings: any field of `evaluation.finetuning.FineTuning`: seeds, labels_per_class, frozen ...
+
+        Returns:
+            The table, which is also written to `finetune/` in the run, with the correctness of every test image; None
+            if it was stopped.
+        """
+        from selftaught.api.finetune import finetune
+
+        chosen, where = FineTuning(**settings), choose_device(device)
+        loaded, size = self._load(size)
+        if isinstance(data, tuple):
+            train, test = data
+        else:
+            train, test = open_splits(
+                data, side=round(STORE * size), limit=limit, labels=None if labels is None else Path(labels)
+            )
+        return finetune(
+            self.folder, loaded.encoder, _fresh(loaded), train, test, chosen, size=size, device=where,
+            stamp=loaded.stamp, recalibrate=bool(loaded.description.get("uses_tiles")), stop=stop,
+        )  # fmt: skip
 
     def invariance(
         self,

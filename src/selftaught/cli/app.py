@@ -16,6 +16,7 @@ from selftaught.cli.audit import audit
 from selftaught.cli.compare import compare
 from selftaught.cli.demo import demo
 from selftaught.cli.errors import sentence
+from selftaught.cli.evaluate import evaluate
 from selftaught.cli.invariance import invariance
 from selftaught.cli.list_ import list_
 from selftaught.cli.pretrain import pretrain, run_pretrain
@@ -108,7 +109,7 @@ def application(given: Sequence[str]) -> App:
         app.command(pretrain_command(given[1:], run_pretrain, pretrain.__doc__ or ""))
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
-    for command in (probe, invariance, audit, compare, report, demo):
+    for command in (probe, evaluate, invariance, audit, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")
     return app

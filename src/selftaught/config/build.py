@@ -19,6 +19,7 @@ from selftaught.pretext import task_class
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.folder import RunFolder
 from selftaught.training.loop import Pretraining
+from selftaught.training.optimizer import Optimization
 from selftaught.training.randomness import seeded_rng
 
 LARGEST_VIEW = 128
@@ -72,6 +73,26 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None, d
         seed=general.seed,
     )
     return Built(pretraining, options, source.skipped if isinstance(source, Stored) else ())
+
+
+def supervised_pretraining(
+    encoder: Encoder, source: Source, *, size: int, seed: int, batch_size: int, optimization: Optimization, **task: Any
+) -> Pretraining:
+    """The supervised training of an encoder that exists already, for one step; its classifier has random weights.
+
+    Args:
+        encoder: trained or not.
+        source: labeled images.
+        size: side of the views in pixels.
+        seed: random seed of order and augmentation; the classifier is drawn from torch's global generator.
+        batch_size: images per step, at most those of the source are used.
+        optimization: optimizer and schedule.
+        task: settings of the task `supervised`.
+    """
+    supervised = task_class("supervised")(size=size, **task)
+    heads = supervised.heads(encoder, source)
+    batch_size = min(batch_size, len(source))
+    return Pretraining(supervised, encoder, heads, source, optimization, 1, batch_size, seed)
 
 
 def _try_out(settings: Settings) -> None:

@@ -5,7 +5,8 @@ from selftaught.figures.curves import curves
 from selftaught.figures.filters import filters
 from selftaught.figures.grid import grid, save_png
 from selftaught.figures.invariance import invariance
+from selftaught.figures.labels import label_curve
 from selftaught.figures.layers import layers
 from selftaught.figures.style import svg
 
-__all__ = ["audit", "curves", "filters", "grid", "invariance", "layers", "save_png", "svg"]
+__all__ = ["audit", "curves", "filters", "grid", "invariance", "label_curve", "layers", "save_png", "svg"]

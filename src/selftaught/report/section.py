@@ -42,7 +42,7 @@ class ProbeSection:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A shortcut audit or invariance analysis: figure and verdicts."""
+    """A shortcut audit, an invariance analysis or an evaluation with few labels: figure and verdicts."""
 
     title: str
     figure: Markup
@@ -72,7 +72,7 @@ class Section:
     facts: Sequence[tuple[str, str]]
     probes: Sequence[ProbeSection]
     analyses: Sequence[Analysis]
-    """Shortcut audits, then invariance analyses."""
+    """Evaluations with labels, shortcut audits, then invariance analyses."""
     curves: Sequence[Markup]
     more_curves: Sequence[Markup]
     broken: str
@@ -119,8 +119,8 @@ def make_section(record: Record, number: int, limit: int) -> Section:
 
 
 def gather_analyses(record: Record, salt: str) -> list[Analysis]:
-    """The shortcut audits and invariance analyses of a run."""
-    analyses: list[Analysis] = []
+    """The evaluations with labels, shortcut audits and invariance analyses of a run."""
+    analyses = [label_analysis(table, f"{salt}-labels{index}") for index, table in enumerate(record.finetunes)]
     for index, table in enumerate(record.audits):
         figure = inline(figures.audit(table), f"{salt}-audit{index}", "pretext accuracy with each cue removed or added")
         verdicts = [str(row["verdict"]) for row in table["answers"] if row.get("uses_cue")]
@@ -129,6 +129,27 @@ def gather_analyses(record: Record, salt: str) -> list[Analysis]:
         figure = inline(figures.invariance(table), f"{salt}-invariance{index}", "invariance of every layer")
         analyses.append(Analysis(f"Invariance of every layer on {table['data']}", figure, []))
     return analyses
+
+
+def label_analysis(table: Mapping[str, Any], salt: str) -> Analysis:
+    """Fine-tuning, or a probe with few labels: accuracy by number of labels."""
+    first, test = table["results"][0]["rows"][0]["name"], integer(table, "test")
+    title = f"{'Fine-tuning' if first == 'fine-tuned' else 'Probe with few labels'} on {table['data']}"
+    figure = inline(figures.label_curve(table), salt, "accuracy by number of labeled images")
+    notes = []
+    for result in table["results"]:
+        rows = [f"{row['name']} {with_std(row, 'accuracy', 'std', test)}" for row in result["rows"]]
+        compared = [f"{first} minus {each['over']} {difference(each, test)}" for each in result["differences"]]
+        images = f"{result['name']} ({count(int(result['images']))} images)"
+        notes.append(f"{images}: {', '.join(rows)}{''.join(f'; {each}' for each in compared)}.")
+    spread = f"Mean ± standard deviation over {table['repeated']}; bars are 95 % intervals. "
+    return Analysis(title, figure, [*notes, spread + overlap_note(table)])
+
+
+def difference(compared: Mapping[str, Any], test: int | None) -> str:
+    """A difference of two accuracies with its 95 % interval."""
+    value, low, high = (f"{compared[key]:+.{digits(test)}f}" for key in ("value", "low", "high"))
+    return f"{value} (95 % interval {low} to {high})"
 
 
 def gather_shown(record: Record, name: str, limit: int) -> ShownImages | None:

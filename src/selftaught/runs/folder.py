@@ -1,7 +1,7 @@
 """The run folder: paths, readers and writers of all files of a run.
 
 config.yaml  run.json  log.jsonl  checkpoint/  encoder.safetensors  encoder.json  shown/  probes/  audit/
-invariance/  skipped.txt  images.npy  report.html
+invariance/  finetune/  skipped.txt  images.npy  report.html
 """
 
 import io
@@ -22,7 +22,7 @@ from selftaught.errors import UserError, readable
 from selftaught.runs.atomic import write_bytes, write_error, write_text
 from selftaught.runs.files import check_links, exists, list_folder, read_limited, read_start
 from selftaught.runs.log import read_log
-from selftaught.runs.models import Audit, Config, Description, Invariance, Model, Probe, Status, mismatch
+from selftaught.runs.models import Audit, Config, Description, FineTune, Invariance, Model, Probe, Status, mismatch
 from selftaught.runs.parse import one_line, parse_json, parse_yaml
 from selftaught.runs.sections import flatten, nest
 from selftaught.runs.weights import read_weights, weights_bytes
@@ -49,6 +49,7 @@ class RunFolder:
         self.path = path
         self.config, self.status, self.log = path / "config.yaml", path / "run.json", path / "log.jsonl"
         self.checkpoints, self.shown, self.probes = path / "checkpoint", path / "shown", path / "probes"
+        self.finetunes = path / "finetune"
         self.audits, self.invariances, self.report = path / "audit", path / "invariance", path / "report.html"
         self.weights, self.encoder, self.skipped = (
             path / "encoder.safetensors",
@@ -186,6 +187,10 @@ class RunFolder:
     def read_invariances(self) -> list[dict[str, Any]]:
         """`invariance/*.json`, by file name."""
         return self._read_results(self.invariances, Invariance)
+
+    def read_finetunes(self) -> list[dict[str, Any]]:
+        """`finetune/*.json`, by file name."""
+        return self._read_results(self.finetunes, FineTune)
 
     def prepare_results(self, folder: Path) -> Path:
         """Create a subfolder for results and check that it is writable, before a long computation.

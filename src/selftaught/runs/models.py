@@ -158,6 +158,51 @@ class Invariance(Model):
         return self
 
 
+class LabelRow(Model):
+    """One way to train, with one number of labels."""
+
+    name: Name
+    accuracy: Share
+    std: Amount | None = None
+    low: Share
+    high: Share
+
+
+class LabelDifference(Model):
+    """The first way to train minus another one."""
+
+    over: Name
+    value: Annotated[float, Field(ge=-1, le=1)]
+    low: Annotated[float, Field(ge=-1, le=1)]
+    high: Annotated[float, Field(ge=-1, le=1)]
+
+
+class LabelCount(Model):
+    """All ways to train with one number of labels."""
+
+    name: Name
+    images: Annotated[int, Field(ge=1, le=10**18)]
+    rows: Annotated[list[LabelRow], Field(min_length=1, max_length=10)]
+    differences: Annotated[list[LabelDifference], Field(max_length=10)]
+
+
+class FineTune(Model):
+    """`finetune/*.json`."""
+
+    data: Words
+    chance: Share
+    test: Count
+    repeated: Name
+    results: Annotated[list[LabelCount], Field(min_length=1, max_length=100)]
+    step: Count | None = None
+
+    @model_validator(mode="after")
+    def _has_the_same_rows(self) -> Self:
+        if any([row.name for row in each.rows] != [row.name for row in self.results[0].rows] for each in self.results):
+            raise ValueError("every number of labels must have the same rows")
+        return self
+
+
 def mismatch(model: type[Model], value: Any) -> str:
     """The first validation error of a value, as one line; empty if the value is valid."""
     try:

@@ -1,0 +1,130 @@
+"""Fine-tuning, or a probe on frozen features, by number of labels, compared with training from scratch."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+
+from selftaught.api.trainings import Stopped, Trainings, training_settings, ways
+from selftaught.contracts import Encoder, Source
+from selftaught.display.console import stderr_console
+from selftaught.errors import UserError, readable
+from selftaught.evaluation.baselines.encoders import calibrate
+from selftaught.evaluation.few_labels import LabelCount, draw_labels, label_counts, labels_of
+from selftaught.evaluation.finetune_table import FineTuneTable, LabelResult, Row
+from selftaught.evaluation.finetuning import FineTuning
+from selftaught.evaluation.overlap import content_ids_of, count_overlap
+from selftaught.evaluation.results import file_stem
+from selftaught.evaluation.table import RECALIBRATED, data_name
+from selftaught.modules.depth import require_layer
+from selftaught.runs.atomic import write_bytes
+from selftaught.runs.folder import RunFolder
+from selftaught.training.interruption import Stop, stop_on_signals
+
+
+def finetune(
+    folder: RunFolder,
+    encoder: Encoder,
+    fresh: Callable[[int], Encoder],
+    train: Source,
+    test: Source,
+    settings: FineTuning,
+    *,
+    size: int,
+    device: torch.device,
+    stamp: Mapping[str, object],
+    recalibrate: bool = False,
+    stop: Stop | None = None,
+) -> FineTuneTable | None:
+    """Fine-tune the encoder of a run, or probe it, with every number of labels, and write the result to the run.
+
+    Args:
+        folder: the run.
+        encoder: its encoder.
+        fresh: seed -> the same encoder with random weights.
+        train: labeled training images; some are held out to choose the learning rate and the step.
+        test: labeled test images of the same classes.
+        settings: what to train.
+        size: side of the views in pixels.
+        device: where to compute.
+        stamp: identifies the weights of the encoder.
+        recalibrate: recompute its batch-norm statistics on whole images first.
+        stop: request a stop from another thread; in the main thread signals request it, too.
+
+    Returns:
+        The table; None if a signal stopped a training, which the same call continues.
+
+    Raises:
+        UserError: labels are missing or too few.
+    """
+    classes, stop = _check(train, test), stop or Stop()
+    if settings.freeze_until is not None:
+        require_layer(encoder, settings.freeze_until)
+    labels = labels_of(train)
+    counts = label_counts(labels, classes, settings.labels_per_class, settings.label_fraction)
+    recalibrated = recalibrate and calibrate(encoder.to(device), train, size, device)
+    results, console = folder.prepare_results(folder.finetunes), stderr_console(highlight=False, markup=False)
+    setting = {**training_settings(settings), "images": [train.fingerprint, test.fingerprint], "size": size, **stamp}
+    root = results / file_stem(data_name(train.name), "", setting)
+    trainings = Trainings(root, folder.path, encoder, fresh, train, test, labels, size, settings, device, stop, console)
+    with folder.locked(), stop_on_signals(stop):
+        try:
+            found = tuple(_result(trainings, count) for count in counts)
+        except Stopped:
+            console.print(f"interrupted; the same command continues: {readable(str(root))}", soft_wrap=True)
+            return None
+    table = _table(trainings, found, RECALIBRATED if recalibrated else "", folder)
+    details = "-".join(["probe" if settings.frozen else "finetune", *(count.name.split()[0] for count in counts)])
+    path = results / f"{file_stem(table.data, details[:60], {**setting, **vars(settings)})}.json"
+    write_bytes(path.with_suffix(".npz"), table.npz(), folder.path)
+    folder.write_result(path, {**table.to_json(), "correctness": path.with_suffix(".npz").name, **stamp})
+    return table
+
+
+def _check(train: Source, test: Source) -> tuple[str, ...]:
+    classes = train.classes or ()
+    if len(classes) < 2:
+        raise UserError(
+            f"fine-tuning and few labels need labeled images of at least 2 classes, but {train.name} has "
+            f"{len(classes) or 'no labels'}: use a --data folder with one subfolder per class, or give --labels."
+        )
+    if classes != test.classes:
+        raise UserError(
+            f"training and test images must have the same classes, but {train.name} has {train.classes} and "
+            f"{test.name} has {test.classes}: use sources with the same classes."
+        )
+    return classes
+
+
+def _result(trainings: Trainings, count: LabelCount) -> LabelResult:
+    """All rows and repetitions with one number of labels."""
+    settings = trainings.settings
+    numbers = range(settings.repetitions(count.per_class is None))
+    rows = {name: tuple(trainings.repetition(name, count, number) for number in numbers) for name in ways(settings)}
+    chosen = draw_labels(trainings.labels, count, 0)
+    validation = len(trainings.split(chosen, 0)[1])
+    return LabelResult(
+        name=count.name,
+        images=len(chosen),
+        validation=validation,
+        steps=trainings.steps(count),
+        rows=tuple(Row(name, repetitions) for name, repetitions in rows.items()),
+    )
+
+
+def _table(trainings: Trainings, found: tuple[LabelResult, ...], note: str, folder: RunFolder) -> FineTuneTable:
+    test, settings = trainings.test, trainings.settings
+    labels = labels_of(test)
+    chosen = (labels >= 0).nonzero().flatten()
+    return FineTuneTable(
+        data=data_name(trainings.train.name),
+        chance=int(labels[chosen].bincount().max()) / len(chosen),
+        test=len(chosen),
+        repeated="seeds" if found[0].name == "all" else "draws",
+        size=trainings.size,
+        settings=vars(settings),
+        results=found,
+        note=note,
+        seen=count_overlap(test, chosen, folder.read_image_ids()),
+        labels=labels[chosen],
+        test_ids=content_ids_of(test, chosen),
+    )

@@ -1,0 +1,256 @@
+"""The trainings of an evaluation with labels, in `finetune/` of a run: each is resumable and done once.
+
+For each number of labels and repetition, each way to train has a folder with one training per learning rate. What is
+finished is recorded there, so the same command continues after an interruption.
+"""
+
+import io
+import json
+import re
+import shutil
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from selftaught.config.build import supervised_pretraining
+from selftaught.contracts import Encoder, Source
+from selftaught.errors import DivergedError, UserError, readable
+from selftaught.evaluation.baselines.cache import digest
+from selftaught.evaluation.few_labels import LabelCount, Subset, draw_labels, split_validation
+from selftaught.evaluation.finetune_table import Repetition
+from selftaught.evaluation.finetuning import EPOCHS, MIN_STEPS, FineTuning, classify
+from selftaught.evaluation.layers import probe_layers
+from selftaught.runs.atomic import write_bytes, write_text
+from selftaught.runs.checkpoint import Checkpoints
+from selftaught.runs.files import exists, make_folder, read_limited
+from selftaught.runs.weights import weights_bytes
+from selftaught.training.interruption import Stop
+from selftaught.training.log import Log
+from selftaught.training.loop import Pretraining, Trainer, train
+from selftaught.training.optimizer import Optimization
+from selftaught.training.plan import Budget, choose_precision, make_fabric, make_plan
+from selftaught.training.randomness import seeded_rng
+
+EVALUATIONS = 10
+"""How often a training is evaluated on the validation images."""
+TUNED, PROBES = "fine-tuned", ("probe", "probe, random weights")
+"""Names of the ways to train, beside "from scratch"."""
+RESULT, PLAN = "result.npz", "plan.json"
+MAX_BYTES = 2**28
+"""Maximum size of a file of results."""
+
+
+class Stopped(Exception):
+    """A signal stopped a training; its checkpoint is saved."""
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """Everything that the trainings of one evaluation share."""
+
+    root: Path
+    """Folder of the trainings."""
+    run: Path
+    """The run folder."""
+    encoder: Encoder
+    """The pretrained encoder."""
+    fresh: Callable[[int], Encoder]
+    """Seed -> the same encoder with random weights."""
+    train: Source
+    test: Source
+    labels: Tensor
+    """(N,) int64, of the training images."""
+    size: int
+    settings: FineTuning
+    device: torch.device
+    stop: Stop
+    console: Console
+
+    def repetition(self, name: str, count: LabelCount, number: int) -> Repetition:
+        """Train in one of the ways `ways` lists, or read the recorded result.
+
+        Raises:
+            Stopped: a signal stopped it.
+        """
+        folder = self._folder(name, count, number)
+        path = folder / RESULT
+        if not exists(path):
+            if self.stop.requested:
+                raise Stopped
+            chosen = draw_labels(self.labels, count, number)
+            if name in PROBES:
+                self._probe(chosen, [self._folder(each, count, number) for each in PROBES])
+            else:
+                make_folder(folder, self.run)
+                write_bytes(path, _packed(self._trained(name, folder, chosen, number)), self.run)
+        for left in (*folder.glob("rate-*/checkpoint"), *folder.glob("rate-*/best")):
+            shutil.rmtree(left, ignore_errors=True)
+        return _unpacked(path, self.run)
+
+    def _folder(self, name: str, count: LabelCount, number: int) -> Path:
+        labels = re.sub(r"\W+", "-", count.name.replace("%", "percent"))
+        way = re.sub(r"\W+", "-", name)
+        return self.root / labels / f"{way}-{number}"
+
+    def split(self, chosen: Tensor, number: int) -> tuple[Source, Source]:
+        """The training and the validation images among the labeled ones."""
+        fit, held = split_validation(self.labels[chosen], number)
+        return Subset(self.train, chosen[fit]), Subset(self.train, chosen[held])
+
+    def _probe(self, chosen: Tensor, folders: Sequence[Path]) -> None:
+        """Probe every layer of the pretrained encoder and of random weights, and record the best layer of either."""
+        table = probe_layers(
+            self.encoder, self.fresh, Subset(self.train, chosen), self.test, size=self.size, device=self.device,
+            initializations=1,
+        )  # fmt: skip
+        found = table.correctness
+        assert found is not None
+        rows = {row.layer: row for row in table.layers}
+        layer, random_layer = table.gain.layer, table.gain.random_layer
+        pairs = (
+            (layer, found.trained, rows[layer].held_out),
+            (random_layer, found.random, rows[random_layer].random_held_out),
+        )
+        for folder, (best, correct, held_out) in zip(folders, pairs, strict=True):
+            of_layer = torch.from_numpy(correct[0, found.layers.index(best)])
+            write_bytes(folder / RESULT, _packed(Repetition(of_layer, held_out, layer=best)), self.run)
+
+    def _trained(self, name: str, folder: Path, chosen: Tensor, seed: int) -> Repetition:
+        """Train with each learning rate, and test the weights that are best on the validation images."""
+        fit, held = self.split(chosen, seed)
+        outcomes = []
+        for rate in self.settings.learning_rates:
+            run = self._pretraining(name, fit, rate, seed, folder.parent)
+            outcomes.append((*_train(self, folder / f"rate-{rate:g}", run, held), rate))
+        accuracy, _, step, rate = max(outcomes)
+        if step == 0:
+            raise DivergedError(f"the loss became NaN or infinite with every learning rate of {name}: try lower ones.")
+        run = self._pretraining(name, fit, rate, seed, folder.parent)
+        best = _best(folder / f"rate-{rate:g}", run).load()
+        if best is None:
+            raise UserError(f"the weights in {readable(str(folder))} are missing: remove the folder and repeat.")
+        run.encoder.load_state_dict(best["encoder"]), run.heads.load_state_dict(best["heads"])
+        run.encoder.to(self.device), run.heads.to(self.device)
+        correct, _ = classify(run.encoder, run.heads["label"], self.test, self.size, self.device)
+        if name == TUNED and len(chosen) == int((self.labels >= 0).sum()):
+            kept = {f"{part}.{key}": value for part in ("encoder", "heads") for key, value in best[part].items()}
+            write_bytes(folder / "model.safetensors", weights_bytes(kept), self.run)
+        return Repetition(correct, accuracy, rate, step)
+
+    def _pretraining(self, name: str, fit: Source, rate: float, seed: int, folder: Path) -> Pretraining:
+        """One training; the number of its steps is planned once for all with this number of labels."""
+        tuned = name == TUNED
+        encoder = deepcopy(self.encoder).cpu() if tuned else self.fresh(seed)
+        with seeded_rng(seed, "classifier"):
+            run = supervised_pretraining(
+                encoder, fit, size=self.size, seed=seed, batch_size=self.settings.batch_size,
+                optimization=Optimization(learning_rate=rate),
+                layer_decay=self.settings.layer_decay if tuned else 1.0,
+                freeze_until=self.settings.freeze_until if tuned else None,
+            )  # fmt: skip
+        return replace(run, steps=self.plan(run, folder)[0])
+
+    def steps(self, count: LabelCount) -> int | None:
+        """Steps of each training with a number of labels; None if there was none."""
+        path = self._folder("", count, 0).parent / PLAN
+        return int(json.loads(read_limited(path, self.run, MAX_BYTES))["steps"]) if exists(path) else None
+
+    def plan(self, run: Pretraining, folder: Path) -> tuple[int, str]:
+        """Steps and precision of the trainings in a folder, recorded there by the first one."""
+        path = folder / PLAN
+        if not exists(path):
+            default = Budget(steps=max(MIN_STEPS, EPOCHS * run.steps_per_pass))
+            budget, precision = self.settings.budget or default, choose_precision("auto", self.device)
+            plan = make_plan(run, budget, device=str(self.device), precision=precision, compiling="off")
+            write_text(path, json.dumps({"steps": plan.steps, "precision": precision}), self.run)
+        planned = json.loads(read_limited(path, self.run, MAX_BYTES))
+        return int(planned["steps"]), str(planned["precision"])
+
+
+def ways(settings: FineTuning) -> list[str]:
+    """The ways to train that are compared, the pretrained one first."""
+    names = list(PROBES) if settings.frozen else [TUNED]
+    return [*names, *(["from scratch"] if settings.from_scratch else [])]
+
+
+def _best(folder: Path, run: Pretraining) -> Checkpoints:
+    return Checkpoints(folder / "best", _identity(run))
+
+
+def _identity(run: Pretraining) -> str:
+    facts = [repr(run.task), repr(run.optimization), run.steps, run.batch_size, run.seed, run.source.fingerprint]
+    return digest({"training": facts})
+
+
+def _train(trainings: Trainings, folder: Path, run: Pretraining, held: Source) -> tuple[float, float, int]:
+    """Train to the end and keep the weights that are best on the validation images.
+
+    Returns:
+        Validation accuracy, negative cross-entropy and step of the best weights; step 0 if the training diverged.
+    """
+    path, root = folder / "validation.json", trainings.run
+    if exists(path):
+        accuracy, loss, step = json.loads(read_limited(path, root, MAX_BYTES))
+        return accuracy, loss, step
+    make_folder(folder, root)
+    best, every = _best(folder, run), max(1, run.steps // EVALUATIONS)
+    saved = best.load()
+    top = (0.0, -1e9, 0) if saved is None else (saved["accuracy"], saved["negative_loss"], saved["step"])
+
+    def watch(step: int, encoder: Encoder, heads: torch.nn.ModuleDict, views: object) -> None:
+        nonlocal top
+        correct, loss = classify(encoder, heads["label"], held, trainings.size, trainings.device)
+        reached = (float(correct.double().mean()), -loss)
+        if reached > top[:2]:
+            top = (*reached, step)
+            state = {"encoder": encoder.state_dict(), "heads": heads.state_dict()}
+            best.save({**state, "accuracy": top[0], "negative_loss": top[1], "step": step})
+
+    quiet = trainings.console if trainings.console.is_terminal else Console(quiet=True)
+    log = Log(folder / "log.jsonl", run.steps, run.batch_size, run.task.chance(run.source, 1), every, quiet)
+    trainer = Trainer(make_fabric(trainings.device, trainings.plan(run, folder.parent.parent)[1]), run)
+    try:
+        with log:
+            checkpoints = Checkpoints(folder / "checkpoint", _identity(run))
+            done = train(run, trainer, checkpoints, log, watch=watch, stop=trainings.stop)
+    except DivergedError:
+        top, done = (0.0, -1e9, 0), run.steps
+    if done < run.steps:
+        raise Stopped
+    write_text(path, json.dumps(top), root)
+    place = readable(str(folder.relative_to(trainings.root)))
+    trainings.console.print(f"{place}: validation accuracy {top[0]:.3f} at step {top[2]:,} of {run.steps:,}")
+    return top
+
+
+def _packed(result: Repetition) -> bytes:
+    file = io.BytesIO()
+    facts = {name: value for name, value in vars(result).items() if name != "correct"}
+    np.savez_compressed(file, correct=result.correct.numpy(), facts=np.array(json.dumps(facts)))
+    return file.getvalue()
+
+
+def _unpacked(path: Path, root: Path) -> Repetition:
+    """Read a recorded result.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    content = read_limited(path, root, MAX_BYTES)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            return Repetition(torch.from_numpy(arrays["correct"]), **json.loads(str(arrays["facts"])))
+    except Exception as error:  # numpy, zip and JSON raise many exception types for damaged files
+        raise UserError(f"{readable(str(path))} is damaged: remove it and repeat the command.") from error
+
+
+def training_settings(settings: FineTuning) -> dict[str, object]:
+    """The settings on which a single training depends."""
+    others = ("frozen", "from_scratch", "labels_per_class", "label_fraction", "seeds", "draws")
+    return {name: value for name, value in asdict(settings).items() if name not in others}
