@@ -62,7 +62,10 @@ def finetune(
     labels = labels_of(train)
     counts = label_counts(labels, classes, settings.labels_per_class, settings.label_fraction)
     recalibrated = recalibrate and calibrate(encoder.to(device), train, size, device)
-    results, console = folder.prepare_results(folder.finetunes), stderr_console(highlight=False, markup=False)
+    results, console = (
+        folder.prepare_results(folder.finetunes),
+        stderr_console(highlight=False, markup=False, soft_wrap=True),
+    )
     setting = {**training_settings(settings), "images": [train.fingerprint, test.fingerprint], "size": size, **stamp}
     root = results / file_stem(data_name(train.name), "", setting)
     trainings = Trainings(root, folder.path, encoder, fresh, train, test, labels, size, settings, device, stop, console)
@@ -70,7 +73,7 @@ def finetune(
         try:
             found = tuple(_result(trainings, count) for count in counts)
         except Stopped:
-            console.print(f"interrupted; the same command continues: {readable(str(root))}", soft_wrap=True)
+            console.print(f"interrupted; the same command continues: {readable(str(root))}")
             return None
     table = _table(trainings, found, RECALIBRATED if recalibrated else "", folder)
     details = "-".join(["probe" if settings.frozen else "finetune", *(count.name.split()[0] for count in counts)])
