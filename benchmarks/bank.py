@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from benchmarks.images import noise, stored
 from benchmarks.interleaved import Table, interleaved, options, parsed, publish, rate
 from selftaught.cli.process import keep_freed_memory
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.data.stored import StoredBatch
 from selftaught.encoders import make_encoder
 from selftaught.modules.bank import unit
@@ -36,16 +36,16 @@ class Unremembered(NPID):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` alone."""
-        return {"images": self.augmented(batch, generator)}
+        return {"images": self.augmentation.views(batch, self.view_sizes()["crop"], generator)}
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """A number that moves every weight."""
         return unit(heads["project"](encoder(views["images"])))[:, 0].mean(), {}
 
     def after_step(
-        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome, progress: float = 0.0
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outputs: Outputs, progress: float = 0.0
     ) -> None:
         """Nothing is remembered."""
 

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.views import two_views
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
 from selftaught.modules.heads import classifier
 
 TEMPERATURE = 0.5
@@ -36,11 +36,11 @@ class TwoViews(Task):
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """See `contrastive`."""
         return contrastive(heads["projection"](encoder(views["images"])).float()), {}
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """The views, pair after pair."""
         return {"views": views["images"]}
 

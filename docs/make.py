@@ -125,7 +125,7 @@ def advised(task: type[Task]) -> list[str]:
 
 def caption(name: str) -> str:
     """What the picture shows, in the words of the task."""
-    said = " ".join((inspect.getdoc(task_class(name).show) or "").split("\n\n")[0].split())
+    said = " ".join((inspect.getdoc(task_class(name).visualize) or "").split("\n\n")[0].split())
     steps = OPTIONS.get(name, {}).get("steps")
     said = re.sub(r" \(\w+, [^)]*\)", "", said)  # shapes are for those who read code
     return text(said) + (f" After {steps} steps on crops of {len(PHOTOS)} photos." if steps else "")
@@ -207,7 +207,7 @@ def draw(name: str, path: Path) -> None:
     run.encoder.eval(), run.heads.eval()
     views = run.task.views(run.source.batch(torch.arange(SHOWN), torch.device("cpu")), torch.Generator().manual_seed(1))
     with torch.no_grad():
-        shown = run.task.show(run.encoder, run.heads, views)
+        shown = run.task.visualize(run.encoder, run.heads, views)
     path.parent.mkdir(exist_ok=True)
     save(list(shown.values()), path, HEIGHT.get(name, 128))
 

@@ -47,8 +47,8 @@ class Plain(Encoder):
             nn.Identity(),
         )
 
-    def features(self, seen: Tensor) -> dict[str, Tensor]:
-        return {"image": seen, "mean": seen.mean((2, 3))}
+    def features(self, inputs: Tensor) -> dict[str, Tensor]:
+        return {"image": inputs, "mean": inputs.mean((2, 3))}
 
 
 class Small(Encoder):
@@ -61,8 +61,8 @@ class Small(Encoder):
         with torch.no_grad():
             self.convolution.weight.normal_(generator=torch.Generator().manual_seed(seed))
 
-    def features(self, seen: Tensor) -> dict[str, Tensor]:
-        return {"only": torch.relu(self.norm(self.convolution(seen)))}
+    def features(self, inputs: Tensor) -> dict[str, Tensor]:
+        return {"only": torch.relu(self.norm(self.convolution(inputs)))}
 
 
 def half_red(count: int, seed: int, side: int = 4) -> Given:

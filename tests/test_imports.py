@@ -26,7 +26,18 @@ MAY = {
     "report": {"errors", "figures", "runs"},
     "config": {"contracts", "data", "encoders", "errors", "pretext", "runs", "training"},
     "api": {
-        *("analysis", "config", "contracts", "data", "display", "errors", "evaluation", "figures", "modules", "report"),
+        *(
+            "analysis",
+            "config",
+            "contracts",
+            "data",
+            "display",
+            "encoders",
+            "errors",
+            "evaluation",
+            "figures",
+            "report",
+        ),
         *("runs", "training"),
     },
     "cli": {

@@ -52,6 +52,6 @@ class ToyEncoder(Encoder):
         self.second = nn.Conv2d(8, 16, 3, stride=2, padding=1)
         self.layers = {"first": Layer(8, 2), "second": Layer(16, 4)}
 
-    def features(self, seen: Tensor) -> dict[str, Tensor]:
-        first = torch.relu(self.first(seen))
+    def features(self, inputs: Tensor) -> dict[str, Tensor]:
+        first = torch.relu(self.first(inputs))
         return {"first": first, "second": torch.relu(self.second(first))}

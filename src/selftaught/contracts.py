@@ -25,8 +25,8 @@ from torch import Tensor, nn
 Views = dict[str, Tensor]
 """Inputs and targets of a task: tensors by name, first axis B or K * B, unless the whole batch shares them."""
 
-Outcome = dict[str, Tensor]
-"""Detached values of a loss: scalars are logged by name, larger tensors are passed to `after_step` only."""
+Outputs = dict[str, Tensor]
+"""What a loss returns beside its value: scalars are logged by name, larger tensors are passed to `after_step` only."""
 
 
 class Batch(ABC):
@@ -248,6 +248,13 @@ class Task(ABC):
         """Options that the encoder must be built with, e.g. {"input_mode": "lightness"}."""
         return {}
 
+    def view_sizes(self) -> Mapping[str, int]:
+        """Sides in pixels of all images that the task passes to the encoder, which must be able to process them.
+
+        Keys are "crop" or "tile", the setting that gives the size as a fraction of `size`, or "view" for `size` itself.
+        """
+        return {"view": self.size}
+
     def uses_tiles(self) -> bool:
         """Whether views are tiles: batch norm statistics are then recomputed on whole images before an evaluation."""
         return False
@@ -271,7 +278,7 @@ class Task(ABC):
     @abstractmethod
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """The loss minimized by all parameters but the critic's, and values to log or to pass to `after_step`.
 
         `progress` is the fraction of the run that is completed, 0 to 1, for schedules of temperatures, momenta etc.
@@ -279,7 +286,7 @@ class Task(ABC):
 
     def critic_loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """The loss minimized by the parameters of `ParameterGroup.critic`, with an optimizer of their own."""
         raise NotImplementedError(f"{type(self).__name__} has a critic but no critic_loss")
 
@@ -294,12 +301,12 @@ class Task(ABC):
         return len(source)
 
     def after_step(  # noqa: B027
-        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome, progress: float = 0.0
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outputs: Outputs, progress: float = 0.0
     ) -> None:
         """Called after each optimizer step, without gradients, to update memory banks and moving averages."""
 
     @abstractmethod
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Pictures for reports and logs: name -> (n, 3, H, W) in [0, 1]."""
 
     def auditable_indices(self, heads: nn.ModuleDict, source: Source) -> Tensor:

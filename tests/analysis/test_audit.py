@@ -72,7 +72,7 @@ class Judged(Task):
             right = torch.ones_like(right)
         return right.mean(), {"accuracy": right.mean()}
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         return {}
 
     def chance(self, source, batch_size):
@@ -186,9 +186,9 @@ class Recording(Judged):
     said: ClassVar[list] = []
 
     def loss(self, encoder, heads, views, progress=0.0):
-        loss, outcome = super().loss(encoder, heads, views)
-        self.said.append(float(outcome["accuracy"]))
-        return loss, outcome
+        loss, outputs = super().loss(encoder, heads, views)
+        self.said.append(float(outputs["accuracy"]))
+        return loss, outputs
 
 
 def test_a_changed_batch_warps_what_was_changed_and_no_other_picture():

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from selftaught.errors import UserError
 from selftaught.modules import bank as bank_module
-from selftaught.modules.bank import BankKind, MemoryBank, draw, ranked_first, require_bank, require_negatives, unit
+from selftaught.modules.bank import BankKind, MemoryBank, sample_distinct, top1_accuracy, unit
+from selftaught.modules.instances import InstanceNCE
 
 KINDS: tuple[BankKind, ...] = ("device", "half", "host")
 
@@ -28,8 +29,8 @@ def filled(images: int = 12, dimensions: int = 6, kind: BankKind = "device") -> 
     return MemoryBank(images, dimensions, kind)
 
 
-def negatives_of(bank: MemoryBank, index: Tensor, drawn: Tensor) -> list[list[int]]:
-    return [drawn[row == 0].tolist() for row in bank.recall(index, drawn).dropped]
+def negatives_of(bank: MemoryBank, index: Tensor, sampled: Tensor) -> list[list[int]]:
+    return [sampled[row == 0].tolist() for row in bank.gather(index, sampled).mask]
 
 
 # --- who is compared with whom ---------------------------------------------------------------------------------------
@@ -37,23 +38,23 @@ def negatives_of(bank: MemoryBank, index: Tensor, drawn: Tensor) -> list[list[in
 
 @pytest.mark.parametrize("shuffled", [1 << 17, 0], ids=["shuffling", "rejecting"])
 def test_a_draw_is_of_different_images_all_equally_likely(monkeypatch, shuffled):
-    monkeypatch.setattr(bank_module, "SHUFFLED", shuffled)
+    monkeypatch.setattr(bank_module, "PERMUTED", shuffled)
     generator, counts = seeded(), torch.zeros(40)
     for _ in range(4000):
-        drawn = draw(8, 40, generator)
-        assert len(drawn.unique()) == len(drawn) == 8
-        counts[drawn] += 1
+        sampled = sample_distinct(8, 40, generator)
+        assert len(sampled.unique()) == len(sampled) == 8
+        counts[sampled] += 1
     # 800 expected, standard deviation sqrt(4000 * 0.2 * 0.8) = 25
     assert (counts - 800).abs().max() < 5 * 25
-    assert torch.equal(draw(8, 40, seeded(3)), draw(8, 40, seeded(3)))
+    assert torch.equal(sample_distinct(8, 40, seeded(3)), sample_distinct(8, 40, seeded(3)))
 
 
 @pytest.mark.parametrize("shuffled", [1 << 17, 0], ids=["shuffling", "rejecting"])
 def test_the_order_of_a_draw_says_nothing(monkeypatch, shuffled):
     """Else leaving the last one out would favour some images."""
-    monkeypatch.setattr(bank_module, "SHUFFLED", shuffled)
+    monkeypatch.setattr(bank_module, "PERMUTED", shuffled)
     generator = seeded()
-    last = torch.stack([draw(4, 20, generator)[-1] for _ in range(4000)]).bincount(minlength=20)
+    last = torch.stack([sample_distinct(4, 20, generator)[-1] for _ in range(4000)]).bincount(minlength=20)
     assert (last - 200).abs().max() < 5 * (4000 * 0.05 * 0.95) ** 0.5
 
 
@@ -61,7 +62,9 @@ def test_the_order_of_a_draw_says_nothing(monkeypatch, shuffled):
 def test_an_image_is_never_its_own_negative_and_all_have_m_of_them(kind):
     bank, index = filled(kind=kind), torch.tensor([3, 0, 11, 3])
     for seed in range(50):
-        for image, others in zip(index.tolist(), negatives_of(bank, index, draw(6, 12, seeded(seed))), strict=True):
+        for image, others in zip(
+            index.tolist(), negatives_of(bank, index, sample_distinct(6, 12, seeded(seed))), strict=True
+        ):
             assert image not in others
             assert len(set(others)) == len(others) == 5
 
@@ -70,43 +73,43 @@ def test_shared_negatives_are_for_each_image_a_uniform_draw_of_all_others():
     bank, index, generator = filled(6), torch.tensor([2, 5]), seeded()
     counts = [dict.fromkeys(combinations([i for i in range(6) if i != image], 3), 0) for image in (2, 5)]
     for _ in range(5000):
-        for count, others in zip(counts, negatives_of(bank, index, draw(4, 6, generator)), strict=True):
+        for count, others in zip(counts, negatives_of(bank, index, sample_distinct(4, 6, generator)), strict=True):
             count[tuple(sorted(others))] += 1
     for count in counts:  # ten subsets, 500 each expected: chi squared of 9 degrees of freedom, 0.9999 quantile 33.7
         assert sum((found - 500) ** 2 / 500 for found in count.values()) < 33.7
 
 
 def test_with_all_images_drawn_the_negatives_are_all_others():
-    for image, others in enumerate(negatives_of(filled(5), torch.arange(5), draw(5, 5, seeded()))):
+    for image, others in enumerate(negatives_of(filled(5), torch.arange(5), sample_distinct(5, 5, seeded()))):
         assert sorted(others) == [i for i in range(5) if i != image]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_cosines_over_temperature(kind):
-    bank, index, drawn = filled(kind=kind), torch.tensor([7, 1]), torch.tensor([4, 7, 9, 0])
+    bank, index, sampled = filled(kind=kind), torch.tensor([7, 1]), torch.tensor([4, 7, 9, 0])
     anchors = unit(torch.randn(2, 6))
-    own, others = bank.recall(index, drawn).scores(anchors, 0.07)
+    own, others = bank.gather(index, sampled).scores(anchors, 0.07)
     entries = bank.entries.double().numpy()
     for row, image in enumerate(index.tolist()):
-        left_out = image if image in drawn.tolist() else 0
+        left_out = image if image in sampled.tolist() else 0
         assert float(own[row]) == pytest.approx(anchors[row].double().numpy() @ entries[image] / 0.07, abs=1e-4)
-        for column, other in enumerate(drawn.tolist()):
+        for column, other in enumerate(sampled.tolist()):
             expected = -np.inf if other == left_out else anchors[row].double().numpy() @ entries[other] / 0.07
             assert float(others[row, column]) == pytest.approx(expected, abs=1e-4)
 
 
 def test_scores_keep_float32_under_autocast():
     bank, anchors = filled(64, 128), unit(torch.randn(8, 128))
-    recalled = bank.recall(torch.arange(8), torch.arange(8, 40))
-    plain = recalled.scores(anchors, 0.07)
+    entries = bank.gather(torch.arange(8), torch.arange(8, 40))
+    plain = entries.scores(anchors, 0.07)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = recalled.scores(anchors, 0.07)
+        mixed = entries.scores(anchors, 0.07)
     assert all(torch.equal(a, b) for a, b in zip(plain, mixed, strict=True))
 
 
-def test_ranked_first_counts_anchors_nearest_to_themselves():
+def test_top1_accuracy_counts_anchors_nearest_to_themselves():
     own, others = torch.tensor([1.0, 0.2, 3.0, 0.0]), torch.tensor([[0.9, -9], [0.3, 0.1], [2.0, 2.9], [-1.0, 5.0]])
-    assert float(ranked_first(own, others)) == 0.5
+    assert float(top1_accuracy(own, others)) == 0.5
 
 
 # --- what is remembered ----------------------------------------------------------------------------------------------
@@ -143,13 +146,13 @@ def test_a_bank_is_filled_once_in_parts_of_like_size_and_in_any_order(images):
         return torch.stack([batch.index.float(), torch.ones(len(batch.index))], 1)
 
     bank = MemoryBank(images, 2)
-    bank.fill(Numbered(images), remember, seeded())
+    bank.initialize(Numbered(images), remember, seeded())
     assert torch.cat(parts).sort().values.tolist() == list(range(images))
     assert all(len(part) > 1 for part in parts) or images == 1  # no batch norm takes a batch of one
     assert len(parts) == 1 or all(part.float().mean() == pytest.approx(images / 2, rel=0.2) for part in parts)
     expected = F.normalize(torch.stack([torch.arange(images).float(), torch.ones(images)], 1))
     torch.testing.assert_close(bank.entries, expected)
-    bank.fill(Numbered(images), lambda batch: pytest.fail("filled again"), seeded())
+    bank.initialize(Numbered(images), lambda batch: pytest.fail("filled again"), seeded())
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -180,10 +183,10 @@ def test_the_constant_is_measured_once():
     bank, others = filled(), torch.randn(3, 7)
     others[torch.arange(3), torch.tensor([0, 6, 2])] = -torch.inf
     mean = float(others.double().exp().sum()) / (3 * 6)  # Z / n: the mean over what counts
-    first = bank.constant(others)
+    first = bank.estimate_log_normalizer(others)
     assert float(first.exp()) == pytest.approx(6 * mean, rel=1e-5)  # C = m / n * Z
-    bank.noise.copy_(first)
-    assert torch.equal(bank.constant(others + 3), first)
+    bank.log_normalizer.copy_(first)
+    assert torch.equal(bank.estimate_log_normalizer(others + 3), first)
 
 
 # --- where it is kept ------------------------------------------------------------------------------------------------
@@ -192,7 +195,7 @@ def test_the_constant_is_measured_once():
 def test_only_the_bank_of_the_host_stays_there():
     assert [filled(kind=kind).to("meta").entries.device.type for kind in KINDS] == ["meta", "meta", "cpu"]
     assert filled(kind="host").to(torch.float64).entries.dtype == torch.float16
-    assert filled(kind="host").to("meta").noise.device.type == "meta"
+    assert filled(kind="host").to("meta").log_normalizer.device.type == "meta"
 
 
 def test_half_and_host_take_half_the_memory():
@@ -217,17 +220,21 @@ def test_a_bank_is_saved_copied_and_restored(kind):
 # --- mistakes --------------------------------------------------------------------------------------------------------
 
 
+def loss(negatives: int) -> InstanceNCE:
+    return InstanceNCE(negatives, 0.07, 0.5, "sum")
+
+
 def test_one_image_cannot_be_told_apart():
     with pytest.raises(UserError, match="at least 2 images, got 1"):
-        require_negatives(4096, 1)
+        loss(4096).require_images(1)
 
 
 def test_fewer_images_than_negatives_get_a_notice(caplog):
     with caplog.at_level(logging.WARNING):
-        require_negatives(23, 24)
+        loss(23).require_images(24)
     assert not caplog.text
     with caplog.at_level(logging.WARNING):
-        require_negatives(24, 24)
+        loss(24).require_images(24)
     assert "--negatives is 24, but there are only 23 other images" in caplog.text
 
 
@@ -237,4 +244,4 @@ def test_fewer_images_than_negatives_get_a_notice(caplog):
 )
 def test_settings_that_compare_or_remember_nothing_are_refused(settings, flag):
     with pytest.raises(UserError, match=f"{flag} must"):
-        require_bank(*settings)
+        InstanceNCE(*settings, "sum")

@@ -44,7 +44,7 @@ class SimCLR(Task):
         accuracy = (logits.argmax(1) == positive).float().mean()
         return F.cross_entropy(logits, positive), {"accuracy": accuracy}
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         return {"views": views["images"]}
 
 
@@ -75,7 +75,7 @@ class VICReg(Task):
             loss = loss + self.covariance * off_diagonal.square().sum() / z.shape[1]
         return loss, {"std": first.std(0).mean()}
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         return {"views": views["images"]}
 
 
@@ -103,13 +103,13 @@ class BYOL(Task):
             target = heads["target"](views["images"]).float().unflatten(0, (-1, 2)).flip(1).flatten(0, 1)
         return 2 - 2 * F.cosine_similarity(predicted, target).mean(), {}
 
-    def after_step(self, encoder, heads, views, outcome, progress=0.0):
+    def after_step(self, encoder, heads, views, outputs, progress=0.0):
         momentum = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
         online = (*encoder.parameters(), *heads["projection"].parameters())
         for average, weight in zip(heads["target"].parameters(), online, strict=True):
             average.lerp_(weight, 1 - momentum)
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         return {"views": views["images"]}
 
 
@@ -144,7 +144,7 @@ class MaskedImage(Task):
         patches = F.unfold(views["images"], encoder.patch, stride=encoder.patch).transpose(1, 2)
         return F.mse_loss(predicted, patches.gather(1, hidden[..., None].expand(predicted.shape))), {}
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         return {"images": views["images"]}
 
 
@@ -173,7 +173,7 @@ class Supervised(Task):
         accuracy = (logits.argmax(1) == views["label"]).float().mean()
         return F.cross_entropy(logits, views["label"]), {"accuracy": accuracy}
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         return {"views": views["images"]}
 
 

@@ -83,7 +83,7 @@ def test_a_perfect_decoder_shows_the_image_itself(space):
     encoder, heads, views = setting(task)
     heads["decoder"] = Fixed(task._target(views["images"]))
     assert task.loss(encoder, heads, views)[0] == 0
-    noisy, decoded, true = task.show(encoder, heads, views)["decoded"].split(16, 3)
+    noisy, decoded, true = task.visualize(encoder, heads, views)["decoded"].split(16, 3)
     assert torch.equal(noisy, views["noisy"])
     assert torch.equal(true, views["images"])
     torch.testing.assert_close(decoded, true, atol=1e-4, rtol=0)

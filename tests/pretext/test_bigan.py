@@ -41,11 +41,11 @@ def test_the_critic_minimises_the_value_of_the_paper_and_the_others_have_its_ans
     encoder, heads, views = setting(task, count=4)
     encoded, generated = [2.0, -1.0, 0.5, 3.0], [-2.0, -0.5, 1.0, 4.0]
     heads["critic"] = Told(encoded + generated, encoded + generated)
-    loss, outcome = task.critic_loss(encoder, heads, views)
+    loss, outputs = task.critic_loss(encoder, heads, views)
     value = sum(map(log_d, encoded)) / 4 + sum(log_d(-x) for x in generated) / 4
     assert loss.item() == pytest.approx(-value / 2, rel=1e-5)
-    assert outcome["right_on_encoded"] == 0.75
-    assert outcome["right_on_generated"] == 0.5
+    assert outputs["right_on_encoded"] == 0.75
+    assert outputs["right_on_generated"] == 0.5
     exchanged = sum(log_d(-x) for x in encoded) / 4 + sum(map(log_d, generated)) / 4
     assert task.loss(encoder, heads, views)[0].item() == pytest.approx(-exchanged / 2, rel=1e-5)
 
@@ -74,11 +74,11 @@ def test_the_error_of_reconstruction_is_measured_and_nobody_minimises_it():
     task = BiGAN(size=16, crop=1.0)
     encoder, heads, views = setting(task)
     before = {name: value.clone() for name, value in heads["generator"].state_dict().items()}
-    loss, outcome = task.loss(encoder, heads, views)
+    loss, outputs = task.loss(encoder, heads, views)
     codes = heads["code"](encoder.features(encoder.preprocess(views["images"]))["second"])
     expected = (heads["generator"](codes) - views["images"]).square().mean()
-    assert outcome["reconstruction_error"].item() == pytest.approx(expected.item(), rel=1e-5)
-    assert not outcome["reconstruction_error"].requires_grad
+    assert outputs["reconstruction_error"].item() == pytest.approx(expected.item(), rel=1e-5)
+    assert not outputs["reconstruction_error"].requires_grad
     # One batch of noise has passed the generator's batch norm, and nothing else has left a trace in it.
     heads["generator"].load_state_dict(before)
     heads["generator"](views["noise"])
@@ -148,7 +148,7 @@ def test_it_works_with_the_encoders_of_the_papers(encoder, size):
     encoder, heads, views = setting(task, encoder, count=4)
     for loss in (task.critic_loss(encoder, heads, views)[0], task.loss(encoder, heads, views)[0]):
         assert loss.item() == pytest.approx(math.log(2), abs=0.6)
-    shown = task.show(encoder.eval(), heads.eval(), views)
+    shown = task.visualize(encoder.eval(), heads.eval(), views)
     assert shown["reconstructed"].shape == (4, 3, 16, 32)
     assert torch.equal(shown["reconstructed"][..., :16], views["images"])
     assert shown["generated"].shape == (4, 3, 16, 16)

@@ -106,25 +106,25 @@ def test_regression_squares_the_error():
     source, task = Colored(), Colorization(crop=1.0, size=16, answer="mean")
     encoder, heads, views = setting(task, source)
     heads["color"] = Fixed(torch.zeros(6, 2, 4, 4))
-    loss, outcome = task.loss(encoder, heads, views)
+    loss, outputs = task.loss(encoder, heads, views)
     assert loss.item() == pytest.approx((32 / 50) ** 2, rel=1e-3)
-    assert outcome["ab_error"].item() == pytest.approx(32, rel=1e-3)
+    assert outputs["ab_error"].item() == pytest.approx(32, rel=1e-3)
 
 
 @pytest.mark.parametrize("answer", ["classes", "mean"])
 def test_grey_images_teach_nothing(answer):
     source, task = Colored(grey=4), Colorization(crop=1.0, size=16, answer=answer)
     encoder, heads, views = setting(task, source, range(12))
-    logits = torch.randn(12, heads["color"].read.out_channels, 4, 4)
+    logits = torch.randn(12, heads["color"].output.out_channels, 4, 4)
     heads["color"] = fixed = Fixed(logits)
-    loss, outcome = task.loss(encoder, heads, views)
+    loss, outputs = task.loss(encoder, heads, views)
     loss.backward()
     assert (fixed.answer.grad[:8] != 0).any()
     assert (fixed.answer.grad[8:] == 0).all()
     heads["color"] = Fixed(logits[:8])
     alone, of_alone = task.loss(encoder, heads, {name: tensor[:8] for name, tensor in views.items()})
     torch.testing.assert_close(loss, alone)
-    torch.testing.assert_close(outcome["ab_error"], of_alone["ab_error"])
+    torch.testing.assert_close(outputs["ab_error"], of_alone["ab_error"])
 
 
 def test_a_batch_of_grey_images_has_a_loss_of_nothing_and_finite_gradients():
@@ -179,7 +179,7 @@ def test_grey_answer_and_truth_are_shown_side_by_side():
     encoder, heads, views = setting(task, source)
     heads["color"] = Fixed(source.lab[:6, 1:, None, None].expand(-1, -1, 4, 4) / 50)  # the truth
     with torch.no_grad():
-        grey, answered, true = task.show(encoder, heads, views)["colorized"].split(16, 3)
+        grey, answered, true = task.visualize(encoder, heads, views)["colorized"].split(16, 3)
     assert (grey.amax(1) - grey.amin(1)).max() < 1e-4
     torch.testing.assert_close(rgb_to_lab(grey)[:, :1], rgb_to_lab(true)[:, :1], atol=0.01, rtol=0)
     torch.testing.assert_close(answered, true, atol=1e-3, rtol=0)
@@ -196,11 +196,11 @@ def test_it_learns_colors_that_lightness_tells(answer):
     encoder, heads, views = setting(task, source, range(12))
     optimizer = torch.optim.Adam([*encoder.parameters(), *heads.parameters()], lr=1e-2)
     for _ in range(40):
-        loss, outcome = task.loss(encoder, heads, views)
+        loss, outputs = task.loss(encoder, heads, views)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-    assert outcome["ab_error"] < 10  # 32 for the answer grey, and for that of the opposite hue 64
+    assert outputs["ab_error"] < 10  # 32 for the answer grey, and for that of the opposite hue 64
 
 
 def test_autocast_changes_no_target():

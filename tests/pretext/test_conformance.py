@@ -15,8 +15,8 @@ from toy_tasks import TOYS, encoder_for
 
 from selftaught.augment.warp import identity
 from selftaught.contracts import Batch, Task
+from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
-from selftaught.modules.crops import CropTask
 from selftaught.pretext import TASKS, task_class
 from selftaught.pretext.jigsaw import Jigsaw
 from selftaught.training.loop import Pretraining, Trainer
@@ -169,7 +169,7 @@ def test_it_trains_and_shows_at_sizes_that_are_no_power_of_two(name, size, optio
     assert all(weight.dtype == torch.float32 for weight in trainer.module.parameters())
     case.encoder.eval(), case.heads.eval()
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
-        shown = case.task.show(case.encoder, case.heads, views)
+        shown = case.task.visualize(case.encoder, case.heads, views)
     for pictures in shown.values():
         assert pictures.isfinite().all()
         assert pictures.dtype == torch.float32
@@ -197,9 +197,9 @@ def test_the_loop_trains_every_weight_once(case):
 
 def test_saving_and_loading_restores_the_loss_exactly(case):
     views = case.views()
-    loss, outcome = case.task.loss(case.encoder, case.heads, views)
+    loss, outputs = case.task.loss(case.encoder, case.heads, views)
     with torch.no_grad():
-        case.task.after_step(case.encoder, case.heads, views, {k: v.detach() for k, v in outcome.items()})
+        case.task.after_step(case.encoder, case.heads, views, {k: v.detach() for k, v in outputs.items()})
     file = io.BytesIO()
     torch.save([case.encoder.state_dict(), case.heads.state_dict()], file)
     expected = case.loss(views)
@@ -234,16 +234,26 @@ def test_a_size_of_nothing_is_our_error(case):
 class OneSize(ToyEncoder):
     """Reads nothing but 16 by 16 pixels, as a vision transformer its own size."""
 
-    def features(self, seen):
-        assert seen.shape[-1] == 16
-        return super().features(seen)
+    def features(self, inputs):
+        assert inputs.shape[-1] == 16
+        return super().features(inputs)
 
 
-@pytest.mark.parametrize("name", [name for name in TASKS if issubclass(task_class(name), CropTask)])
+@pytest.mark.parametrize("name", [name for name in TASKS if hasattr(task_class(name), "crop")])
 def test_crops_that_the_encoder_cannot_read_are_our_error(name):
     task = task_class(name)(size=16, crop=0.5)
     with pytest.raises(UserError, match=r"cannot process crops of 8 pixels: increase --size or --crop"):
-        task.heads(OneSize(size=16, **task.encoder_options()), ToySource())
+        require_input_sizes(OneSize(size=16, **task.encoder_options()), task.view_sizes())
+
+
+def test_the_encoder_gets_images_of_the_declared_sizes_only(case):
+    sizes = set()
+    case.encoder.preprocess.register_forward_pre_hook(lambda _, inputs: sizes.add(inputs[0].shape[-1]))
+    with torch.no_grad():
+        case.task.before_epoch(case.encoder, case.heads, case.source, torch.Generator().manual_seed(0))
+        for of_critic in case.players:
+            case.loss(case.views(), of_critic)
+    assert sizes == set(case.task.view_sizes().values())
 
 
 def test_chance_is_what_an_untrained_encoder_scores(case):
@@ -254,11 +264,11 @@ def test_chance_is_what_an_untrained_encoder_scores(case):
         encoder = encoder_for(case.task)
         heads = case.task.heads(encoder, case.source)
         with torch.no_grad():
-            _, outcome = case.task.loss(encoder, heads, case.views(seed))
+            _, outputs = case.task.loss(encoder, heads, case.views(seed))
             if len(case.players) > 1:
-                outcome |= case.task.critic_loss(encoder, heads, case.views(seed))[1]
+                outputs |= case.task.critic_loss(encoder, heads, case.views(seed))[1]
         for name in levels:
-            scores[name].append(float(outcome[name]))
+            scores[name].append(float(outputs[name]))
     for name, level in levels.items():
         found = torch.tensor(scores[name])
         assert abs(found.mean() - level) < 4 * found.std() / 30**0.5 + 1e-6
@@ -267,7 +277,7 @@ def test_chance_is_what_an_untrained_encoder_scores(case):
 def test_what_is_shown_are_images(case):
     case.encoder.eval(), case.heads.eval()
     with torch.no_grad():
-        shown = case.task.show(case.encoder, case.heads, case.views())
+        shown = case.task.visualize(case.encoder, case.heads, case.views())
     assert shown
     for pictures in shown.values():
         assert pictures.ndim == 4
@@ -306,12 +316,12 @@ def trained(case: Case, batches: Sequence[Batch]) -> Case:
         for of_critic in reversed(case.players):
             torch.manual_seed(step)
             compute = case.task.critic_loss if of_critic else case.task.loss
-            loss, outcome = compute(case.encoder, case.heads, views, step / steps)
+            loss, outputs = compute(case.encoder, case.heads, views, step / steps)
             optimizers[of_critic].zero_grad()
             loss.backward()
             optimizers[of_critic].step()
         with torch.no_grad():
-            detached = {name: value.detach() for name, value in outcome.items()}
+            detached = {name: value.detach() for name, value in outputs.items()}
             case.task.after_step(case.encoder, case.heads, views, detached, step / steps)
     return case
 

@@ -5,6 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from selftaught.encoders.convnet import ConvNet
+from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
 from selftaught.pretext.context import Context, pairs
 from toys import ToyBatch, ToyEncoder, ToySource
@@ -82,7 +83,7 @@ def test_the_loss_is_the_mean_over_directions_written_out():
     encoder, heads = made(task)
     encoder.eval(), heads.eval()
     views = task.views(ToySource().batch(torch.arange(4), torch.device("cpu")), generator())
-    loss, outcome = task.loss(encoder, heads, views)
+    loss, outputs = task.loss(encoder, heads, views)
     entropies, right = {d: [] for d in range(8)}, {d: [] for d in range(8)}
     for image in range(4):
         tiles = [heads["tile"](encoder(views["images"][9 * image + k][None]))[0] for k in range(9)]
@@ -92,7 +93,7 @@ def test_the_loss_is_the_mean_over_directions_written_out():
             right[direction].append((answer.argmax() == direction).float())
     torch.testing.assert_close(loss, torch.stack([torch.stack(e).mean() for e in entropies.values()]).mean())
     expected = torch.stack([torch.stack(r).mean() for r in right.values()]).mean()
-    torch.testing.assert_close(outcome["accuracy"], expected)
+    torch.testing.assert_close(outputs["accuracy"], expected)
 
 
 def test_whoever_always_gives_one_answer_scores_chance():
@@ -171,7 +172,7 @@ def test_mistakes_are_one_sentence():
     with pytest.raises(UserError, match=r"at least 3 pixels per side, got 2 .* increase --size"):
         Context(size=8).views(ToySource().batch(torch.arange(2), torch.device("cpu")), generator())
     with pytest.raises(UserError, match=r"cannot process tiles of 4 pixels"):
-        Context(size=16).heads(ConvNet(size=16), ToySource())
+        require_input_sizes(ConvNet(size=16), Context(size=16).view_sizes())
 
 
 @settings(max_examples=25, deadline=None, database=None)

@@ -43,7 +43,7 @@ class Made:
 
     @property
     def labels(self) -> torch.Tensor:
-        return self.heads["clusters"].of.clone()
+        return self.heads["clusters"].assignments.clone()
 
     def loss(self):
         batch = self.source.batch(torch.arange(12), CPU)
@@ -100,11 +100,11 @@ def test_both_agreements_are_scikit_learns():
     with torch.no_grad():
         made.encoder.second.weight.normal_(generator=torch.Generator().manual_seed(5))
     made.cluster(1)
-    outcome = made.loss()[1]
+    outputs = made.loss()[1]
     for name, other in (("nmi_before", before), ("nmi_labels", made.source.labels)):
         expected = adjusted_mutual_info_score(other, made.labels, average_method="geometric")
         assert 0.01 < expected < 0.95
-        assert float(outcome[name]) == pytest.approx(expected, abs=0.004)
+        assert float(outputs[name]) == pytest.approx(expected, abs=0.004)
 
 
 def test_without_labels_there_is_no_agreement_with_them():
@@ -135,7 +135,7 @@ def test_images_that_took_no_part_are_not_counted_as_mistaken():
     made = Made(clusters=4, per_cluster=5, head="linear")
     views = made.task.views(made.source.batch(torch.tensor([3, 8, 20]), CPU), torch.Generator().manual_seed(0))
     answers = (made.encoder(views["images"]) @ made.heads["top"].weight.T + made.heads["top"].bias).argmax(1)
-    made.heads["clusters"].of[torch.tensor([3, 8, 20])] = torch.tensor([-1, int(answers[1]), -1])
+    made.heads["clusters"].assignments[torch.tensor([3, 8, 20])] = torch.tensor([-1, int(answers[1]), -1])
     assert made.task.loss(made.encoder, made.heads, views)[1]["accuracy"] == 1
 
 
@@ -156,7 +156,7 @@ def test_the_loss_is_cross_entropy_with_the_clusters(head):
     made = Made(clusters=4, per_cluster=5, head=head)
     batch = made.source.batch(torch.tensor([3, 8, 20]), CPU)
     views = made.task.views(batch, torch.Generator().manual_seed(0))
-    loss, outcome = made.task.loss(made.encoder, made.heads, views)
+    loss, outputs = made.task.loss(made.encoder, made.heads, views)
     hidden = made.encoder(views["images"])
     if head == "mlp":
         hidden = torch.relu(made.heads["body"](hidden))
@@ -164,7 +164,7 @@ def test_the_loss_is_cross_entropy_with_the_clusters(head):
     labels = made.labels[torch.tensor([3, 8, 20])]
     expected = -sum(F.log_softmax(logits[i], 0)[label] for i, label in enumerate(labels)) / 3
     torch.testing.assert_close(loss, expected)
-    assert outcome["accuracy"] == sum(int(logits[i].argmax() == label) for i, label in enumerate(labels)) / 3
+    assert outputs["accuracy"] == sum(int(logits[i].argmax() == label) for i, label in enumerate(labels)) / 3
 
 
 def test_jitter_changes_what_is_shown_and_not_what_is_clustered():
@@ -184,7 +184,7 @@ def test_a_run_that_stopped_ends_as_one_that_did_not(stop, tmp_path):
     parts.go(10)
     states = [torch.load(run.path / "last.pt", weights_only=True) for run in (whole, parts)]
     assert states[0]["step"] == states[1]["step"] == 10
-    assert states[0]["heads"]["clusters.times"] == 3
+    assert states[0]["heads"]["clusters.num_clusterings"] == 3
     for kind in ("encoder", "heads"):
         assert all(torch.equal(weight, states[1][kind][name]) for name, weight in states[0][kind].items())
     assert torch.equal(states[0]["weights"], states[1]["weights"])

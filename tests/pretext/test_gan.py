@@ -34,15 +34,15 @@ def test_the_loss_is_goodfellows_and_the_shares_are_counted():
     encoder, heads, views = setting(task, count=4)
     real, generated = [2.0, -1.0, 0.5, 3.0], [-2.0, 0.5, 1.0, -4.0]
     heads["real"] = Given(real, generated)
-    loss, outcome = task.loss(encoder, heads, views)
+    loss, outputs = task.loss(encoder, heads, views)
 
     def probability(logit: float) -> float:
         return 1 / (1 + math.exp(-logit))
 
     value = sum(math.log(probability(x)) for x in real) / 4 + sum(math.log(1 - probability(x)) for x in generated) / 4
     assert loss.item() == pytest.approx(-value / 2, rel=1e-5)
-    assert outcome["right_on_real"] == 0.75
-    assert outcome["right_on_generated"] == 0.5
+    assert outputs["right_on_real"] == 0.75
+    assert outputs["right_on_generated"] == 0.5
 
 
 def test_the_generator_is_after_the_log_of_d():
@@ -93,7 +93,7 @@ def test_views_and_pictures_have_the_side_of_a_crop(crop):
     side = round(16 * crop)
     assert views["images"].shape == (8, 3, side, side)
     assert views["noise"].shape == (8, 7)
-    assert task.show(encoder, heads, views)["generated"].shape == (8, 3, side, side)
+    assert task.visualize(encoder, heads, views)["generated"].shape == (8, 3, side, side)
 
 
 @pytest.mark.slow

@@ -93,9 +93,9 @@ def test_the_first_loss_is_that_of_no_knowledge():
         task = IGPT(size=8, objective=objective)
         encoder, heads = made(task, colors=64)
         views = task.views(ToySource().batch(torch.arange(8), CPU), torch.Generator().manual_seed(0))
-        loss, outcome = task.loss(encoder, heads, views)
+        loss, outputs = task.loss(encoder, heads, views)
         assert loss.item() == pytest.approx(math.log(64))
-        assert outcome["bits"].item() == pytest.approx(6)
+        assert outputs["bits"].item() == pytest.approx(6)
 
 
 def test_the_loss_is_the_mean_of_minus_log_p_over_what_is_asked():
@@ -115,9 +115,9 @@ def test_the_loss_is_the_mean_of_minus_log_p_over_what_is_asked():
         share = (encoder.features(shown)["block02"] @ heads["color"].weight.T).softmax(2).detach()
         found = [-math.log(share[b, i, tokens[b, i]]) for b in range(3) for i in range(64) if asked[b, i]]
         right = [bool(share[b, i].argmax() == tokens[b, i]) for b in range(3) for i in range(64) if asked[b, i]]
-        loss, outcome = task.loss(encoder, heads, views)
+        loss, outputs = task.loss(encoder, heads, views)
         assert loss.item() == pytest.approx(sum(found) / len(found), rel=1e-4)
-        assert outcome["accuracy"].item() == pytest.approx(sum(right) / len(right))
+        assert outputs["accuracy"].item() == pytest.approx(sum(right) / len(right))
 
 
 def test_what_is_hidden_does_not_reach_its_own_prediction():
@@ -165,7 +165,7 @@ def test_completions_keep_the_half_that_was_given():
     source = ToySource()
     encoder.fit(source)
     images = source.batch(torch.arange(4), CPU).warp(identity(4), 8)
-    shown = task.show(encoder, heads, {"images": images})
+    shown = task.visualize(encoder, heads, {"images": images})
     rows = shown["completions"].view(4, 8, 3, 8, 8)
     truth = encoder.preprocess.pictures(encoder.preprocess(images))
     assert torch.equal(rows[:, 7], truth)
@@ -174,7 +174,7 @@ def test_completions_keep_the_half_that_was_given():
         assert torch.equal(rows[:, place, :, :4], truth[:, :, :4])
     assert len({tuple(picture.flatten().tolist()) for picture in rows[0, 1:7]}) == 6
     assert shown["samples"].shape == (16, 3, 8, 8)
-    again = task.show(encoder, heads, {"images": images})
+    again = task.visualize(encoder, heads, {"images": images})
     assert all(torch.equal(shown[name], again[name]) for name in shown)
 
 
@@ -182,7 +182,7 @@ def test_filled_pictures_differ_only_where_they_were_hidden():
     task = IGPT(size=8, objective="masked", hidden=0.5)
     encoder, heads = made(task)
     views = task.views(ToySource().batch(torch.arange(8), CPU), torch.Generator().manual_seed(0))
-    grey, likely, drawn, truth = task.show(encoder, heads, views)["filled"].view(8, 4, 3, 8, 8).unbind(1)
+    grey, likely, drawn, truth = task.visualize(encoder, heads, views)["filled"].view(8, 4, 3, 8, 8).unbind(1)
     hidden = (views["noise"] < 0.5)[:, None].expand(-1, 3, -1, -1)
     assert (grey[hidden] == 0.5).all()
     for pictures in (grey, likely, drawn):

@@ -65,7 +65,7 @@ def test_the_hole_is_filled_with_the_mean_colour_of_the_images():
     encoder, heads, views = setting(task)
     expected = source.images.double().mean((0, 2, 3)).float()
     torch.testing.assert_close(mean_color(source, 16).flatten(), expected)
-    shown = task.show(encoder, heads, views)["filled"][..., :16]
+    shown = task.visualize(encoder, heads, views)["filled"][..., :16]
     for image, hidden, holed in zip(views["images"], views["hidden"][:, 0], shown, strict=True):
         torch.testing.assert_close(holed[:, hidden], expected[:, None].expand(3, int(hidden.sum())))
         assert torch.equal(holed[:, ~hidden], image[:, ~hidden])
@@ -78,7 +78,7 @@ def test_the_loss_is_the_mean_square_in_the_hole_with_a_heavier_rim_around_it(ho
     encoder, heads, views = setting(task, count=3)
     decoded = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(1))
     heads["decoder"] = Fixed(decoded)
-    loss, outcome = task.loss(encoder, heads, views)
+    loss, outputs = task.loss(encoder, heads, views)
     total, pixels, off, holed = 0.0, 0, 0.0, 0
     for image in range(3):
         hidden = {(y, x) for y, x in views["hidden"][image, 0].nonzero().tolist()}
@@ -97,7 +97,7 @@ def test_the_loss_is_the_mean_square_in_the_hole_with_a_heavier_rim_around_it(ho
                 off += sum(abs(e) for e in errors) / 6 * inside
                 holed += inside
     assert loss.item() == pytest.approx(total / pixels, rel=1e-4)
-    assert outcome["hole_error"].item() == pytest.approx(off / holed, rel=1e-4)
+    assert outputs["hole_error"].item() == pytest.approx(off / holed, rel=1e-4)
 
 
 @pytest.mark.parametrize("holes", HOLES)
@@ -106,7 +106,7 @@ def test_a_perfect_decoder_has_no_loss_and_shows_the_image_itself(holes):
     encoder, heads, views = setting(task)
     heads["decoder"] = Fixed(torch.atanh(2 * views["images"] - 1))
     assert task.loss(encoder, heads, views)[0] < 1e-10
-    holed, filled, true = task.show(encoder, heads, views)["filled"].split(16, 3)
+    holed, filled, true = task.visualize(encoder, heads, views)["filled"].split(16, 3)
     torch.testing.assert_close(filled, true, atol=1e-5, rtol=0)
     assert torch.equal(true, views["images"])
     assert not torch.allclose(holed, true)
@@ -117,7 +117,7 @@ def test_what_is_shown_keeps_the_true_pixels_around_the_hole(holes):
     task = Inpainting(size=16, holes=holes)
     encoder, heads, views = setting(task)
     heads["decoder"] = Fixed(torch.full((6, 3, 16, 16), -20.0))
-    _, filled, true = task.show(encoder, heads, views)["filled"].split(16, 3)
+    _, filled, true = task.visualize(encoder, heads, views)["filled"].split(16, 3)
     hidden = views["hidden"].expand(-1, 3, -1, -1)
     assert torch.equal(filled[~hidden], true[~hidden])
     assert (filled[hidden] == 0).all()
@@ -129,12 +129,12 @@ def test_the_critic_sees_the_filling_alone_or_the_whole_view_with_its_hole_fille
     encoder, heads, views = setting(task)
     heads["decoder"] = Fixed(torch.full((6, 3, 16, 16), 20.0))
     heads["critic"] = critic = Fixed(torch.tensor([[2.0], [-1.0]]))
-    loss, outcome = task.loss(encoder, heads, views)
+    loss, outputs = task.loss(encoder, heads, views)
     filled = torch.where(views["hidden"], 1.0, 2 * views["images"] - 1)
     assert torch.equal(critic.asked, filled[..., 4:12, 4:12] if holes == "center" else filled)
     fooled = -(math.log(1 / (1 + math.exp(-2))) + math.log(1 / (1 + math.exp(1)))) / 2  # the mean of -log D
-    assert outcome["adversarial"].item() == pytest.approx(fooled)
-    assert loss.item() == pytest.approx(0.7 * outcome["l2"].item() + 0.3 * fooled)
+    assert outputs["adversarial"].item() == pytest.approx(fooled)
+    assert loss.item() == pytest.approx(0.7 * outputs["l2"].item() + 0.3 * fooled)
 
 
 def test_the_critics_loss_is_the_cross_entropy_of_real_and_filled():
@@ -147,13 +147,13 @@ def test_the_critics_loss_is_the_cross_entropy_of_real_and_filled():
 
     heads["critic"] = Brightness()
     heads["decoder"] = Fixed(torch.full((6, 3, 16, 16), 20.0))
-    loss, outcome = task.critic_loss(encoder, heads, views)
+    loss, outputs = task.critic_loss(encoder, heads, views)
     real = 3 * (2 * views["images"] - 1).mean((1, 2, 3))
     made = 3 * torch.where(views["hidden"], 1.0, 2 * views["images"] - 1).mean((1, 2, 3))
     right = [*(1 / (1 + (-real).exp())), *(1 - 1 / (1 + (-made).exp()))]
     assert loss.item() == pytest.approx(-sum(math.log(p) for p in right) / 12, rel=1e-5)
-    assert outcome["right_on_real"].item() == pytest.approx(sum(p > 0.5 for p in right[:6]) / 6)
-    assert outcome["right_on_filled"].item() == pytest.approx(sum(p > 0.5 for p in right[6:]) / 6)
+    assert outputs["right_on_real"].item() == pytest.approx(sum(p > 0.5 for p in right[:6]) / 6)
+    assert outputs["right_on_filled"].item() == pytest.approx(sum(p > 0.5 for p in right[6:]) / 6)
 
 
 def test_each_player_learns_from_its_own_loss_alone():
@@ -256,8 +256,8 @@ def test_what_cannot_be_asked_is_refused(wrong, says):
 
 def test_an_encoder_without_a_map_is_refused():
     class Flat(ToyEncoder):
-        def features(self, seen):
-            return {"second": super().features(seen)["second"].flatten(2).transpose(1, 2)}
+        def features(self, inputs):
+            return {"second": super().features(inputs)["second"].flatten(2).transpose(1, 2)}
 
     with pytest.raises(UserError, match=r"a map \(B, C, H, W\), got \(1, 16, 16\)"):
         Inpainting(size=16).heads(Flat(), ToySource())

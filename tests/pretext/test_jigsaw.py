@@ -8,6 +8,7 @@ from torch import nn
 
 from selftaught.augment.tiles import mosaic
 from selftaught.encoders.convnet import ConvNet
+from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
 from selftaught.modules.permutations import distant_permutations
 from selftaught.pretext.jigsaw import Jigsaw
@@ -64,7 +65,7 @@ def test_the_head_reads_every_puzzles_tiles_in_its_order():
     encoder, heads = made(task)
     views = task.views(ToySource().batch(torch.arange(5), torch.device("cpu")), generator())
     heads.eval(), encoder.eval()
-    loss, outcome = task.loss(encoder, heads, views)
+    loss, outputs = task.loss(encoder, heads, views)
     known, right, losses = distant_permutations(9, 50), [], []
     for image in range(5):
         tiles = [heads["tile"](encoder(views["images"][9 * image + k][None]))[0] for k in range(9)]
@@ -73,7 +74,7 @@ def test_the_head_reads_every_puzzles_tiles_in_its_order():
             losses.append(-answer.log_softmax(0)[asked])
             right.append(answer.argmax() == asked)
     torch.testing.assert_close(loss, torch.stack(losses).mean())
-    torch.testing.assert_close(outcome["accuracy"], torch.stack(right).float().mean())
+    torch.testing.assert_close(outputs["accuracy"], torch.stack(right).float().mean())
 
 
 def test_every_known_order_is_asked_for():
@@ -101,13 +102,13 @@ def test_a_solved_puzzle_is_shown_as_the_image_and_an_unsolved_one_is_not(places
     tiles, asked = views["images"].reshape(6, 9, 3, 12, 12), views["order"][:, 0]
     heads["order"] = Oracle(asked, 100)
     heads.eval()
-    shown = task.show(encoder, heads, views)
+    shown = task.visualize(encoder, heads, views)
     assert torch.equal(shown["laid"], mosaic(tiles))
     for image in range(6):
         shuffled = tiles[image][distant_permutations(9, 100)[asked[image]]]
         assert torch.equal(shown["puzzle"][image], mosaic(shuffled[None])[0])
     heads["order"] = Oracle((asked + 1) % 100, 100)
-    assert not torch.equal(task.show(encoder, heads, views)["laid"], mosaic(tiles))
+    assert not torch.equal(task.visualize(encoder, heads, views)["laid"], mosaic(tiles))
 
 
 def test_each_guard_does_its_part_and_can_be_switched_off(places):
@@ -151,10 +152,10 @@ def test_puzzles_with_content_are_learned_and_those_without_stay_at_chance(place
 
 
 def test_heads_built_twice_ask_the_same_orders():
-    first, second = (Jigsaw(size=16, permutations=30).heads(ToyEncoder(), ToySource())["orders"] for _ in range(2))
-    assert torch.equal(first.known, second.known)
-    first.known[0, 0] = 99  # what is loaded into one must not reach the other
-    assert not torch.equal(first.known, second.known)
+    first, second = (Jigsaw(size=16, permutations=30).heads(ToyEncoder(), ToySource())["table"] for _ in range(2))
+    assert torch.equal(first.permutations, second.permutations)
+    first.permutations[0, 0] = 99  # what is loaded into one must not reach the other
+    assert not torch.equal(first.permutations, second.permutations)
     assert distant_permutations(9, 30).max() == 8
 
 
@@ -174,7 +175,7 @@ def test_mistakes_are_one_sentence():
     with pytest.raises(UserError, match="scale"):
         Jigsaw(scale=(0.0, 1.0))
     with pytest.raises(UserError, match=r"cannot process tiles of 4 pixels: increase --size"):
-        Jigsaw(size=16).heads(ConvNet(size=16), ToySource())
+        require_input_sizes(ConvNet(size=16), Jigsaw(size=16).view_sizes())
 
 
 def test_one_image_is_enough_but_one_puzzle_in_a_batch_is_not():

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.contracts import Task
+from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
 from selftaught.modules.bank import unit
 from selftaught.modules.heads import embedding
@@ -49,9 +50,9 @@ class Case:
         return self.task.loss(self.encoder, self.heads, self.views)[0]
 
     def remember(self) -> None:
-        _, outcome = self.task.loss(self.encoder, self.heads, self.views)
+        _, outputs = self.task.loss(self.encoder, self.heads, self.views)
         with torch.no_grad():
-            detached = {name: value.detach() for name, value in outcome.items()}
+            detached = {name: value.detach() for name, value in outputs.items()}
             self.task.after_step(self.encoder, self.heads, self.views, detached)
 
     def anchors(self) -> tuple[Tensor, list[Tensor]]:
@@ -59,8 +60,8 @@ class Case:
         f, g = [], {"rotation": [], "jigsaw": []}
         for i, image in enumerate(self.views["images"]):
             f.append(unit(self.heads["project"](self.encoder(image[None])))[0])
-            if "turned" in self.views:
-                g["rotation"].append(unit(self.heads["turned"](self.encoder(self.views["turned"][i : i + 1])))[0])
+            if "rotated" in self.views:
+                g["rotation"].append(unit(self.heads["rotated"](self.encoder(self.views["rotated"][i : i + 1])))[0])
             if "tiles" in self.views:
                 nine = [self.heads["tile"](self.encoder(t[None]))[0] for t in self.views["tiles"][9 * i : 9 * i + 9]]
                 g["jigsaw"].append(unit(self.heads["tiles"](torch.cat(nine)[None]))[0])
@@ -74,7 +75,7 @@ def cosine(a: Tensor, b: Tensor) -> float:
 
 def negatives_of(case: Case, image: int) -> list[int]:
     """m of the drawn images: all but the image itself, or but the last."""
-    drawn = case.views["drawn"].tolist()
+    drawn = case.views["sampled"].tolist()
     return [other for other in drawn if other != image] if image in drawn else drawn[:-1]
 
 
@@ -158,7 +159,7 @@ def test_what_is_remembered_is_f_of_the_untransformed_image(name):
 def test_the_bank_begins_with_what_the_untrained_encoder_says_and_only_then(kind):
     case = Case(kind(size=16, negatives=7, dimensions=8))
     whole = case.source.batch(torch.arange(len(case.source)), CPU)
-    images = whole.warp(torch.eye(3).repeat(len(whole), 1, 1), case.task.side)
+    images = whole.warp(torch.eye(3).repeat(len(whole), 1, 1), case.task.view_sizes()["crop"])
     assert images.shape[-1] == 12
     with torch.no_grad():
         pooled = case.encoder(images) @ case.heads["project"][0].weight.T
@@ -206,12 +207,12 @@ def test_training_finds_images_again_however_shuffled_or_turned():
     generator = torch.Generator().manual_seed(0)
     for _ in range(40):
         case.views = task.views(case.source.batch(torch.arange(24), CPU), generator)
-        loss, outcome = task.loss(case.encoder, case.heads, case.views)
+        loss, outputs = task.loss(case.encoder, case.heads, case.views)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         case.remember()
-        found.append([float(outcome[name]) for name in ("accuracy", "transformed_accuracy")])
+        found.append([float(outputs[name]) for name in ("accuracy", "transformed_accuracy")])
     assert task.chance(case.source, 6) == {"accuracy": 1 / 8, "transformed_accuracy": 1 / 8}
     accuracy, transformed_accuracy = torch.tensor(found[-10:]).mean(0)
     assert accuracy > 3 / 8
@@ -233,7 +234,7 @@ def test_by_default_tiles_are_shuffled_only_where_they_are_large_enough(size, sh
     """Tiles of 8 pixels, as of images of 32, taught nothing."""
     task = PIRL(size=size)
     assert task.uses_tiles() == shuffled
-    assert set(task.heads(ToyEncoder(), ToySource())) >= ({"tiles"} if shuffled else {"turned"})
+    assert set(task.heads(ToyEncoder(), ToySource())) >= ({"tiles"} if shuffled else {"rotated"})
 
 
 def test_turned_images_are_quarter_turns_all_four_alike():
@@ -242,7 +243,7 @@ def test_turned_images_are_quarter_turns_all_four_alike():
     for seed in range(20):
         views = task.views(source.batch(torch.arange(24), CPU), torch.Generator().manual_seed(seed))
         assert torch.allclose(views["images"], source.images, atol=1e-5)
-        for image, turned in zip(views["images"], views["turned"], strict=True):
+        for image, turned in zip(views["images"], views["rotated"], strict=True):
             same = [k for k in range(4) if torch.allclose(torch.rot90(image, k, (1, 2)), turned, atol=1e-5)]
             turns += same
             assert len(same) == 1
@@ -287,8 +288,8 @@ def test_the_order_of_tiles_reaches_g():
 
 def test_what_is_shown_has_a_picture_of_every_transformation():
     case = Case(PIRL(size=16, negatives=7, transform="both"))
-    shown = case.task.show(case.encoder, case.heads, case.views)
-    assert shown.keys() == {"images", "turned", "shuffled"}
+    shown = case.task.visualize(case.encoder, case.heads, case.views)
+    assert shown.keys() == {"images", "rotated", "shuffled"}
     assert torch.equal(shown["shuffled"][1, :, :4, :4], case.views["tiles"][9])
 
 
@@ -315,7 +316,7 @@ def test_settings_that_mean_nothing_are_refused(kind, settings, words):
 
 def test_images_too_small_for_tiles_are_refused():
     with pytest.raises(UserError, match="increase --size"):
-        PIRL(size=8, transform="jigsaw").heads(ToyEncoder(), ToySource())
+        PIRL(size=8, transform="jigsaw").view_sizes()
 
 
 class OneImage(ToySource):
@@ -382,8 +383,8 @@ def test_an_audit_of_pirl_asks_about_transformed_images():
 
 
 def test_tiles_in_which_there_is_little_to_see_are_said_to_be(caplog):
-    PIRL(size=48, transform="jigsaw").heads(ToyEncoder(), ToySource())
+    require_input_sizes(ToyEncoder(), PIRL(size=48, transform="jigsaw").view_sizes())
     assert "tiles of 12 pixels contain too little" in caplog.text
     caplog.clear()
-    PIRL(size=64).heads(ToyEncoder(), ToySource())
+    require_input_sizes(ToyEncoder(), PIRL(size=64).view_sizes())
     assert "contain too little" not in caplog.text

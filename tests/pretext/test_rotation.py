@@ -4,6 +4,7 @@ import torch
 from torchvision.transforms.functional import InterpolationMode, rotate
 
 from selftaught import UserError, make_encoder
+from selftaught.encoders.inputs import require_input_sizes
 from selftaught.pretext.rotation import Rotation
 from toys import ToyBatch, ToySource
 
@@ -71,11 +72,11 @@ def test_the_loss_is_the_mean_over_images_and_angles_of_the_negative_log_probabi
     task, encoder = Rotation(size=16), make_encoder("convnet", size=16, width=8)
     heads = task.heads(encoder, ToySource())
     shown = views(task, batch)
-    loss, outcome = task.loss(encoder, heads, shown)
+    loss, outputs = task.loss(encoder, heads, shown)
     logits = heads["angle"](encoder(shown["images"])).detach().double()
     right = logits.exp()[torch.arange(24), shown["angle"]] / logits.exp().sum(1)
     assert loss.item() == pytest.approx(-right.log().mean().item(), rel=1e-5)
-    assert outcome["accuracy"].item() == pytest.approx((logits.argmax(1) == shown["angle"]).double().mean().item())
+    assert outputs["accuracy"].item() == pytest.approx((logits.argmax(1) == shown["angle"]).double().mean().item())
 
 
 @pytest.mark.parametrize("angles", [(), (90,), (0, 360), (90, 90)])
@@ -97,5 +98,5 @@ def test_crops_are_shown_at_the_zoom_of_the_whole_image():
 def test_an_encoder_that_cannot_read_the_crop_is_one_sentence():
     encoder = make_encoder("timm:vit_tiny_patch16_224", size=32)
     with pytest.raises(UserError, match=r"cannot process crops of 24 pixels.*--crop"):
-        Rotation(size=32).heads(encoder, ToySource())
-    Rotation(size=32, crop=1.0).heads(encoder, ToySource())
+        require_input_sizes(encoder, Rotation(size=32).view_sizes())
+    require_input_sizes(encoder, Rotation(size=32, crop=1.0).view_sizes())

@@ -69,7 +69,7 @@ class NoTarget(BYOL):
         first, second = heads["projection"](encoder(views["images"])).float().unflatten(0, (-1, 2)).unbind(1)
         return F.mse_loss(first, second), {}
 
-    def after_step(self, encoder, heads, views, outcome, progress=0.0):
+    def after_step(self, encoder, heads, views, outputs, progress=0.0):
         pass
 
 
@@ -135,10 +135,10 @@ class LabelsOfTheEpochBefore(DeepCluster):
     """Begins the top layer anew, but keeps the clusters of the epoch before."""
 
     def before_epoch(self, encoder, heads, source, generator):
-        stale = heads["clusters"].of.clone()
+        stale = heads["clusters"].assignments.clone()
         update = super().before_epoch(encoder, heads, source, generator)
-        fresh = heads["clusters"].of.clone()
-        heads["clusters"].of.copy_(getattr(self, "_stale", stale).clamp(min=0))
+        fresh = heads["clusters"].assignments.clone()
+        heads["clusters"].assignments.copy_(getattr(self, "_stale", stale).clamp(min=0))
         object.__setattr__(self, "_stale", fresh)
         return update
 
@@ -169,9 +169,9 @@ class WrongEntry(NPID):
 class UpdatesOthers(Instances):
     """Writes features to the entries of other images."""
 
-    def after_step(self, encoder, heads, views, outcome, progress=0.0):
+    def after_step(self, encoder, heads, views, outputs, progress=0.0):
         index = torch.randint(len(heads["bank"].entries), views["index"].shape)
-        heads["bank"].entries[index] = outcome["feature"]
+        heads["bank"].entries[index] = outputs["feature"]
 
 
 class FewerClusters(Clusters):
@@ -186,8 +186,8 @@ class SeesTheAnswer(MaskedImage):
     """Predicts patches from their places alone: the encoder has no part in it."""
 
     def loss(self, encoder, heads, views, progress=0.0):
-        loss, outcome = super().loss(encoder, heads, views, progress)
-        return loss.detach() + 0 * sum(p.sum() for p in (*encoder.parameters(), *heads.parameters())), outcome
+        loss, outputs = super().loss(encoder, heads, views, progress)
+        return loss.detach() + 0 * sum(p.sum() for p in (*encoder.parameters(), *heads.parameters())), outputs
 
 
 class ChanceIsWrong(Rotation):
@@ -203,6 +203,13 @@ class DrawsFromTheGlobalGenerator(Rotation):
     def views(self, batch, generator):
         views = super().views(batch, generator)
         return {**views, "images": views["images"] + 0.1 * torch.rand(views["images"].shape)}
+
+
+class DeclaresAnotherSize(Rotation):
+    """Claims views of the whole size, though it crops."""
+
+    def view_sizes(self):
+        return {"view": self.size}
 
 
 @dataclass(frozen=True)
@@ -239,6 +246,7 @@ MUTATIONS: dict[type[Task], str] = {
     SeesTheAnswer: "forty_steps_on_one_batch_lower_the_loss",
     ChanceIsWrong: "chance_is_what_an_untrained_encoder_scores",
     DrawsFromTheGlobalGenerator: "the_seed_decides_the_views_and_nothing_else_does",
+    DeclaresAnotherSize: "the_encoder_gets_images_of_the_declared_sizes_only",
     ShiftedPalette: "tokens_stand_for_the_colors_of_their_pixels",
 }
 """Wrong task -> the conformance test that notices it."""

@@ -48,11 +48,11 @@ class Instances(Task):
         target = torch.zeros(len(scores), dtype=torch.int64, device=scores.device)
         return F.cross_entropy(scores, target), {"feature": feature}
 
-    def after_step(self, encoder, heads, views, outcome, progress=0.0):
+    def after_step(self, encoder, heads, views, outputs, progress=0.0):
         entries, index = heads["bank"].entries, views["index"]
-        entries[index] = F.normalize((entries[index] + outcome["feature"]) / 2, dim=1)
+        entries[index] = F.normalize((entries[index] + outputs["feature"]) / 2, dim=1)
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         return {"views": views["images"]}
 
 
@@ -86,7 +86,7 @@ class Game(Task):
     def made(self, encoder, heads, views):
         return heads["generator"](encoder(views["images"])).reshape(-1, 3, self.size, self.size)
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         return {"made": self.made(encoder, heads, views)}
 
 
@@ -120,7 +120,7 @@ class Clusters(Task):
         logits = heads["top"](encoder(views["images"])).float()
         return F.cross_entropy(logits, heads["labels"].of[views["index"]]), {}
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         return {"views": views["images"]}
 
 
@@ -151,8 +151,8 @@ class Reader(Encoder):
         chosen = torch.randperm(len(colors), generator=torch.Generator().manual_seed(0))[: len(self.preprocess.palette)]
         self.preprocess.palette.copy_(colors[chosen])
 
-    def features(self, seen):
-        embedded = self.embed(seen)
+    def features(self, inputs):
+        embedded = self.embed(inputs)
         return {"embedding": embedded, "mixed": self.mix(embedded)[0]}
 
 
@@ -176,7 +176,7 @@ class NextWord(Task):
         logits = heads["next"](encoder.features(seen)["mixed"][:, :-1]).float()
         return F.cross_entropy(logits.flatten(0, 1), seen[:, 1:].flatten()), {}
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         words = encoder.preprocess.palette[encoder.preprocess(views["images"])]
         return {"read": words.transpose(1, 2).reshape(-1, 3, self.size, self.size)}
 
@@ -211,7 +211,7 @@ class Rendered(Task):
         judged = heads["critic"](encoder(views["images"])).float()[:, 0]
         return F.binary_cross_entropy_with_logits(judged, views["real"].float()), {}
 
-    def show(self, encoder, heads, views):
+    def visualize(self, encoder, heads, views):
         return {"views": views["images"], "depth": views["depth"].expand(-1, 3, -1, -1)}
 
 

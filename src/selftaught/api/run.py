@@ -12,6 +12,7 @@ from selftaught.config.build import STORE, fresh_encoder, load_encoder, load_pre
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
 from selftaught.data.cache import cache_folder
+from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
 from selftaught.evaluation.finetune_table import FineTuneTable
 from selftaught.evaluation.finetuning import FineTuning
@@ -19,7 +20,6 @@ from selftaught.evaluation.layers import Protocol, probe_layers
 from selftaught.evaluation.probes import Probe, make_probe, protocol_of
 from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.table import ProbeTable
-from selftaught.modules.heads import require_input_size
 from selftaught.runs.atomic import write_bytes, write_text
 from selftaught.runs.folder import RunFolder
 from selftaught.runs.weights import weights_digest
@@ -290,7 +290,7 @@ class Run:
         side = int(description["size"]) if size is None else size
         if side > MOST_PIXELS:
             raise UserError(f"--size must be at most {MOST_PIXELS:,}, got {side:,}.")
-        require_input_size(encoder, side, "view")
+        require_input_sizes(encoder, {"view": side})
         return _Loaded(encoder, description, _stamp(step, encoder)), side
 
     def _step(self) -> object:

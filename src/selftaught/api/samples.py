@@ -20,7 +20,7 @@ KEPT = (0.05, 0.25, 0.5)
 
 
 def keep_shown(folder: RunFolder, run: Pretraining, every: int) -> Any:
-    """A callback that saves grids of `Task.show` several times during a run, always for the same images.
+    """A callback that saves grids of `Task.visualize` several times during a run, always for the same images.
 
     The steps depend only on the settings of the run, so an interrupted and resumed run saves the same grids.
     """
@@ -34,7 +34,7 @@ def keep_shown(folder: RunFolder, run: Pretraining, every: int) -> Any:
         with torch.no_grad():
             same = run.source.batch(spread, next(iter(views.values())).device)
             views = run.task.views(same, generator_for(run.seed, "shown", 0))
-            shown = run.task.show(encoder, heads, views)
+            shown = run.task.visualize(encoder, heads, views)
         for name, pictures in shown.items():
             content = png_bytes(pictures[:SHOWN].float().cpu())
             write_bytes(folder.shown / f"step-{step:06d}" / f"{name}.png", content, folder.path)

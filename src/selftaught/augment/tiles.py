@@ -24,6 +24,10 @@ TileNormalization = Literal["color", "rms", "mean", "none"]
 MIN_PIXELS = 3
 """Minimum side of a tile in pixels."""
 
+MIN_TILE = 16
+"""Side in pixels below which tiles contain too little to learn from: tiles of 8 pixels, from images of 32, taught
+nothing."""
+
 
 def tile_pixels(size: int, tile: float) -> int:
     """Side in pixels of a tile that is the fraction `tile` of a view of `size` pixels, rounded down so that tiles fit.

@@ -2,7 +2,7 @@
 
 Geometry is one resampling and color one matrix; blur is one matrix along each axis, since views are small and every
 view has its own kernel. Which operations apply to which view is drawn on the CPU, so that no step waits for a GPU, and
-views that are not blurred or solarized have no extra cost.
+views that are not blurred or solarized have no extra cost. An operation that is switched off draws nothing.
 
 Chen et al. 2020 (SimCLR, appendix A), Grill et al. 2020 (BYOL, appendix B), Caron et al. 2020 (SwAV, multi-crop).
 
@@ -69,21 +69,29 @@ class ViewAugmentation:
         Returns:
             (B * K, 3, S, S) in [0, 1], the views of an image in a row.
         """
-        count = len(batch) * copies
-        crops = random_crop(count, generator, scale=self.crop_area, ratio=self.crop_ratio, flip=self.flip)
+        crops = self.crops(len(batch) * copies, generator)
         images = batch.warp(crops.reshape(len(batch), copies, 3, 3), size).flatten(0, 1)
-        brightness, contrast, saturation, hue = self.jitter
-        images = recolor(
-            images,
-            *random_color(
-                count, generator, brightness=brightness, contrast=contrast, saturation=saturation, hue=hue,
-                grey=self.grayscale, probability=self.jitter_probability,
-            ),
-        )  # fmt: skip
-        images = self._blurred(images, generator)
-        return self._solarized(images, generator)
+        images = self.recolor(images, generator)
+        images = self._blur(images, generator)
+        return self._solarize(images, generator)
 
-    def _blurred(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def crops(self, count: int, generator: torch.Generator) -> Tensor:
+        """Random crops, some of them mirrored, as geometries: (count, 3, 3)."""
+        return random_crop(count, generator, scale=self.crop_area, ratio=self.crop_ratio, flip=self.flip)
+
+    def recolor(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Color jitter and conversion to grayscale, drawn for each image: (B, 3, H, W), the same shape."""
+        if not any(self.jitter) and not self.grayscale:
+            return images
+        factors = dict(zip(("brightness", "contrast", "saturation", "hue"), self.jitter, strict=True))
+        matrices = random_color(
+            len(images), generator, **factors, grey=self.grayscale, probability=self.jitter_probability
+        )
+        return recolor(images, *matrices)
+
+    def _blur(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.blur:
+            return images
         chosen = bernoulli(self.blur, len(images), generator).nonzero().flatten()
         sigma = uniform(*self.blur_sigma, len(images), generator)[chosen] * images.shape[-1]
         if not len(chosen):
@@ -91,7 +99,9 @@ class ViewAugmentation:
         here = to_device(chosen, images.device)
         return images.index_copy(0, here, gaussian_blur(images[here], sigma))
 
-    def _solarized(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def _solarize(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        if not self.solarize:
+            return images
         chosen = bernoulli(self.solarize, len(images), generator).bool()
         if not chosen.any():
             return images
@@ -157,6 +167,23 @@ def two_views(
         return first.views(batch, size, generator, copies=2)
     pair = [each.views(batch, size, generator) for each in (first, second)]
     return torch.stack(pair, 1).flatten(0, 1)
+
+
+def crop_and_flip(crop_area: tuple[float, float], flip: bool) -> ViewAugmentation:
+    """Random crops, half of them mirrored if `flip`, and no change of colors."""
+    return ViewAugmentation(crop_area, flip=0.5 * flip, jitter=(0.0, 0.0, 0.0, 0.0), grayscale=0.0, blur=0.0)
+
+
+def crop_pixels(size: int, crop: float) -> int:
+    """Side in pixels of views whose side is the fraction `crop` of `size` pixels."""
+    return round(crop * size)
+
+
+def require_crops(crop: float, scale: tuple[float, float]) -> None:
+    """Reject invalid settings --crop and --scale of a task whose views are crops."""
+    require_shares("--scale", scale)
+    if not 0 < crop <= 1:
+        raise UserError(f"--crop must be a fraction of --size, above 0 and at most 1, got {crop:g}; try 0.75.")
 
 
 def byol_augmentations(base: ViewAugmentation) -> tuple[ViewAugmentation, ViewAugmentation]:

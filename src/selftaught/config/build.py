@@ -14,6 +14,7 @@ from selftaught.data import Spec, Stored, is_photos, open_source, photos
 from selftaught.data.crops import Crops
 from selftaught.data.photos import as_paths
 from selftaught.encoders import make_encoder
+from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import NoTestPart, UserError
 from selftaught.pretext import task_class
 from selftaught.runs.checkpoint import Checkpoints
@@ -61,6 +62,7 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None, d
     with seeded_rng(general.seed, "weights"):
         encoder = make_encoder(general.encoder, **options)
         encoder.fit(source)
+        require_input_sizes(encoder, task.view_sizes())
         heads = task.heads(encoder, source)
     pretraining = Pretraining(
         task=task,

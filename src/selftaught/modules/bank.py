@@ -1,8 +1,8 @@
 """The memory bank: one unit vector per image, with lookup, sampling of negatives and momentum updates.
 
 Unlike in the papers, all images of a batch share one draw of m + 1 different entries, of which each image ignores one:
-its own if it was drawn, else the last. So every image has exactly m negatives, a uniform draw without replacement from
-all entries but its own, as if drawn for it alone, and the comparison is one matrix product instead of gathering
+its own if it was sampled, else the last. So every image has exactly m negatives, a uniform draw without replacement
+from all entries but its own, as if drawn for it alone, and the comparison is one matrix product instead of gathering
 (B, m, D). Only the draws of two images of a batch are no longer independent. (The papers draw for each image; their
 released codes may draw an image's own entry as its negative.)
 
@@ -14,7 +14,6 @@ Wu, Xiong, Yu, Lin, "Unsupervised Feature Learning via Non-Parametric Instance D
 https://arxiv.org/abs/1805.01978
 """
 
-import logging
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Self
 
@@ -23,38 +22,37 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.contracts import Batch, Source
-from selftaught.errors import UserError
 
 BankKind = Literal["device", "half", "host"]
 """Storage of the entries: float32 on the device, float16 on the device (half), or float16 in host memory (host)."""
 
-SHUFFLED = 1 << 17
+PERMUTED = 1 << 17
 """Number of images up to which a draw permutes all of them (a millisecond); above, it draws with replacement and drops
 duplicates."""
 
-FILLED = 256
+INIT_BATCH = 256
 """Batch size for the initial entries."""
 
 
 class BankEntries(NamedTuple):
     """Entries of the bank for a batch."""
 
-    own: Tensor
+    positive: Tensor
     """(B, D) the entry of each image."""
-    drawn: Tensor
-    """(m + 1, D) the drawn entries, shared by the batch."""
-    dropped: Tensor
+    sampled: Tensor
+    """(m + 1, D) the sampled entries, shared by the batch."""
+    mask: Tensor
     """(B, m + 1) -inf for the one entry per row that is not among the image's m negatives, and 0 elsewhere."""
 
     def scores(self, anchors: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
         """Scaled cosine similarities of unit vectors (B, D) and the entries, in float32.
 
         Returns:
-            (B,) cosine / temperature with the own entry, and (B, m + 1) with the negatives, -inf for the ignored one.
+            (B,) cosine / temperature with the positive entry, and (B, m + 1) with the negatives; -inf for the ignored.
         """
         with torch.autocast(anchors.device.type, enabled=False):  # in bf16 a cosine / 0.07 is off by 0.05
             anchors = anchors.float() / temperature
-            return (anchors * self.own).sum(1), torch.addmm(self.dropped, anchors, self.drawn.T)
+            return (anchors * self.positive).sum(1), torch.addmm(self.mask, anchors, self.sampled.T)
 
 
 class MemoryBank(nn.Module):
@@ -71,8 +69,11 @@ class MemoryBank(nn.Module):
     """
 
     entries: Tensor
-    noise: Tensor
-    filled: Tensor
+    """(N, D) unit vectors."""
+    log_normalizer: Tensor
+    """() log of NPID's constant C; NaN before its estimation."""
+    initialized: Tensor
+    """() bool: whether the entries are embeddings."""
 
     def __init__(self, images: int, dimensions: int = 128, kind: BankKind = "device") -> None:
         super().__init__()
@@ -81,8 +82,8 @@ class MemoryBank(nn.Module):
         for part in torch.split(entries, 1 << 16):  # in parts, because a bank in host memory may not fit twice
             part.copy_(unit(torch.randn(part.shape)))
         self.register_buffer("entries", entries)
-        self.register_buffer("noise", torch.tensor(torch.nan))
-        self.register_buffer("filled", torch.tensor(False))
+        self.register_buffer("log_normalizer", torch.tensor(torch.nan))
+        self.register_buffer("initialized", torch.tensor(False))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move and convert like any module, except for entries in host memory."""
@@ -90,44 +91,45 @@ class MemoryBank(nn.Module):
         super()._apply(lambda tensor: tensor if tensor is entries else fn(tensor), recurse)  # type: ignore[no-untyped-call]
         return self
 
-    def read(self, index: Tensor) -> Tensor:
+    def lookup(self, index: Tensor) -> Tensor:
         """Entries (n, D) in float32 on the device of `index` (n,)."""
         return self.entries[index.to(self.entries.device)].to(index.device, torch.float32)
 
-    def recall(self, index: Tensor, drawn: Tensor) -> BankEntries:
-        """The entries of the images `index` (B,) and those at `drawn` (m + 1,), which come from `draw`."""
-        own = drawn == index[:, None]
-        own[:, -1] |= ~own.any(1)
-        entries = self.read(drawn)
-        dropped = torch.zeros(own.shape, device=entries.device).masked_fill_(own, -torch.inf)
-        return BankEntries(self.read(index), entries, dropped)
+    def gather(self, index: Tensor, sampled: Tensor) -> BankEntries:
+        """Entries of the images `index` (B,) and those at `sampled` (m + 1,), which come from `sample_distinct`."""
+        ignored = sampled == index[:, None]
+        ignored[:, -1] |= ~ignored.any(1)
+        entries = self.lookup(sampled)
+        mask = torch.zeros(ignored.shape, device=entries.device).masked_fill_(ignored, -torch.inf)
+        return BankEntries(self.lookup(index), entries, mask)
 
-    def fill(self, source: Source, embed: Callable[[Batch], Tensor], generator: torch.Generator) -> None:
+    def initialize(self, source: Source, embed: Callable[[Batch], Tensor], generator: torch.Generator) -> None:
         """Initialize the entries with embeddings of every image, once: `embed` maps a batch to (B, D).
 
         In random order, because sources may be sorted by class, and batch norm would remove from a batch of one class
         what its images have in common. In batches of similar size, because batch norm needs more than one image.
         """
-        if self.filled:
+        if self.initialized:
             return
         images = torch.randperm(len(source), generator=generator)
-        for indices in images.chunk(max(1, len(images) // FILLED)):
-            batch = source.batch(indices.sort().values, self.noise.device)
+        for indices in images.chunk(max(1, len(images) // INIT_BATCH)):
+            batch = source.batch(indices.sort().values, self.log_normalizer.device)
             self.update(batch.index, unit(embed(batch)), momentum=0.0)
-        self.filled.fill_(True)
+        self.initialized.fill_(True)
 
     def update(self, index: Tensor, features: Tensor, momentum: float) -> None:
         """Set entries to unit(momentum * entry + (1 - momentum) * feature): `index` (B,), unit `features` (B, D)."""
-        entries = unit(momentum * self.read(index) + (1 - momentum) * features)
+        entries = unit(momentum * self.lookup(index) + (1 - momentum) * features)
         self.entries[index.to(self.entries.device)] = entries.to(self.entries)
 
-    def constant(self, others: Tensor) -> Tensor:
-        """Log of NPID's C = m / n * Z: estimated from these scores (B, m + 1) in the first step, then from `noise`.
+    def estimate_log_normalizer(self, negatives: Tensor) -> Tensor:
+        """Log of NPID's C = m / n * Z: estimated from these scores (B, m + 1) in the first step, then constant.
 
         Wu et al. 2018, section 3.2: Z is a constant, estimated from the initial batches.
         """
-        measured = others.detach().logsumexp((0, 1)) - torch.tensor(float(len(others)), device=others.device).log()
-        return torch.where(self.noise.isnan(), measured, self.noise)
+        count = torch.tensor(float(len(negatives)), device=negatives.device)
+        estimate = negatives.detach().logsumexp((0, 1)) - count.log()
+        return torch.where(self.log_normalizer.isnan(), estimate, self.log_normalizer)
 
 
 def unit(features: Tensor) -> Tensor:
@@ -135,45 +137,19 @@ def unit(features: Tensor) -> Tensor:
     return F.normalize(features.float(), dim=1)
 
 
-def ranked_first(own: Tensor, others: Tensor) -> Tensor:
-    """Fraction of the anchors whose own entry is closer than all negatives: chance is exactly 1 / (m + 1)."""
-    return (own > others.amax(1)).float().mean()
+def top1_accuracy(positive: Tensor, negatives: Tensor) -> Tensor:
+    """Fraction of anchors whose positive score (B,) is above all negative ones (B, m + 1): chance is 1 / (m + 1)."""
+    return (positive > negatives.amax(1)).float().mean()
 
 
-def require_bank(negatives: int, temperature: float, memory: float) -> None:
-    """Reject invalid settings of a memory bank."""
-    if negatives < 1:
-        raise UserError(f"--negatives must be at least 1, got {negatives}; the default is 4096.")
-    if not temperature > 0:
-        raise UserError(f"--temperature must be above 0, got {temperature}; the default is 0.07.")
-    if not 0 <= memory < 1:
-        raise UserError(f"--bank-momentum must be in [0, 1), got {memory}; the default is 0.5.")
-
-
-def require_negatives(negatives: int, images: int) -> None:
-    """Reject a source of one image, and log a warning if it has fewer images than negatives.
-
-    Raises:
-        UserError: the source has no other images.
-    """
-    if images < 2:
-        raise UserError(
-            f"instance discrimination needs at least 2 images, got {images}; use a folder, or a photo with --crops."
-        )
-    if negatives >= images:
-        logging.getLogger(__name__).warning(
-            "--negatives is %d, but there are only %d other images: all of them are used", negatives, images - 1
-        )
-
-
-def draw(count: int, images: int, generator: torch.Generator) -> Tensor:
+def sample_distinct(count: int, images: int, generator: torch.Generator) -> Tensor:
     """`count` different images out of `images`, in random order: (count,) int64 on the CPU, in O(count) for large N."""
-    if images <= max(SHUFFLED, 4 * count):
+    if images <= max(PERMUTED, 4 * count):
         return torch.randperm(images, generator=generator)[:count]
-    drawn = torch.empty(0, dtype=torch.int64)
-    while len(drawn) < count:
-        drawn = _first_of_each(torch.cat([drawn, torch.randint(images, (count,), generator=generator)]))
-    return drawn[:count]
+    sampled = torch.empty(0, dtype=torch.int64)
+    while len(sampled) < count:
+        sampled = _first_of_each(torch.cat([sampled, torch.randint(images, (count,), generator=generator)]))
+    return sampled[:count]
 
 
 def _first_of_each(values: Tensor) -> Tensor:

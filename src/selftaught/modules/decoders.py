@@ -50,7 +50,7 @@ class Decoder(nn.Module):
         self.blocks = nn.Sequential(_normed(nn.Conv2d(layer.channels, width, 3, padding=1, bias=False)))
         for inputs, outputs in pairwise(widths):
             self.blocks.append(_normed(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1, bias=False)))
-        self.read = nn.Conv2d(widths[-1], channels, 1)
+        self.output = nn.Conv2d(widths[-1], channels, 1)
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, h, w) -> (B, channels, side, side)."""
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
                 align_corners=False,
                 antialias=True,
             )
-        decoded: Tensor = self.read(features)
+        decoded: Tensor = self.output(features)
         return decoded
 
 

@@ -1,21 +1,16 @@
-"""Generators: images from noise, and the base class of the tasks that train one.
+"""Generators: images from noise.
 
 Radford, Metz, Chintala, "Unsupervised Representation Learning with Deep Convolutional Generative Adversarial Networks"
 (DCGAN), ICLR 2016. https://arxiv.org/abs/1511.06434
 """
 
 import math
-from abc import ABC
-from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from selftaught.augment.warp import to_device
-from selftaught.contracts import Batch, Views
 from selftaught.errors import UserError
-from selftaught.modules.crops import CropTask
 from selftaught.modules.precision import at_least_float32
 
 MAX_CHANNELS = 512
@@ -76,39 +71,12 @@ class FullPrecisionSigmoid(nn.Sigmoid):
         return super().forward(at_least_float32(values))
 
 
-@dataclass(frozen=True)
-class GenerativeTask(CropTask, ABC):
-    """Base class of tasks that train a generator of images.
-
-    Letters: B images, S pixels along a view, Z dimensions of the noise.
-    """
-
-    latent: int = 100
-    """Dimension of the noise, uniform in [-1, 1], from which images are generated (DCGAN: 100; BiGAN: 200, for views of
-    64 pixels)."""
-    generator_width: int = 64
-    """Channels of the generator's largest map; maps of half the side have twice as many (DCGAN: 128; BiGAN: 64)."""
-    crop: float = 0.75
-    """Side of the views and of generated images as a fraction of --size: 0.75 halves the cost, and whole images can
-    still be probed; 1 for an encoder with a fixed input size."""
-
-    def __post_init__(self) -> None:
-        """Reject invalid settings."""
-        super().__post_init__()
-        if self.latent < 1 or self.generator_width < 1:
-            raise UserError(
-                "--latent and --generator-width must be at least 1, got "
-                f"{self.latent} and {self.generator_width}; the defaults are 100 and 64."
-            )
-
-    def make_generator(self) -> Generator:
-        """A generator of images as large as the views."""
-        return Generator(self.latent, self.side, self.generator_width)
-
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B, 3, S, S) and the `noise` (B, Z) from which as many images are generated."""
-        images, noise = self.cropped(batch, generator), uniform_noise(len(batch), self.latent, generator)
-        return {"images": images, "noise": to_device(noise, images.device)}
+def require_generator(latent: int, width: int) -> None:
+    """Reject invalid settings of a generator."""
+    if latent < 1 or width < 1:
+        raise UserError(
+            f"--latent and --generator-width must be at least 1, got {latent} and {width}; the defaults are 100 and 64."
+        )
 
 
 def uniform_noise(count: int, latent: int, generator: torch.Generator) -> Tensor:

@@ -1,19 +1,13 @@
 """Heads: layers that a task adds to the encoder and that are discarded after pretraining."""
 
-import logging
 from typing import Literal
 
-import torch
 from torch import nn
 
 from selftaught.contracts import Layer
 from selftaught.errors import UserError
 
 HeadKind = Literal["linear", "mlp"]
-
-MIN_TILE = 16
-"""Side in pixels below which tiles contain too little to learn from: tiles of 8 pixels, from images of 32, taught
-nothing."""
 
 
 def classifier(
@@ -76,33 +70,3 @@ def require_map(layer: Layer, user: str) -> None:
         raise UserError(
             f"{user} needs an encoder whose last layer is a map, got one without positions; choose another --encoder."
         )
-
-
-def require_input_size(encoder: nn.Module, side: int, what: Literal["tile", "crop", "view"] = "tile") -> None:
-    """Reject an encoder that cannot process images of `side` pixels, because of its strides or its patch size.
-
-    Logs a warning if they are tiles that contain too little to learn from.
-
-    Args:
-        encoder: the encoder.
-        side: side of the images in pixels.
-        what: the kind of image, for the message; the flags --tile and --crop are its size as a fraction of --size.
-
-    Raises:
-        UserError: the encoder cannot process them.
-    """
-    if what == "tile" and side < MIN_TILE:
-        message = "tiles of %d pixels contain too little to learn from; a larger --size gives better features"
-        logging.getLogger(__name__).warning(message, side)
-    training = encoder.training
-    device = next((weight.device for weight in encoder.parameters()), torch.device("cpu"))
-    try:
-        with torch.no_grad():
-            encoder.eval()(torch.zeros(1, 3, side, side, device=device))
-    except (AssertionError, RuntimeError, ValueError) as error:  # the type depends on the encoder
-        flag = "--size" if what == "view" else f"--size or --{what}"
-        raise UserError(
-            f"the encoder cannot process {what}s of {side} pixels: increase {flag}, or choose another --encoder."
-        ) from error
-    finally:
-        encoder.train(training)

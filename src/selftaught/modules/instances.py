@@ -1,145 +1,106 @@
-"""Instance discrimination, the base class of NPID and PIRL: every image is a class, represented in a memory bank.
+"""Instance discrimination, the loss of NPID and PIRL: every image is a class, represented in a memory bank.
 
-Two defaults differ from the papers. The projection ends in a batch norm: features after a ReLU and pooling have similar
-directions, so all embeddings of an untrained encoder are similar, and training takes long to separate them. And the
-bank is initialized with features of the untrained encoder instead of noise: an entry is updated once per epoch, so in
-the first few epochs, which may be all there are, images would be matched with noise. Without either, 1,400 steps of 64
-images left every layer below random weights.
+Two defaults of these tasks differ from the papers. The projection ends in a batch norm: features after a ReLU and
+pooling have similar directions, so all embeddings of an untrained encoder are similar, and training takes long to
+separate them. And the bank is initialized with features of the untrained encoder instead of noise: an entry is updated
+once per epoch, so in the first few epochs, which may be all there are, images would be matched with noise. Without
+either, 1,400 steps of 64 images left every layer below random weights.
 
 Letters: B images, N all images, m negatives, D dimensions, S pixels along a view.
 """
 
-from abc import ABC
+import logging
 from dataclasses import dataclass
 from typing import Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from selftaught.augment.color import random_color, recolor, require_jitter
 from selftaught.augment.warp import identity, to_device
-from selftaught.contracts import Batch, Encoder, EpochUpdate, Outcome, Source, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.errors import UserError
-from selftaught.modules.bank import (
-    BankEntries,
-    BankKind,
-    MemoryBank,
-    draw,
-    ranked_first,
-    require_bank,
-    require_negatives,
-)
-from selftaught.modules.crops import CropTask
-from selftaught.modules.heads import HeadKind, embedding, require_input_size
+from selftaught.modules.bank import BankEntries, MemoryBank, sample_distinct, top1_accuracy
 from selftaught.modules.losses import nce
+
+Normalizer = Literal["sum", "constant"]
+"""Normalizer of the NCE loss: see `losses.nce`."""
 
 
 @dataclass(frozen=True)
-class InstanceDiscrimination(CropTask, ABC):
-    """Discriminate each image from all others, by its entry in a memory bank."""
+class InstanceNCE:
+    """Noise-contrastive estimation of each image against the other images' entries of a memory bank."""
 
-    index_based = True
-
-    negatives: int = 4096
-    """Number of negatives per image and step (NPID: 4096; PIRL: 32000 at its best, 4096 in its analysis); at most all
-    other images."""
-    temperature: float = 0.07
-    """Temperature of the cosine similarities (both papers: 0.07)."""
-    # Without the batch norm and with a random bank, the constant of NPID's paper let the loss increase from 10 to 157:
-    # once entries were features, every exponential was far above the Z estimated from noise.
-    nce_normalizer: Literal["sum", "constant"] = "sum"
-    """Normalizer of the NCE loss: each image's own sum over its negatives (sum, as in PIRL's paper), or m / n * Z with
-    a constant Z estimated from the first batch (constant, as in NPID's paper and PIRL's code)."""
-    bank_momentum: float = 0.5
-    """Momentum of the memory bank: 0.5 in PIRL's paper and NPID's released code, 0 in NPID's paper."""
-    dimensions: int = 128
-    """Dimension of the embeddings in the bank (both papers: 128)."""
-    head: HeadKind = "linear"
-    """Projection to the embedding: linear, as in the papers, or mlp."""
-    projection_norm: bool = True
-    """End the projection in a batch norm, before embeddings are normalized to unit length. The papers do not; without
-    it all embeddings of an untrained encoder are nearly the same, and training is slow for many epochs."""
-    bank_init: Literal["features", "random"] = "features"
-    """Initial entries of the bank: features of the untrained encoder, which cost a forward pass over the images, or
-    random unit vectors, as in NPID's code, with which the first epoch contrasts with noise."""
-    bank: BankKind = "device"
-    """Storage of the memory bank: float32 on the device, half precision there (half), or half precision in host memory
-    (host)."""
-    scale: tuple[float, float] = (0.2, 1.0)
-    """Smallest and largest area of a crop, as a fraction of the image."""
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
-    """Color jitter: largest change of brightness, contrast, saturation (factors) and hue (fraction of the circle);
-    PIRL's code has these values, NPID's 0.4 of each."""
-    grey: float = 0.2
-    """Fraction of the views that are converted to grayscale, so that color alone does not identify an image."""
+    negatives: int
+    """m, at most all other images."""
+    temperature: float
+    """Temperature of the cosine similarities."""
+    bank_momentum: float
+    """Momentum of the bank's entries."""
+    normalizer: Normalizer
+    """Each image's own sum over its negatives, or NPID's constant Z."""
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        super().__post_init__()
-        require_bank(self.negatives, self.temperature, self.bank_momentum)
-        require_jitter(self.jitter, self.grey)
-        if self.dimensions < 1:
-            raise UserError(f"--dimensions must be at least 1, got {self.dimensions}; the default is 128.")
+        if self.negatives < 1:
+            raise UserError(f"--negatives must be at least 1, got {self.negatives}; the default is 4096.")
+        if not self.temperature > 0:
+            raise UserError(f"--temperature must be above 0, got {self.temperature}; the default is 0.07.")
+        if not 0 <= self.bank_momentum < 1:
+            raise UserError(f"--bank-momentum must be in [0, 1), got {self.bank_momentum}; the default is 0.5.")
 
-    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The projection (f in the papers) and the memory bank."""
-        require_negatives(self.negatives, len(source))
-        require_input_size(encoder, self.side, "crop")
-        channels = encoder.last.channels
-        project = embedding(channels, self.dimensions, self.head, self.projection_norm)
-        return nn.ModuleDict({"project": project, "bank": MemoryBank(len(source), self.dimensions, self.bank)})
+    def require_images(self, count: int) -> None:
+        """Reject a source of one image, and log a warning if it has fewer images than negatives.
 
-    def before_epoch(
-        self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
-    ) -> EpochUpdate:
-        """Fill the bank before the first epoch."""
-        if self.bank_init == "features":
-            encoder.train(), heads.train()  # running statistics of an untrained batch norm are not yet estimated
+        Raises:
+            UserError: the source has no other images.
+        """
+        if count < 2:
+            raise UserError(
+                f"instance discrimination needs at least 2 images, got {count}; use a folder, or a photo with --crops."
+            )
+        if self.negatives >= count:
+            logging.getLogger(__name__).warning(
+                "--negatives is %d, but there are only %d other images: all of them are used",
+                self.negatives, count - 1,
+            )  # fmt: skip
 
-            def embed(batch: Batch) -> Tensor:
-                embeddings: Tensor = heads["project"](encoder(batch.warp(identity(len(batch)), self.side)))
-                return embeddings
+    def sample(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Indices (m + 1,) of the entries that all images of a batch are contrasted with, on its device: see `bank`."""
+        sampled = sample_distinct(min(self.negatives + 1, batch.population), batch.population, generator)
+        return to_device(sampled, batch.index.device)
 
-            memory(heads).fill(source, embed, generator)
-        return EpochUpdate()
-
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B, 3, S, S), `index` (B,), and `drawn` (m + 1,), the negatives of all images: see `bank`."""
-        images = self.augmented(batch, generator)
-        drawn = draw(min(self.negatives + 1, batch.population), batch.population, generator)
-        return {"images": images, "index": batch.index, "drawn": to_device(drawn, batch.index.device)}
-
-    def augmented(self, batch: Batch, generator: torch.Generator) -> Tensor:
-        """A random crop of each image with color jitter: (B, 3, S, S)."""
-        return self.recolored(self.cropped(batch, generator), generator)
-
-    def recolored(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        """Color jitter, drawn for each image."""
-        factors = dict(zip(("brightness", "contrast", "saturation", "hue"), self.jitter, strict=True))
-        return recolor(images, *random_color(len(images), generator, **factors, grey=self.grey))
-
-    def compared(self, heads: nn.ModuleDict, anchors: Tensor, entries: BankEntries) -> tuple[Tensor, Outcome]:
+    def __call__(self, bank: MemoryBank, anchors: Tensor, entries: BankEntries) -> tuple[Tensor, Outputs]:
         """NCE loss of each anchor (B,), from unit vectors (B, D) and entries of the bank, and values to log."""
-        own, others = entries.scores(anchors, self.temperature)
-        logged = {"accuracy": ranked_first(own, others)}
-        if self.nce_normalizer == "sum":
-            return nce(own, others), logged
-        noise = memory(heads).constant(others)
-        return nce(own, others, noise), {**logged, "noise": noise}
+        positive, negatives = entries.scores(anchors, self.temperature)
+        outputs = {"accuracy": top1_accuracy(positive, negatives)}
+        if self.normalizer == "sum":
+            return nce(positive, negatives), outputs
+        log_normalizer = bank.estimate_log_normalizer(negatives)
+        return nce(positive, negatives, log_normalizer), {**outputs, "log_normalizer": log_normalizer}
 
-    def after_step(
-        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outcome: Outcome, progress: float = 0.0
-    ) -> None:
-        """Update the entries of these images with their embeddings."""
-        bank = memory(heads)
-        bank.update(views["index"], outcome["features"], self.bank_momentum)
-        bank.noise.copy_(outcome.get("noise", bank.noise))
+    def update(self, bank: MemoryBank, views: Views, outputs: Outputs) -> None:
+        """Update the entries of the images `index` with their `features`, and the constant normalizer."""
+        bank.update(views["index"], outputs["features"], self.bank_momentum)
+        bank.log_normalizer.copy_(outputs.get("log_normalizer", bank.log_normalizer))
 
-    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
-        """1 / (m + 1): a random entry is as likely to rank first as any other."""
-        return {"accuracy": 1 / min(self.negatives + 1, len(source))}
+    def chance(self, source: Source) -> float:
+        """Accuracy of random anchors, 1 / (m + 1): a random entry is as likely to rank first as any other."""
+        return 1 / min(self.negatives + 1, len(source))
 
 
-def memory(heads: nn.ModuleDict) -> MemoryBank:
+def bank_of(heads: nn.ModuleDict) -> MemoryBank:
     """The memory bank among the heads."""
     return cast(MemoryBank, heads["bank"])
+
+
+def initialize_bank(
+    encoder: Encoder, heads: nn.ModuleDict, source: Source, side: int, generator: torch.Generator
+) -> None:
+    """Set all entries to the embeddings of whole images of S = `side` pixels, once: before the first epoch."""
+    encoder.train(), heads.train()  # running statistics of an untrained batch norm are not yet estimated
+
+    def embed(batch: Batch) -> Tensor:
+        embeddings: Tensor = heads["project"](encoder(batch.warp(identity(len(batch)), side)))
+        return embeddings
+
+    bank_of(heads).initialize(source, embed, generator)

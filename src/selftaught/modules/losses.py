@@ -7,31 +7,31 @@ from torch import Tensor
 from torch.autograd.function import Function, FunctionCtx, once_differentiable
 
 
-def nce(own: Tensor, others: Tensor, noise: Tensor | None = None) -> Tensor:
+def nce(positive: Tensor, negatives: Tensor, log_normalizer: Tensor | None = None) -> Tensor:
     """Noise-contrastive estimation: a binary cross-entropy for the own entry and for each of the m negatives.
 
-    With e the exponential of a score and C the noise, the probability of a positive pair is h = e / (e + C), and the
-    loss is -log h(own) - sum over negatives of log(1 - h(negative)). The papers differ only in C:
+    With e the exponential of a score and C the normalizer, the probability of a positive pair is h = e / (e + C), and
+    the loss is -log h(positive) - sum over negatives of log(1 - h(negative)). The papers differ only in C:
 
     - Misra & van der Maaten 2020 (PIRL): the sum of e over the negatives. Then the loss is softmax
       cross-entropy plus a second term that lies between log 2 and 1 whatever the scores.
     - Wu et al. 2018 (NPID, section 3.2): m / n * Z, from P = e / Z and noise 1 / n, with Z = n * mean of e a constant.
 
     Args:
-        own: (B,) score of each anchor with its own entry: cosine / temperature.
-        others: (B, m) its scores with negatives; -inf for ignored ones.
-        noise: log C, () or (B,); None for the sum over the anchor's own negatives.
+        positive: (B,) score of each anchor with its own entry: cosine / temperature.
+        negatives: (B, m) its scores with negatives; -inf for ignored ones.
+        log_normalizer: log C, () or (B,); None for the sum over the anchor's own negatives.
 
     Returns:
         (B,), at least 0.
     """
-    own, others = own.float(), others.float()
-    if noise is None:
-        loss: Tensor = _SumNormalizedNCE.apply(own, others)
+    positive, negatives = positive.float(), negatives.float()
+    if log_normalizer is None:
+        loss: Tensor = _SumNormalizedNCE.apply(positive, negatives)
         return loss
-    log_c = noise.float().expand(len(own))
-    # -log h(own) = log(1 + C / e) and -log(1 - h(negative)) = log(1 + e / C), which softplus computes without overflow.
-    return F.softplus(log_c - own) + F.softplus(others - log_c[:, None]).sum(1)
+    log_c = log_normalizer.float().expand(len(positive))
+    # -log h(positive) = log(1 + C / e) and -log(1 - h(negative)) = log(1 + e / C): softplus does not overflow.
+    return F.softplus(log_c - positive) + F.softplus(negatives - log_c[:, None]).sum(1)
 
 
 class _SumNormalizedNCE(Function):
@@ -42,18 +42,18 @@ class _SumNormalizedNCE(Function):
     """
 
     @staticmethod
-    def forward(ctx: FunctionCtx, own: Tensor, others: Tensor) -> Tensor:
-        log_c = others.logsumexp(1)
-        p = (others - log_c[:, None]).exp_()
-        ctx.save_for_backward(own, log_c, p)
-        return F.softplus(log_c - own) + p.log1p().sum(1)
+    def forward(ctx: FunctionCtx, positive: Tensor, negatives: Tensor) -> Tensor:
+        log_c = negatives.logsumexp(1)
+        p = (negatives - log_c[:, None]).exp_()
+        ctx.save_for_backward(positive, log_c, p)
+        return F.softplus(log_c - positive) + p.log1p().sum(1)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
-        own, log_c, p = ctx.saved_tensors
-        own_grad = grad * (log_c - own).sigmoid()  # d softplus(log C - own) / d log C
+        positive, log_c, p = ctx.saved_tensors
+        positive_grad = grad * (log_c - positive).sigmoid()  # d softplus(log C - positive) / d log C
         # d log C / d score = p, and d sum log(1 + p) / d score = p * (q - sum of p * q) with q = 1 / (1 + p).
         slope = (p + 1).reciprocal_()
-        rest = own_grad - grad * (p * slope).sum(1)
-        return -own_grad, slope.mul_(grad[:, None]).add_(rest[:, None]).mul_(p)
+        rest = positive_grad - grad * (p * slope).sum(1)
+        return -positive_grad, slope.mul_(grad[:, None]).add_(rest[:, None]).mul_(p)

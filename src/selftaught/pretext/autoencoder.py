@@ -19,18 +19,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.lab import lab_to_rgb, rgb_to_lab
+from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import to_device
-from selftaught.contracts import Batch, Encoder, Layer, Outcome, Source, Views
+from selftaught.contracts import Batch, Encoder, Layer, Outputs, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.crops import CropTask
 from selftaught.modules.decoders import Decoder
-from selftaught.modules.heads import require_input_size
 
 
 @dataclass(frozen=True)
-class Autoencoder(CropTask):
+class Autoencoder(Task):
     """Reconstruct the image with a squared error."""
 
+    crop: float = 0.75
+    """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
+    objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
+    an encoder with a fixed input size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
+    where it is the square of `crop`."""
+    flip: bool = True
+    """Mirror half of the images."""
     compression: int = 4
     """Approximate ratio of the size of the image to that of the code, which is a vector, of one number at least, at
     each position of the last layer. With 12 only coarse structure is reconstructed, and layers were worse than random
@@ -46,7 +54,7 @@ class Autoencoder(CropTask):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        super().__post_init__()
+        require_crops(self.crop, self.scale)
         if self.compression < 1:
             raise UserError(f"--compression must be at least 1, got {self.compression}; the default is 4.")
         if not self.noise >= 0 or not 0 <= self.masked < 1:
@@ -55,9 +63,17 @@ class Autoencoder(CropTask):
                 "0.25."
             )
 
+    @property
+    def side(self) -> int:
+        """S, side of a view in pixels."""
+        return crop_pixels(self.size, self.crop)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Crops."""
+        return {"crop": self.side}
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The code, a linear map of the last layer at each position, and a decoder of it."""
-        require_input_size(encoder, self.side, "crop")
         last = encoder.last
         # A position covers stride^2 pixels of three channels, so the ratio is the same for every encoder.
         code = Layer(max(1, 3 * last.stride**2 // self.compression), last.stride)
@@ -66,7 +82,7 @@ class Autoencoder(CropTask):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S) and, with noise or masking, `noisy`, the corrupted input, clamped to [0, 1]."""
-        images = self.cropped(batch, generator)
+        images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
         noisy = images
         if self.noise:
             noisy = noisy + self.noise * to_device(torch.randn(images.shape, generator=generator), images.device)
@@ -77,7 +93,7 @@ class Autoencoder(CropTask):
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Mean squared error over channels and pixels."""
         return F.mse_loss(self._decoded(encoder, heads, views), self._target(views["images"])), {}
 
@@ -93,7 +109,7 @@ class Autoencoder(CropTask):
             return 2 * images - 1
         return (rgb_to_lab(images) - _lab_gray(images)) / 50
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Input (if corrupted), reconstruction and original side by side: `decoded` (B, 3, S, 2 S or 3 S)."""
         images, decoded = views["images"], self._decoded(encoder, heads, views)
         if self.space == "rgb":

@@ -21,11 +21,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.contracts import Encoder, Outcome, ParameterGroup, Source, Views
+from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
+from selftaught.augment.warp import to_device
+from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
-from selftaught.modules.generators import MAX_CHANNELS, GenerativeTask
-from selftaught.modules.heads import require_input_size, require_map
+from selftaught.modules.generators import MAX_CHANNELS, Generator, require_generator, uniform_noise
+from selftaught.modules.heads import require_map
 from selftaught.modules.norms import untracked
 from selftaught.modules.precision import at_least_float32
 
@@ -37,7 +39,7 @@ JOINT = 512
 
 
 @dataclass(frozen=True)
-class BiGAN(GenerativeTask):
+class BiGAN(Task):
     """Predict the latent code of an image by inverting a generator."""
 
     # Adam with beta1 0.5, as in section 4 of DCGAN. With one learning rate for all (released code: 0.0002, as DCGAN)
@@ -53,7 +55,17 @@ class BiGAN(GenerativeTask):
 
     crop: float = 0.5
     """Side of the views and of generated images as a fraction of --size: 0.5 quarters the cost, so that more steps are
-    possible; 1 for an encoder with a fixed input size."""
+    possible; 1 for an encoder with a fixed input
+    size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Smallest and largest area of a crop, as a fraction of the image."""
+    flip: bool = True
+    """Mirror half of the images."""
+    latent: int = 100
+    """Dimension of the noise, uniform in [-1, 1], from which images are generated (DCGAN: 100; BiGAN: 200, for views of
+    64 pixels)."""
+    generator_width: int = 64
+    """Channels of the generator's largest map; maps of half the side have twice as many (DCGAN: 128; BiGAN: 64)."""
     critic_width: int = 64
     """Channels of the critic's largest map; maps of half the side have twice as many."""
     critic_lr_scale: float = 4 / 3
@@ -66,19 +78,28 @@ class BiGAN(GenerativeTask):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        super().__post_init__()
+        require_crops(self.crop, self.scale)
+        require_generator(self.latent, self.generator_width)
         if self.critic_width < 1:
             raise UserError(f"--critic-width must be at least 1, got {self.critic_width}; the default is 64.")
         require_lr_scales(critic=self.critic_lr_scale, generator=self.generator_lr_scale)
 
+    @property
+    def side(self) -> int:
+        """S, side of a view in pixels."""
+        return crop_pixels(self.size, self.crop)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Crops."""
+        return {"crop": self.side}
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The code layer on the encoder's last map, the generator, and the critic of pairs."""
-        require_input_size(encoder, self.side, "crop")
         require_map(encoder.last, "bigan")
         return nn.ModuleDict(
             {
                 "code": Code(encoder.last.channels, self.latent, self.normed),
-                "generator": self.make_generator(),
+                "generator": Generator(self.latent, self.side, self.generator_width),
                 "critic": PairCritic(self.latent, self.side, self.critic_width),
             }
         )
@@ -88,9 +109,15 @@ class BiGAN(GenerativeTask):
         scales = {"critic": self.critic_lr_scale, "generator": self.generator_lr_scale}
         return adversarial_groups(encoder, heads, "critic", scales)
 
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B, 3, S, S) and the `noise` (B, Z) from which as many images are generated."""
+        images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
+        noise = uniform_noise(len(batch), self.latent, generator)
+        return {"images": images, "noise": to_device(noise, images.device)}
+
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """The critic's loss with exchanged labels, whose gradient does not vanish where it is confident (section 3.4).
 
         Logged: `reconstruction_error`, the mean squared error of G(E(x)), which is not part of the loss.
@@ -104,7 +131,7 @@ class BiGAN(GenerativeTask):
 
     def critic_loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Mean binary cross-entropy of the two kinds of pairs: log 2 at chance (equation 3).
 
         Logged: `right_on_encoded` and `right_on_generated`, the critic's accuracy on each kind.
@@ -135,7 +162,7 @@ class BiGAN(GenerativeTask):
         encoded, generated = logits.chunk(2)
         return encoded, generated
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """`generated` (B, 3, S, S), and images next to their reconstructions: `reconstructed` (B, 3, S, 2 S)."""
         images = views["images"]
         reconstructed = heads["generator"](self._codes(encoder, heads, images))

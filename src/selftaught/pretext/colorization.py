@@ -23,12 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.lab import gamut, lab_to_rgb, rgb_to_lab, rgb_to_lightness
+from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import identity
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.crops import CropTask
 from selftaught.modules.decoders import Decoder
-from selftaught.modules.heads import require_input_size
 
 GREY = 5.0
 """Images are gray, and ignored by the loss, if no position has |a| or |b| above this (released code:
@@ -42,11 +41,20 @@ SCALE = 50.0
 
 
 @dataclass(frozen=True)
-class Colorization(CropTask):
+class Colorization(Task):
     """Predict the a and b channels of CIE Lab from L."""
 
     defaults = {"crop_jitter": 0.0}  # noqa: RUF012 - the targets are the true colors of photos
 
+    crop: float = 0.75
+    """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
+    objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
+    an encoder with a fixed input size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
+    where it is the square of `crop`."""
+    flip: bool = True
+    """Mirror half of the images."""
     answer: Literal["classes", "mean"] = "classes"
     """Predict a distribution over color bins (classes), or the color by least squares (mean), which is desaturated
     (section 2.1)."""
@@ -61,7 +69,7 @@ class Colorization(CropTask):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        super().__post_init__()
+        require_crops(self.crop, self.scale)
         if self.shrink < 1 or self.neighbors < 1:
             raise UserError(
                 f"--shrink and --neighbors must be at least 1, got {self.shrink} and {self.neighbors}; the defaults "
@@ -77,6 +85,15 @@ class Colorization(CropTask):
         """Lightness input."""
         return {"input_mode": "lightness"}
 
+    @property
+    def side(self) -> int:
+        """S, side of a view in pixels."""
+        return crop_pixels(self.size, self.crop)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Crops."""
+        return {"crop": self.side}
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A decoder of the last layer, and the color bins: centers (Q, 2) and weights (Q,)."""
         if self.positions < 1:
@@ -84,7 +101,6 @@ class Colorization(CropTask):
                 f"views must have at least {self.shrink} pixels per side for --shrink {self.shrink}, got {self.side}; "
                 "increase --size or decrease --shrink."
             )
-        require_input_size(encoder, self.side, "crop")
         centers = gamut()
         bins = nn.Module()
         bins.register_buffer("centers", centers)
@@ -99,7 +115,7 @@ class Colorization(CropTask):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S), of which the encoder's input is L, and the target `colors` (B, 2, G, G)."""
-        images = self.cropped(batch, generator)
+        images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
         return {"images": images, "colors": self._colors(images)}
 
     def _colors(self, images: Tensor) -> Tensor:
@@ -108,7 +124,7 @@ class Colorization(CropTask):
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Cross-entropy with soft targets, weighted by color rarity (equations 2 and 4), or the squared error (1).
 
         Logged: `ab_error`, the mean distance in the ab plane between the decoded and the true color.
@@ -141,7 +157,7 @@ class Colorization(CropTask):
         with torch.autocast(prediction.device.type, enabled=False):  # in bf16 colors are off by half a unit
             return (prediction / self.temperature).softmax(-1) @ heads["bins"].get_buffer("centers")
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Lightness, colorized image and original side by side: `colorized` (B, 3, S, 3 S)."""
         images = views["images"]
         prediction = self._prediction(encoder, heads, images).permute(0, 2, 3, 1)

@@ -35,9 +35,9 @@ from selftaught.augment.tiles import (
     tile_pixels,
 )
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.heads import dense, require_input_size
+from selftaught.modules.heads import dense
 
 STEPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
 """The eight classes: rows down and columns to the right, from the first tile to the second."""
@@ -90,20 +90,23 @@ class Context(Task):
         if not 0 <= self.pixelate <= 1:
             raise UserError(f"--pixelate must be a fraction from 0 to 1, got {self.pixelate:g}; the paper uses 0.33.")
 
+    def view_sizes(self) -> dict[str, int]:
+        """Tiles."""
+        return {"tile": tile_pixels(self.size, self.tile)}
+
     def uses_tiles(self) -> bool:
         """Always: its views are tiles."""
         return True
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A layer for single tiles (fc6 of the paper) and a classifier of pairs into eight directions (fc7 to fc9)."""
-        require_input_size(encoder, tile_pixels(self.size, self.tile))
         channels = encoder.last.channels
         pair = nn.Sequential(
             dense(2 * UNITS, UNITS, affine=False), dense(UNITS, UNITS, affine=False), nn.Linear(UNITS, len(STEPS))
         )
         neighbors = nn.Module()
         neighbors.register_buffer("pairs", pairs(self.grid))
-        return nn.ModuleDict({"tile": dense(channels, UNITS, affine=False), "pair": pair, "neighbours": neighbors})
+        return nn.ModuleDict({"tile": dense(channels, UNITS, affine=False), "pair": pair, "neighbors": neighbors})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B * K, 3, t, t), the tiles of an image in a row; the classes are the same for all images."""
@@ -130,9 +133,9 @@ class Context(Task):
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Cross-entropy, averaged per direction first: a grid has fewer diagonal neighbors than others."""
-        first, second, direction = heads["neighbours"].get_buffer("pairs").unbind(1)  # (P,) each
+        first, second, direction = heads["neighbors"].get_buffer("pairs").unbind(1)  # (P,) each
         tiles = heads["tile"](encoder(views["images"])).reshape(-1, self.grid**2, UNITS)  # (B, K, UNITS)
         features = torch.cat([tiles[:, first], tiles[:, second]], 2)  # (B, P, 2 * UNITS)
         logits, classes = heads["pair"](features.flatten(0, 1)).float(), direction.repeat(len(tiles))
@@ -143,7 +146,7 @@ class Context(Task):
         loss = (F.cross_entropy(logits, classes, reduction="none") * weight).sum()
         return loss, {"accuracy": (correct * weight).sum()}
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """The tiles at their positions."""
         return {"tiles": mosaic(views["images"].reshape(-1, self.grid**2, *views["images"].shape[1:]))}
 

@@ -27,20 +27,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.color import random_color, recolor
+from selftaught.augment.views import ViewAugmentation, crop_pixels, require_crops
 from selftaught.augment.warp import identity, to_device
-from selftaught.contracts import Batch, Encoder, EpochUpdate, Outcome, Source, Views
+from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.modules.clusters import adjusted_nmi, kmeans, require_faiss, whitened
-from selftaught.modules.crops import CropTask
-from selftaught.modules.heads import HeadKind, require_input_size
+from selftaught.modules.heads import HeadKind
 
 FEATURE_BATCH = 256
 """Batch size of the feature extraction for clustering."""
 
 
 @dataclass(frozen=True)
-class DeepCluster(CropTask):
+class DeepCluster(Task):
     """Classify images into the k-means clusters of the encoder's features."""
 
     defaults = {  # noqa: RUF012
@@ -52,6 +51,15 @@ class DeepCluster(CropTask):
     }
     index_based = True
 
+    crop: float = 1.0
+    """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
+    objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
+    an encoder with a fixed input size."""
+    scale: tuple[float, float] = (0.3, 1.0)
+    """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
+    where it is the square of `crop`."""
+    flip: bool = True
+    """Mirror half of the images."""
     clusters: int = 100
     """Maximum number of clusters; best in the paper: ten per class, 10,000 on ImageNet."""
     per_cluster: int = 10
@@ -70,15 +78,13 @@ class DeepCluster(CropTask):
     head: HeadKind = "mlp"
     """Head: mlp has a hidden layer that is kept when the top layer is reinitialized, as the paper's fc6 and fc7; linear
     is the top layer alone."""
-    crop: float = 1.0
-    scale: tuple[float, float] = (0.3, 1.0)
     jitter: float = 0.0
     """Color jitter: strength for brightness, contrast and saturation, a quarter of it for hue, and a fifth of the
     images in grayscale. None in the paper, whose input has no color; try 0.4 with --input-mode color."""
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        super().__post_init__()
+        require_crops(self.crop, self.scale)
         for name, least in (("clusters", 2), ("per_cluster", 1), ("shown", 1), ("components", 1), ("iterations", 1)):
             if (value := getattr(self, name)) < least:
                 flag = name.replace("_", "-")
@@ -91,6 +97,19 @@ class DeepCluster(CropTask):
                 f"{self.per_cluster} images, got {self.clustered}."
             )
 
+    @property
+    def augmentation(self) -> ViewAugmentation:
+        """A random crop, with color jitter if `jitter` is above 0."""
+        spread, grayscale = self.jitter, 0.2 if self.jitter else 0.0
+        jitter = (spread, spread, spread, spread / 4)
+        return ViewAugmentation(
+            self.scale, flip=0.5 * self.flip, jitter=jitter, jitter_probability=1.0, grayscale=grayscale, blur=0.0
+        )
+
+    def view_sizes(self) -> dict[str, int]:
+        """Crops in training, and whole images for clustering."""
+        return {"crop": crop_pixels(self.size, self.crop), "view": self.size}
+
     def encoder_options(self) -> Mapping[str, object]:
         """The encoder's input mode."""
         return {"input_mode": self.input_mode}
@@ -102,7 +121,6 @@ class DeepCluster(CropTask):
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Hidden layer (`body`), classifier (`top`, reinitialized after each clustering) and cluster assignments."""
         require_faiss()
-        require_input_size(encoder, self.side, "crop")
         if (count := self._count(source)) < self.clusters:
             logging.getLogger(__name__).warning(
                 "deepcluster uses %d clusters instead of %d, so that each has %d images on average",
@@ -149,7 +167,7 @@ class DeepCluster(CropTask):
         The paper clusters the output of its last hidden layer before the ReLU (released code; section 3.3 states only
         "features") for central crops; with a linear head the features are the encoder's own.
         """
-        device = cast(Clusters, heads["clusters"]).of.device
+        device = cast(Clusters, heads["clusters"]).assignments.device
         features, labels = [], []
         for indices in torch.split(part, FEATURE_BATCH):
             batch = source.batch(indices, device)
@@ -163,32 +181,29 @@ class DeepCluster(CropTask):
             raise UserError(
                 "deepcluster with --head mlp needs at least two images per batch, got 1; increase --batch-size."
             )
-        images = self.cropped(batch, generator)
-        if self.jitter:
-            spread = dict.fromkeys(("brightness", "contrast", "saturation"), self.jitter)
-            images = recolor(images, *random_color(len(batch), generator, **spread, hue=self.jitter / 4, grey=0.2))
+        images = self.augmentation.views(batch, crop_pixels(self.size, self.crop), generator)
         return {"images": images, "index": batch.index}
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Cross-entropy with the cluster assignments as labels (equation 1)."""
         features = heads["body"](encoder(views["images"]))
         logits = heads["top"](features.relu() if self.head == "mlp" else features).float()
         clusters = cast(Clusters, heads["clusters"])
-        labels = clusters.of[views["index"]]
+        labels = clusters.assignments[views["index"]]
         assigned = labels >= 0  # always true in training, which draws clustered images only
         accuracy = ((logits.argmax(1) == labels) & assigned).sum() / assigned.sum().clamp(min=1)
         return F.cross_entropy(logits, labels, ignore_index=-1), {"accuracy": accuracy, **clusters.agreement}
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """The crops, sorted by cluster."""
         clusters = cast(Clusters, heads["clusters"])
-        return {"views": views["images"][clusters.of[views["index"]].argsort(stable=True)]}
+        return {"views": views["images"][clusters.assignments[views["index"]].argsort(stable=True)]}
 
     def auditable_indices(self, heads: nn.ModuleDict, source: Source) -> Tensor:
         """The images of the last clustering."""
-        return (cast(Clusters, heads["clusters"]).of >= 0).nonzero().flatten().cpu()
+        return (cast(Clusters, heads["clusters"]).assignments >= 0).nonzero().flatten().cpu()
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """1 / k."""
@@ -203,16 +218,16 @@ class Clusters(nn.Module):
         count: k.
     """
 
-    of: Tensor
+    assignments: Tensor
     """(N,) int64: the cluster of each image, -1 if it was not clustered. Random before the first clustering."""
-    times: Tensor
+    num_clusterings: Tensor
     """() int64: number of clusterings so far."""
 
     def __init__(self, source: Source, count: int) -> None:
         super().__init__()
         self.count = count
-        self.register_buffer("of", torch.randint(count, (len(source),)))
-        self.register_buffer("times", torch.tensor(0))
+        self.register_buffer("assignments", torch.randint(count, (len(source),)))
+        self.register_buffer("num_clusterings", torch.tensor(0))
         self.register_buffer("nmi_before", torch.tensor(0.0))
         if "label" in source.targets:
             self.register_buffer("nmi_labels", torch.tensor(0.0))
@@ -233,15 +248,15 @@ class Clusters(nn.Module):
             assignment: (n,) the cluster of each.
             labels: (n,) the label of each, -1 if unlabeled.
         """
-        agreement = {"nmi_before": (self.of.cpu()[part], assignment)}
+        agreement = {"nmi_before": (self.assignments.cpu()[part], assignment)}
         if "nmi_labels" in self.agreement:
             agreement["nmi_labels"] = (labels, assignment)
         for name, (first, second) in agreement.items():
             valid = first >= 0
             getattr(self, name).fill_(adjusted_nmi(first[valid], second[valid]))
-        self.of.fill_(-1)
-        self.of[to_device(part, self.of.device)] = to_device(assignment, self.of.device)
-        self.times += 1
+        self.assignments.fill_(-1)
+        self.assignments[to_device(part, self.assignments.device)] = to_device(assignment, self.assignments.device)
+        self.num_clusterings += 1
 
 
 def _reinitialize(top: nn.Linear, generator: torch.Generator) -> None:

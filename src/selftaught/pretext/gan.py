@@ -16,29 +16,53 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.contracts import Encoder, Outcome, ParameterGroup, Source, Views
+from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
+from selftaught.augment.warp import to_device
+from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
-from selftaught.modules.generators import GenerativeTask
-from selftaught.modules.heads import require_input_size
+from selftaught.modules.generators import Generator, require_generator, uniform_noise
 from selftaught.modules.norms import untracked
 
 
 @dataclass(frozen=True)
-class GAN(GenerativeTask):
+class GAN(Task):
     """Classify images as real or generated, against a generator."""
 
     # Adam with beta1 0.5, as in section 4 of DCGAN: with larger values training oscillates. The paper's learning rate
     # is 0.0002; in short runs 0.001 gave better upper layers than 0.0003.
     defaults = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
 
+    crop: float = 0.75
+    """Side of the views and of generated images as a fraction of --size: 0.75 halves the cost, and whole images can
+    still be probed; 1 for an encoder with a fixed input
+    size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Smallest and largest area of a crop, as a fraction of the image."""
+    flip: bool = True
+    """Mirror half of the images."""
+    latent: int = 100
+    """Dimension of the noise, uniform in [-1, 1], from which images are generated (DCGAN: 100; BiGAN: 200, for views of
+    64 pixels)."""
+    generator_width: int = 64
+    """Channels of the generator's largest map; maps of half the side have twice as many (DCGAN: 128; BiGAN: 64)."""
     generator_lr_scale: float = 1.0
     """Factor on the learning rate for the generator."""
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        super().__post_init__()
+        require_crops(self.crop, self.scale)
+        require_generator(self.latent, self.generator_width)
         require_lr_scales(generator=self.generator_lr_scale)
+
+    @property
+    def side(self) -> int:
+        """S, side of a view in pixels."""
+        return crop_pixels(self.size, self.crop)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Crops."""
+        return {"crop": self.side}
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A linear classifier on the pooled last layer, and the generator.
@@ -51,16 +75,26 @@ class GAN(GenerativeTask):
                 "gan needs an encoder with color input, got one with token input, through which the generator gets no "
                 "gradient; choose another --encoder."
             )
-        require_input_size(encoder, self.side, "crop")
-        return nn.ModuleDict({"real": nn.Linear(encoder.last.channels, 1), "generator": self.make_generator()})
+        return nn.ModuleDict(
+            {
+                "real": nn.Linear(encoder.last.channels, 1),
+                "generator": Generator(self.latent, self.side, self.generator_width),
+            }
+        )
 
     def parameter_groups(self, encoder: Encoder, heads: nn.ModuleDict) -> list[ParameterGroup]:
         """The discriminator (encoder and classifier), and the generator as its critic."""
         return adversarial_groups(encoder, heads, "generator", {"generator": self.generator_lr_scale})
 
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B, 3, S, S) and the `noise` (B, Z) from which as many images are generated."""
+        images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
+        noise = uniform_noise(len(batch), self.latent, generator)
+        return {"images": images, "noise": to_device(noise, images.device)}
+
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Mean binary cross-entropy: log 2 at chance (equation 1 of Goodfellow et al.).
 
         Logged: `right_on_real` and `right_on_generated`, the accuracy on real and on generated images.
@@ -75,7 +109,7 @@ class GAN(GenerativeTask):
 
     def critic_loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """The generator's loss, -log D, whose gradient does not vanish (section 3 of Goodfellow et al.)."""
         generated = self._generated_logits(encoder, heads, heads["generator"](views["noise"]))
         return F.softplus(-generated).mean(), {}
@@ -95,7 +129,7 @@ class GAN(GenerativeTask):
         with untracked(encoder):
             return self._logits(encoder, heads, made)
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """`generated` (B, 3, S, S), images generated from the noise."""
         return {"generated": heads["generator"](views["noise"])}
 

@@ -23,7 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.warp import random_crop, require_shares, to_device
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
 from selftaught.errors import UserError
 
 
@@ -104,7 +104,7 @@ class IGPT(Task):
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Cross-entropy in nats per token: the paper's L_AR divided by L, or L_BERT by the number of masked tokens.
 
         Logged: `accuracy` over the predicted tokens, and `bits`, the loss in bits.
@@ -129,7 +129,7 @@ class IGPT(Task):
         side = math.isqrt(tokens.shape[1])
         return noise[:, :side, :side].flatten(1) < self.hidden
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Rows of eight images. Autoregressive: `completions` (upper half, six completions, original) and `samples`.
 
         Masked: `filled`, two images per row: masked input, most likely colors, sampled colors, original.

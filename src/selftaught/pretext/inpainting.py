@@ -23,22 +23,30 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from selftaught.augment.masks import block_masks, center_masks, center_side, free_masks, require_maskable, rim
+from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import identity, to_device
-from selftaught.contracts import Batch, Encoder, Outcome, ParameterGroup, Source, Views
+from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
-from selftaught.modules.crops import CropTask
 from selftaught.modules.decoders import ChannelwiseDense, Decoder
-from selftaught.modules.heads import require_input_size
 
 SURVEY = 2048
 """Maximum number of images from which the mean color is computed."""
 
 
 @dataclass(frozen=True)
-class Inpainting(CropTask):
+class Inpainting(Task):
     """Reconstruct masked regions with an L2 loss and, optionally, an adversarial loss."""
 
+    crop: float = 1.0
+    """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
+    objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
+    an encoder with a fixed input size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
+    where it is the square of `crop`."""
+    flip: bool = True
+    """Mirror half of the images."""
     holes: Literal["center", "blocks", "free"] = "center"
     """Mask shape: a centered square (center), rectangles at random positions (blocks), or arbitrary shapes (free). The
     paper learns features with arbitrary shapes, because with one fixed position an encoder may learn only low-level
@@ -60,11 +68,10 @@ class Inpainting(CropTask):
     learning. The released code uses --momentum 0.5; training with 0.9, the default here, was stable too."""
     critic_lr_scale: float = 0.1
     """Factor on the learning rate for the critic (0.1 in the released code)."""
-    crop: float = 1.0
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        super().__post_init__()
+        require_crops(self.crop, self.scale)
         require_maskable(max(3, self.side), self.share)
         if self.cells < 1:
             raise UserError(f"--cells must be at least 1, got {self.cells}; the default is 8.")
@@ -77,6 +84,15 @@ class Inpainting(CropTask):
         if not 0 <= self.adversarial < 1:
             raise UserError(f"--adversarial must be in [0, 1), got {self.adversarial}; the paper uses 0.001.")
 
+    @property
+    def side(self) -> int:
+        """S, side of a view in pixels."""
+        return crop_pixels(self.size, self.crop)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Crops."""
+        return {"crop": self.side}
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Bottleneck and decoder of the last layer, the mean color that fills masked regions, and the critic."""
         if self.adversarial and self.critic_side < 2:
@@ -84,7 +100,6 @@ class Inpainting(CropTask):
                 f"a critic needs masked regions of at least 2 pixels, got {self.critic_side}; increase --share or "
                 "--size."
             )
-        require_input_size(encoder, self.side, "crop")
         decoder = Decoder(encoder.last, 3, self.side)
         channels, height, width = _last_map(encoder, self.side)
         fill = nn.Module()
@@ -112,12 +127,12 @@ class Inpainting(CropTask):
                 hidden = block_masks(len(batch), self.side, generator, share=self.share)
             case "free":
                 hidden = free_masks(len(batch), self.side, generator, share=self.share, cells=self.cells)
-        images = self.cropped(batch, generator)
+        images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
         return {"images": images, "hidden": to_device(hidden, images.device)}
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """L2 loss on the masked region, on values in [-1, 1] (equation 1), plus the adversarial loss (2 and 3).
 
         Logged: `hole_error`, the mean absolute error in the masked region on values in [0, 1] (the paper's "mean L1
@@ -142,7 +157,7 @@ class Inpainting(CropTask):
 
     def critic_loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Mean binary cross-entropy of real and filled regions: log 2 at chance (equation 2).
 
         Logged: `right_on_real` and `right_on_filled`, the critic's accuracy on real and on filled regions.
@@ -175,7 +190,7 @@ class Inpainting(CropTask):
         logits: Tensor = heads["critic"](pictures[..., low : low + side, low : low + side])
         return logits.float()
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Masked input, filled image and original side by side: `filled` (B, 3, S, 3 S)."""
         filled = (self._filled(self._prediction(encoder, heads, views), views) + 1) / 2
         # The change of range rounds, so visible pixels are taken from the image itself.

@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from selftaught.augment.color import color_matrices, projection, recolor
 from selftaught.augment.tiles import grid_tiles, mosaic, normalize_tiles, require_fit, shift_channels, tile_pixels
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.heads import classifier, dense, require_input_size
+from selftaught.modules.heads import classifier, dense
 from selftaught.modules.permutations import distant_permutations, require_permutations
 
 UNITS = 512
@@ -90,18 +90,21 @@ class Jigsaw(Task):
                 f"{self.puzzles} and --shift {self.shift:g}."
             )
 
+    def view_sizes(self) -> dict[str, int]:
+        """Tiles."""
+        return {"tile": tile_pixels(self.size, self.tile)}
+
     def uses_tiles(self) -> bool:
         """Always: its views are tiles."""
         return True
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A layer for single tiles, a classifier of all tiles in order (fc6 to fc8 of the paper), the permutations."""
-        require_input_size(encoder, tile_pixels(self.size, self.tile))
         channels, tiles = encoder.last.channels, self.grid**2
-        orders = nn.Module()
-        orders.register_buffer("known", distant_permutations(tiles, self.permutations).clone())
+        table = nn.Module()
+        table.register_buffer("permutations", distant_permutations(tiles, self.permutations).clone())
         order = classifier(tiles * UNITS, self.permutations, "mlp", hidden=2 * UNITS)
-        return nn.ModuleDict({"tile": dense(channels, UNITS), "order": order, "orders": orders})
+        return nn.ModuleDict({"tile": dense(channels, UNITS), "order": order, "table": table})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B * K, 3, t, t), tiles row by row, unshuffled; `order` (B, P), class indices of permutations."""
@@ -131,7 +134,7 @@ class Jigsaw(Task):
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Cross-entropy over the set of permutations."""
         logits, classes = self._logits(encoder, heads, views), views["order"].flatten()
         accuracy = (logits.argmax(1) == classes).float().mean()
@@ -150,7 +153,7 @@ class Jigsaw(Task):
         shuffled = tiles.gather(1, order[..., None].expand(-1, -1, tiles.shape[2]))
         return heads["order"](shuffled.reshape(classes.numel(), -1)).float()
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """The first puzzle of each image, and the predicted arrangement of its tiles."""
         tiles = _by_image(views["images"], self.grid)
         permutations = _permutations(heads)
@@ -165,7 +168,7 @@ class Jigsaw(Task):
 
 def _permutations(heads: nn.ModuleDict) -> Tensor:
     """The set of permutations, (permutations, K)."""
-    return heads["orders"].get_buffer("known")
+    return heads["table"].get_buffer("permutations")
 
 
 def _by_image(tiles: Tensor, grid: int) -> Tensor:

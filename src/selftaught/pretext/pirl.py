@@ -16,21 +16,58 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from selftaught.augment.tiles import grid_tiles, mosaic, tile_pixels
+from selftaught.augment.tiles import MIN_TILE, grid_tiles, mosaic, tile_pixels
+from selftaught.augment.views import ViewAugmentation, crop_pixels, require_crops
 from selftaught.augment.warp import random_crop, require_shares, to_device
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
+from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.bank import unit
-from selftaught.modules.heads import MIN_TILE, embedding, require_input_size
-from selftaught.modules.instances import InstanceDiscrimination, memory
+from selftaught.modules.bank import BankKind, MemoryBank, unit
+from selftaught.modules.heads import HeadKind, embedding
+from selftaught.modules.instances import InstanceNCE, bank_of, initialize_bank
 
 TILES = 9
 
 
 @dataclass(frozen=True)
-class PIRL(InstanceDiscrimination):
+class PIRL(Task):
     """Contrast each image and a transformed copy of it with all other images."""
 
+    index_based = True
+
+    crop: float = 0.75
+    """Side of the views as a fraction of --size; 1 for an encoder with a fixed input size."""
+    scale: tuple[float, float] = (0.2, 1.0)
+    """Smallest and largest area of a crop, as a fraction of the image."""
+    flip: bool = True
+    """Mirror half of the images."""
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
+    """Color jitter: largest change of brightness, contrast, saturation (factors) and hue (fraction of the circle), as
+    in the released code."""
+    grey: float = 0.2
+    """Fraction of the views that are converted to grayscale, so that color alone does not identify an image."""
+    negatives: int = 4096
+    """Number of negatives per image and step (paper: 32000 at its best, 4096 in its analysis); at most all other
+    images."""
+    temperature: float = 0.07
+    """Temperature of the cosine similarities (paper: 0.07)."""
+    nce_normalizer: Literal["sum", "constant"] = "sum"
+    """Normalizer of the NCE loss: each image's own sum over its negatives (sum, as in the paper), or m / n * Z with a
+    constant Z estimated from the first batch (constant, as in the released code)."""
+    bank_momentum: float = 0.5
+    """Momentum of the memory bank (paper: 0.5)."""
+    dimensions: int = 128
+    """Dimension of the embeddings in the bank (paper: 128)."""
+    head: HeadKind = "linear"
+    """Projection to the embedding: linear, as in the paper, or mlp."""
+    projection_norm: bool = True
+    """End projections in a batch norm, before embeddings are normalized to unit length. The paper does not; without it
+    all embeddings of an untrained encoder are nearly the same, and training is slow for many epochs."""
+    bank_init: Literal["features", "random"] = "features"
+    """Initial entries of the bank: features of the untrained encoder, which cost a forward pass over the images, or
+    random unit vectors, with which the first epoch contrasts with noise."""
+    bank: BankKind = "device"
+    """Storage of the memory bank: float32 on the device, half precision there (half), or half precision in host memory
+    (host)."""
     transform: Literal["auto", "jigsaw", "rotation", "both"] = "auto"
     """Transformation to be invariant to: the order of nine tiles (jigsaw, the paper), quarter turns, or both. auto is
     jigsaw where tiles have 16 pixels per side or more, so from --size 64 on, else rotation: smaller tiles contain
@@ -44,64 +81,90 @@ class PIRL(InstanceDiscrimination):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        super().__post_init__()
+        require_crops(self.crop, self.scale)
+        _ = self.augmentation, self.nce  # they check their own settings
+        if self.dimensions < 1:
+            raise UserError(f"--dimensions must be at least 1, got {self.dimensions}; the default is 128.")
         require_shares("--puzzle-scale", self.puzzle_scale)
         if not 0 < self.tile <= 1 / 3:
             raise UserError(f"--tile must be above 0 and at most 1/3 of the view's side, got {self.tile:g}; try 0.25.")
         if not 0 <= self.weight <= 1:
             raise UserError(f"--weight must be in [0, 1], got {self.weight}; the paper uses 0.5.")
 
+    @property
+    def augmentation(self) -> ViewAugmentation:
+        """A random crop with color jitter."""
+        return ViewAugmentation(
+            self.scale, flip=0.5 * self.flip, jitter=self.jitter, jitter_probability=1.0, grayscale=self.grey, blur=0.0
+        )
+
+    @property
+    def nce(self) -> InstanceNCE:
+        """The loss of an image or of its transformed copy."""
+        return InstanceNCE(self.negatives, self.temperature, self.bank_momentum, self.nce_normalizer)
+
+    @property
+    def transformations(self) -> tuple[str, ...]:
+        """The transformations of the copies, with auto resolved; none where they have no weight."""
+        if not self.weight:
+            return ()
+        if self.transform == "auto":
+            return ("jigsaw" if int(self.size * self.tile + 1e-6) >= MIN_TILE else "rotation",)
+        return ("jigsaw", "rotation") if self.transform == "both" else (self.transform,)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Crops, and tiles if they are shuffled."""
+        sizes = {"crop": crop_pixels(self.size, self.crop)}
+        return {**sizes, "tile": tile_pixels(self.size, self.tile)} if self.uses_tiles() else sizes
+
     def uses_tiles(self) -> bool:
         """Whether the transformation includes shuffled tiles."""
-        return self._shuffles
-
-    @property
-    def _shuffles(self) -> bool:
-        return self.weight > 0 and self._transform != "rotation"
-
-    @property
-    def _turns(self) -> bool:
-        return self.weight > 0 and self._transform != "jigsaw"
-
-    @property
-    def _transform(self) -> str:
-        """The transformation, with auto resolved."""
-        if self.transform != "auto":
-            return self.transform
-        return "jigsaw" if int(self.size * self.tile + 1e-6) >= MIN_TILE else "rotation"
+        return "jigsaw" in self.transformations
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """Adds g, the projections of rotated images (`turned`) and of tiles (`tile`, `tiles`)."""
-        heads = super().heads(encoder, source)
+        """The projections f of images and g of rotated images (`rotated`) and of tiles (`tile`, `tiles`), the bank."""
+        self.nce.require_images(len(source))
         channels, d = encoder.last.channels, self.dimensions
-        if self._turns:
-            heads["turned"] = embedding(channels, d, self.head, self.projection_norm)
-        if self._shuffles:
-            require_input_size(encoder, tile_pixels(self.size, self.tile))
-            heads["tile"], heads["tiles"] = (
-                nn.Linear(channels, d),
-                embedding(TILES * d, d, self.head, self.projection_norm),
-            )
+        heads = nn.ModuleDict({"project": embedding(channels, d, self.head, self.projection_norm)})
+        heads["bank"] = MemoryBank(len(source), d, self.bank)
+        if "rotation" in self.transformations:
+            heads["rotated"] = embedding(channels, d, self.head, self.projection_norm)
+        if self.uses_tiles():
+            heads["tile"] = nn.Linear(channels, d)
+            heads["tiles"] = embedding(TILES * d, d, self.head, self.projection_norm)
         return heads
+
+    def before_epoch(
+        self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
+    ) -> EpochUpdate:
+        """Initialize the bank before the first epoch."""
+        if self.bank_init == "features":
+            initialize_bank(encoder, heads, source, crop_pixels(self.size, self.crop), generator)
+        return EpochUpdate()
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """Images, their transformed copies and the negatives.
 
         Returns:
-            `images` (B, 3, S, S); `turned` the same, from another crop; `tiles` (B * 9, 3, t, t), those of an image in
-            a row and shuffled; `index` (B,); `drawn` (m + 1,), the negatives of all: see `bank`.
+            `images` (B, 3, S, S); `rotated` the same, from another crop; `tiles` (B * 9, 3, t, t), those of an image in
+            a row and shuffled; `index` (B,); `sampled` (m + 1,), the negatives of all: see `bank`.
         """
-        views = super().views(batch, generator)
-        if self._turns:
-            turned = self.augmented(batch, generator)
-            turns = torch.randint(4, (len(batch),), generator=generator)  # 0 included, as in the paper
-            for turn in (1, 2, 3):
-                chosen = to_device((turns == turn).nonzero().flatten(), turned.device)
-                turned[chosen] = torch.rot90(turned[chosen], turn, (2, 3))
-            views["turned"] = turned
-        if self._shuffles:
+        images = self.augmentation.views(batch, crop_pixels(self.size, self.crop), generator)
+        views = {"images": images, "index": batch.index, "sampled": self.nce.sample(batch, generator)}
+        if "rotation" in self.transformations:
+            views["rotated"] = self._rotated(batch, generator)
+        if self.uses_tiles():
             views["tiles"] = self._shuffled_tiles(batch, generator)
         return views
+
+    def _rotated(self, batch: Batch, generator: torch.Generator) -> Tensor:
+        """Another crop of each image, rotated by a random multiple of 90 degrees: (B, 3, S, S)."""
+        rotated = self.augmentation.views(batch, crop_pixels(self.size, self.crop), generator)
+        turns = torch.randint(4, (len(batch),), generator=generator)  # 0 included, as in the paper
+        for turn in (1, 2, 3):
+            chosen = to_device((turns == turn).nonzero().flatten(), rotated.device)
+            rotated[chosen] = torch.rot90(rotated[chosen], turn, (2, 3))
+        return rotated
 
     def _shuffled_tiles(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Nine tiles of each image in a random order, each with its own color jitter: (B * 9, 3, t, t)."""
@@ -110,52 +173,58 @@ class PIRL(InstanceDiscrimination):
         cut = grid_tiles(count, generator, tile=side / self.size, gap=1 / 3 - side / self.size)
         order = torch.rand(count, TILES, generator=generator).argsort(1)
         shuffled = cut.gather(1, order[..., None, None].expand(cut.shape))
-        return self.recolored(batch.warp(crop[:, None] @ shuffled, side).flatten(0, 1), generator)
+        return self.augmentation.recolor(batch.warp(crop[:, None] @ shuffled, side).flatten(0, 1), generator)
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Lambda * NCE(m_I, g(v_It)) + (1 - lambda) * NCE(m_I, f(v_I)), where m_I is the image's entry in the bank.
 
         With both transformations the first term is the mean over them, each with its own g.
         """
-        features, *transformed = self._anchors(encoder, heads, views)
-        entries = memory(heads).recall(views["index"], views["drawn"])
-        own, outcome = self.compared(heads, features, entries)
-        # The negatives are compared with g(v_It) too, not with f(v_I).
-        others = [self.compared(heads, anchors, entries) for anchors in transformed]
-        if not others:
-            return (1 - self.weight) * own.mean(), {**outcome, "features": features}
-        loss = self.weight * torch.stack([loss for loss, _ in others]).mean() + (1 - self.weight) * own.mean()
-        accuracy = torch.stack([logged["accuracy"] for _, logged in others]).mean()
-        return loss, {**outcome, "features": features, "transformed_accuracy": accuracy}
+        features, *transformed = self._embeddings(encoder, heads, views)
+        bank = bank_of(heads)
+        entries = bank.gather(views["index"], views["sampled"])
+        of_images, outputs = self.nce(bank, features, entries)
+        outputs["features"] = features
+        if not transformed:
+            return (1 - self.weight) * of_images.mean(), outputs
+        # The negatives are contrasted with g(v_It) too, not with f(v_I).
+        losses, logged = zip(*(self.nce(bank, anchors, entries) for anchors in transformed), strict=True)
+        outputs["transformed_accuracy"] = torch.stack([values["accuracy"] for values in logged]).mean()
+        return self.weight * torch.stack(losses).mean() + (1 - self.weight) * of_images.mean(), outputs
 
-    def _anchors(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> list[Tensor]:
+    def _embeddings(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> list[Tensor]:
         """f(v_I), then g(v_It) of every transformation: (B, D) each, L2-normalized."""
-        anchors = []
-        if self._shuffles:
+        transformed = []
+        if "tiles" in views:
             # Tiles first, so that whole images have slightly more weight in the running statistics of batch norms,
             # which are recomputed on whole images before a probe.
             tiles = heads["tile"](encoder(views["tiles"])).reshape(len(views["index"]), -1)
-            anchors.append(unit(heads["tiles"](tiles)))
-        if self._turns:
-            image, turned = encoder(torch.cat([views["images"], views["turned"]])).chunk(2)
-            anchors.append(unit(heads["turned"](turned)))
+            transformed.append(unit(heads["tiles"](tiles)))
+        if "rotated" in views:
+            images, rotated = encoder(torch.cat([views["images"], views["rotated"]])).chunk(2)
+            transformed.append(unit(heads["rotated"](rotated)))
         else:
-            image = encoder(views["images"])
-        return [unit(heads["project"](image)), *anchors]
+            images = encoder(views["images"])
+        return [unit(heads["project"](images)), *transformed]
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def after_step(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outputs: Outputs, progress: float = 0.0
+    ) -> None:
+        """Update the entries of these images with the embeddings f(v_I)."""
+        self.nce.update(bank_of(heads), views, outputs)
+
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """The images and their transformed copies."""
-        shown = {"images": views["images"]}
-        if self._turns:
-            shown["turned"] = views["turned"]
-        if self._shuffles:
-            tiles = views["tiles"]
-            shown["shuffled"] = mosaic(tiles.reshape(-1, TILES, *tiles.shape[1:]))
-        return shown
+        pictures = {"images": views["images"]}
+        if "rotated" in views:
+            pictures["rotated"] = views["rotated"]
+        if "tiles" in views:
+            pictures["shuffled"] = mosaic(views["tiles"].reshape(-1, TILES, *views["tiles"].shape[1:]))
+        return pictures
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """1 / (m + 1) for both; transformed images first, as they are what distinguishes PIRL."""
-        level = super().chance(source, batch_size)
-        return {"transformed_accuracy": level["accuracy"], **level} if self.weight else level
+        level = self.nce.chance(source)
+        return {"transformed_accuracy": level, "accuracy": level} if self.weight else {"accuracy": level}

@@ -16,19 +16,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import affine, to_device
-from selftaught.contracts import Batch, Encoder, Outcome, Source, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.crops import CropTask
-from selftaught.modules.heads import HeadKind, classifier, require_input_size
+from selftaught.modules.heads import HeadKind, classifier
 
 
 @dataclass(frozen=True)
-class Rotation(CropTask):
+class Rotation(Task):
     """Classify the rotation that was applied to an image."""
 
     predicts_transformation = True
 
+    crop: float = 0.75
+    """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
+    objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
+    an encoder with a fixed input size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
+    where it is the square of `crop`."""
+    flip: bool = True
+    """Mirror half of the images."""
     angles: tuple[int, ...] = (0, 90, 180, 270)
     """Angles in degrees, counter-clockwise. Multiples of 90 are exact; with any other angle, all rotations resample the
     inscribed square."""
@@ -41,7 +50,7 @@ class Rotation(CropTask):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        super().__post_init__()
+        require_crops(self.crop, self.scale)
         turns = {angle % 360 for angle in self.angles}
         if len(turns) < 2 or len(turns) < len(self.angles):
             raise UserError(
@@ -49,16 +58,26 @@ class Rotation(CropTask):
                 "example --angles 0 90 180 270."
             )
 
+    @property
+    def side(self) -> int:
+        """S, side of a view in pixels."""
+        return crop_pixels(self.size, self.crop)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Crops."""
+        return {"crop": self.side}
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A classifier on the pooled last layer."""
-        require_input_size(encoder, self.side, "crop")
         channels = encoder.last.channels
         return nn.ModuleDict({"angle": classifier(channels, len(self.angles), self.head)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (n, 3, s, s) and `angle` (n,), class indices; n is K * B (all angles of an image in a row) or B."""
         count, ways = len(batch), len(self.angles)
-        crop = self.windows(count, generator)  # drawn before the rotation, so that it is independent of the class
+        crop = crop_and_flip(self.scale, self.flip).crops(
+            count, generator
+        )  # drawn before the rotation, so that it is independent of the class
         if self.copies == "all":
             classes = torch.arange(ways).repeat(count, 1)
         else:
@@ -86,13 +105,13 @@ class Rotation(CropTask):
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Cross-entropy, averaged over images and angles (equation 3)."""
         logits = heads["angle"](encoder(views["images"])).float()
         accuracy = (logits.argmax(1) == views["angle"]).float().mean()
         return F.cross_entropy(logits, views["angle"]), {"accuracy": accuracy}
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """The rotated images."""
         return {"views": views["images"]}
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from selftaught.contracts import Batch, Encoder, EpochUpdate, Outcome, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
 from selftaught.errors import DivergedError, UserError
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
@@ -74,7 +74,7 @@ class Losses(nn.Module):
         super().__init__()
         self.task, self.encoder, self.heads = task, encoder, heads
 
-    def forward(self, views: Views, progress: float, of_critic: bool = False) -> tuple[Tensor, Outcome]:
+    def forward(self, views: Views, progress: float, of_critic: bool = False) -> tuple[Tensor, Outputs]:
         """The task's loss or critic loss."""
         loss = self.task.critic_loss if of_critic else self.task.loss
         return loss(self.encoder, self.heads, views, progress)
@@ -96,17 +96,17 @@ class Trainer:
             losses.compile()
         self.module, *self.optimizers = fabric.setup(losses, *optimizers)
 
-    def step(self, views: Views, progress: float, mark: Mark | None = None) -> Outcome:
+    def step(self, views: Views, progress: float, mark: Mark | None = None) -> Outputs:
         """Take a step of the critic, if there is one, and then of the other parameters, on the same views."""
         mark = mark or (lambda part: None)
-        logged: Outcome = {}
+        logged: Outputs = {}
         for player in reversed(range(len(self.optimizers))):
             for other, weights in enumerate(self.weights):
                 for weight in weights:
                     weight.requires_grad_(other == player)
             optimizer = self.optimizers[player]
             set_rate(optimizer, self.optimization.rate(progress))
-            loss, outcome = self.module(views, progress, player == 1)
+            loss, outputs = self.module(views, progress, player == 1)
             mark("forward")
             optimizer.zero_grad(set_to_none=True)
             self.fabric.backward(loss)
@@ -114,7 +114,7 @@ class Trainer:
             optimizer.step()
             mark("optimizer")
             logged |= {"critic_loss" if player == 1 else "loss": loss.detach()}
-            logged |= {name: value.detach() for name, value in outcome.items()}
+            logged |= {name: value.detach() for name, value in outputs.items()}
         with torch.no_grad():
             self.task.after_step(self.encoder, self.heads, views, logged, progress)
         mark("after step")

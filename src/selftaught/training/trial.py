@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from selftaught.contracts import Outcome
+from selftaught.contracts import Outputs
 from selftaught.errors import UserError
 from selftaught.training.loop import Mark, Pretraining, Trainer
 from selftaught.training.randomness import derive_seed, seeded_rng
@@ -45,7 +45,7 @@ class Trial:
             run.task.before_epoch(run.encoder, run.heads, run.source, torch.Generator().manual_seed(0))
         return monotonic() - begun
 
-    def step(self, number: int, mark: Mark | None = None) -> Outcome:
+    def step(self, number: int, mark: Mark | None = None) -> Outputs:
         """Fetch a batch, make views and train on them, as the loop does but without prefetching."""
         run, mark = self.run, mark or (lambda part: None)
         run.encoder.train(), run.heads.train()
