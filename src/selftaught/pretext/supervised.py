@@ -20,22 +20,26 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.augment.color import random_color, recolor, require_jitter
+from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import affine, bernoulli, uniform
-from selftaught.contracts import Batch, Encoder, Outcome, ParameterGroup, Source, Views
+from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.crops import CropTask
 from selftaught.modules.depth import require_layer, weight_depths
-from selftaught.modules.heads import classifier, require_input_size
+from selftaught.modules.heads import classifier
 
 
 @dataclass(frozen=True)
-class Supervised(CropTask):
+class Supervised(Task):
     """Classify the label of an image."""
 
     required_targets = ("label",)
 
     crop: float = 1.0
     """Side of the views as a fraction of --size."""
+    scale: tuple[float, float] = (0.6, 1.0)
+    """Smallest and largest area of a crop, as a fraction of the image."""
+    flip: bool = True
+    """Mirror half of the images."""
     padding: float = 0.0
     """Shift the whole image by up to this fraction of its side, mirrored at the border, instead of cropping and
     resizing; 0.125 is the usual 4 of 32 pixels."""
@@ -51,7 +55,7 @@ class Supervised(CropTask):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        super().__post_init__()
+        require_crops(self.crop, self.scale)
         require_jitter(self.jitter, 0.0)
         if not 0 <= self.padding <= 0.5:
             raise UserError(f"--padding must be a fraction of the side in [0, 0.5], got {self.padding:g}; try 0.125.")
@@ -60,9 +64,17 @@ class Supervised(CropTask):
         if not 0 < self.layer_decay <= 1:
             raise UserError(f"--layer-decay must be above 0 and at most 1, got {self.layer_decay:g}; try 0.75.")
 
+    @property
+    def side(self) -> int:
+        """S, side of a view in pixels."""
+        return crop_pixels(self.size, self.crop)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Crops."""
+        return {"crop": self.side}
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A linear classifier on the pooled last layer."""
-        require_input_size(encoder, self.side, "crop")
         if self.freeze_until is not None:
             require_layer(encoder, self.freeze_until)
         classes = source.classes or ()
@@ -99,14 +111,14 @@ class Supervised(CropTask):
     def _frames(self, count: int, generator: torch.Generator) -> Tensor:
         """Random crops, or the whole image shifted where there is `padding`: (B, 3, 3)."""
         if not self.padding:
-            return self.windows(count, generator)
+            return crop_and_flip(self.scale, self.flip).crops(count, generator)
         most = 2 * self.padding  # the image is two wide
         x, y = (uniform(-most, most, count, generator) for _ in range(2))
         return affine(x=x, y=y, flip=bernoulli(0.5 * self.flip, count, generator), count=count)
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
-    ) -> tuple[Tensor, Outcome]:
+    ) -> tuple[Tensor, Outputs]:
         """Cross-entropy with the smoothed label."""
         if self.freeze_until is not None:
             _fix_statistics(encoder)
@@ -114,7 +126,7 @@ class Supervised(CropTask):
         accuracy = (logits.argmax(1) == views["label"]).float().mean()
         return F.cross_entropy(logits, views["label"], label_smoothing=self.label_smoothing), {"accuracy": accuracy}
 
-    def show(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """The augmented images."""
         return {"views": views["images"]}
 
