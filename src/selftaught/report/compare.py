@@ -21,7 +21,7 @@ class ComparisonRow:
     record: Record
     verdict: Verdict | None
     details: str = ""
-    """Protocol and number of labels, if the run has several probes on the same images."""
+    """Probe and number of labels, if the run has several probes on the same images."""
 
     def cells(self) -> list[str]:
         """The text of every column in `COLUMNS`."""
@@ -70,14 +70,14 @@ def overlap(probe: Mapping[str, Any]) -> str:
 
 
 def probe_labels(probes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Protocol and labels of each probe, " (knn, 5,000 labels)"; also view size and seeds if they differ."""
+    """Kind and labels of each probe, " (knn, 5,000 labels)"; also view size and seeds if they differ."""
     varying = [key for key in ("size", "seeds") if len({str(probe.get(key)) for probe in probes}) > 1]
     return [probe_details(probe, varying) for probe in probes]
 
 
 def probe_details(probe: Mapping[str, Any], more: Sequence[str] = ()) -> str:
-    """Protocol and number of labels of a probe: " (knn, 5,000 labels)"."""
-    parts = [str(probe.get("protocol", MISSING))]
+    """Kind of a probe and number of labels: " (knn, 5,000 labels)"."""
+    parts = [str(probe.get("probe", MISSING))]
     if is_number(probe.get("train")):
         parts.append(f"{count(int(probe['train']))} labels")
     parts += [f"{key} {probe[key]}" for key in more if probe.get(key) is not None]
