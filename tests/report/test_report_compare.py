@@ -6,7 +6,7 @@ from rich.console import Console
 
 from selftaught.errors import UserError
 from selftaught.report import compare
-from selftaught.report.compare import COLUMNS, rows
+from selftaught.report.compare import COLUMNS, rows, run_table
 from selftaught.report.record import read_records
 
 
@@ -79,7 +79,7 @@ def test_the_terminal_shows_the_same_and_reads_no_markup(tmp_path: Path) -> None
 def test_the_colour_of_a_gain_says_whether_it_counts(tmp_path: Path) -> None:
     same = [0.5] * 4
     probes = {"up": GOOD, "same": probe(same, same), "down": probe([0.4] * 4, same)}
-    table = compare([fake_run(tmp_path / name, probes=[found]) for name, found in probes.items()])
+    table = run_table(read_records([fake_run(tmp_path / name, probes=[found]) for name, found in probes.items()]))
     gains = list(table.columns[COLUMNS.index("gain")].cells)
     assert [str(gain.spans[0].style) for gain in gains] == ["green", "dim", "red"]  # type: ignore[union-attr]
 
