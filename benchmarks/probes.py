@@ -28,7 +28,7 @@ from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
 from selftaught.encoders.convnet import ConvNet
 from selftaught.evaluation.features import Features, Viewing, layer_features
-from selftaught.evaluation.probes import FastProbe
+from selftaught.evaluation.probes import RidgeProbe
 from selftaught.evaluation.probes.base import held_out
 from selftaught.evaluation.probes.ridge import Ridge
 
@@ -86,7 +86,7 @@ class Probes:
 
     def at_once(self, seed: int) -> None:
         """Every layer from one pass."""
-        found = FastProbe().evaluate(self.encoder(seed), self.train, self.test, self.viewing, seed, _silent)
+        found = RidgeProbe().evaluate(self.encoder(seed), self.train, self.test, self.viewing, seed, _silent)
         self._note("ours, every layer at once", fmean(reading.accuracy for reading in found.values()))
 
     def one_by_one(self, seed: int) -> None:
@@ -94,7 +94,7 @@ class Probes:
         whole = self.encoder(seed)
         found: dict[str, Any] = {}
         for layer in whole.layers:
-            found |= FastProbe().evaluate(OneLayer(whole, layer), self.train, self.test, self.viewing, seed, _silent)
+            found |= RidgeProbe().evaluate(OneLayer(whole, layer), self.train, self.test, self.viewing, seed, _silent)
         self._note("one run per layer", fmean(reading.accuracy for reading in found.values()))
 
     def matrices(self, seed: int) -> "Matrices":
@@ -153,7 +153,7 @@ class Matrices:
     strength: float = STRENGTHS[0]
 
     def fit_ridge(self) -> None:
-        """Ours, as `fast` uses it."""
+        """Ours, as `ridge` uses it."""
         ridge = Ridge(int(self.labels.max()) + 1)
         ridge.add(self.taught[~self.away], self.labels[~self.away])
         ridge.hold_out(self.taught[self.away], self.labels[self.away])
@@ -209,7 +209,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", default="digits", help="labelled images: anything `selftaught probe --data` takes")
     parser.add_argument("--limit", type=int, help="take this many images of each part")
     parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
-    parser.add_argument("--dimensions", type=int, default=FastProbe.dimensions, help="of each layer against each other")
+    parser.add_argument(
+        "--dimensions", type=int, default=RidgeProbe.dimensions, help="of each layer against each other"
+    )
     parser.add_argument("--against", type=int, default=1024, help="dimensions against scikit-learn")
     given = parsed(parser, words, limit=60, dimensions=64, against=256)
     train, test = open_splits(given.data, limit=given.limit)

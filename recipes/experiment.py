@@ -61,7 +61,7 @@ class Experiment:
 
     def row(self, run: Run) -> Row:
         """The probe results of the run's layers, computed once."""
-        kept = list(run.folder.probes.glob("*-fast*.json"))
+        kept = list(run.folder.probes.glob("*-ridge*.json"))
         if kept:
             found = json.loads(kept[0].read_text())
         else:

@@ -27,7 +27,7 @@ def main() -> None:
     pairs: dict[str, list[tuple[float, float]]] = {}
     for path in given.runs:
         run = Run(path)
-        (kept,) = path.glob("probes/*-fast*.json")
+        (kept,) = path.glob("probes/*-ridge*.json")
         probe = json.loads(kept.read_text())
         if not probe["recalibrated"]:
             raise SystemExit(f"{path} was probed as it was trained: give runs of a task that shows tiles")

@@ -23,7 +23,7 @@ MAY = {
     "evaluation": {"augment", "contracts", "data", "display", "encoders", "errors", "training"},
     "analysis": {"augment", "contracts", "data", "display", "errors", "evaluation", "training"},
     "figures": {"errors"},
-    "report": {"errors", "figures", "runs"},
+    "report": {"errors", "evaluation", "figures", "runs"},
     "config": {"contracts", "data", "encoders", "errors", "pretext", "runs", "training"},
     "api": {
         *(

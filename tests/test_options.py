@@ -179,7 +179,19 @@ def test_configs_of_the_wrong_kind(text: str, folder: Path, capsys) -> None:
 
 
 ARGUMENTS = {
-    "probe": ["--data", "--seeds", "--size", "--limit", "--labels", "--device", "--protocol", "--json"],
+    "probe": [
+        "--data",
+        "--seeds",
+        "--size",
+        "--limit",
+        "--labels",
+        "--device",
+        "--probe",
+        "--k",
+        "--pooling",
+        "--dimensions",
+        "--json",
+    ],
     "compare": ["--out"],
     "report": ["--out"],
     "list": ["--json"],

@@ -75,7 +75,7 @@ def test_every_call_leaves_the_process_as_it_was(images, tmp_path):
     calls = {
         "pretrain": lambda: pretrain(images, out=tmp_path / "minutes", **{**TINY, "steps": None, "minutes": 1e-3}),
         "probe": lambda: run.probe(images),
-        "paper probe": lambda: run.probe(images, protocol="paper", limit=16),
+        "sgd probe": lambda: run.probe(images, probe="sgd", limit=16),
         "invariance": lambda: run.invariance(images, images=8),
         "audit": lambda: run.audit(images, images=16),
         "encoder": lambda: Run(run.path).encoder,

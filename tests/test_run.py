@@ -13,7 +13,7 @@ import selftaught
 from selftaught.api.run import Run
 from selftaught.config.build import load_encoder
 from selftaught.errors import UserError
-from selftaught.evaluation.probes import FastProbe, PaperProbe
+from selftaught.evaluation.probes import RidgeProbe, SGDProbe
 from selftaught.evaluation.results import file_stem
 from selftaught.runs.weights import weights_digest
 
@@ -51,13 +51,13 @@ def run(trained, tmp_path):
 def probed_encoders(monkeypatch):
     """The encoders that were probed, in order."""
     probed = []
-    evaluate = FastProbe.evaluate
+    evaluate = RidgeProbe.evaluate
 
     def spy(self, encoder, *arguments):
         probed.append(type(encoder).__name__)
         return evaluate(self, encoder, *arguments)
 
-    monkeypatch.setattr(FastProbe, "evaluate", spy)
+    monkeypatch.setattr(RidgeProbe, "evaluate", spy)
     return probed
 
 
@@ -74,7 +74,7 @@ def test_no_result_replaces_another(run, images, tmp_path):
     run.probe(images, limit=20)
     run.probe(other)
     assert len(results(run)) == len(results(run, ".npz")) == 5
-    assert all(path.name.startswith("images-fast-") for path in results(run))
+    assert all(path.name.startswith("images-ridge-") for path in results(run))
     for path in results(run):
         result = json.loads(path.read_text())
         with np.load(path.with_name(result["correctness"])) as kept:
@@ -97,7 +97,7 @@ def test_a_folder_with_a_long_name_keeps_its_result(run, tmp_path):
 
 
 def test_a_result_belongs_to_the_weights_that_were_probed_whatever_happens_meanwhile(run, images, monkeypatch):
-    evaluate, before = FastProbe.evaluate, weights_digest(load_encoder(run.folder).state_dict())
+    evaluate, before = RidgeProbe.evaluate, weights_digest(load_encoder(run.folder).state_dict())
 
     def resumed_meanwhile(self, *arguments):
         weights, description = run.folder.read_encoder()
@@ -105,7 +105,7 @@ def test_a_result_belongs_to_the_weights_that_were_probed_whatever_happens_meanw
         run.folder.update_status(step=99)
         return evaluate(self, *arguments)
 
-    monkeypatch.setattr(FastProbe, "evaluate", resumed_meanwhile)
+    monkeypatch.setattr(RidgeProbe, "evaluate", resumed_meanwhile)
     run.probe(images)
     (path,) = results(run)
     result = json.loads(path.read_text())
@@ -176,7 +176,7 @@ def test_the_paper_probe_crops_where_images_are_large_enough(run, tmp_path, monk
     notes = {}
     for side in (16, 24):
         folder = make_images(tmp_path / str(side), count=5, side=side)
-        notes[side] = run.probe(folder, protocol=PaperProbe(epochs=1)).note
+        notes[side] = run.probe(folder, probe=SGDProbe(epochs=1)).note
     assert "shifted" in notes[16]
     assert "random 16-pixel crops of 18-pixel images" in notes[24]
 

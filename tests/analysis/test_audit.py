@@ -247,8 +247,8 @@ def test_verdicts(kind, difference, uses_cue, words):
 def test_probes_are_told_beside():
     rows = [{"layer": f"l{n}", "accuracy": a, "random": r} for n, (a, r) in enumerate([(0.5, 0.6), (0.7, 0.4)])]
     gain = {"layer": "l0", "random_layer": "l1"}  # chosen on held-out images, not by these test accuracies
-    earlier = {"data": "things", "protocol": "fast", "layers": rows}  # without held-out images: left out
-    (said,) = best_layers([earlier, {"data": "things", "protocol": "knn", "layers": rows, "gain": gain}])
+    earlier = {"data": "things", "probe": "ridge", "layers": rows}  # without held-out images: left out
+    (said,) = best_layers([earlier, {"data": "things", "probe": "knn", "layers": rows, "gain": gain}])
     assert said == (
         "On things, the best layer (l0) reaches 0.500 top-1 accuracy (knn probe); random weights reach 0.400 (l1)."
     )

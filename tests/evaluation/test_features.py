@@ -30,6 +30,24 @@ def test_default_dimensions_are_those_of_the_papers(channels, side, dimensions):
     assert channels * grid(channels, side) ** 2 == dimensions
 
 
+@pytest.mark.parametrize("kind", ["average", "max", "bilinear"])
+def test_every_pooling_gives_the_papers_sizes_of_alexnet(kind):
+    maps = [(96, 55), (256, 27), (384, 13), (384, 13), (256, 13)]
+    sizes = [pool(torch.zeros(1, channels, side, side), 9600, kind).shape[1] for channels, side in maps]
+    assert sizes == [9600, 9216, 9600, 9600, 9216]
+
+
+def test_bilinear_pooling_interpolates_between_four_positions():
+    feature = torch.randn(1, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    # Centers of a 2 x 2 grid lie in the middle of each quarter of the map, between its four positions.
+    quarters = [feature[0, 0, y : y + 2, x : x + 2].mean() for y in (0, 2) for x in (0, 2)]
+    torch.testing.assert_close(pool(feature, 4, "bilinear")[0], torch.stack(quarters))
+    feature = torch.arange(36.0).view(1, 1, 6, 6)
+    # A linear ramp is reproduced at the centers of thirds: columns 0.5, 2.5, 4.5.
+    expected = [6 * y + x for y in (0.5, 2.5, 4.5) for x in (0.5, 2.5, 4.5)]
+    torch.testing.assert_close(pool(feature, 9, "bilinear")[0], torch.tensor(expected))
+
+
 @pytest.mark.parametrize(("kind", "reduce"), [("max", torch.amax), ("average", torch.mean)])
 def test_pool_by_brute_force(kind, reduce):
     feature = torch.randn(2, 5, 6, 6, generator=torch.Generator().manual_seed(0))

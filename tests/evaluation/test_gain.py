@@ -6,7 +6,7 @@ import torch
 from scipy.stats import binomtest, norm
 
 from selftaught.evaluation.gain import best_layer, gain_over_random, paired_interval
-from selftaught.evaluation.probes import ProbeResult
+from selftaught.evaluation.metrics import LayerMetrics
 
 
 def sides(both: int, ours: int, theirs: int, neither: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -70,8 +70,8 @@ def test_initializations_that_differ_widen_the_interval():
     assert widths[1] > 4 * widths[0]
 
 
-def result(correct: list[bool], held_out: float) -> ProbeResult:
-    return ProbeResult(torch.tensor(correct), held_out, 1)
+def result(correct: list[bool], held_out: float) -> LayerMetrics:
+    return LayerMetrics(torch.tensor(correct), held_out, 1, None, torch.zeros(2, 2), None, None)
 
 
 def test_layers_are_chosen_by_held_out_accuracy_on_either_side():

@@ -8,9 +8,19 @@ from rich.console import Console
 
 from probe_toys import Given, Plain, Small, half_red, noise
 from selftaught.errors import UserError
-from selftaught.evaluation import FastProbe, KNNProbe, PaperProbe, probe_layers, render
+from selftaught.evaluation import (
+    KNNProbe,
+    LogisticProbe,
+    MLPProbe,
+    RidgeProbe,
+    SGDProbe,
+    SVMProbe,
+    probe_layers,
+    render,
+)
 from selftaught.evaluation.baselines.encoders import Pixels, calibrate
 from selftaught.evaluation.features import Viewing
+from selftaught.evaluation.probes import name_of
 from selftaught.evaluation.table import data_name
 
 CPU = torch.device("cpu")
@@ -37,7 +47,7 @@ def lines(table):
 def test_table_holds_every_layer_and_its_baselines():
     found = probed(Plain(), lambda seed: Plain(), half_red(200, seed=0), half_red(100, seed=1))
     table = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert {"data", "metric", "chance", "pixels", "layers", "spread", "train", "test", "protocol"} <= set(table)
+    assert {"data", "metric", "chance", "pixels", "layers", "spread", "train", "test", "probe"} <= set(table)
     assert [row["layer"] for row in table["layers"]] == ["image", "mean"]
     assert {"accuracy", "std", "held_out", "random", "random_std", "random_held_out", "dimensions", "lambda"} <= set(
         table["layers"][0]
@@ -90,8 +100,8 @@ def test_the_random_row_is_the_mean_of_initializations_probed_one_by_one():
     assert together.layers[0].random_std == pytest.approx(torch.tensor(alone, dtype=torch.float64).std().item())
 
 
-@pytest.mark.parametrize("protocol", [FastProbe(), PaperProbe(epochs=2, learning_rate=0.1), KNNProbe(neighbors=5)])
-def test_test_images_never_choose_the_layer(protocol):
+@pytest.mark.parametrize("probe", [RidgeProbe(), SGDProbe(epochs=2, learning_rate=0.1), KNNProbe(k=5)])
+def test_test_images_never_choose_the_layer(probe):
     """With wrong test labels the worst layer would look best; the choice must stay that of the training images."""
     train, test = half_red(200, 0), half_red(100, 1)
     train.images[:, 1:] = test.images[:, 1:] = 0.5  # only red differs
@@ -101,7 +111,7 @@ def test_test_images_never_choose_the_layer(protocol):
             return {"image": seen[:, 1:], "mean": seen.mean((2, 3))}  # green and blue say nothing
 
     opposite = Given(test.images, 1 - test.labels)
-    tables = [probed(Two(), lambda seed: Two(), train, judge, protocol=protocol) for judge in (test, opposite)]
+    tables = [probed(Two(), lambda seed: Two(), train, judge, probe=probe) for judge in (test, opposite)]
     assert [table.gain.layer for table in tables] == ["mean", "mean"]
     assert [table.gain.random_layer for table in tables] == ["mean", "mean"]
     assert tables[0].best.accuracy > 0.95
@@ -140,27 +150,38 @@ def test_few_test_images_are_said_to_be_too_few_and_digits_follow_their_number()
     assert f"{table.layers[0].random:.3f}" not in lines(table)
 
 
-def test_the_paper_probe_says_how_images_were_cropped():
+def test_the_sgd_probe_says_how_images_were_cropped():
     for side, words in ((4, "shifted by up to 1/8"), (8, "random 4-pixel crops of 8-pixel images")):
         train, test = half_red(40, 0, side), half_red(40, 1, side)
-        table = probed(Plain(), lambda seed: Plain(), train, test, protocol=PaperProbe(epochs=1))
+        table = probed(Plain(), lambda seed: Plain(), train, test, probe=SGDProbe(epochs=1))
         assert words in lines(table)
     assert "crops" not in lines(probed(Plain(), lambda seed: Plain(), train, test))
 
 
-@pytest.mark.parametrize("protocol", ["fast", "paper", "knn"])
-def test_protocols_agree_on_what_is_easy(protocol):
+@pytest.mark.parametrize(
+    "probe",
+    [
+        RidgeProbe(),
+        LogisticProbe(),
+        SVMProbe(),
+        KNNProbe(),
+        SGDProbe(epochs=10, learning_rate=0.5),
+        MLPProbe(epochs=60, hidden=20),
+    ],
+    ids=lambda probe: name_of(probe),
+)
+def test_probes_agree_on_what_is_easy(probe):
     table = probe_layers(
         Plain(),
         lambda seed: Plain(),
         half_red(200, seed=0),
         half_red(100, seed=1),
         size=4,
-        protocol=PaperProbe(epochs=10, learning_rate=0.5) if protocol == "paper" else protocol,
+        probe=probe,
         progress=False,
     )
     assert table.best.accuracy >= 0.99
-    assert table.protocol == protocol
+    assert table.probe == name_of(probe)
 
 
 def test_rendered_table_shows_the_numbers():
@@ -168,9 +189,9 @@ def test_rendered_table_shows_the_numbers():
     said = lines(table)
     for number in (table.layers[0].accuracy, table.layers[1].random, table.pixels, table.chance):
         assert f"{number:.2f}" in said
-    assert "Top-1 accuracy (fast probe) on 90 test images of given" in said
+    assert "Top-1 accuracy (ridge probe) on 90 test images of given" in said
     assert "k-NN is deterministic" in lines(
-        probed(Plain(), lambda seed: Plain(), noise(50, 0), unequal(), protocol="knn", seeds=2)
+        probed(Plain(), lambda seed: Plain(), noise(50, 0), unequal(), probe="knn", seeds=2)
     )
 
 
@@ -189,8 +210,8 @@ def test_mistakes_are_told():
         probe_layers(Plain(), lambda seed: Plain(), train, other, size=4, progress=False)
     with pytest.raises(UserError, match="from 1 to 1,000, got 0"):
         probe_layers(Plain(), lambda seed: Plain(), train, train, size=4, seeds=0, progress=False)
-    with pytest.raises(UserError, match="no protocol called 'fats': did you mean fast"):
-        probe_layers(Plain(), lambda seed: Plain(), train, train, size=4, protocol="fats", progress=False)
+    with pytest.raises(UserError, match="no probe called 'rigde': did you mean ridge"):
+        probe_layers(Plain(), lambda seed: Plain(), train, train, size=4, probe="rigde", progress=False)
 
 
 def test_calibration_sets_the_statistics_of_whole_images_and_nothing_else():
@@ -226,7 +247,7 @@ def test_neighbours_vote_by_similarity():
         right += int(votes[1] > votes[0]) == int(label)
 
     viewing, asked = Viewing(4, CPU), []
-    probe = KNNProbe(neighbors=9)
+    probe = KNNProbe(k=9)
     found = probe.evaluate(Plain(), train, test, viewing, 0, lambda phase, images: asked.append(images))
     assert list(found) == ["image", "mean"]
     assert all(reading.accuracy == pytest.approx(right / 40) for reading in found.values())  # of a map, its mean

@@ -47,7 +47,7 @@ def probe(
         "seen": 0,
         "train": 50000,
         "test": 10000,
-        "protocol": "fast",
+        "probe": "ridge",
         "dimensions": 9000,
     } | changes
 

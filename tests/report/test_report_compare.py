@@ -6,7 +6,7 @@ from rich.console import Console
 
 from selftaught.errors import UserError
 from selftaught.report import compare
-from selftaught.report.compare import COLUMNS, rows
+from selftaught.report.compare import COLUMNS, rows, run_table
 from selftaught.report.record import read_records
 
 
@@ -35,11 +35,11 @@ def test_every_run_and_probe_has_its_row(tmp_path: Path) -> None:
 
 
 def test_probes_of_the_same_images_are_told_apart(tmp_path: Path) -> None:
-    few = {**GOOD, "protocol": "knn", "train": 5000}
+    few = {**GOOD, "probe": "knn", "train": 5000}
     run = fake_run(tmp_path / "rot", probes=[{**GOOD, "train": 50_000}, few])
     cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
     assert [cell["probed on"] for cell in cells] == [
-        "cifar10 (fast, 50,000 labels)",
+        "cifar10 (ridge, 50,000 labels)",
         "cifar10 (knn, 5,000 labels)",
     ]
 
@@ -55,8 +55,8 @@ def test_probes_at_another_size_are_told_apart(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", probes=[{**GOOD, "size": 32}, {**GOOD, "size": 64}])
     cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
     assert [cell["probed on"] for cell in cells] == [
-        "cifar10 (fast, 50,000 labels, size 32)",
-        "cifar10 (fast, 50,000 labels, size 64)",
+        "cifar10 (ridge, 50,000 labels, size 32)",
+        "cifar10 (ridge, 50,000 labels, size 64)",
     ]
 
 
@@ -79,7 +79,7 @@ def test_the_terminal_shows_the_same_and_reads_no_markup(tmp_path: Path) -> None
 def test_the_colour_of_a_gain_says_whether_it_counts(tmp_path: Path) -> None:
     same = [0.5] * 4
     probes = {"up": GOOD, "same": probe(same, same), "down": probe([0.4] * 4, same)}
-    table = compare([fake_run(tmp_path / name, probes=[found]) for name, found in probes.items()])
+    table = run_table(read_records([fake_run(tmp_path / name, probes=[found]) for name, found in probes.items()]))
     gains = list(table.columns[COLUMNS.index("gain")].cells)
     assert [str(gain.spans[0].style) for gain in gains] == ["green", "dim", "red"]  # type: ignore[union-attr]
 

@@ -142,7 +142,7 @@ def test_several_runs_are_laid_side_by_side(tmp_path: Path) -> None:
     assert [row[0] for row in page.rows[:4]] == ["run", "a", "b", "c"]
     assert "loss of rotation" in page.text
     assert "loss of jigsaw" not in page.text  # one run has nothing to be compared with
-    assert "Probe accuracy by layer on cifar10 (fast probe)" in page.text
+    assert "Probe accuracy by layer on cifar10 (ridge probe)" in page.text
     assert page.text.count("Reproduce this run") == 3
 
 
@@ -158,7 +158,7 @@ HOSTILE = "<script>alert(1)</script>\"'&amp;{{ 7 * 7 }}"
 def test_hostile_names_stay_text(tmp_path: Path) -> None:
     folder = tmp_path / HOSTILE.replace("/", "_")
     names = [f"{HOSTILE}{number}" for number in range(4)]
-    found = probe([0.5] * 4, [0.4] * 4, data=HOSTILE, layers=names, spread=HOSTILE, protocol=HOSTILE)
+    found = probe([0.5] * 4, [0.4] * 4, data=HOSTILE, layers=names, spread=HOSTILE, probe=HOSTILE)
     run = fake_run(folder, task=HOSTILE, encoder=HOSTILE, probes=[found], skipped=[HOSTILE], note=HOSTILE)
     state = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(state | {"source": HOSTILE, "hardware": HOSTILE, "status": HOSTILE}))

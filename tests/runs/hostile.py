@@ -204,7 +204,7 @@ HAZARDS: dict[str, Hazard] = {
     "escapes in config": lambda run, out: edit_config(run, task=ESCAPE),
     "escapes in data": lambda run, out: edit_config(run, data=[ESCAPE]),
     "escapes in status": lambda run, out: edit(run / "run.json", source=ESCAPE, hardware=ESCAPE, status=ESCAPE),
-    "escapes in a probe": lambda run, out: edit(first(run, "probes"), data=ESCAPE, spread=ESCAPE, protocol=ESCAPE),
+    "escapes in a probe": lambda run, out: edit(first(run, "probes"), data=ESCAPE, spread=ESCAPE, probe=ESCAPE),
     "escapes in a name": lambda run, out: shutil.copy(first(run, "probes"), run / "probes" / "\x1b[31m.json"),
     "escapes in a damaged name": lambda run, out: replace(run / "probes" / "\x1b[31m.json", "{"),
     "escapes in skipped": lambda run, out: replace(run / "skipped.txt", ESCAPE * 3),

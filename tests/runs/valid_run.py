@@ -29,7 +29,7 @@ def make_run(root: Path, images: Path) -> Path:
     run = root / "run"
     assert cli.main(["pretrain", str(images), "--out", str(run), *TINY]) == 0
     layers = [{"layer": f"layer{n}", "accuracy": 0.5 + n / 10, "random": 0.5, "lambda": 1.0} for n in range(3)]
-    probe = {"data": "toy", "layers": layers, "chance": 0.5, "pixels": 0.5, "protocol": "fast", "train": 8, "test": 8}
+    probe = {"data": "toy", "layers": layers, "chance": 0.5, "pixels": 0.5, "probe": "ridge", "train": 8, "test": 8}
     rows = tuple(
         AuditRow(name, kind, name, 0.8, "as trained", 0.8, 0.1)
         for name, kind in (("as trained", "trained"), ("grey", "removed"), ("vignette", "planted"))

@@ -196,7 +196,7 @@ def best_layers(probes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
         rows = {row["layer"]: row for row in probe["layers"]}
         sentences.append(
             f"On {probe['data']}, the best layer ({gain['layer']}) reaches {rows[gain['layer']]['accuracy']:.3f} top-1 "
-            f"accuracy ({probe['protocol']} probe); random weights reach {rows[gain['random_layer']]['random']:.3f} "
+            f"accuracy ({probe['probe']} probe); random weights reach {rows[gain['random_layer']]['random']:.3f} "
             f"({gain['random_layer']})."
         )
     return tuple(sentences)

@@ -14,10 +14,11 @@ from selftaught.data import open_splits
 from selftaught.data.cache import cache_folder
 from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
+from selftaught.evaluation.features import Pooling
 from selftaught.evaluation.finetune_table import FineTuneTable
 from selftaught.evaluation.finetuning import FineTuning
-from selftaught.evaluation.layers import Protocol, probe_layers
-from selftaught.evaluation.probes import Probe, make_probe, protocol_of
+from selftaught.evaluation.layers import probe_layers
+from selftaught.evaluation.probes import Probe, make_probe, name_of
 from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.table import ProbeTable
 from selftaught.runs.atomic import write_bytes, write_text
@@ -72,7 +73,9 @@ class Run:
         data: str | Path | tuple[Source, Source],
         *,
         seeds: int = 1,
-        protocol: Protocol | Probe = "fast",
+        probe: str | Probe = "ridge",
+        pooling: Pooling = "average",
+        dimensions: int | None = None,
         size: int | None = None,
         limit: int | None = None,
         labels: str | Path | None = None,
@@ -83,7 +86,10 @@ class Run:
         Args:
             data: labeled images: a name or path, or a training and a test source.
             seeds: number of probe seeds; reported as mean ± standard deviation.
-            protocol: "fast" (closed form), "paper" (SGD with augmentation) or "knn" (nearest neighbors), or a probe.
+            probe: ridge, logistic, sgd, knn, svm, mlp or conv, or a probe with other hyperparameters, such as
+                `KNNProbe(k=20)`.
+            pooling: how feature maps are pooled: average, max or bilinear.
+            dimensions: maximum number of pooled features of a layer; by default that of the probe.
             size: side of the views in pixels; by default that of pretraining.
             limit: number of training images; all test images are used.
             labels: CSV file with path and label.
@@ -92,7 +98,7 @@ class Run:
         Returns:
             The table, which is also written to `probes/` in the run, with the correctness of every test image.
         """
-        probe = make_probe(protocol) if isinstance(protocol, str) else protocol
+        probe = make_probe(probe) if isinstance(probe, str) else probe
         loaded, size = self._load(size)
         folder = self.folder.prepare_results(self.folder.probes)
         if isinstance(data, tuple):
@@ -107,14 +113,16 @@ class Run:
             test,
             size=size,
             seeds=seeds,
-            protocol=probe,
+            probe=probe,
+            pooling=pooling,
+            dimensions=dimensions,
             device=choose_device(device),
             recalibrate=bool(loaded.description.get("uses_tiles")),
             pretraining_ids=self.folder.read_image_ids(),
             cache=cache_folder() / "baselines",
             encoder_setting={name: loaded.description[name] for name in ("name", "options", "size")},
         )
-        details = "-".join([protocol_of(probe), *([str(limit)] if limit else [])])
+        details = "-".join([name_of(probe), *([str(limit)] if limit else [])])
         setting = {
             "images": [train.fingerprint, test.fingerprint],
             "probe": repr(probe),

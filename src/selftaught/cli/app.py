@@ -20,7 +20,7 @@ from selftaught.cli.evaluate import evaluate
 from selftaught.cli.invariance import invariance
 from selftaught.cli.list_ import list_
 from selftaught.cli.pretrain import pretrain, run_pretrain
-from selftaught.cli.probe import probe
+from selftaught.cli.probe import probe_command
 from selftaught.cli.process import raise_on_termination, tune_process
 from selftaught.cli.report import report
 from selftaught.display.console import LastingStream
@@ -94,7 +94,7 @@ def _discard_output() -> None:
 
 
 def application(given: Sequence[str]) -> App:
-    """All commands. What `pretrain` offers depends on the task and the encoder that are given."""
+    """All commands. What `pretrain` and `probe` offer depends on the task, the encoder and the probe that are given."""
     app = App(
         name="selftaught",
         help="Pretrain image encoders on self-supervised pretext tasks and probe every layer.\n\n" + EXIT_CODES,
@@ -109,7 +109,8 @@ def application(given: Sequence[str]) -> App:
         app.command(pretrain_command(given[1:], run_pretrain, pretrain.__doc__ or ""))
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
-    for command in (probe, evaluate, invariance, audit, compare, report, demo):
+    app.command(probe_command(given[1:] if given[:1] == ["probe"] else []))
+    for command in (evaluate, invariance, audit, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")
     return app

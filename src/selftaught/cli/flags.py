@@ -41,13 +41,13 @@ def pretrain_command(given: Sequence[str], pretrain: Callable[..., int], text: s
         pretrain: takes the data and the settings by key, and returns the exit code.
         text: the command's help.
     """
-    path, out = _given("--config", given), _given("--out", given)
+    path, out = value_of("--config", given), value_of("--out", given)
     config: dict[str, Any] = {}
     if path is not None:
         config = flatten(read_yaml(Path(path)))
     elif "--resume" in given and out is not None:
         config = RunFolder(Path(out)).read_config()
-    chosen = {name: _given(f"--{name}", given) or config.get(name) for name in ("task", "encoder", "optimizer")}
+    chosen = {name: value_of(f"--{name}", given) or config.get(name) for name in ("task", "encoder", "optimizer")}
     settings = offered_for({name: value for name, value in chosen.items() if value})
     keys = {setting.key.replace(".", "__"): setting.key for setting in settings}
 
@@ -72,6 +72,12 @@ def _parameters(settings: Sequence[Setting]) -> list[inspect.Parameter]:
     for name, type_, default, text in FILES:
         shown = Parameter(help=text, group=Group("Files", sort_key=-1), negative="")
         parameters.append(kind(name, kind.KEYWORD_ONLY, default=default, annotation=Annotated[type_, shown]))
+    return [*parameters, *setting_parameters(settings)]
+
+
+def setting_parameters(settings: Sequence[Setting]) -> list[inspect.Parameter]:
+    """A keyword parameter for every setting, named by its key with two underscores for the dot."""
+    kind, parameters = inspect.Parameter, []
     owners = list(dict.fromkeys(setting.owner for setting in settings))
     for setting in settings:
         many = getattr(setting.annotation, "__args__", ())[-1:] == (Ellipsis,)
@@ -124,7 +130,7 @@ def _from_config(
     return {} if labels is None else {"labels": labels}, values
 
 
-def _given(flag: str, arguments: Sequence[str]) -> str | None:
+def value_of(flag: str, arguments: Sequence[str]) -> str | None:
     """The value of a flag that is needed before the others can be parsed."""
     for place, argument in enumerate(arguments):
         if argument == flag and place + 1 < len(arguments) and not arguments[place + 1].startswith("--"):

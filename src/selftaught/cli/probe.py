@@ -1,13 +1,47 @@
-"""`selftaught probe`."""
+"""`selftaught probe`: its flags depend on the probe that is chosen."""
 
+import inspect
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from selftaught.cli.errors import integers
 from selftaught.cli.options import Count, Device, Json, Size
 from selftaught.cli.output import print_result
+
+DEFAULT = "ridge"
+
+
+def probe_command(given: Sequence[str]) -> Callable[..., None]:
+    """The command for the given arguments.
+
+    Args:
+        given: the words after `probe`; empty for a command without the settings of a probe, whose import takes seconds.
+    """
+    if not given:
+        return probe
+    from selftaught.cli.flags import setting_parameters, value_of
+    from selftaught.config.settings import fields_of
+    from selftaught.evaluation.probes import probe_class
+
+    name = value_of("--probe", given) or DEFAULT
+    kind = probe_class(name)
+    settings = fields_of(kind, f"Probe {name}", "probe")
+    keys = {setting.key.replace(".", "__"): setting.name for setting in settings}
+
+    def run(*words: Any, **options: Any) -> None:
+        chosen = {keys[key]: options.pop(key) for key in list(options) if key in keys}
+        options.pop("probe", None)
+        probe(*words, probe=kind(**chosen), **options)
+
+    own = list(inspect.signature(probe).parameters.values())
+    parameters = [*own, *setting_parameters(settings)]
+    run.__name__, run.__doc__ = "probe", probe.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
 
 
 def probe(
@@ -17,11 +51,19 @@ def probe(
     data: Annotated[
         str, Parameter(help="Labeled images: a folder with one subfolder per class, parquet, a known name.")
     ],
+    probe: Annotated[
+        Any,
+        Parameter(
+            help="ridge: closed form. logistic: L-BFGS. sgd: linear, with augmentation, as in the papers. knn: nearest "
+            "neighbors. svm: one-versus-rest. mlp, conv: non-linear classifiers of feature maps."
+        ),
+    ] = DEFAULT,
     seeds: Annotated[Count, Parameter(help="Number of probe seeds; reported as mean ± std.")] = 1,
-    protocol: Annotated[
-        Literal["fast", "paper", "knn"],
-        Parameter(help="fast: closed form. paper: SGD with augmentation, as in the papers. knn: nearest neighbors."),
-    ] = "fast",
+    pooling: Annotated[Literal["average", "max", "bilinear"], Parameter(help="Pooling of feature maps.")] = "average",
+    dimensions: Annotated[
+        int | None,
+        Parameter(converter=integers, help="Maximum number of pooled features of a layer; default: that of the probe."),
+    ] = None,
     size: Size = None,
     limit: Annotated[
         int | None, Parameter(converter=integers, help="Number of training images; all test images are used.")
@@ -34,5 +76,15 @@ def probe(
     from selftaught.api.run import Run
     from selftaught.evaluation.table import render
 
-    table = Run(run).probe(data, seeds=seeds, protocol=protocol, size=size, limit=limit, labels=labels, device=device)
+    table = Run(run).probe(
+        data,
+        seeds=seeds,
+        probe=probe,
+        pooling=pooling,
+        dimensions=dimensions,
+        size=size,
+        limit=limit,
+        labels=labels,
+        device=device,
+    )
     print_result(table.to_json() if json_ else render(table))

@@ -221,17 +221,17 @@ def offered(task: str, encoder: str, optimizer: str | None = None) -> list[Setti
     """The settings of a task, an encoder and an optimizer (by default the task's), with their defaults for these."""
     advised = task_class(task).defaults
     settings = [
-        *_fields(General, "Run", "", advised),
-        *_fields(task_class(task), f"Task {task}", "task"),
+        *fields_of(General, "Run", "", advised),
+        *fields_of(task_class(task), f"Task {task}", "task"),
         *_arguments(encoder_class(encoder), f"Encoder {encoder}"),
-        *_fields(Optimization, "Optimizer", "optimizer", optimizer_defaults(advised, optimizer)),
-        *_fields(Cropping, "Crops of photos", "photos", advised),
+        *fields_of(Optimization, "Optimizer", "optimizer", optimizer_defaults(advised, optimizer)),
+        *fields_of(Cropping, "Crops of photos", "photos", advised),
     ]
     # The optimizer's name is that of its section.
     return [s._replace(section="") if s.key == "optimizer.optimizer" else s for s in settings]
 
 
-def _fields(
+def fields_of(
     owner: type[Any], heading: str, section: str, better: Mapping[str, Any] = MappingProxyType({})
 ) -> list[Setting]:
     """The fields of a dataclass; `better` overrides its defaults."""

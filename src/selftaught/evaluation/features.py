@@ -19,7 +19,8 @@ from selftaught.errors import UserError
 MAX_SEEDS = 1000
 """An upper bound that catches typos: each seed is a whole probe, audit or set of transformations."""
 
-Pooling = Literal["max", "average"]
+Pooling = Literal["average", "max", "bilinear"]
+"""Ways to pool feature maps, see `pool_to`."""
 
 DIMENSIONS = 9600
 """Default limit. It gives the layers of AlexNet the sizes of the papers: 9600, 9216, 9600, 9600, 9216."""
@@ -57,8 +58,7 @@ def pool(feature: Tensor, dimensions: int = DIMENSIONS, kind: Pooling = "average
         feature: (B, C, H, W), pooled on a grid; (B, L, D), averaged over positions as in iGPT (Chen et al. 2020,
             section 3.3); or (B, D), unchanged.
         dimensions: maximum number of dimensions.
-        kind: "max" is the pooling of Gidaris et al. 2018 and of Asano et al. 2020; "average" that of Caron et al. 2018
-            and, for ResNets, of Goyal et al. 2019.
+        kind: see `pool_to`.
 
     Returns:
         (B, d) float32.
@@ -66,8 +66,22 @@ def pool(feature: Tensor, dimensions: int = DIMENSIONS, kind: Pooling = "average
     if feature.ndim != 4:
         return pooled(feature.float())
     g = grid(feature.shape[1], min(feature.shape[-2:]), dimensions)
-    pool_to = F.adaptive_max_pool2d if kind == "max" else F.adaptive_avg_pool2d
-    return pool_to(feature.float(), g).flatten(1)
+    return pool_to(feature.float(), g, kind).flatten(1)
+
+
+def pool_to(maps: Tensor, side: int, kind: Pooling) -> Tensor:
+    """Pool maps to side x side positions: (B, C, H, W) -> (B, C, side, side).
+
+    Args:
+        maps: the maps.
+        side: side of the result.
+        kind: "average" is the pooling of Caron et al. 2018 and, for ResNets, of Goyal et al. 2019; "max" that of
+            Gidaris et al. 2018 and of Asano et al. 2020; "bilinear" resizes as Zhang et al. 2016 (a position
+            of the result is interpolated from the four around it, so others may be ignored).
+    """
+    if kind == "bilinear":
+        return F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
+    return F.adaptive_max_pool2d(maps, side) if kind == "max" else F.adaptive_avg_pool2d(maps, side)
 
 
 @dataclass(frozen=True)

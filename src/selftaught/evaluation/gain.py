@@ -16,9 +16,9 @@ import torch
 from scipy.special import stdtrit
 from torch import Tensor
 
-from selftaught.evaluation.probes.base import ProbeResult
+from selftaught.evaluation.metrics import LayerMetrics
 
-Results = Sequence[Mapping[str, ProbeResult]]
+Results = Sequence[Mapping[str, LayerMetrics]]
 """Layer -> result, for each probe seed or each random initialization."""
 
 
@@ -63,8 +63,9 @@ def paired_interval(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
     """The 95 % interval of the difference between two accuracies on the same images.
 
     Args:
-        ours: (r, n) bool, whether each image is classified correctly, in each of r repetitions.
-        theirs: (s, n) bool.
+        ours: (r, n) bool, whether each image is classified correctly, in each of r repetitions; or a fraction, where a
+            repetition is an average.
+        theirs: (s, n).
     """
     difference = ours.double().mean(0) - theirs.double().mean(0)
     count = len(difference)

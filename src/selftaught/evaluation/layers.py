@@ -1,10 +1,9 @@
 """Layer-wise evaluation: probe every layer and compare it with random weights, raw pixels and chance."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
@@ -19,11 +18,11 @@ from selftaught.evaluation.baselines.cache import BaselineCache, state_digest
 from selftaught.evaluation.baselines.encoders import Pixels, calibrate
 from selftaught.evaluation.features import Pooling, Viewing, require_labels, require_seeds
 from selftaught.evaluation.gain import Results, gain_over_random
+from selftaught.evaluation.metrics import LayerMetrics, mean_metrics, measure, total_confusion
 from selftaught.evaluation.overlap import content_ids_of, count_overlap
-from selftaught.evaluation.probes import OnProgress, Probe, ProbeResult, make_probe, protocol_of
+from selftaught.evaluation.probes import OnProgress, Probe, make_probe, name_of
 from selftaught.evaluation.table import Correctness, LayerRow, ProbeTable, data_name, mean_and_std
 
-Protocol = Literal["fast", "paper", "knn"]
 INITIALIZATIONS = 3
 """Default number of random initializations."""
 
@@ -36,7 +35,7 @@ def probe_layers(
     *,
     size: int,
     seeds: int = 1,
-    protocol: Protocol | Probe = "fast",
+    probe: str | Probe = "ridge",
     device: torch.device | None = None,
     dimensions: int | None = None,
     pooling: Pooling = "average",
@@ -55,9 +54,9 @@ def probe_layers(
         train: labeled images on which probes are trained; some are held out.
         test: labeled images of the same classes on which probes are tested.
         size: side of the views in pixels.
-        seeds: number of probe seeds for the trained encoder. A seed determines the held-out images, and for "paper"
-            also the order and the crops. The test accuracy of "knn" does not depend on it.
-        protocol: "fast", "paper" or "knn", or a probe with other hyperparameters.
+        seeds: number of probe seeds for the trained encoder. A seed determines the held-out images, and for probes
+            trained by SGD also the order and the crops. The test accuracy of "knn" does not depend on it.
+        probe: the name of a probe, see `PROBES`, or a probe with other hyperparameters.
         device: where to compute; the CPU where None.
         dimensions: see `pool`; by default that of the probe.
         pooling: see `pool`.
@@ -72,7 +71,7 @@ def probe_layers(
     Raises:
         UserError: labels are missing or too few, or the classes of train and test differ.
     """
-    probe = make_probe(protocol) if isinstance(protocol, str) else protocol
+    probe = make_probe(probe) if isinstance(probe, str) else probe
     _check(train, test, seeds, initializations)
     viewing = Viewing(size, device or torch.device("cpu"), dimensions or probe.dimensions, pooling)
     trained_count = 1 if probe.deterministic else seeds
@@ -87,15 +86,22 @@ def probe_layers(
 
     train_labels, test_labels = _labels(train, viewing.device), _labels(test, viewing.device)
     chosen = (test_labels >= 0).nonzero().flatten()
+    gain = gain_over_random(trained, random)
+    best = [result[gain.layer] for result in trained]
     return ProbeTable(
         data=data_name(train.name),
         chance=int(test_labels[chosen].bincount().max()) / len(chosen),
         pixels=pixels.accuracy,
+        pixels_metrics=pixels.numbers(),
+        classes=tuple(require_labels(test)),
+        per_class=_per_class(best),
+        random_per_class=_per_class([result[gain.random_layer] for result in random]),
+        confusion=total_confusion(best).tolist(),
         layers=_rows(trained, random),
-        gain=gain_over_random(trained, random),
+        gain=gain,
         train=int((train_labels >= 0).sum()),
         test=len(chosen),
-        protocol=protocol_of(probe),
+        probe=name_of(probe),
         size=size,
         dimensions=viewing.dimensions,
         pooling=pooling,
@@ -120,7 +126,7 @@ class _Evaluation:
     cache: BaselineCache
     show: OnProgress
 
-    def __call__(self, encoder: Encoder, seed: int, name: str) -> dict[str, ProbeResult]:
+    def __call__(self, encoder: Encoder, seed: int, name: str) -> dict[str, LayerMetrics]:
         """Probe every layer; `name` labels the progress bar. Returns layer -> result."""
 
         def on_progress(phase: str, images: int) -> None:
@@ -128,7 +134,8 @@ class _Evaluation:
 
         # With channels last, features and pooling of a convnet took 0.55 of the time (1,280 images, one thread).
         moved = encoder.to(self.viewing.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        return self.probe.evaluate(moved, self.train, self.test, self.viewing, seed, on_progress)
+        results = self.probe.evaluate(moved, self.train, self.test, self.viewing, seed, on_progress)
+        return {layer: measure(result) for layer, result in results.items()}
 
     def calibrate(self, encoder: Encoder) -> bool:
         """Recompute batch-norm statistics on training images, framed as test views; see `calibrate`."""
@@ -136,15 +143,15 @@ class _Evaluation:
         window = self.probe.window(self.train.side, size)
         return calibrate(encoder.to(device), self.train, size, device, window=window)
 
-    def pixels(self) -> ProbeResult:
+    def pixels(self) -> LayerMetrics:
         """The result of raw pixels."""
         results = self._cached({"encoder": "pixels"}, lambda: self(Pixels(self.viewing.dimensions), 0, "raw pixels"))
         return results["pixels"]
 
-    def random(self, encoder: Encoder, setting: Mapping[str, object] | None) -> dict[str, ProbeResult]:
+    def random(self, encoder: Encoder, setting: Mapping[str, object] | None) -> dict[str, LayerMetrics]:
         """The results of one encoder with random weights, always with probe seed 0."""
 
-        def compute() -> dict[str, ProbeResult]:
+        def compute() -> dict[str, LayerMetrics]:
             self.calibrate(encoder)
             return self(encoder, 0, "random weights")
 
@@ -154,8 +161,8 @@ class _Evaluation:
         return self._cached(key, compute)
 
     def _cached(
-        self, setting: Mapping[str, object], compute: Callable[[], dict[str, ProbeResult]]
-    ) -> dict[str, ProbeResult]:
+        self, setting: Mapping[str, object], compute: Callable[[], dict[str, LayerMetrics]]
+    ) -> dict[str, LayerMetrics]:
         if self.cache.has(setting):
             self.show("baselines from the cache", _pass_length(self.probe, self.train, self.test))
         return self.cache.get(setting, compute)
@@ -200,9 +207,17 @@ def _rows(trained: Results, random: Results) -> tuple[LayerRow, ...]:
                 random_held_out=mean_and_std([result[layer].held_out for result in random])[0],
                 dimensions=first.dimensions,
                 penalty=first.penalty,
+                metrics=mean_metrics([result[layer] for result in trained]),
+                random_metrics=mean_metrics([result[layer] for result in random]),
             )
         )
     return tuple(rows)
+
+
+def _per_class(results: Sequence[LayerMetrics]) -> tuple[float | None, ...]:
+    """Accuracy of each class, averaged over the results; None for a class without test images."""
+    columns = zip(*(result.per_class for result in results), strict=True)
+    return tuple(None if None in column else float(np.mean(column)) for column in columns)
 
 
 def _spread(probe: Probe, seeds: int, initializations: int) -> str:
@@ -219,7 +234,7 @@ def _spread(probe: Probe, seeds: int, initializations: int) -> str:
 
 
 def _correctness(
-    trained: Results, random: Results, pixels: ProbeResult, labels: Tensor, ids: Tensor | None
+    trained: Results, random: Results, pixels: LayerMetrics, labels: Tensor, ids: Tensor | None
 ) -> Correctness:
     def stacked(results: Results) -> NDArray[np.bool_]:
         return np.stack([[layer.correct.numpy() for layer in result.values()] for result in results])

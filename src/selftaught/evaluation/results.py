@@ -15,7 +15,7 @@ def file_stem(data: str, details: str, setting: Mapping[str, object]) -> str:
 
     Args:
         data: the name of the source; its last path component is used.
-        details: further readable text, such as "fast-5000", or empty.
+        details: further readable text, such as "ridge-5000", or empty.
         setting: everything that distinguishes the result from others, as plain values.
     """
     name = re.sub(r"\W+", "-", Path(data).name).strip("-") or "images"

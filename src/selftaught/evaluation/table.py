@@ -11,11 +11,14 @@ from numpy.typing import NDArray
 from rich.table import Table
 
 from selftaught.evaluation.gain import Gain
+from selftaught.evaluation.metrics import UNBALANCED, is_unbalanced
 from selftaught.evaluation.overlap import overlap_warning
 
 RECALIBRATED = (
     "Pretraining used tiles, so the encoder's batch-norm statistics were recomputed on whole training images."
 )
+MAX_CONFUSION = 100
+"""Maximum number of classes for which the confusion matrix is written to JSON."""
 TOO_WIDE = 0.05
 """Half width of an interval including zero above which the caption states that there are too few test images."""
 
@@ -38,6 +41,10 @@ class LayerRow:
     random_held_out: float
     dimensions: int
     penalty: float | None
+    metrics: dict[str, float] = field(default_factory=dict)
+    """Further metrics on the test images, by name, see `LayerMetrics.numbers`; means over the probe seeds."""
+    random_metrics: dict[str, float] = field(default_factory=dict)
+    """The same for random weights; means over the initializations."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +85,7 @@ class ProbeTable:
     """Labeled training images."""
     test: int
     """Labeled test images."""
-    protocol: str
+    probe: str
     size: int
     """Side of the views in pixels."""
     dimensions: int
@@ -96,7 +103,21 @@ class ProbeTable:
     """Whether the trained encoder's batch-norm statistics were recomputed, as pretraining used tiles."""
     seen: int | None = None
     """Number of test images that were part of pretraining (without their labels); None if unknown."""
+    pixels_metrics: dict[str, float] = field(default_factory=dict)
+    """Further metrics of raw pixels."""
+    classes: tuple[str, ...] = ()
+    per_class: tuple[float | None, ...] = ()
+    """Accuracy of the best layer on the test images of each class, mean over the probe seeds; None without images."""
+    random_per_class: tuple[float | None, ...] = ()
+    """The same for the best layer of random weights, mean over the initializations."""
+    confusion: list[list[int]] = field(default_factory=list)
+    """Test images by true class (row) and predicted class (column) at the best layer, summed over the probe seeds."""
     correctness: Correctness | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def unbalanced(self) -> bool:
+        """Whether the test images are unbalanced over the classes, so that accuracy favors the frequent ones."""
+        return bool(self.confusion) and is_unbalanced([sum(row) for row in self.confusion])
 
     @property
     def best(self) -> LayerRow:
@@ -106,8 +127,11 @@ class ProbeTable:
     def to_json(self) -> dict[str, object]:
         """Plain values, as stored in `probes/*.json` and printed by `--json`."""
         skipped = {"layers", "gain", "correctness"}
+        if len(self.classes) > MAX_CONFUSION:
+            skipped |= {"confusion"}
         return {
             **{name: value for name, value in vars(self).items() if name not in skipped},
+            "unbalanced": self.unbalanced,
             "metric": "accuracy",
             "layers": [
                 {"lambda" if name == "penalty" else name: value for name, value in vars(row).items()}
@@ -133,15 +157,19 @@ def digits(test: int) -> int:
 
 
 def render(table: ProbeTable) -> Table:
-    """The table for the terminal: layers first, then raw pixels and chance."""
+    """The table for the terminal: layers first, then raw pixels and chance.
+
+    Where classes are unbalanced, balanced accuracies are added.
+    """
     places = digits(table.test)
     out = Table(
-        title=f"Top-1 accuracy ({table.protocol} probe) on {table.test:,} test images of {Path(table.data).name}",
+        title=f"Top-1 accuracy ({table.probe} probe) on {table.test:,} test images of {Path(table.data).name}",
         caption="\n".join(_captions(table)),
         caption_justify="left",
     )
     out.add_column("layer")
-    for heading in ("accuracy", "held-out", "random weights", "gain", "dimensions"):
+    balanced = ("balanced accuracy", "random weights, balanced") if table.unbalanced else ()
+    for heading in ("accuracy", "held-out", "random weights", "gain", "dimensions", *balanced):
         out.add_column(heading, justify="right")
     for row in table.layers:
         out.add_row(
@@ -151,11 +179,16 @@ def render(table: ProbeTable) -> Table:
             _number(row.random, row.random_std, places),
             f"{row.accuracy - row.random:+.{places}f}",
             str(row.dimensions),
+            *(f"{found['balanced_accuracy']:.{places}f}" for found in (row.metrics, row.random_metrics) if balanced),
             style="bold" if row is table.best else None,
         )
     out.add_section()
-    out.add_row("raw pixels", _number(table.pixels, None, places))
-    out.add_row("chance", _number(table.chance, None, places))
+    for name, accuracy, level in (
+        ("raw pixels", table.pixels, table.pixels_metrics.get("balanced_accuracy", 0.0)),
+        ("chance", table.chance, 1 / sum(any(row) for row in table.confusion) if table.confusion else 0.0),
+    ):
+        gap = ["", "", "", ""]
+        out.add_row(name, _number(accuracy, None, places), *([*gap, f"{level:.{places}f}"] if balanced else []))
     return out
 
 
@@ -164,6 +197,7 @@ def _captions(table: ProbeTable) -> list[str]:
         f"Probe trained on {table.train:,} labeled images. {table.spread}",
         "Bold: the best layer, chosen by accuracy on held-out training images.",
         _gain_line(table),
+        _balance_line(table),
         table.note,
         RECALIBRATED if table.recalibrated else "",
         overlap_warning(table.seen, table.test),
@@ -182,6 +216,18 @@ def _gain_line(table: ProbeTable) -> str:
     if gain.low <= 0 <= gain.high and margin > TOO_WIDE:
         line += f" {table.test:,} test images are too few: the 95 % interval is ±{margin:.2f}."
     return line
+
+
+def _balance_line(table: ProbeTable) -> str:
+    if not table.unbalanced:
+        return ""
+    metrics = table.best.metrics
+    f1 = f"{metrics['macro_f1']:.{digits(table.test)}f}"
+    area = f"; area under the ROC curve {metrics['roc_auc']:.3f}" if "roc_auc" in metrics else ""
+    return (
+        f"Unbalanced classes: the most frequent one has over {UNBALANCED:g} times the test images of the rarest. "
+        f"Balanced accuracy is the mean over classes. Best layer: macro-F1 {f1}{area}."
+    )
 
 
 def _number(value: float, std: float | None, places: int) -> str:

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from selftaught.report.groups import GroupResult, group_results, sentences
 from selftaught.report.record import Record, is_number, read_records
 from selftaught.report.verdict import Outcome, Verdict, digits, judge
 
@@ -21,7 +23,7 @@ class ComparisonRow:
     record: Record
     verdict: Verdict | None
     details: str = ""
-    """Protocol and number of labels, if the run has several probes on the same images."""
+    """Probe and number of labels, if the run has several probes on the same images."""
 
     def cells(self) -> list[str]:
         """The text of every column in `COLUMNS`."""
@@ -47,6 +49,12 @@ CAPTION = (
     "interval, which does not include variation between pretraining runs (dim or gray: the interval includes zero)"
 )
 
+GROUP_CAPTION = (
+    "runs that differ in the seed only are one group; accuracy: mean ± standard deviation over pretraining seeds, at "
+    "the layer with the best mean held-out accuracy; gain: over random weights; 95 % interval: paired over test "
+    "images, including the variation between pretraining seeds where there are several"
+)
+
 
 def rows(records: Sequence[Record]) -> list[ComparisonRow]:
     """One row per run and probe, in the given order of runs; a run without probes has one row."""
@@ -70,22 +78,22 @@ def overlap(probe: Mapping[str, Any]) -> str:
 
 
 def probe_labels(probes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Protocol and labels of each probe, " (knn, 5,000 labels)"; also view size and seeds if they differ."""
+    """Kind and labels of each probe, " (knn, 5,000 labels)"; also view size and seeds if they differ."""
     varying = [key for key in ("size", "seeds") if len({str(probe.get(key)) for probe in probes}) > 1]
     return [probe_details(probe, varying) for probe in probes]
 
 
 def probe_details(probe: Mapping[str, Any], more: Sequence[str] = ()) -> str:
-    """Protocol and number of labels of a probe: " (knn, 5,000 labels)"."""
-    parts = [str(probe.get("protocol", MISSING))]
+    """Kind of a probe and number of labels: " (knn, 5,000 labels)"."""
+    parts = [str(probe.get("probe", MISSING))]
     if is_number(probe.get("train")):
         parts.append(f"{count(int(probe['train']))} labels")
     parts += [f"{key} {probe[key]}" for key in more if probe.get(key) is not None]
     return f" ({', '.join(parts)})"
 
 
-def compare(runs: Sequence[str | Path]) -> Table:
-    """Compare runs in a table for the terminal.
+def compare(runs: Sequence[str | Path]) -> Group:
+    """Compare runs for the terminal: a table of runs, one of groups that differ in the seed only, and sentences.
 
     Args:
         runs: run folders.
@@ -93,10 +101,33 @@ def compare(runs: Sequence[str | Path]) -> Table:
     Raises:
         UserError: no run is given, or one is not a run folder.
     """
+    records = read_records([Path(run) for run in runs])
+    groups = group_results(records)
+    tables = [run_table(records), *([group_table(groups)] if groups else [])]
+    return Group(*tables, *(Text(f"\n{sentence}") for sentence in sentences(groups)))
+
+
+def group_table(groups: Sequence[GroupResult]) -> Table:
+    """Groups of runs: mean and spread over pretraining seeds, and the gain over random weights with its interval."""
+    table = Table(caption=GROUP_CAPTION, caption_justify="left")
+    for number, column in enumerate(("runs", "probed on", "best layer", "seeds", "accuracy", "gain", "95 % interval")):
+        table.add_column(column, justify="left" if number < 3 else "right", overflow="fold")
+    for group in groups:
+        places = digits(group.correct.shape[1])
+        gain, low, high = group.difference(group.random)
+        accuracy = f"{group.mean:.{places}f}" + ("" if group.std is None else f" ± {group.std:.{places}f}")
+        interval = f"{low:+.{places}f} to {high:+.{places}f}"
+        cells = [group.name, group.probe, group.layer, str(len(group.correct)), accuracy]
+        table.add_row(*map(Text, [*cells, f"{gain:+.{places}f}", interval]))
+    return table
+
+
+def run_table(records: Sequence[Record]) -> Table:
+    """One row per run and probe."""
     table = Table(caption=CAPTION, caption_justify="left")
     for number, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if number < TEXT_COLUMNS else "right", overflow="fold")
-    for row in rows(read_records([Path(run) for run in runs])):
+    for row in rows(records):
         cells = [Text(cell) for cell in row.cells()]  # Text: brackets in names are not interpreted as markup
         cells[GAIN].stylize(STYLES[row.verdict.outcome] if row.verdict else "")
         table.add_row(*cells)

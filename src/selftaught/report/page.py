@@ -83,7 +83,7 @@ def render(records: Sequence[Record]) -> str:
 def comparison_charts(records: Sequence[Record]) -> list[tuple[str, Markup]]:
     """Charts that show several runs together, each with its heading.
 
-    Layers are compared if data, protocol, view size and numbers of labeled images of the probes agree. Curves are
+    Layers are compared if data, probe, pooling, view size and numbers of labeled images of the probes agree. Curves are
     compared if the pretext task is the same: the losses of two tasks have no common scale.
     """
     charts: list[tuple[str, Markup]] = []
@@ -91,13 +91,15 @@ def comparison_charts(records: Sequence[Record]) -> list[tuple[str, Markup]]:
     tasks: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         for probe in record.probes:
-            key = tuple(str(probe.get(name)) for name in ("data", "protocol", "size", "train", "test"))
+            key = tuple(
+                str(probe.get(name)) for name in ("data", "probe", "pooling", "dimensions", "size", "train", "test")
+            )
             probes[key][record.name] = probe
         if record.log:
             tasks[str(record.config.get("task"))].append(record)
-    for (data, protocol, *_), group in probes.items():
+    for (data, kind, *_), group in probes.items():
         if len(group) > 1:
-            heading = f"Probe accuracy by layer on {data} ({protocol} probe)"
+            heading = f"Probe accuracy by layer on {data} ({kind} probe)"
             charts.append((heading, inline(figures.layers(group), f"layers{len(charts)}", heading)))
     for task, same_task in tasks.items():
         for name in ["loss", *chances(same_task[0])] if len(same_task) > 1 else []:

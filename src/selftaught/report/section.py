@@ -30,7 +30,7 @@ class ProbeSection:
 
     verdict: Verdict
     data: str
-    """Full name of the labeled source, with protocol and number of labels."""
+    """Full name of the labeled source, with the kind of probe and number of labels."""
     figure: Markup
     rows: Sequence[Sequence[str]]
     """Layer, accuracy, held-out accuracy, random weights, gain, regularization."""
@@ -263,7 +263,7 @@ def layer_cells(layer: Mapping[str, Any], test: int | None) -> list[str]:
 def probe_note(probe: Mapping[str, Any]) -> str:
     """How a probe was evaluated, what the standard deviations are over, and the overlap with pretraining."""
     facts = {
-        "protocol": "protocol",
+        "probe": "probe",
         "train": "training images",
         "test": "test images",
         "size": "view size",

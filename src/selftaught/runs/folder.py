@@ -16,6 +16,7 @@ import numpy as np
 import torch
 import yaml
 from filelock import FileLock, Timeout
+from numpy.typing import NDArray
 from torch import Tensor
 
 from selftaught.errors import UserError, readable
@@ -179,6 +180,39 @@ class RunFolder:
     def read_probes(self) -> list[dict[str, Any]]:
         """`probes/*.json`, by file name."""
         return self._read_results(self.probes, Probe)
+
+    def read_correctness(self, probe: Mapping[str, Any]) -> dict[str, NDArray[Any]] | None:
+        """The `probes/*.npz` of a probe: which test images were classified correctly.
+
+        Args:
+            probe: the content of its JSON file.
+
+        Returns:
+            `layers`, `trained` (probe seeds, layers, n), `random` (initializations, layers, n), `labels` (n,) and
+            `test_ids`; None if the probe has no such file.
+
+        Raises:
+            UserError: the file is damaged.
+        """
+        path = self.probes / Path(str(probe.get("correctness") or "missing")).name
+        if path.suffix != ".npz" or not exists(path):
+            return None
+        try:
+            with np.load(io.BytesIO(read_limited(path, self.path, MAX_IDS)), allow_pickle=False) as file:
+                arrays = {name: file[name] for name in ("layers", "trained", "random", "labels", "test_ids")}
+            count, names = len(arrays["labels"]), [str(row["layer"]) for row in probe["layers"]]
+            shapes = [arrays[name].shape[1:] for name in ("trained", "random")]
+            if arrays["layers"].tolist() != names or shapes != [(len(names), count)] * 2 or not count:
+                raise ValueError("its layers and images do not match the probe")
+            if any(arrays[name].dtype != bool or not len(arrays[name]) for name in ("trained", "random")):
+                raise ValueError("correctness must be boolean")
+        except UserError:
+            raise
+        except Exception as error:  # numpy and zipfile raise various exceptions
+            raise UserError(
+                f"{readable(str(path))} is damaged ({one_line(error)}): remove it, or run the probe again."
+            ) from error
+        return arrays
 
     def read_audits(self) -> list[dict[str, Any]]:
         """`audit/*.json`, by file name."""

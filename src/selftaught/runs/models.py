@@ -91,7 +91,8 @@ class Probe(Model):
     pixels: Share | None = None
     train: Count | None = None
     test: Count | None = None
-    protocol: Name | None = None
+    probe: Name | None = None
+    pooling: Name | None = None
     dimensions: Count | None = None
     spread: Words | None = None
     seeds: Count | None = None

@@ -19,9 +19,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from selftaught.evaluation.probes.base import ProbeResult
+from selftaught.evaluation.metrics import LayerMetrics
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key. Increase it when a change of a probe, pooling or calibration affects the results."""
 
 
@@ -38,8 +38,8 @@ class BaselineCache:
     setting: Mapping[str, object]
 
     def get(
-        self, setting: Mapping[str, object], compute: Callable[[], dict[str, ProbeResult]]
-    ) -> dict[str, ProbeResult]:
+        self, setting: Mapping[str, object], compute: Callable[[], dict[str, LayerMetrics]]
+    ) -> dict[str, LayerMetrics]:
         """Load the cached result, or compute and store it.
 
         Args:
@@ -81,12 +81,13 @@ def state_digest(module: nn.Module) -> str:
     return hasher.hexdigest()
 
 
-def _write(path: Path, results: Mapping[str, ProbeResult]) -> None:
+def _write(path: Path, results: Mapping[str, LayerMetrics]) -> None:
     arrays: dict[str, Any] = {"layers": np.array(list(results))}
     for number, result in enumerate(results.values()):
-        penalty = np.nan if result.penalty is None else result.penalty
+        optional = [np.nan if x is None else x for x in (result.penalty, result.top5, result.roc_auc)]
         arrays[f"correct{number}"] = result.correct.numpy()
-        arrays[f"numbers{number}"] = np.array([result.held_out, result.dimensions, penalty])
+        arrays[f"confusion{number}"] = result.confusion.numpy()
+        arrays[f"numbers{number}"] = np.array([result.held_out, result.dimensions, *optional])
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part-{os.getpid()}")
     try:
@@ -97,14 +98,18 @@ def _write(path: Path, results: Mapping[str, ProbeResult]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, ProbeResult] | None:
+def _read(path: Path) -> dict[str, LayerMetrics] | None:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             results = {}
             for number, layer in enumerate(arrays["layers"].tolist()):
-                held_out, dimensions, penalty = arrays[f"numbers{number}"].tolist()
+                held_out, dimensions, *optional = arrays[f"numbers{number}"].tolist()
                 correct: Tensor = torch.from_numpy(arrays[f"correct{number}"])
-                results[layer] = ProbeResult(correct, held_out, int(dimensions), None if np.isnan(penalty) else penalty)
+                confusion: Tensor = torch.from_numpy(arrays[f"confusion{number}"])
+                penalty, top5, roc_auc = (None if np.isnan(x) else x for x in optional)
+                results[layer] = LayerMetrics(
+                    correct, held_out, int(dimensions), penalty, confusion, top5=top5, roc_auc=roc_auc
+                )
             return results
     except Exception:  # missing, truncated or in another format: numpy and zipfile raise various exceptions
         return None

@@ -25,16 +25,25 @@ OnProgress = Callable[[str, int], None]
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """Accuracy of a classifier on one layer."""
+    """Class scores of a classifier on one layer. Metrics are computed from them, see `metrics.py`."""
 
-    correct: Tensor
-    """(n,) bool on the CPU: whether each labeled test image was classified correctly, in the order of the source."""
+    scores: Tensor
+    """(n, k) float32 on the CPU: one score per class for each labeled test image, in the order of the source; the class
+    with the largest one is predicted."""
+    labels: Tensor
+    """(n,) int64 on the CPU."""
     held_out: float
     """Accuracy on the held-out training images, 0 to 1."""
     dimensions: int
-    """Size of the pooled feature."""
+    """Size of the feature that is classified."""
     penalty: float | None = None
-    """Regularization strength chosen on the held-out images; None if the probe has none."""
+    """Regularization strength chosen by the probe (the median over classes if it differs by class); None if it has
+    none."""
+
+    @property
+    def correct(self) -> Tensor:
+        """(n,) bool: whether each test image is classified correctly."""
+        return self.scores.argmax(1) == self.labels
 
     @property
     def accuracy(self) -> float:

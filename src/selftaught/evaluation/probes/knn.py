@@ -5,6 +5,7 @@ with weight exp(s / temperature). Features are averaged over positions, as in th
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -12,28 +13,21 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
+from selftaught.errors import UserError
 from selftaught.evaluation.baselines.encoders import Pixels
-from selftaught.evaluation.features import Features, Viewing, layer_features, require_labels
-from selftaught.evaluation.probes.base import (
-    OnProgress,
-    Probe,
-    ProbeResult,
-    held_out,
-    require_test_images,
-    require_training_images,
-)
+from selftaught.evaluation.features import Viewing, require_labels
+from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult
+from selftaught.evaluation.probes.one_pass import collect, score
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Training features of one layer; they must fit in the memory of the device."""
+    """Training features of one layer, normalized to unit length, and their labels."""
 
     features: Tensor
-    """(N, D) float32, normalized to unit length."""
+    """(N, D) float32."""
     labels: Tensor
     """(N,) int64."""
-    held: Tensor
-    """(N,) bool: whether each image is held out."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +39,17 @@ class KNNProbe(Probe):
 
     dimensions: ClassVar[int] = 4800
     deterministic: ClassVar[bool] = True
-    neighbors: int = 200
-    """k, at most the number of training images."""
+    k: int = 200
+    """Number of neighbors; at most that of the training images."""
     temperature: float = 0.07
     """Lower values give more weight to the nearest neighbors."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if self.k < 1:
+            raise UserError(f"--k must be at least 1, got {self.k}.")
+        if not self.temperature >= 1e-3:
+            raise UserError(f"--temperature must be at least 0.001, got {self.temperature}.")
 
     def evaluate(
         self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress
@@ -57,54 +58,29 @@ class KNNProbe(Probe):
         classes = len(require_labels(train))
         if not isinstance(encoder, Pixels):
             viewing = replace(viewing, dimensions=1)  # average over positions
-        banks = _banks(encoder, train, viewing, seed, on_progress)
-        correct: dict[str, list[Tensor]] = {name: [] for name in banks}
-        count = 0
-        for features in map(_unit, layer_features(encoder, test, viewing)):
-            for name, bank in banks.items():
-                predicted = self._classify(features.layers[name], bank, classes, without_held=False)
-                correct[name].append((predicted == features.labels).cpu())
-            count += len(features.labels)
-            on_progress("testing", len(features.labels))
-        require_test_images(count, test)
+        found = collect(encoder, train, viewing, seed, on_progress)
+        banks = {name: Bank(F.normalize(x), found.labels) for name, x in found.layers.items()}
+        scorers = {name: partial(self.votes, bank, classes) for name, bank in banks.items()}
+        scores, labels = score(encoder, test, viewing, scorers, on_progress)
+        held = {name: self._held_out_accuracy(bank, found.held, classes) for name, bank in banks.items()}
         return {
-            name: ProbeResult(torch.cat(correct[name]), self._held_out_accuracy(bank, classes), bank.features.shape[1])
-            for name, bank in banks.items()
+            name: ProbeResult(scores[name], labels, held[name], bank.features.shape[1]) for name, bank in banks.items()
         }
 
-    def _held_out_accuracy(self, bank: Bank, classes: int) -> float:
-        predicted = self._classify(bank.features[bank.held], bank, classes, without_held=True)
-        return float((predicted == bank.labels[bank.held]).double().mean())
+    def note(self, side: int, size: int) -> str:
+        """See `Probe`."""
+        return f"Each of the {self.k:,} nearest training images votes with temperature {self.temperature:g}."
 
-    def _classify(self, queries: Tensor, bank: Bank, classes: int, without_held: bool) -> Tensor:
-        """Predicted labels: (n, D) -> (n,)."""
-        voters = int((~bank.held).sum()) if without_held else len(bank.labels)
-        predicted = []
-        for rows in torch.split(queries, 256):
-            similarity = rows @ bank.features.T
-            if without_held:
-                similarity = similarity.masked_fill(bank.held, -torch.inf)
-            nearest, indices = similarity.topk(min(self.neighbors, voters))
-            votes = rows.new_zeros(len(rows), classes)
+    def votes(self, bank: Bank, classes: int, queries: Tensor) -> Tensor:
+        """Votes for each class: (n, D) -> (n, k)."""
+        parts = []
+        for rows in torch.split(F.normalize(queries), 256):
+            nearest, indices = (rows @ bank.features.T).topk(min(self.k, len(bank.labels)))
             weight = ((nearest - 1) / self.temperature).exp()  # s - 1 <= 0, so exp cannot overflow
-            votes.scatter_add_(1, bank.labels[indices], weight)
-            predicted.append(votes.argmax(1))
-        return torch.cat(predicted)
+            parts.append(rows.new_zeros(len(rows), classes).scatter_add_(1, bank.labels[indices], weight))
+        return torch.cat(parts) if parts else queries.new_zeros(0, classes)
 
-
-def _banks(encoder: Encoder, train: Source, viewing: Viewing, seed: int, on_progress: OnProgress) -> dict[str, Bank]:
-    held = held_out(len(train), seed)
-    parts = []
-    for features in layer_features(encoder, train, viewing):
-        parts.append(_unit(features))
-        on_progress("extracting features", len(features.labels))
-    held_rows = torch.cat([held[part.index] for part in parts])
-    require_training_images(int((~held_rows).sum()), int(held_rows.sum()), train)
-    labels = torch.cat([part.labels for part in parts])
-    held_rows = held_rows.to(labels.device)
-    return {name: Bank(torch.cat([part.layers[name] for part in parts]), labels, held_rows) for name in parts[0].layers}
-
-
-def _unit(features: Features) -> Features:
-    """Normalize features to unit length."""
-    return replace(features, layers={name: F.normalize(x, dim=1) for name, x in features.layers.items()})
+    def _held_out_accuracy(self, bank: Bank, held: Tensor, classes: int) -> float:
+        others = Bank(bank.features[~held], bank.labels[~held])
+        predicted = self.votes(others, classes, bank.features[held]).argmax(1)
+        return float((predicted == bank.labels[held]).double().mean())

@@ -1,137 +1,59 @@
-"""Ridge regression on one-hot labels, solved in closed form after one pass over the features.
+"""The `ridge` probe: ridge classification on every layer, with one pass over the training and the test images."""
 
-Why ridge: it needs only X'X, so memory does not grow with the number of images. It has no learning rate, and each value
-of its one hyperparameter, the penalty, costs a Cholesky factorization but no further pass over the images. Logistic
-regression by L-BFGS needs all N x D features in memory, or a pass for each of a hundred steps and each penalty; on
-10,000 images of CIFAR-10 with 1,152 dimensions it was up to 1.8 percentage points more accurate but took ten times as
-long. For a probe trained by gradient descent, use `paper`.
+from dataclasses import dataclass
+from typing import ClassVar
 
-Letters: n images so far, d dimensions, k classes.
-"""
-
-from dataclasses import dataclass, replace
-
-import torch
-import torch.nn.functional as F
-from torch import Tensor
-
-PENALTIES = tuple(10.0 ** (half / 2) for half in range(3, -9, -1))
-"""Penalties, from largest to smallest, in units of the mean variance of a dimension: 10 ** 1.5 to 10 ** -4."""
-PATIENCE = 3
-"""Number of penalties with lower held-out accuracy than the best so far after which the search stops."""
+from selftaught.contracts import Encoder, Source
+from selftaught.evaluation.features import Viewing, layer_features, require_labels
+from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult, held_out, require_training_images
+from selftaught.evaluation.probes.one_pass import score
+from selftaught.evaluation.probes.ridge_solver import Linear, Ridge
 
 
 @dataclass(frozen=True)
-class Linear:
-    """A linear classifier."""
+class RidgeProbe(Probe):
+    """Closed-form ridge regression on one-hot labels; the penalty of each layer is chosen on the held-out images."""
 
-    weight: Tensor
-    """(d, k)."""
-    bias: Tensor
-    """(k,)."""
-    penalty: float
-    held_out: float = 0.0
-    """Accuracy on the held-out images, 0 to 1."""
+    dimensions: ClassVar[int] = 4800
+    """Half of the papers' dimensions: same accuracy for a quarter of the cost (an eighth in the factorization).
 
-    def correct(self, features: Tensor, labels: Tensor) -> Tensor:
-        """Whether each image is classified correctly: features (n, d), labels (n,) -> (n,) bool."""
-        scores = torch.addmm(self.bias, features, self.weight)
-        return scores.argmax(1) == labels
-
-    def count_correct(self, features: Tensor, labels: Tensor) -> int:
-        """Number of images that are classified correctly: features (n, d), labels (n,)."""
-        return int(self.correct(features, labels).sum())
-
-
-class Ridge:
-    """Accumulates the training images for a ridge classifier, and the held-out images for choosing its penalty.
-
-    While n < d, the features are stored and solved by the n x n kernel matrix; from n = d on they are added to the
-    d x d Gram matrix. Memory is therefore bounded by d * d plus the held-out images.
-
-    Args:
-        classes: number of classes, k.
+    Measured once, on 45,000 training images of CIFAR-10 with average pooling and random weights of a convnet with 64,
+    128 and 128 channels. Accuracies of its layers: 0.614, 0.626 and 0.570 with 4,800 dimensions; 0.610, 0.624 and 0.572
+    with 9,600; 0.614, 0.616 and 0.566 with 2,400.
     """
 
-    def __init__(self, classes: int) -> None:
-        self.classes = classes
-        self._train: list[Tensor] = []  # not yet added to the Gram matrix
-        self._labels: list[Tensor] = []
-        self._held: list[tuple[Tensor, Tensor]] = []
-        self._gram: Tensor | None = None
-        self._count = 0
-
-    def add(self, features: Tensor, labels: Tensor) -> None:
-        """Add training images: (n, d) float32 and (n,) int64."""
-        dimensions = features.shape[1]
-        if not self._count:
-            self._shift = features.mean(0)  # near the mean, so that X'X - n m m' does not cancel in float32
-            self._sum = features.new_zeros(dimensions)
-            self._cross = features.new_zeros(dimensions, self.classes)
-        features = features - self._shift
-        self._count += len(features)
-        self._sum += features.sum(0)
-        self._cross += features.T @ self._target(labels)
-        self._train.append(features)
-        self._labels.append(labels)
-        if self._gram is not None or self._count >= dimensions:
-            self._fold()
-
-    def hold_out(self, features: Tensor, labels: Tensor) -> None:
-        """Add held-out images, for choosing the penalty: (n, d) float32 and (n,) int64."""
-        self._held.append((features, labels))
-
-    def solve(self) -> Linear:
-        """Fit the classifier with the best penalty by held-out accuracy, the larger one on a tie. Call it only once."""
-        assert self._count
-        assert self._held
-        held, labels = torch.cat([x for x, _ in self._held]), torch.cat([y for _, y in self._held])
-        mean, target = self._sum / self._count, self._target(torch.cat(self._labels))
-        prior = target.mean(0)
-        if self._gram is None:  # W = X' (X X' + p)^-1 Y, the same as (X'X + p)^-1 X'Y
-            rows = torch.cat(self._train) - mean
-            matrix, rhs, back = rows @ rows.T, target - prior, rows.T
-        else:
-            matrix = self._gram.addr_(mean, mean, alpha=-self._count)
-            rhs, back = self._cross - torch.outer(self._sum, prior), None
-        unit = matrix.diagonal().sum() / len(mean)
-
-        best, misses = Linear(torch.zeros_like(self._cross), prior, PENALTIES[0]), 0  # for uninformative features
-        best_count = best.count_correct(held, labels)
-        for penalty in PENALTIES:
-            weight = _solve_regularized(matrix, penalty * unit, rhs)
-            if weight is None:
-                break
-            weight = weight if back is None else back @ weight
-            linear = Linear(weight, prior - (mean + self._shift) @ weight, penalty)
-            count = linear.count_correct(held, labels)
-            if count > best_count:
-                best, best_count, misses = linear, count, 0
-            elif count < best_count:  # ties do not count, as large penalties all predict the best_count frequent class
-                misses += 1
-            if misses == PATIENCE:
-                break
-        return replace(best, held_out=best_count / len(labels))
-
-    def _target(self, labels: Tensor) -> Tensor:
-        return F.one_hot(labels, self.classes).to(self._sum.dtype)
-
-    def _fold(self) -> None:
-        """Add the stored features to the lower triangle of X'X, by block columns: 9/16 of the full product."""
-        dimensions = len(self._sum)
-        if self._gram is None:
-            self._gram = self._sum.new_zeros(dimensions, dimensions)
-        block = -(-dimensions // 8)
-        for rows in self._train:
-            for start in range(0, dimensions, block):
-                columns = slice(start, start + block)
-                self._gram[start:, columns].addmm_(rows[:, start:].T, rows[:, columns])
-        self._train = []
+    def evaluate(
+        self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress
+    ) -> dict[str, ProbeResult]:
+        """See `Probe`."""
+        classifiers = _fit(encoder, train, viewing, seed, on_progress)
+        scorers = {name: linear.scores for name, linear in classifiers.items()}
+        scores, labels = score(encoder, test, viewing, scorers, on_progress)
+        return {
+            name: ProbeResult(scores[name], labels, linear.held_out, len(linear.weight), linear.penalty)
+            for name, linear in classifiers.items()
+        }
 
 
-def _solve_regularized(matrix: Tensor, penalty: Tensor, rhs: Tensor) -> Tensor | None:
-    """Solve (matrix + penalty I) x = rhs from the lower triangle; None if the factorization fails in float32."""
-    regular = matrix.clone()
-    regular.diagonal().add_(penalty)
-    factor, failed = torch.linalg.cholesky_ex(regular)
-    return None if failed else torch.cholesky_solve(rhs, factor)
+def _fit(encoder: Encoder, train: Source, viewing: Viewing, seed: int, on_progress: OnProgress) -> dict[str, Linear]:
+    classes = len(require_labels(train))
+    held = held_out(len(train), seed)
+    ridges: dict[str, Ridge] = {}
+    kept_count, held_count = 0, 0
+    for features in layer_features(encoder, train, viewing):
+        held_rows = held[features.index]
+        kept_part, held_part = features.of(~held_rows), features.of(held_rows)
+        for name in features.layers:
+            ridge = ridges.setdefault(name, Ridge(classes))
+            if len(kept_part.labels):
+                ridge.add(kept_part.layers[name], kept_part.labels)
+            if len(held_part.labels):
+                ridge.hold_out(held_part.layers[name], held_part.labels)
+        kept_count, held_count = kept_count + len(kept_part.labels), held_count + len(held_part.labels)
+        on_progress("extracting features", len(held_rows))
+    require_training_images(kept_count, held_count, train)
+    classifiers = {}
+    for name in list(ridges):
+        on_progress(f"solving {name}", 0)
+        classifiers[name] = ridges.pop(name).solve()  # popped: its Gram matrix is freed before the next is copied
+    return classifiers

@@ -2,7 +2,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from selftaught.evaluation.probes.ridge import PENALTIES, Ridge
+from selftaught.evaluation.probes.ridge_solver import PENALTIES, Ridge
 
 
 def problem(count=300, dimensions=40, classes=3, seed=0, offset=0.0):

@@ -1,0 +1,139 @@
+"""Metrics of a classifier, computed from its class scores on the test images.
+
+Top-1 accuracy hides what happens in rare classes: with 74 % of one class, predicting it always is 74 % accurate.
+Balanced accuracy and the area under the ROC curve do not reward that. Definitions are those of scikit-learn.
+
+Letters: n test images, k classes.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from scipy.stats import rankdata
+from torch import Tensor
+
+from selftaught.evaluation.probes.base import ProbeResult
+
+UNBALANCED = 1.5
+"""Classes are unbalanced if the most frequent one has more than this many times the test images of the rarest."""
+
+
+@dataclass(frozen=True)
+class LayerMetrics:
+    """What is kept of the scores of a probe on one layer; all metrics follow from it."""
+
+    correct: Tensor
+    """(n,) bool on the CPU: whether each labeled test image is classified correctly, in the order of the source."""
+    held_out: float
+    """Accuracy on the held-out training images, 0 to 1."""
+    dimensions: int
+    """Size of the feature that is classified."""
+    penalty: float | None
+    """See `ProbeResult`."""
+    confusion: Tensor
+    """(k, k) int64: number of test images by true class (row) and predicted class (column)."""
+    top5: float | None
+    """Fraction of the images whose class has one of the five largest scores; None for five classes or fewer."""
+    roc_auc: float | None
+    """Area under the ROC curve of each class against the rest, averaged; None if only one class has test images."""
+
+    @property
+    def accuracy(self) -> float:
+        """Top-1 accuracy on the test images, 0 to 1."""
+        return float(self.correct.double().mean())
+
+    @property
+    def balanced_accuracy(self) -> float:
+        """Mean of the accuracies of the classes that have test images."""
+        accuracies = [value for value in self.per_class if value is not None]
+        return sum(accuracies) / len(accuracies)
+
+    @property
+    def macro_f1(self) -> float:
+        """Mean F1 score of the classes that have test images or are predicted."""
+        both = (self.confusion.sum(0) + self.confusion.sum(1)).double()
+        return float((2 * self.confusion.diagonal() / both)[both > 0].mean())
+
+    @property
+    def per_class(self) -> tuple[float | None, ...]:
+        """Accuracy on the test images of each class; None for a class without any."""
+        totals = self.confusion.sum(1).tolist()
+        hits = self.confusion.diagonal().tolist()
+        return tuple(hit / total if total else None for hit, total in zip(hits, totals, strict=True))
+
+    def numbers(self) -> dict[str, float]:
+        """The metrics other than top-1 accuracy that exist, by name."""
+        found = {
+            "top5": self.top5,
+            "balanced_accuracy": self.balanced_accuracy,
+            "macro_f1": self.macro_f1,
+            "roc_auc": self.roc_auc,
+        }
+        return {name: value for name, value in found.items() if value is not None}
+
+
+def measure(result: ProbeResult) -> LayerMetrics:
+    """Reduce the scores of a probe, which may be large, to what metrics need."""
+    scores, labels = result.scores, result.labels
+    return LayerMetrics(
+        correct=result.correct,
+        held_out=result.held_out,
+        dimensions=result.dimensions,
+        penalty=result.penalty,
+        confusion=confusion_matrix(scores.argmax(1), labels, scores.shape[1]),
+        top5=top_k_accuracy(scores, labels, 5) if scores.shape[1] > 5 else None,
+        roc_auc=roc_auc(scores, labels),
+    )
+
+
+def confusion_matrix(predicted: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """(k, k) int64: number of images by true class (row) and predicted class (column); both arguments (n,) int64."""
+    return (labels * classes + predicted).bincount(minlength=classes**2).view(classes, classes)
+
+
+def top_k_accuracy(scores: Tensor, labels: Tensor, k: int) -> float:
+    """Fraction of the images whose class has one of the `k` largest scores: (n, classes), (n,) -> 0 to 1."""
+    return float((scores.topk(k).indices == labels[:, None]).any(1).double().mean())
+
+
+def roc_auc(scores: Tensor, labels: Tensor) -> float | None:
+    """Area under the ROC curve of each class against the rest, averaged over the classes that have test images.
+
+    It is the probability that an image of the class has a higher score for it than an image of another class (ties
+    count half), from the sum of ranks.
+
+    Args:
+        scores: (n, k).
+        labels: (n,) int64.
+
+    Returns:
+        0 to 1; None if only one class has test images.
+    """
+    areas = []
+    for number in labels.bincount().nonzero().flatten().tolist():
+        own = (labels == number).numpy()
+        positive, negative = int(own.sum()), int((~own).sum())
+        if not negative:
+            return None
+        above = rankdata(scores[:, number].numpy())[own].sum() - positive * (positive + 1) / 2
+        areas.append(above / (positive * negative))
+    return float(np.mean(areas))
+
+
+def is_unbalanced(counts: Sequence[int]) -> bool:
+    """Whether the most frequent class has over `UNBALANCED` times the images of the rarest one that has any."""
+    present = [count for count in counts if count]
+    return max(present) > UNBALANCED * min(present)
+
+
+def mean_metrics(results: Sequence[LayerMetrics]) -> dict[str, float]:
+    """The metrics of `LayerMetrics.numbers`, averaged over probe seeds or random initializations."""
+    found = [result.numbers() for result in results]
+    return {name: float(np.mean([numbers[name] for numbers in found])) for name in found[0]}
+
+
+def total_confusion(results: Sequence[LayerMetrics]) -> Tensor:
+    """(k, k) int64: the sum of the confusion matrices."""
+    return torch.stack([result.confusion for result in results]).sum(0)

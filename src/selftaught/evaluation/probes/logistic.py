@@ -1,0 +1,147 @@
+"""The `logistic` probe: multinomial logistic regression on every layer, solved by L-BFGS on pooled features.
+
+It minimizes ||W||^2 / 2 + C * (sum of the cross-entropies), as scikit-learn's `LogisticRegression`, whose solution it
+has; biases are not penalized. C is chosen by held-out accuracy, from small to large, each solution being the start of
+the next. Features are centered and divided by one number per layer so that the mean variance of a dimension is 1, which
+makes C comparable between layers. Of the probes on whole images this is the one closest to the linear evaluation of
+joint-embedding methods; `sgd` adds augmentation.
+
+Letters: n images, d dimensions, k classes.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selftaught.contracts import Encoder, Source
+from selftaught.errors import UserError
+from selftaught.evaluation.features import Viewing, require_labels
+from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult
+from selftaught.evaluation.probes.one_pass import TrainingFeatures, collect, score
+
+PATIENCE = 2
+"""Number of values of C with lower held-out accuracy than the best so far after which the search stops."""
+
+
+@dataclass(frozen=True)
+class Logistic:
+    """A fitted classifier: scores are log-probabilities."""
+
+    weight: Tensor
+    """(d, k), for standardized features."""
+    bias: Tensor
+    """(k,)."""
+    mean: Tensor
+    """(d,)."""
+    scale: Tensor
+    """Scalar by which centered features are divided."""
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Log-probabilities: (n, d) -> (n, k)."""
+        return torch.addmm(self.bias, (features - self.mean) / self.scale, self.weight).log_softmax(1)
+
+
+@dataclass(frozen=True)
+class LogisticProbe(Probe):
+    """Logistic regression by L-BFGS; C is chosen on the held-out images."""
+
+    dimensions: ClassVar[int] = 4800
+    costs: tuple[float, ...] = (1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+    """Values of C to choose from: inverse strength of the L2 penalty."""
+    max_iterations: int = 100
+    """Maximum number of L-BFGS iterations for each C."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require_costs(self.costs)
+        if not 1 <= self.max_iterations <= 10**6:
+            raise UserError(f"--max-iterations must be from 1 to 1,000,000, got {self.max_iterations:,}.")
+
+    def evaluate(
+        self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress
+    ) -> dict[str, ProbeResult]:
+        """See `Probe`."""
+        classes = len(require_labels(train))
+        found = collect(encoder, train, viewing, seed, on_progress)
+        fitted = {}
+        for name in list(found.layers):
+            on_progress(f"solving {name}", 0)
+            fitted[name] = self._fit(found.layers.pop(name), found, classes)
+        scorers = {name: partial(Logistic.scores, logistic) for name, (logistic, _, _) in fitted.items()}
+        scores, labels = score(encoder, test, viewing, scorers, on_progress)
+        return {
+            name: ProbeResult(scores[name], labels, held_out, len(logistic.mean), 1 / cost)
+            for name, (logistic, held_out, cost) in fitted.items()
+        }
+
+    def _fit(self, features: Tensor, found: TrainingFeatures, classes: int) -> tuple[Logistic, float, float]:
+        """The classifier with the best held-out accuracy, that accuracy and its C; the smaller C on a tie."""
+        kept, labels = features[~found.held], found.labels[~found.held]
+        held, held_labels = features[found.held], found.labels[found.held]
+        mean = kept.mean(0)
+        kept = kept.sub_(mean)
+        scale = kept.square().mean().sqrt().clamp_min(torch.finfo(kept.dtype).tiny)
+        kept = kept.div_(scale)
+        weight = kept.new_zeros(kept.shape[1], classes)
+        bias = kept.new_zeros(classes)
+        best, best_accuracy, best_cost, misses = None, -1.0, 0.0, 0
+        for cost in sorted(self.costs):
+            weight, bias = minimize(kept, labels, weight, bias, cost, self.max_iterations)
+            logistic = Logistic(weight, bias, mean, scale)
+            accuracy = float((logistic.scores(held).argmax(1) == held_labels).double().mean())
+            if accuracy > best_accuracy:
+                best, best_accuracy, best_cost, misses = logistic, accuracy, cost, 0
+            elif accuracy < best_accuracy:
+                misses += 1
+            if misses == PATIENCE:
+                break
+        assert best is not None
+        return best, best_accuracy, best_cost
+
+
+def require_costs(costs: tuple[float, ...]) -> None:
+    """Raise `UserError` unless there are values of C, all of them positive."""
+    if not costs or min(costs) <= 0:
+        raise UserError(f"--costs expects one or more positive numbers, got {' '.join(map(str, costs)) or 'none'}.")
+
+
+def minimize(
+    features: Tensor, labels: Tensor, weight: Tensor, bias: Tensor, cost: float, max_iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Solve logistic regression by L-BFGS with a strong-Wolfe line search.
+
+    Args:
+        features: (n, d) float32.
+        labels: (n,) int64.
+        weight: (d, k), where to start.
+        bias: (k,), where to start.
+        cost: C.
+        max_iterations: limit on the iterations.
+
+    Returns:
+        Weight and bias at the minimum.
+    """
+    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+    decay = 1 / (2 * cost * len(labels))  # of the mean loss, whose scale does not depend on n and C
+    solver = torch.optim.LBFGS(
+        [weight, bias],
+        max_iter=max_iterations,
+        tolerance_grad=1e-6,
+        tolerance_change=1e-9,
+        history_size=10,
+        line_search_fn="strong_wolfe",
+    )
+
+    def closure() -> Tensor:
+        solver.zero_grad()
+        scores = torch.addmm(bias, features, weight)
+        loss = F.cross_entropy(scores, labels) + decay * weight.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    solver.step(closure)  # type: ignore[no-untyped-call]
+    return weight.detach(), bias.detach()

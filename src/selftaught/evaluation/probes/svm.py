@@ -1,0 +1,120 @@
+"""The `svm` probe: linear support vector machines on every layer, one class against the rest.
+
+Protocol of Goyal et al. 2019 (and of their released code) for Pascal VOC 2007: features are normalized to unit length;
+squared hinge loss with L2 penalty, images of the class weighted twice; the cost C of each class is the one with the
+best average precision in 3-fold cross-validation on the training images. The problem is that of `LinearSVC` of
+scikit-learn (liblinear), and so is the solution; the bias is a penalized weight of a constant feature there as well. It
+is solved for all classes and folds at once, see `svm_solver.py`. Held-out images only choose the layer.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from selftaught.contracts import Encoder, Source
+from selftaught.errors import UserError
+from selftaught.evaluation.features import Viewing, require_labels
+from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult
+from selftaught.evaluation.probes.logistic import require_costs
+from selftaught.evaluation.probes.one_pass import TrainingFeatures, collect, score
+from selftaught.evaluation.probes.svm_solver import average_precision, minimize
+
+
+@dataclass(frozen=True)
+class SVMProbe(Probe):
+    """Linear support vector machines; C of each class is chosen by cross-validated average precision."""
+
+    dimensions: ClassVar[int] = 4800
+    costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
+    """Values of C to choose from."""
+    folds: int = 3
+    """Number of folds of the cross-validation."""
+    positive_weight: float = 2.0
+    """Weight of the images of a class against 1 for all others."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require_costs(self.costs)
+        if not 2 <= self.folds <= 100:
+            raise UserError(f"--folds must be from 2 to 100, got {self.folds}.")
+        if not self.positive_weight > 0:
+            raise UserError(f"--positive-weight must be above 0, got {self.positive_weight}.")
+
+    def evaluate(
+        self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress
+    ) -> dict[str, ProbeResult]:
+        """See `Probe`; the seed also determines the folds."""
+        require_labels(train)
+        found = collect(encoder, train, viewing, seed, on_progress)
+        folds = self._folds(found.labels[~found.held], train, seed)
+        fitted = {}
+        for name in list(found.layers):
+            on_progress(f"solving {name}", 0)
+            fitted[name] = self._fit(found.layers.pop(name), found, folds)
+        scorers = {name: partial(decision, weight) for name, (weight, _, _) in fitted.items()}
+        scores, labels = score(encoder, test, viewing, scorers, on_progress)
+        return {
+            name: ProbeResult(scores[name], labels, held_out, len(weight) - 1, penalty)
+            for name, (weight, held_out, penalty) in fitted.items()
+        }
+
+    def _folds(self, labels: Tensor, train: Source, seed: int) -> Tensor:
+        """(n,) int64: the fold of each training image; every fold has images of every class."""
+        classes = require_labels(train)
+        counts = labels.bincount(minlength=len(classes)).tolist()
+        fewest = min(counts)
+        if fewest < self.folds:
+            raise UserError(
+                f"the svm probe needs at least {self.folds} labeled training images of each class that are not held "
+                f"out, but class {classes[counts.index(fewest)]} of {train.name} has {fewest}: label more images, "
+                "raise --limit, or use --probe ridge."
+            )
+        generator = torch.Generator().manual_seed(seed)
+        folds = torch.empty(len(labels), dtype=torch.int64)
+        for number in range(len(classes)):
+            rows = (labels.cpu() == number).nonzero().flatten()
+            folds[rows[torch.randperm(len(rows), generator=generator)]] = torch.arange(len(rows)) % self.folds
+        return folds.to(labels.device)
+
+    def _fit(self, features: Tensor, found: TrainingFeatures, folds: Tensor) -> tuple[Tensor, float, float]:
+        """Weights (d + 1, k) with the best C of each class, held-out accuracy, and the median of 1 / C."""
+        features = with_constant(features)
+        kept, held = features[~found.held], features[found.held]
+        labels = found.labels[~found.held]
+        signs = 2.0 * F.one_hot(labels, int(labels.max()) + 1).to(kept.dtype) - 1
+        importance = torch.where(signs > 0, self.positive_weight, 1.0)
+        costs = self._choose(kept, signs, importance, folds)
+        weight = minimize(kept, signs, importance * costs)
+        accuracy = float(((held @ weight).argmax(1) == found.labels[found.held]).double().mean())
+        return weight, accuracy, float(costs.reciprocal().median())
+
+    def _choose(self, kept: Tensor, signs: Tensor, importance: Tensor, folds: Tensor) -> Tensor:
+        """(k,): the C of each class with the best cross-validated average precision, the smaller one on a tie."""
+        classes = signs.shape[1]
+        trained = torch.cat([(folds != fold)[:, None] * importance for fold in range(self.folds)], 1)
+        repeated = signs.repeat(1, self.folds)
+        weight = None
+        precisions = []
+        for cost in sorted(self.costs):
+            weight = minimize(kept, repeated, cost * trained, weight)
+            scores = (kept @ weight).view(len(kept), self.folds, classes)
+            found = [
+                average_precision(scores[folds == fold, fold], signs[folds == fold] > 0) for fold in range(self.folds)
+            ]
+            precisions.append(torch.stack(found).mean(0))
+        best = torch.stack(precisions).argmax(0)
+        return kept.new_tensor(sorted(self.costs))[best]
+
+
+def with_constant(features: Tensor) -> Tensor:
+    """Normalize features to unit length and append a constant 1, for the bias: (n, d) -> (n, d + 1)."""
+    return torch.cat([F.normalize(features), features.new_ones(len(features), 1)], 1)
+
+
+def decision(weight: Tensor, features: Tensor) -> Tensor:
+    """Signed distances to the hyperplanes, up to scale: (n, d) -> (n, k)."""
+    return with_constant(features) @ weight

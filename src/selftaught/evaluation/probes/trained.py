@@ -1,0 +1,228 @@
+"""The part that `sgd`, `mlp` and `conv` share: heads on the features of all layers, trained together by SGD.
+
+All heads are trained on the same random crops and horizontal flips, so one forward pass of the encoder serves all of
+them, and tested on the center crop or on ten crops.
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.augment.warp import affine, bernoulli, identity, uniform
+from selftaught.contracts import Batch, Encoder, Source
+from selftaught.errors import UserError
+from selftaught.evaluation.features import Viewing, require_labels
+from selftaught.evaluation.probes.base import (
+    OnProgress,
+    Probe,
+    ProbeResult,
+    held_out,
+    require_test_images,
+    require_training_images,
+)
+
+MOST_EPOCHS = 10_000
+"""An upper bound that catches typos."""
+
+
+@dataclass(frozen=True)
+class TrainedProbe(Probe):
+    """Base class of probes trained by SGD on augmented images, with the batch size of `viewing`."""
+
+    zoom: ClassVar[float] = 8 / 7
+    """Views of 224 pixels are cropped from images stored at 256."""
+    epochs: int = 28
+    """Number of passes over the training images."""
+    learning_rate: float = 0.01
+    """Learning rate per 256 images of a batch."""
+    milestones: tuple[float, ...] = ()
+    """Fractions of the steps after which the learning rate is multiplied by gamma."""
+    gamma: float = 0.1
+    """Factor on the learning rate at each milestone."""
+    momentum: float = 0.9
+    """Nesterov momentum."""
+    weight_decay: float = 5e-4
+    """Weight decay."""
+    ten_crop: bool = False
+    """Test on the center and the four corners, each also mirrored, and average the probabilities."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        if not 1 <= self.epochs <= MOST_EPOCHS:
+            raise UserError(f"--epochs must be from 1 to {MOST_EPOCHS:,}, got {self.epochs:,}.")
+        if not self.learning_rate > 0:
+            raise UserError(f"--learning-rate must be above 0, got {self.learning_rate}.")
+        for name in ("gamma", "momentum"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise UserError(f"--{name} must be from 0 to 1, got {getattr(self, name)}.")
+        if self.weight_decay < 0:
+            raise UserError(f"--weight-decay must be at least 0, got {self.weight_decay}.")
+
+    @abstractmethod
+    def inputs(self, feature: Tensor, viewing: Viewing) -> Tensor:
+        """The input of the head from a feature of the encoder, see `Encoder.features`; first axis B."""
+
+    @abstractmethod
+    def head(self, shape: torch.Size, classes: int, generator: torch.Generator) -> nn.Module:
+        """A new head on the CPU for inputs of `shape` (without the first axis), its weights drawn from `generator`."""
+
+    def evaluate(
+        self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress
+    ) -> dict[str, ProbeResult]:
+        """See `Probe`; the seed also determines the initial heads, the order of the images and their crops."""
+        generator = torch.Generator().manual_seed(seed)
+        classes = len(require_labels(train))
+        held = held_out(len(train), seed)
+        encoder.eval()
+        first = self._features(encoder, train.batch(torch.arange(1), viewing.device), viewing, identity(1))
+        shapes = {name: x.shape[1:] for name, x in first}
+        heads = nn.ModuleList(self.head(shape, classes, generator) for shape in shapes.values()).to(viewing.device)
+        labeled = self._train(heads, encoder, train, (~held).nonzero().flatten(), viewing, generator, on_progress)
+        held_scores, held_labels = self._score(heads, encoder, train, held.nonzero().flatten(), viewing, on_progress)
+        require_training_images(labeled, len(held_labels), train)
+        scores, labels = self._score(heads, encoder, test, torch.arange(len(test)), viewing, on_progress)
+        require_test_images(len(labels), test)
+        accuracies = (held_scores.argmax(2) == held_labels).double().mean(1).tolist()
+        return {
+            name: ProbeResult(rows, labels, accuracy, shape.numel())
+            for (name, shape), rows, accuracy in zip(shapes.items(), scores, accuracies, strict=True)
+        }
+
+    def rate(self, done: float, batch_size: int) -> float:
+        """The learning rate after a fraction `done` of the steps, 0 to 1."""
+        decays = sum(done >= milestone for milestone in self.milestones)
+        return float(self.learning_rate * batch_size / 256 * self.gamma**decays)
+
+    def note(self, side: int, size: int) -> str:
+        """See `Probe`."""
+        tested = "the average of ten crops" if self.ten_crop else "the center crop"
+        if side > size:
+            return f"Training views are random {size}-pixel crops of {side}-pixel images, test views {tested}."
+        mirrored = " Test scores are averaged over each image and its mirror image." if self.ten_crop else ""
+        return (
+            f"The images ({side} pixels) are not larger than the views ({size} pixels), so training views are "
+            f"not cropped but shifted by up to 1/8 of their side (reflected at the border).{mirrored}"
+        )
+
+    def window(self, side: int, size: int) -> float:
+        """See `Probe`: the center crop."""
+        return min(1.0, size / side)
+
+    def _train(
+        self,
+        heads: nn.ModuleList,
+        encoder: Encoder,
+        train: Source,
+        chosen: Tensor,
+        viewing: Viewing,
+        generator: torch.Generator,
+        on_progress: OnProgress,
+    ) -> int:
+        """Train the heads on the images at indices `chosen`; return how many of them have labels."""
+        optimizer = torch.optim.SGD(
+            heads.parameters(), momentum=self.momentum, nesterov=self.momentum > 0, weight_decay=self.weight_decay
+        )
+        heads.train()
+        labeled = 0
+        for epoch in range(self.epochs):
+            labeled = 0
+            batches = _batches(chosen, viewing.batch_size, generator)
+            for step, indices in enumerate(batches):
+                batch = train.batch(indices, viewing.device)
+                crop = shifted_crop(len(batch), train.side, viewing.size, generator)
+                has_label = batch.targets["label"] >= 0
+                labeled += int(has_label.sum())
+                if has_label.sum() > 1:
+                    features = self._features(encoder, batch, viewing, crop)
+                    losses = [
+                        F.cross_entropy(head(x[has_label]), batch.targets["label"][has_label])
+                        for head, (_, x) in zip(heads, features, strict=True)
+                    ]
+                    done = (epoch + step / len(batches)) / self.epochs
+                    optimizer.param_groups[0]["lr"] = self.rate(done, viewing.batch_size)
+                    optimizer.zero_grad()
+                    torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                on_progress(f"epoch {epoch + 1} of {self.epochs}", len(batch))
+        return labeled
+
+    @torch.inference_mode()
+    def _score(
+        self,
+        heads: nn.ModuleList,
+        encoder: Encoder,
+        source: Source,
+        chosen: Tensor,
+        viewing: Viewing,
+        on_progress: OnProgress,
+    ) -> tuple[Tensor, Tensor]:
+        """Log-probabilities of the labeled images of `chosen`, (heads, n, k), and their labels, (n,), on the CPU."""
+        heads.eval()
+        window = min(1.0, viewing.size / source.side)
+        scores, labels = [torch.zeros(len(heads), 0, 1)], [torch.zeros(0, dtype=torch.int64)]
+        for indices in torch.split(chosen, viewing.batch_size):
+            batch = source.batch(indices, viewing.device)
+            crops = eval_crops(len(batch), window, self.ten_crop)
+            views = [
+                [
+                    head(x).softmax(1)
+                    for head, (_, x) in zip(heads, self._features(encoder, batch, viewing, m), strict=True)
+                ]
+                for m in crops
+            ]
+            mean = torch.stack([torch.stack(rows) for rows in views]).mean(0)
+            has_label = batch.targets["label"] >= 0
+            # The logarithm keeps the order and tells apart probabilities near 0.
+            scores.append(mean[:, has_label].clamp_min(1e-38).log().cpu())
+            labels.append(batch.targets["label"][has_label].cpu())
+            on_progress("testing", len(batch))
+        found = [part for part in scores if part.shape[1]] or scores[:1]
+        return torch.cat(found, 1), torch.cat(labels)
+
+    @torch.no_grad()
+    def _features(self, encoder: Encoder, batch: Batch, viewing: Viewing, matrix: Tensor) -> list[tuple[str, Tensor]]:
+        """Name and input of the head of each layer, in order."""
+        outputs = encoder.features(encoder.preprocess(batch.warp(matrix, viewing.size)))
+        return [(name, self.inputs(x, viewing)) for name, x in outputs.items()]
+
+
+def shifted_crop(count: int, side: int, size: int, generator: torch.Generator) -> Tensor:
+    """Matrices of random crops of `size` of `side` pixels, half of them flipped horizontally: (count, 3, 3).
+
+    If the image is not larger than the view, it is shifted by up to an eighth of its side, like the usual padding of 4
+    pixels at 32 pixels, but reflected at the border instead of black.
+    """
+    window = min(1.0, size / side)
+    reach = 1 - window if window < 1 else 0.25
+    x, y = uniform(-reach, reach, count, generator), uniform(-reach, reach, count, generator)
+    return affine(x=x, y=y, width=window, height=window, flip=bernoulli(0.5, count, generator), count=count)
+
+
+def eval_crops(count: int, window: float, ten: bool) -> list[Tensor]:
+    """Matrices of the test views of `count` images, (count, 3, 3) each.
+
+    Args:
+        count: number of images.
+        window: side of a crop as a fraction of the image; whole images have no corners, so ten crops are then two.
+        ten: whether to take the center and the four corners, each also mirrored, or the center only.
+    """
+    if not ten:
+        return [affine(width=window, height=window, count=count)]
+    reach = 1 - window
+    corners = [(x, y) for x in (-reach, reach) for y in (-reach, reach)] if reach else []
+    return [
+        affine(x=x, y=y, width=window, height=window, flip=torch.full((count,), mirrored), count=count)
+        for x, y in [(0.0, 0.0), *corners]
+        for mirrored in (False, True)
+    ]
+
+
+def _batches(chosen: Tensor, size: int, generator: torch.Generator) -> Sequence[Tensor]:
+    """The images of an epoch in random order. An incomplete last batch is dropped, unless it is the only one."""
+    batches = torch.split(chosen[torch.randperm(len(chosen), generator=generator)], size)
+    return batches[: max(1, len(chosen) // size)]

@@ -1,0 +1,162 @@
+"""Comparison of groups of runs: mean and spread over pretraining seeds, and paired 95 % intervals between groups.
+
+Runs that differ in the seed only are one group. Groups are compared if they were probed in the same way on the same
+test images. The layer of a group is the one with the best accuracy on held-out training images, averaged over its
+runs, and so is the group that all others are compared with: test images choose nothing.
+"""
+
+import json
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from selftaught.evaluation.gain import paired_interval
+from selftaught.report.record import Record, is_number
+from selftaught.report.verdict import TOO_WIDE, digits
+from selftaught.runs.folder import RunFolder
+
+IRRELEVANT = ("seed", "device", "threads", "minutes", "data", "labels")
+"""Settings in which the runs of a group may differ: the images are compared by their content instead."""
+PROBE_KEYS = ("data", "probe", "pooling", "dimensions", "size", "train", "test", "seeds")
+"""What must agree for two probes to be comparable."""
+
+
+@dataclass(frozen=True)
+class GroupResult:
+    """A group of runs under one probe."""
+
+    name: str
+    """Name of the run, or of the first one and the number of others."""
+    probe: str
+    """The probe and its images."""
+    layer: str
+    """The layer with the best held-out accuracy, averaged over the runs."""
+    held_out: float
+    correct: NDArray[np.float64]
+    """(runs, n): how often each test image is classified correctly, averaged over the probe seeds."""
+    random: NDArray[np.float64]
+    """(initializations, n): the same for the best layer of random weights."""
+    images: str
+    """Digest of labels and content of the test images; groups with another one are not compared."""
+
+    @property
+    def accuracies(self) -> list[float]:
+        """Top-1 accuracy of each run."""
+        return [float(value) for value in self.correct.mean(1)]
+
+    @property
+    def mean(self) -> float:
+        """Mean accuracy over the runs."""
+        return statistics.fmean(self.accuracies)
+
+    @property
+    def std(self) -> float | None:
+        """Sample standard deviation over the runs; None for a single one."""
+        return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
+
+    def difference(self, other: NDArray[np.float64]) -> tuple[float, float, float]:
+        """Mean accuracy minus that of the other side, with its 95 % interval over test images and runs."""
+        value = float(self.correct.mean() - other.mean())
+        return value, *paired_interval(torch.from_numpy(self.correct), torch.from_numpy(other))
+
+
+def group_results(records: Sequence[Record]) -> list[GroupResult]:
+    """The groups of some runs, one for each way in which their runs were probed."""
+    groups: dict[str, list[tuple[Record, Mapping[str, Any], Mapping[str, NDArray[Any]]]]] = {}
+    for record in records:
+        for probe in record.probes:
+            arrays = RunFolder(record.path).read_correctness(probe)
+            if arrays is not None:
+                key = json.dumps([_setting(record), [str(probe.get(name)) for name in PROBE_KEYS], _images(arrays)])
+                groups.setdefault(key, []).append((record, probe, arrays))
+    return [_result(members) for members in groups.values()]
+
+
+def sentences(groups: Sequence[GroupResult]) -> list[str]:
+    """One sentence for each group against the best one by held-out accuracy, for each probe and its test images."""
+    found = []
+    for same in _comparable(groups):
+        best = max(same, key=lambda group: group.held_out)
+        found += [_sentence(best, other) for other in same if other is not best]
+        if len(same) > 2:
+            found.append(f"{best.probe}: the {len(same) - 1} intervals are not corrected for multiple comparisons.")
+    return found
+
+
+def _comparable(groups: Sequence[GroupResult]) -> list[list[GroupResult]]:
+    sets: dict[tuple[str, str], list[GroupResult]] = {}
+    for group in groups:
+        sets.setdefault((group.probe, group.images), []).append(group)
+    return [same for same in sets.values() if len(same) > 1]
+
+
+def _sentence(best: GroupResult, other: GroupResult) -> str:
+    value, low, high = best.difference(other.correct)
+    count = best.correct.shape[1]
+    places, margin = digits(count), (high - low) / 2
+    interval = f"95 % interval {low:+.{places}f} to {high:+.{places}f}"
+    if low > 0 or high < 0:
+        first, second = (best, other) if value > 0 else (other, best)
+        low, high = (low, high) if value > 0 else (-high, -low)
+        claim = (
+            f"{first.name} is better than {second.name} by {abs(value):.{places}f} top-1 accuracy "
+            f"(95 % interval {low:.{places}f} to {high:.{places}f})"
+        )
+    else:
+        claim = f"not decided: {best.name} and {other.name} differ by {value:+.{places}f} top-1 accuracy ({interval})"
+    text = f"{best.probe}: {claim}. {_seeds(best, other)}"
+    if low <= 0 <= high and margin > TOO_WIDE:
+        text += f" The interval is ±{margin:.2f}: {count:,} test images and these seeds are too few to decide."
+    return text
+
+
+def _seeds(first: GroupResult, second: GroupResult) -> str:
+    counts = [len(group.correct) for group in (first, second)]
+    if max(counts) == 1:
+        return "One pretraining run each: variation between runs is not included."
+    if min(counts) > 1:
+        return f"Variation between {counts[0]} and {counts[1]} pretraining seeds is included."
+    single = (first, second)[counts.index(1)].name
+    return f"{single} is a single pretraining run: its variation between runs is not included."
+
+
+def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDArray[Any]]]]) -> GroupResult:
+    record, probe, first = members[0]
+    layers = first["layers"].tolist()
+    held = [_column(each, "held_out") for _, each, _ in members]
+    means = {layer: statistics.fmean(values[layer] for values in held) for layer in layers}
+    layer = max(layers, key=means.__getitem__)
+    random_held = _column(probe, "random_held_out")
+    random_layer = max(layers, key=random_held.__getitem__)
+    more = f" (mean of {len(members)} seeds)" if len(members) > 1 else ""
+    return GroupResult(
+        name=f"{record.name}{more}",
+        probe=f"{probe.get('data')} ({probe.get('probe')}, {probe.get('train'):,} labels)",
+        layer=layer,
+        held_out=means[layer],
+        correct=np.stack([arrays["trained"][:, layers.index(layer)].mean(0) for _, _, arrays in members]),
+        random=first["random"][:, layers.index(random_layer)].astype(np.float64),
+        images=_images(first),
+    )
+
+
+def _column(probe: Mapping[str, Any], name: str) -> dict[str, float]:
+    """A number of every layer; 0 if missing."""
+    return {row["layer"]: float(row[name]) if is_number(row.get(name)) else 0.0 for row in probe["layers"]}
+
+
+def _setting(record: Record) -> dict[str, str]:
+    kept = {name: str(value) for name, value in sorted(record.config.items()) if name not in IRRELEVANT}
+    return kept | {"images": str(record.state.get("fingerprint"))}
+
+
+def _images(arrays: Mapping[str, NDArray[Any]]) -> str:
+    digest = blake2b(arrays["labels"].tobytes(), digest_size=8)
+    digest.update(arrays["test_ids"].tobytes())
+    return digest.hexdigest()

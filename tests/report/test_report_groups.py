@@ -1,0 +1,115 @@
+"""Groups of runs that differ in the seed only, and paired intervals between them."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fake_runs import fake_run, probe
+
+from selftaught.errors import UserError
+from selftaught.report.groups import group_results, sentences
+from selftaught.report.record import read_records
+
+LAYERS = ("layer1", "layer2")
+
+
+def probed_run(folder: Path, rates: tuple[float, float], seed: int = 0, count: int = 2000, **config: object) -> Path:
+    """A run whose layers classify images correctly at these rates; layer2 is best on held-out images."""
+    rng = np.random.default_rng([seed, int(1000 * rates[1])])
+    easy = np.random.default_rng(0).random(count)  # shared: images are easy for all runs or for none
+    correct = np.stack([0.8 * easy + 0.2 * rng.random(count) < rate for rate in rates])
+    random = np.stack([easy < 0.3, easy < 0.2])[None]
+    found = probe([0.4, 0.5], [0.3, 0.2], layers=LAYERS, test=count, correctness="0.npz")
+    run = fake_run(folder, probes=[found], seed=seed, **config)
+    np.savez(
+        run / "probes" / "0.npz",
+        layers=np.array(LAYERS),
+        trained=correct[None],
+        random=random,
+        labels=np.arange(count),
+        test_ids=np.arange(count),
+    )
+    return run
+
+
+def test_runs_that_differ_in_the_seed_only_are_one_group(tmp_path: Path) -> None:
+    runs = [probed_run(tmp_path / f"rot{seed}", (0.9, 0.5 + seed / 100), seed) for seed in range(3)]
+    runs.append(probed_run(tmp_path / "other", (0.9, 0.6), batch_size=8))
+    three, one = group_results(read_records(runs))
+    assert (three.name, one.name) == ("rot0 (mean of 3 seeds)", "other")
+    assert three.layer == "layer2"  # by held-out accuracy, though layer1 is better on test images
+    arrays = [np.load(run / "probes" / "0.npz")["trained"][0, 1] for run in runs[:3]]
+    assert three.accuracies == pytest.approx([array.mean() for array in arrays])
+    assert three.std == pytest.approx(np.std([array.mean() for array in arrays], ddof=1))
+    assert one.std is None
+    gain, low, high = three.difference(three.random)
+    assert gain == pytest.approx(np.mean(arrays) - three.random.mean())
+    assert low < gain < high
+
+
+def test_a_clear_difference_is_a_sentence_and_a_small_one_is_not_decided(tmp_path: Path) -> None:
+    runs = [
+        probed_run(tmp_path / "good", (0.5, 0.60)),
+        probed_run(tmp_path / "worse", (0.5, 0.50), batch_size=8),
+        probed_run(tmp_path / "same", (0.5, 0.601), batch_size=9),
+    ]
+    good, worse, same = group_results(read_records(runs))
+    clear, close, note = sentences([good, worse, same])
+    value, low, high = good.difference(worse.correct)
+    assert clear == (
+        f"cifar10 (ridge, 50,000 labels): good is better than worse by {value:.3f} top-1 accuracy (95 % interval "
+        f"{low:.3f} to {high:.3f}). One pretraining run each: variation between runs is not included."
+    )
+    assert ": not decided: good and same differ by " in close
+    assert "the 2 intervals are not corrected for multiple comparisons" in note
+
+
+def test_seeds_that_differ_a_lot_decide_nothing(tmp_path: Path) -> None:
+    """Of two seeds each, with a spread much larger than that over test images."""
+    runs = [probed_run(tmp_path / f"a{seed}", (0.5, rate), seed) for seed, rate in enumerate((0.4, 0.7))]
+    runs += [
+        probed_run(tmp_path / f"b{seed}", (0.5, rate), seed, batch_size=8) for seed, rate in enumerate((0.35, 0.6))
+    ]
+    (sentence,) = sentences(group_results(read_records(runs)))
+    assert "not decided" in sentence
+    assert "Variation between 2 and 2 pretraining seeds is included." in sentence
+    assert "too few to decide" in sentence
+    (single,) = sentences(group_results(read_records([runs[0], runs[2]])))
+    assert "is better than" in single
+
+
+def test_few_test_images_decide_nothing(tmp_path: Path) -> None:
+    runs = [probed_run(tmp_path / "a", (0.5, 0.6), count=12), probed_run(tmp_path / "b", (0.5, 0.5), count=12, steps=9)]
+    (sentence,) = sentences(group_results(read_records(runs)))
+    assert "not decided" in sentence
+    assert "12 test images and these seeds are too few to decide" in sentence
+
+
+def test_other_test_images_are_not_compared(tmp_path: Path) -> None:
+    runs = [probed_run(tmp_path / "a", (0.5, 0.6)), probed_run(tmp_path / "b", (0.5, 0.5), batch_size=8)]
+    arrays = dict(np.load(runs[1] / "probes" / "0.npz"))
+    np.savez(runs[1] / "probes" / "0.npz", **{**arrays, "test_ids": arrays["test_ids"] + 1})
+    assert sentences(group_results(read_records(runs))) == []
+
+
+def test_damaged_and_missing_files(tmp_path: Path) -> None:
+    run = probed_run(tmp_path / "a", (0.5, 0.6))
+    path = run / "probes" / "0.npz"
+    arrays = dict(np.load(path))
+    for wrong in (
+        {"labels": arrays["labels"][:5]},
+        {"trained": arrays["trained"].astype(float)},
+        {"layers": LAYERS[:1]},
+    ):
+        np.savez(path, **{**arrays, **wrong})
+        with pytest.raises(UserError, match=r"0\.npz is damaged"):
+            group_results(read_records([run]))
+    path.write_bytes(b"PK")
+    with pytest.raises(UserError, match=r"0\.npz is damaged"):
+        group_results(read_records([run]))
+    path.unlink()
+    assert group_results(read_records([run])) == []
+    found = json.loads((run / "probes" / "0.json").read_text())
+    (run / "probes" / "0.json").write_text(json.dumps({**found, "correctness": "../../outside.npz"}))
+    assert group_results(read_records([run])) == []
