@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
-from selftaught.evaluation.baselines.encoders import Pixels
+from selftaught.encoders.pixels import Pixels
 from selftaught.evaluation.features import Features, Viewing, layer_features, require_labels
 from selftaught.evaluation.probes.base import (
     OnProgress,
