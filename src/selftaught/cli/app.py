@@ -13,6 +13,7 @@ from cyclopts.exceptions import CycloptsError
 
 import selftaught
 from selftaught.cli.audit import audit
+from selftaught.cli.baseline import baseline
 from selftaught.cli.compare import compare
 from selftaught.cli.demo import demo
 from selftaught.cli.errors import sentence
@@ -108,7 +109,7 @@ def application(given: Sequence[str]) -> App:
         app.command(pretrain_command(given[1:], run_pretrain, pretrain.__doc__ or ""))
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
-    for command in (probe, invariance, audit, compare, report, demo):
+    for command in (probe, baseline, invariance, audit, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")
     return app
