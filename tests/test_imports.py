@@ -26,19 +26,8 @@ MAY = {
     "report": {"errors", "evaluation", "figures", "runs"},
     "config": {"contracts", "data", "encoders", "errors", "pretext", "runs", "training"},
     "api": {
-        *(
-            "analysis",
-            "config",
-            "contracts",
-            "data",
-            "display",
-            "encoders",
-            "errors",
-            "evaluation",
-            "figures",
-            "report",
-        ),
-        *("runs", "training"),
+        *("analysis", "config", "contracts", "data", "display", "encoders", "errors", "evaluation", "figures"),
+        *("modules", "report", "runs", "training"),
     },
     "cli": {
         *("analysis", "api", "config", "data", "display", "encoders", "errors", "evaluation", "pretext", "report"),

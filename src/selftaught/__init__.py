@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from selftaught.api.baseline import baseline
     from selftaught.api.pretrain import pretrain
     from selftaught.api.profile import profile
     from selftaught.api.run import Run
@@ -31,6 +32,7 @@ _HOMES = {
     "selftaught.errors": ("UserError",),
     "selftaught.pretext": ("TASKS",),
     "selftaught.report": ("write_report",),
+    "selftaught.api.baseline": ("baseline",),
     "selftaught.api.pretrain": ("pretrain",),
     "selftaught.api.profile": ("profile",),
     "selftaught.api.run": ("Run",),
@@ -47,6 +49,7 @@ __all__ = [
     "Source",
     "Task",
     "UserError",
+    "baseline",
     "list_sources",
     "make_encoder",
     "open_source",

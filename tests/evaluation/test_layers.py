@@ -7,6 +7,7 @@ import torch
 from rich.console import Console
 
 from probe_toys import Given, Plain, Small, half_red, noise
+from selftaught.encoders.pixels import Pixels
 from selftaught.errors import UserError
 from selftaught.evaluation import (
     KNNProbe,
@@ -18,7 +19,7 @@ from selftaught.evaluation import (
     probe_layers,
     render,
 )
-from selftaught.evaluation.baselines.encoders import Pixels, calibrate
+from selftaught.evaluation.baselines.encoders import calibrate
 from selftaught.evaluation.features import Viewing
 from selftaught.evaluation.probes import name_of
 from selftaught.evaluation.table import data_name
@@ -230,9 +231,10 @@ def test_calibration_sets_the_statistics_of_whole_images_and_nothing_else():
 
 def test_pixels_are_the_image_averaged_where_it_is_too_large():
     images = torch.rand(2, 3, 8, 8)
-    assert Pixels(192).features(images)["pixels"].equal(images)
+    assert Pixels(pooled_side=8).features(images)["pixels"].equal(images)
     torch.testing.assert_close(
-        Pixels(48).features(images)["pixels"], torch.nn.functional.interpolate(images, scale_factor=0.5, mode="area")
+        Pixels(pooled_side=4).features(images)["pixels"],
+        torch.nn.functional.interpolate(images, scale_factor=0.5, mode="area"),
     )
 
 
@@ -256,7 +258,7 @@ def test_neighbours_vote_by_similarity():
     assert right / 40 > 0.9
     by_chance = KNNProbe().evaluate(Plain(), noise(60, seed=0), noise(2000, seed=1), viewing, 0, lambda *_: None)
     assert by_chance["mean"].accuracy == pytest.approx(0.5, abs=0.05)
-    pixels = KNNProbe().evaluate(Pixels(48), train, test, viewing, 0, lambda *_: None)["pixels"]
+    pixels = KNNProbe().evaluate(Pixels(), train, test, viewing, 0, lambda *_: None)["pixels"]
     assert pixels.dimensions == 48  # positions are kept
 
 

@@ -71,8 +71,8 @@ def pretrain(
             checkpoint leaves no folder, unless the disk is full: then `resume` continues it.
     """
     console = stderr_console(highlight=False, markup=False, soft_wrap=True)
-    sources = [_absolute(word) for word in as_paths(data)] if data else []
-    label_file = None if labels is None else _absolute(str(labels))
+    sources = [absolute(word) for word in as_paths(data)] if data else []
+    label_file = None if labels is None else absolute(str(labels))
     stop = stop or Stop()
     if resume:
         folder = _existing(out)
@@ -90,7 +90,7 @@ def pretrain(
     return Run(folder.path)
 
 
-def _absolute(word: str) -> str:
+def absolute(word: str) -> str:
     """A path that holds in whatever folder the run is resumed or repeated; names of sources stay as they are."""
     return os.path.abspath(word) if os.path.lexists(word) else word  # noqa: PTH100 (links stay links)
 

@@ -13,6 +13,7 @@ from cyclopts.exceptions import CycloptsError
 
 import selftaught
 from selftaught.cli.audit import audit
+from selftaught.cli.baseline import baseline
 from selftaught.cli.compare import compare
 from selftaught.cli.demo import demo
 from selftaught.cli.errors import sentence
@@ -110,7 +111,7 @@ def application(given: Sequence[str]) -> App:
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
     app.command(probe_command(given[1:] if given[:1] == ["probe"] else []))
-    for command in (evaluate, invariance, audit, compare, report, demo):
+    for command in (evaluate, baseline, invariance, audit, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")
     return app

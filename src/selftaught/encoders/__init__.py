@@ -12,6 +12,8 @@ ENCODERS = {
     "alexnet": "selftaught.encoders.alexnet:AlexNet",
     "vit": "selftaught.encoders.vit:ViT",
     "gpt": "selftaught.encoders.gpt:GPT",
+    "scattering": "selftaught.encoders.scattering:Scattering",
+    "pixels": "selftaught.encoders.pixels:Pixels",
     "timm:NAME": "selftaught.encoders.timm:Timm",
 }
 """Name on the command line -> location of the class, imported on first use because importing timm takes a second."""

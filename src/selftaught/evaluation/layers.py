@@ -13,10 +13,11 @@ from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
 from selftaught.display.console import stderr_console
+from selftaught.encoders.pixels import Pixels
 from selftaught.errors import UserError
 from selftaught.evaluation.baselines.cache import BaselineCache, state_digest
-from selftaught.evaluation.baselines.encoders import Pixels, calibrate
-from selftaught.evaluation.features import Pooling, Viewing, require_labels, require_seeds
+from selftaught.evaluation.baselines.encoders import calibrate
+from selftaught.evaluation.features import Pooling, Viewing, grid, require_labels, require_seeds
 from selftaught.evaluation.gain import Results, gain_over_random
 from selftaught.evaluation.metrics import LayerMetrics, mean_metrics, measure, total_confusion
 from selftaught.evaluation.overlap import content_ids_of, count_overlap
@@ -145,7 +146,8 @@ class _Evaluation:
 
     def pixels(self) -> LayerMetrics:
         """The result of raw pixels."""
-        results = self._cached({"encoder": "pixels"}, lambda: self(Pixels(self.viewing.dimensions), 0, "raw pixels"))
+        side = grid(3, self.viewing.size, self.viewing.dimensions)
+        results = self._cached({"encoder": "pixels"}, lambda: self(Pixels(pooled_side=side), 0, "raw pixels"))
         return results["pixels"]
 
     def random(self, encoder: Encoder, setting: Mapping[str, object] | None) -> dict[str, LayerMetrics]:

@@ -58,11 +58,18 @@ class Record:
     @property
     def published(self) -> bool:
         """Whether training started from published weights."""
-        return bool(self.config.get("encoder.pretrained"))
+        return bool(self.config.get("encoder.pretrained")) and not self.baseline
+
+    @property
+    def baseline(self) -> str:
+        """Name of the baseline that the run is; empty for a pretraining run."""
+        return str(self.config.get("baseline") or "")
 
     @property
     def pretext(self) -> str:
         """Pretext task and encoder."""
+        if self.baseline:
+            return f"baseline {self.baseline} on {self.config.get('encoder', 'n.a.')}"
         return f"{self.config.get('task', 'n.a.')} on {self.config.get('encoder', 'n.a.')}"
 
     @property

@@ -123,6 +123,11 @@ class RunFolder:
         """
         self.must_be_run()
         config = flatten(read_yaml(self.config, self.path))
+        if complete and config.get("baseline"):
+            raise UserError(
+                f"{readable(str(self.path))} is a baseline, which has no pretext task: audit and resume need a "
+                "pretraining run."
+            )
         absent = [name for name in DECIDED if complete and config.get(name) is None]
         if reason := f"{absent[0]} is missing" if absent else mismatch(Config, config):
             raise UserError(f"{readable(str(self.config))} is not a valid run config ({reason}): restore the file.")

@@ -24,6 +24,7 @@ class Config(Model):
     """The fields of `config.yaml` that are validated before the settings themselves."""
 
     task: Name | None = None
+    baseline: Name | None = None
     encoder: Name | None = None
     device: Name | None = None
     precision: Name | None = None

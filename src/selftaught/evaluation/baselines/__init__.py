@@ -1,1 +1,5 @@
-"""Baselines of a probe: random weights, raw pixels, and the cache of their results."""
+"""Baselines of a probe: encoders that were not pretrained, and a cache of their results."""
+
+from selftaught.evaluation.baselines.prepare import BASELINES, FIXED, prepare, title
+
+__all__ = ["BASELINES", "FIXED", "prepare", "title"]

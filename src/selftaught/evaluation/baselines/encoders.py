@@ -1,4 +1,4 @@
-"""Baselines of a probe: the same encoder with random weights, and raw pixels.
+"""Batch-norm statistics of the encoders that nothing trained: random weights and other baselines.
 
 Random weights get the same input as trained ones, and their batch-norm statistics are first computed on the training
 images. Otherwise an untrained batch norm in eval mode would be the identity, unlike in the network that training starts
@@ -8,31 +8,10 @@ convolutions by 0.6, -0.3 and -1.3 (one seed).
 """
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from selftaught.augment.warp import affine
-from selftaught.contracts import Encoder, Layer, Source, evenly_spaced
-from selftaught.evaluation.features import DIMENSIONS, grid
-
-
-class Pixels(Encoder):
-    """An encoder whose only layer is the image itself, average-pooled if it has too many pixels.
-
-    Args:
-        dimensions: maximum number of dimensions.
-    """
-
-    def __init__(self, dimensions: int = DIMENSIONS) -> None:
-        super().__init__()
-        self.dimensions = dimensions
-        self.layers = {"pixels": Layer(3, 1)}
-        self.input_mode = "color"
-        self.preprocess = nn.Identity()
-
-    def features(self, images: Tensor) -> dict[str, Tensor]:
-        """See `Encoder`; always average-pooled, since the maximum over pixels mixes colors of different pixels."""
-        return {"pixels": F.adaptive_avg_pool2d(images, grid(3, images.shape[-1], self.dimensions))}
+from selftaught.contracts import Encoder, Source, evenly_spaced
 
 
 def calibrate(

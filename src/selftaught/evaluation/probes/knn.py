@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
+from selftaught.encoders.pixels import Pixels
 from selftaught.errors import UserError
-from selftaught.evaluation.baselines.encoders import Pixels
 from selftaught.evaluation.features import Viewing, require_labels
 from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult
 from selftaught.evaluation.probes.one_pass import collect, score

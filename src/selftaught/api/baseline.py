@@ -1,0 +1,134 @@
+"""Baselines as run folders: encoders that were not pretrained, for the same probes, analyses and reports."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import selftaught
+from selftaught.api.pretrain import absolute, numbered
+from selftaught.api.run import Run
+from selftaught.config.build import LARGEST_VIEW, build_source, describe_encoder
+from selftaught.config.settings import General, Settings
+from selftaught.config.types import to_yaml
+from selftaught.contracts import Encoder, Source
+from selftaught.data.photos import as_paths
+from selftaught.encoders import make_encoder
+from selftaught.errors import UserError
+from selftaught.evaluation.baselines import FIXED, prepare, title
+from selftaught.runs.claim import claimed
+from selftaught.runs.folder import RunFolder
+from selftaught.training.machine import hardware
+from selftaught.training.plan import choose_device
+from selftaught.training.randomness import seeded_rng
+
+
+def baseline(
+    name: str,
+    data: str | Path | Sequence[str | Path],
+    *,
+    encoder: str | None = None,
+    out: str | Path | None = None,
+    input_mode: str = "color",
+    size: int | None = None,
+    seed: int = 0,
+    limit: int | None = None,
+    labels: str | Path | None = None,
+    pretrained: bool = False,
+    device: str = "auto",
+    **options: Any,
+) -> Run:
+    """Write the run folder of an encoder that was not pretrained.
+
+    Args:
+        name: "random", "kmeans", "pca", "scattering", "pixels", or "timm:NAME" for published weights.
+        data: source of images, for k-means, PCA and batch-norm statistics.
+        encoder: the encoder of "random", "kmeans" and "pca"; "convnet" where None.
+        out: run folder, new or empty; by default a new one under `runs/`.
+        input_mode: input preprocessing of the encoder, as the pretext task to compare with uses it.
+        size: side of the views in pixels; by default that of the images, at most 128.
+        seed: random seed.
+        limit: number of images to use, a random subset.
+        labels: CSV file with path and label.
+        pretrained: allow the published weights of "timm:NAME" to be downloaded.
+        device: auto, cpu, cuda ...
+        options: options of the encoder, such as `width`.
+
+    Returns:
+        The run, finished after 0 steps.
+
+    Raises:
+        UserError: the baseline, the encoder, the images or the folder cannot be used.
+    """
+    chosen = _encoder_name(name, encoder, pretrained)
+    settings = Settings.of(
+        encoder=chosen, size=size, seed=seed, limit=limit, **{f"encoder.{key}": value for key, value in options.items()}
+    )
+    sources = [absolute(word) for word in as_paths(data)]
+    label_file = None if labels is None else absolute(str(labels))
+    stem = f"{name}-{chosen}-{Path(sources[0]).stem}" if sources else name
+    folder = RunFolder(Path(out) if out is not None else numbered(Path("runs") / stem.replace(":", "-")))
+    with claimed(folder):
+        began, where = datetime.now().astimezone(), choose_device(device)
+        source = build_source(sources, settings, None if label_file is None else Path(label_file))
+        side = size or min(source.side, LARGEST_VIEW)
+        built_with = {**settings.encoder, "input_mode": input_mode, "size": side}
+        if name.startswith("timm:"):
+            built_with["pretrained"] = True
+        # Another purpose than "weights": the probe's own random weights are then independent of those of this run.
+        with seeded_rng(seed, "baseline"):
+            made = make_encoder(chosen, **built_with)
+            made.fit(source)
+        prepare(name, made, source, side, where, seed)
+        _write(folder, made, describe_encoder(chosen, made, built_with, side), source, began, where)
+        config: dict[str, Any] = {
+            "data": sources,
+            "labels": label_file,
+            "task": "baseline",
+            "baseline": name,
+            "encoder": chosen,
+        }
+        config |= {"size": side, "seed": seed, "limit": limit, "steps": 0, "device": str(where)}
+        config |= {f"encoder.{key}": value for key, value in built_with.items() if key != "size"}
+        folder.write_config({key: to_yaml(value) for key, value in config.items()})
+    return Run(folder.path)
+
+
+def _encoder_name(name: str, encoder: str | None, pretrained: bool) -> str:
+    title(name)
+    own = name if name in FIXED or name.startswith("timm:") else None
+    if own is None:
+        return encoder or General.encoder
+    if encoder is not None:
+        raise UserError(f"the baseline {name} is an encoder of its own: remove --encoder.")
+    if name.startswith("timm:") and not pretrained:
+        raise UserError(f"the published weights of {name} may have to be downloaded: give --pretrained to allow it.")
+    return own
+
+
+def _write(
+    folder: RunFolder,
+    encoder: Encoder,
+    description: dict[str, Any],
+    source: Source,
+    began: datetime,
+    device: torch.device,
+) -> None:
+    """Write everything but the config, which makes the folder a run."""
+    folder.write_encoder(encoder.state_dict(), {**description, "uses_tiles": False})
+    folder.write_image_ids(source.content_ids)
+    folder.update_status(
+        status="finished",
+        began=began.isoformat(timespec="seconds"),
+        step=0,
+        steps=0,
+        seconds=(datetime.now().astimezone() - began).total_seconds(),
+        images=len(source),
+        source=source.name,
+        fingerprint=source.fingerprint,
+        hardware=hardware(device),
+        version=selftaught.__version__,
+        torch=torch.__version__,
+    )
