@@ -27,7 +27,7 @@ def test_every_probe_of_every_run_has_a_row(tmp_path: Path) -> None:
         "pixels": "0.402",
         "chance": "0.100",
         "minutes": "5.0",
-        "images seen": "614,400",
+        "images processed": "614,400",
     }
     assert (second["probed on"], second["gain"]) == ("flowers", "+0.100 ± 0.010")
     assert third["pretext task"] == "jigsaw on convnet"
