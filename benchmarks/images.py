@@ -1,7 +1,7 @@
-"""Images for benchmarks: noise, because what stands on an image does not change how long it takes to move its pixels.
+"""Images for benchmarks: noise, since the time per image does not depend on its content.
 
-Both sides get the same decoded squares. A folder of JPEGs would cost the usual recipes a decoding per image and epoch
-on top of what is measured here, and ours one per image.
+Both sides get the same decoded square images. From a folder of JPEGs, the usual recipes would decode every image in
+every epoch, ours once; this is not measured here.
 """
 
 import warnings
@@ -17,7 +17,7 @@ from torchvision.datasets import ImageFolder
 from selftaught.data.stored import Resident, Stored
 
 View = Callable[[Image.Image], Any]
-"""What a recipe makes of one image."""
+"""A transform of one image into its view or views."""
 
 
 def noise(count: int, side: int, seed: int = 0) -> np.ndarray:
@@ -26,16 +26,16 @@ def noise(count: int, side: int, seed: int = 0) -> np.ndarray:
 
 
 def stored(pixels: np.ndarray) -> Stored:
-    """(N, 3, S, S) uint8 as a source of ours."""
+    """A source of the images (N, 3, S, S) uint8."""
     return Stored("noise", Resident(pixels), torch.arange(len(pixels)), None, None, "noise")
 
 
-class Pictures(Dataset[Any]):
-    """The same images for the usual recipes: PIL images through a transform, one at a time, as torchvision's CIFAR10.
+class TransformedImages(Dataset[Any]):
+    """The same images for the usual recipes: PIL images through a transform, one at a time, like torchvision's CIFAR10.
 
     Args:
         pixels: (N, 3, S, S) uint8.
-        transform: what is done to each.
+        transform: transform of one image.
     """
 
     def __init__(self, pixels: np.ndarray, transform: View) -> None:
@@ -45,43 +45,43 @@ class Pictures(Dataset[Any]):
         return len(self.pixels)
 
     def __getitem__(self, index: int) -> Any:
-        """What the transform makes of one image."""
+        """The transformed image."""
         return self.transform(Image.fromarray(self.pixels[index]))
 
 
-class Loaded:
-    """Batches from the usual loader, without end: workers, shuffling, the default collation.
+class LoaderBatches:
+    """An endless stream of batches from a DataLoader, with workers, shuffling and the default collation.
 
-    Workers are started by `start` and ended by `stop`, so that they work only while their side is measured.
+    Workers run between `start` and `stop` only, so that they do not slow down the other side.
 
     Args:
-        pictures: the images and what is done to each.
+        dataset: the transformed images.
         batch_size: images per batch.
-        workers: processes.
+        workers: number of worker processes.
     """
 
-    FULL = 4
-    """Batches taken before anything is timed: as many as two workers prefetch, so that no batch is had for nothing."""
+    WARMUP = 4
+    """Batches loaded before timing starts: as many as two workers prefetch, since these are available at once."""
 
-    def __init__(self, pictures: Pictures | ImageFolder, batch_size: int, workers: int) -> None:
-        sampler = RandomSampler(range(len(pictures)), replacement=True, num_samples=10**9)
-        with warnings.catch_warnings():  # how many there are stands in the table, even if the machine has fewer cores
+    def __init__(self, dataset: TransformedImages | ImageFolder, batch_size: int, workers: int) -> None:
+        sampler = RandomSampler(range(len(dataset)), replacement=True, num_samples=10**9)
+        with warnings.catch_warnings():  # more workers than cores; the table states their number
             warnings.filterwarnings("ignore", message="This DataLoader will create")
-            self._loader = DataLoader(pictures, batch_size, sampler=sampler, num_workers=workers)
+            self._loader = DataLoader(dataset, batch_size, sampler=sampler, num_workers=workers)
         self._stream: Iterator[Any] = iter(())
 
     def start(self) -> None:
-        """Start the workers and wait until they run as in the middle of an epoch."""
+        """Start the workers and load the warm-up batches, to measure the speed in the middle of an epoch."""
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             self._stream = iter(self._loader)
-        for _ in range(self.FULL):
+        for _ in range(self.WARMUP):
             next(self._stream)
 
     def next(self) -> Any:
-        """One collated batch."""
+        """The next collated batch."""
         return next(self._stream)
 
     def stop(self) -> None:
-        """End the workers."""
+        """Stop the workers."""
         self._stream = iter(())

@@ -1,8 +1,8 @@
-"""Timing two or more sides in turn, and printing what came out: the one thing that all benchmarks share.
+"""Interleaved timing of two or more sides, and its output as a table: shared by all benchmarks.
 
-Sides take turns (A B, B A, A B, ...), so that a machine that slows down slows all of them; what is printed is the ratio
-within each round, as median and lowest to highest over the rounds. Before the first round every side runs once for
-nothing: imports, allocations and caches are nobody's fault.
+Sides take turns (A B, B A, A B, ...), so that a machine that slows down slows all of them. The printed result is the
+ratio within each round, as median (lowest to highest) over the rounds. One warm-up round is not counted, because it
+contains imports, allocations and cold caches.
 """
 
 import argparse
@@ -24,104 +24,106 @@ import torch
 from selftaught.training.machine import hardware
 
 PACKAGES = ("torch", "torchvision", "timm", "pillow", "pyarrow", "scikit-learn", "lightly")
-"""Whose versions are written down."""
+"""Packages whose versions are recorded."""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What several sides did in the same rounds."""
+    """Measurements of several sides in the same rounds."""
 
     title: str
     unit: str
-    """What is counted: "images/s" or "seconds"."""
+    """Unit of the values, such as "images/s" or "seconds"."""
     sides: Mapping[str, Sequence[float]]
-    """Side -> one number per round."""
+    """Side -> one value per round."""
     reference: str = "ours"
-    """The reference that the others are compared with."""
+    """Side that the others are compared with."""
     better: Literal["more", "less"] = "more"
-    """Whether more of the unit is better (a rate) or less (a time)."""
+    """Whether larger values are better (a rate) or smaller ones (a time)."""
     notes: Mapping[str, str] | None = None
     """Side -> note in the last column."""
 
     def ratios(self, side: str) -> list[float]:
-        """How many times as fast the reference was as this side, round by round."""
+        """Speed of the reference divided by that of this side, per round."""
         pairs = zip(self.sides[self.reference], self.sides[side], strict=True)
-        return [mine / other if self.better == "more" else other / mine for mine, other in pairs]
+        return [ours / other if self.better == "more" else other / ours for ours, other in pairs]
 
 
 def interleaved(sides: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Let every side measure itself once per round, forwards and backwards in turn, after one round for nothing.
+    """Measure every side once per round, in alternating order, after one warm-up round.
 
     Args:
         sides: name -> a function that does some work and returns its rate or its seconds.
-        rounds: how many numbers are wanted of each.
+        rounds: number of values per side.
     """
-    found: dict[str, list[float]] = {name: [] for name in sides}
+    values: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(-1, rounds):
         for name in list(sides)[:: 1 if number % 2 == 0 else -1]:
             value = sides[name]()
             if number >= 0:
-                found[name].append(value)
-    return found
+                values[name].append(value)
+    return values
 
 
 def rate(step: Callable[[], int], seconds: float) -> Callable[[], float]:
-    """A function that takes steps for so many seconds, at least three, and says how many things per second it did.
+    """A function that runs steps for a given time, at least three, and returns items per second.
 
     Args:
-        step: does some work and returns how many things that were.
-        seconds: how long to go on.
+        step: does some work and returns the number of items processed.
+        seconds: duration of a measurement.
     """
 
     def measured() -> float:
-        begun, spent, done, steps = perf_counter(), 0.0, 0, 0
-        while steps < 3 or spent < seconds:
-            done += step()
+        start, elapsed, items, steps = perf_counter(), 0.0, 0, 0
+        while steps < 3 or elapsed < seconds:
+            items += step()
             steps += 1
-            spent = perf_counter() - begun
-        return done / spent
+            elapsed = perf_counter() - start
+        return items / elapsed
 
     return measured
 
 
 def seconds_of(work: Callable[[], object]) -> float:
-    """How long it takes to do something once."""
-    begun = perf_counter()
+    """Seconds that one call takes."""
+    start = perf_counter()
     work()
-    return perf_counter() - begun
+    return perf_counter() - start
 
 
-def options(about: str | None, rounds: int) -> argparse.ArgumentParser:
-    """The flags that every benchmark has.
+def shared_options(doc: str | None, rounds: int) -> argparse.ArgumentParser:
+    """A parser with the options that all benchmarks share.
 
     Args:
-        about: the benchmark's docstring; its first line is the help.
-        rounds: by default.
+        doc: docstring of the benchmark; its first line is the help.
+        rounds: default number of rounds.
     """
-    parser = argparse.ArgumentParser(description=(about or "").splitlines()[0])
-    parser.add_argument("--rounds", type=_positive, default=rounds, help="how often the sides take turns")
-    parser.add_argument("--threads", type=_positive, help="of our arithmetic and theirs; by default torch's own choice")
-    parser.add_argument("--out", type=Path, help="a folder for NAME.md and NAME.json; by default nothing is written")
-    parser.add_argument("--quick", action="store_true", help="a tiny size, to see that it runs: no figures to keep")
+    parser = argparse.ArgumentParser(description=(doc or "").splitlines()[0])
+    parser.add_argument("--rounds", type=_positive, default=rounds, help="number of interleaved rounds")
+    parser.add_argument("--threads", type=_positive, help="CPU threads of torch, for all sides; default: that of torch")
+    parser.add_argument("--out", type=Path, help="folder for NAME.md and NAME.json; default: none, only print")
+    parser.add_argument("--quick", action="store_true", help="a tiny size that only checks that the benchmark runs")
     return parser
 
 
-def parsed(parser: argparse.ArgumentParser, words: Sequence[str] | None, **quick: object) -> argparse.Namespace:
-    """The flags, with the words they came from in `words`.
+def parse_options(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None, **quick: object
+) -> argparse.Namespace:
+    """Parse the options; the arguments themselves are in `arguments`.
 
     Args:
-        parser: of the benchmark.
-        words: as typed; None for those of this process.
-        quick: what `--quick` sets instead of the defaults.
+        parser: the benchmark's parser.
+        arguments: command-line arguments; None for those of this process.
+        quick: defaults with `--quick`.
     """
-    parser.set_defaults(words=list(sys.argv[1:] if words is None else words))
-    given = parser.parse_args(words)
-    if given.quick:
+    parser.set_defaults(arguments=list(sys.argv[1:] if arguments is None else arguments))
+    options = parser.parse_args(arguments)
+    if options.quick:
         parser.set_defaults(**{"rounds": 2, **quick})
-        given = parser.parse_args(words)
-    if given.threads:
-        torch.set_num_threads(given.threads)
-    return given
+        options = parser.parse_args(arguments)
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    return options
 
 
 def _positive(text: str) -> int:
@@ -130,27 +132,29 @@ def _positive(text: str) -> int:
     return number
 
 
-def publish(name: str, title: str, tables: Sequence[Table], remarks: Sequence[str], given: argparse.Namespace) -> None:
-    """Print the results as a Markdown section and, where `--out` was given, keep it and all rounds as JSON.
+def publish(
+    name: str, title: str, tables: Sequence[Table], remarks: Sequence[str], options: argparse.Namespace
+) -> None:
+    """Print the results as a Markdown section; with `--out`, save it, and all rounds as JSON.
 
     Args:
-        name: of the benchmark's file.
-        title: of the section.
-        tables: what was measured.
+        name: module name of the benchmark.
+        title: heading of the section.
+        tables: the measurements.
         remarks: sentences below the tables.
-        given: the flags.
+        options: the parsed options.
     """
-    command = shlex.join(["python", "-m", f"benchmarks.{name}", *given.words])
+    command = shlex.join(["python", "-m", f"benchmarks.{name}", *options.arguments])
     text = section(title, command, tables, remarks)
     print(text)
-    if given.out is not None:
-        given.out.mkdir(parents=True, exist_ok=True)
-        (given.out / f"{name}.md").write_text(text)
-        (given.out / f"{name}.json").write_text(json.dumps(record(title, command, tables, remarks), indent=1) + "\n")
+    if options.out is not None:
+        options.out.mkdir(parents=True, exist_ok=True)
+        (options.out / f"{name}.md").write_text(text)
+        (options.out / f"{name}.json").write_text(json.dumps(record(title, command, tables, remarks), indent=1) + "\n")
 
 
 def section(title: str, command: str, tables: Sequence[Table], remarks: Sequence[str]) -> str:
-    """A section as `results/` holds them."""
+    """A Markdown section for a page of `results/`."""
     lines = [f"## {title} ({date.today().isoformat()})", "", f"    {command}", "", f"{_machine()}.", ""]
     for table in tables:
         lines += [*markdown(table), ""]
@@ -158,9 +162,9 @@ def section(title: str, command: str, tables: Sequence[Table], remarks: Sequence
 
 
 def markdown(table: Table) -> list[str]:
-    """The lines of one table: medians, lowest to highest in brackets."""
+    """The lines of one table: median (lowest to highest)."""
     rounds = len(table.sides[table.reference])
-    head = [table.title, table.unit, _divided(table)] + (["remarks"] if table.notes else [])
+    head = [table.title, table.unit, _ratio_heading(table)] + (["remarks"] if table.notes else [])
     lines = [_row(head), _row(["---", "---:", "---:"] + ["---"] * (len(head) - 3))]
     for side, values in table.sides.items():
         cells = [side, spread(values), "" if side == table.reference else spread(table.ratios(side))]
@@ -168,7 +172,7 @@ def markdown(table: Table) -> list[str]:
     return [*lines, "", f"Median (lowest to highest) of {rounds} interleaved rounds."]
 
 
-def _divided(table: Table) -> str:
+def _ratio_heading(table: Table) -> str:
     return f"{table.reference} / this" if table.better == "more" else f"this / {table.reference}"
 
 
@@ -177,7 +181,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """The median, and in brackets the lowest and the highest, to three digits."""
+    """Median (lowest to highest), to three digits."""
     return f"{_short(median(values))} ({_short(min(values))} to {_short(max(values))})"
 
 
@@ -186,7 +190,7 @@ def _short(value: float) -> str:
 
 
 def record(title: str, command: str, tables: Sequence[Table], remarks: Sequence[str]) -> dict[str, Any]:
-    """Everything that was measured, as plain values."""
+    """All measurements, with the command, machine and versions, as plain values for JSON."""
     return {
         "title": title,
         "date": date.today().isoformat(),
@@ -214,10 +218,10 @@ def _machine() -> str:
 
 
 def _versions() -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in PACKAGES:
         try:
-            found[package] = version(package)
+            versions[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

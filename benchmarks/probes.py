@@ -1,14 +1,14 @@
-"""The probe: every layer at once against one run per layer, and ridge against scikit-learn's logistic regression.
+"""Probes: all layers in one pass against one run per layer, and ridge against scikit-learn's logistic regression.
 
-    python -m benchmarks.probes                              digits, which scikit-learn carries
+    python -m benchmarks.probes                              digits, bundled with scikit-learn
     python -m benchmarks.probes --data cifar10 --limit 10000
 
-Features are those of an encoder with random weights, the same for both sides; every round draws other weights and
-holds out other images: the spread is over both. One run per layer is given the shorter way: it stops at its layer.
+Features are those of an encoder with random weights, the same for both sides. Every round uses another seed for the
+weights and for the held-out images, so the spread covers both. A run for one layer stops its forward pass there.
 
-Against scikit-learn, on the last layer: both choose their penalty on the same held-out images, and both times include
-that choice. The row "stopped at equal accuracy" is the kindest to it: the chosen penalty alone, and as few iterations
-as reach ridge's accuracy on the test images, which nobody could know beforehand.
+The comparison with scikit-learn is on the last layer. Both sides choose their penalty on the same held-out images, and
+both times include this choice. The row "stopped at equal accuracy" favors scikit-learn: it has the chosen penalty only,
+and the fewest iterations that reach ridge's accuracy on the test images, which a user could not determine.
 """
 
 import warnings
@@ -23,231 +23,240 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.interleaved import Table, interleaved, options, parsed, publish, seconds_of
+from benchmarks.interleaved import Table, interleaved, parse_options, publish, seconds_of, shared_options
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
 from selftaught.encoders.convnet import ConvNet
 from selftaught.evaluation.features import Features, Viewing, layer_features
 from selftaught.evaluation.probes import RidgeProbe
-from selftaught.evaluation.probes.base import held_out
-from selftaught.evaluation.probes.ridge import Ridge
+from selftaught.evaluation.probes.base import ProbeResult, held_out
+from selftaught.evaluation.probes.ridge_solver import Ridge
 
 ITERATIONS = (5, 10, 20, 40, 80, 160, 320, 640, 1280)
-"""Of L-BFGS, tried in turn until ridge's accuracy is reached."""
-STRENGTHS = tuple(10.0**exponent for exponent in range(-5, 2))
-"""C of scikit-learn, tried from the strongest penalty to the weakest on standardised features."""
-CONVERGED = 1000
-"""Iterations allowed while the penalty is chosen."""
+"""Numbers of L-BFGS iterations, tried in this order until ridge's accuracy is reached."""
+INVERSE_PENALTIES = tuple(10.0**exponent for exponent in range(-5, 2))
+"""Values of scikit-learn's C on standardized features, tried from the strongest penalty to the weakest."""
+MAX_ITERATIONS = 1000
+"""Limit of L-BFGS iterations while the penalty is chosen."""
 
 
 class OneLayer(Encoder):
     """An encoder truncated after one layer, which is its only output.
 
     Args:
-        whole: the encoder.
-        layer: the name of the layer.
+        encoder: the complete encoder.
+        layer: name of the layer.
     """
 
-    def __init__(self, whole: ConvNet, layer: str) -> None:
+    def __init__(self, encoder: ConvNet, layer: str) -> None:
         super().__init__()
-        self.layers, self.input_mode = {layer: whole.layers[layer]}, whole.input_mode
-        self.preprocess, self.blocks = whole.preprocess, whole.blocks
+        self.layers, self.input_mode = {layer: encoder.layers[layer]}, encoder.input_mode
+        self.preprocess, self.blocks = encoder.preprocess, encoder.blocks
 
-    def features(self, seen: Tensor) -> dict[str, Tensor]:
+    def features(self, inputs: Tensor) -> dict[str, Tensor]:
         """See `Encoder`."""
-        (wanted,) = self.layers
+        (layer,) = self.layers
         for name, block in self.blocks.items():
-            seen = block(seen)
-            if name == wanted:
+            inputs = block(inputs)
+            if name == layer:
                 break
-        return {wanted: seen}
+        return {layer: inputs}
 
 
 @dataclass
 class Probes:
-    """All sides, for one round after the other.
+    """All sides, each as a method that runs one round.
 
     Args:
-        train: teaches.
-        test: judges.
-        viewing: how images are shown.
+        train: training images of the probe.
+        test: test images.
+        viewing: size of the views and pooling of the features.
     """
 
     train: Source
     test: Source
     viewing: Viewing
     accuracies: dict[str, list[float]] = field(default_factory=dict)
-    """Side -> what it scored, call by call."""
+    """Side -> test accuracy of each round, warm-up included."""
 
     def encoder(self, seed: int) -> ConvNet:
-        """Random weights."""
+        """An encoder with random weights."""
         torch.manual_seed(seed)
         return ConvNet(size=self.viewing.size).to(memory_format=torch.channels_last)
 
-    def at_once(self, seed: int) -> None:
-        """Every layer from one pass."""
-        found = RidgeProbe().evaluate(self.encoder(seed), self.train, self.test, self.viewing, seed, _silent)
-        self._note("ours, every layer at once", fmean(reading.accuracy for reading in found.values()))
+    def all_layers(self, seed: int) -> None:
+        """Probe all layers in one pass."""
+        results = RidgeProbe().evaluate(self.encoder(seed), self.train, self.test, self.viewing, seed, _no_progress)
+        self._add_accuracy("ours, every layer at once", fmean(result.accuracy for result in results.values()))
 
     def one_by_one(self, seed: int) -> None:
-        """A pass for each layer."""
-        whole = self.encoder(seed)
-        found: dict[str, Any] = {}
-        for layer in whole.layers:
-            found |= RidgeProbe().evaluate(OneLayer(whole, layer), self.train, self.test, self.viewing, seed, _silent)
-        self._note("one run per layer", fmean(reading.accuracy for reading in found.values()))
+        """Probe the layers in one pass each."""
+        encoder = self.encoder(seed)
+        results: dict[str, ProbeResult] = {}
+        for name in encoder.layers:
+            layer = OneLayer(encoder, name)
+            results |= RidgeProbe().evaluate(layer, self.train, self.test, self.viewing, seed, _no_progress)
+        self._add_accuracy("one run per layer", fmean(result.accuracy for result in results.values()))
 
     def matrices(self, seed: int) -> "Matrices":
-        """The last layer's features of both parts, which both classifiers are given."""
+        """Features of the last layer for both classifiers."""
         encoder = self.encoder(seed)
-        read = [_joined(list(layer_features(encoder, part, self.viewing))) for part in (self.train, self.test)]
-        return Matrices(*read[0], *read[1], held_out(len(read[0][0]), seed))
+        train, test = (
+            _last_layer(list(layer_features(encoder, part, self.viewing))) for part in (self.train, self.test)
+        )
+        return Matrices(*train, *test, held_out(len(train[0]), seed))
 
-    def ridge(self, given: "Matrices") -> float:
-        """Seconds of ours, the choice of the penalty included."""
-        spent = seconds_of(given.fit_ridge)
-        self._note("ours, ridge", given.ridge)
-        return spent
+    def ridge(self, matrices: "Matrices") -> float:
+        """Seconds of ridge, including the choice of the penalty."""
+        seconds = seconds_of(matrices.fit_ridge)
+        self._add_accuracy("ours, ridge", matrices.ridge_accuracy)
+        return seconds
 
-    def logistic(self, given: "Matrices") -> float:
-        """Seconds of scikit-learn, the choice of the penalty included."""
-        spent = seconds_of(given.fit_logistic)
-        self._note("logistic regression", given.logistic)
-        return spent
+    def logistic(self, matrices: "Matrices") -> float:
+        """Seconds of scikit-learn, including the choice of the penalty."""
+        seconds = seconds_of(matrices.fit_logistic)
+        self._add_accuracy("logistic regression", matrices.logistic_accuracy)
+        return seconds
 
-    def logistic_stopped(self, given: "Matrices") -> float:
-        """Seconds until scikit-learn reads as well as ridge; infinite where it does not."""
-        spent, accuracy = given.until_equal()
-        self._note("logistic regression, stopped at equal accuracy", accuracy)
-        return spent
+    def logistic_stopped(self, matrices: "Matrices") -> float:
+        """Seconds until scikit-learn reaches ridge's accuracy; infinite if it does not."""
+        seconds, accuracy = matrices.until_equal()
+        self._add_accuracy("logistic regression, stopped at equal accuracy", accuracy)
+        return seconds
 
-    def _note(self, side: str, accuracy: float) -> None:
+    def _add_accuracy(self, side: str, accuracy: float) -> None:
         self.accuracies.setdefault(side, []).append(accuracy)
 
     def notes(self, rounds: int) -> dict[str, str]:
-        """Mean accuracies of the rounds that counted."""
-        return {side: f"accuracy {fmean(found[-rounds:]):.3f}" for side, found in self.accuracies.items()}
+        """Mean accuracy of each side over the measured rounds."""
+        return {side: f"accuracy {fmean(values[-rounds:]):.3f}" for side, values in self.accuracies.items()}
 
 
-def _silent(phase: str, images: int) -> None:
+def _no_progress(phase: str, images: int) -> None:
     pass
 
 
-def _joined(parts: list[Features]) -> tuple[Tensor, Tensor]:
+def _last_layer(parts: list[Features]) -> tuple[Tensor, Tensor]:
+    """Features (n, d) of the last layer, and labels (n,)."""
     last = list(parts[0].layers)[-1]
     return torch.cat([part.layers[last] for part in parts]), torch.cat([part.labels for part in parts])
 
 
 @dataclass
 class Matrices:
-    """Features (n, d) and labels (n,) that teach and that judge, and which of the first choose the penalty."""
+    """Features (n, d) and labels (n,) of training and test images, and the results of both classifiers."""
 
-    taught: Tensor
-    labels: Tensor
-    judged: Tensor
-    answers: Tensor
-    away: Tensor
-    ridge: float = 0.0
-    """Accuracy on the test images, once fitted; so for logistic."""
-    logistic: float = 0.0
-    strength: float = STRENGTHS[0]
+    train: Tensor
+    train_labels: Tensor
+    test: Tensor
+    test_labels: Tensor
+    held_out: Tensor
+    """(n,) bool: training images that choose the penalty."""
+    ridge_accuracy: float = 0.0
+    """Accuracy on the test images, after `fit_ridge`."""
+    logistic_accuracy: float = 0.0
+    """Accuracy on the test images, after `fit_logistic`."""
+    inverse_penalty: float = INVERSE_PENALTIES[0]
+    """The chosen C, after `fit_logistic`."""
 
     def fit_ridge(self) -> None:
-        """Ours, as `ridge` uses it."""
-        ridge = Ridge(int(self.labels.max()) + 1)
-        ridge.add(self.taught[~self.away], self.labels[~self.away])
-        ridge.hold_out(self.taught[self.away], self.labels[self.away])
-        self.ridge = ridge.solve().count_correct(self.judged, self.answers) / len(self.answers)
+        """Fit ridge as the `ridge` probe does."""
+        ridge = Ridge(int(self.train_labels.max()) + 1)
+        ridge.add(self.train[~self.held_out], self.train_labels[~self.held_out])
+        ridge.hold_out(self.train[self.held_out], self.train_labels[self.held_out])
+        self.ridge_accuracy = ridge.solve().count_correct(self.test, self.test_labels) / len(self.test_labels)
 
     def fit_logistic(self) -> None:
-        """Theirs: the best C on the held-out images, from the strongest penalty until two in a row are worse."""
-        chosen, most, misses = None, -1.0, 0
-        away = self.away.numpy()
-        for strength in STRENGTHS:
-            model = self.fitted(strength, CONVERGED)
-            score = model.score(self.taught.numpy()[away], self.labels.numpy()[away])
-            if score > most:
-                chosen, most, misses, self.strength = model, score, 0, strength
+        """Choose C on the held-out images, from the strongest penalty on, until two values in a row are worse."""
+        best, best_score, worse = None, -1.0, 0
+        held_out = self.held_out.numpy()
+        for inverse_penalty in INVERSE_PENALTIES:
+            model = self.fitted(inverse_penalty, MAX_ITERATIONS)
+            score = model.score(self.train.numpy()[held_out], self.train_labels.numpy()[held_out])
+            if score > best_score:
+                best, best_score, worse, self.inverse_penalty = model, score, 0, inverse_penalty
             else:
-                misses += 1
-            if misses == 2:
+                worse += 1
+            if worse == 2:
                 break
-        assert chosen is not None
-        self.logistic = chosen.score(self.judged.numpy(), self.answers.numpy())
+        assert best is not None
+        self.logistic_accuracy = best.score(self.test.numpy(), self.test_labels.numpy())
 
-    def fitted(self, strength: float, iterations: int) -> Any:
-        """Standardised features, then L-BFGS: what scikit-learn's own guide says to do."""
+    def fitted(self, inverse_penalty: float, iterations: int) -> Any:
+        """Standardization, then L-BFGS, as scikit-learn's user guide recommends."""
         from sklearn.exceptions import ConvergenceWarning
         from sklearn.linear_model import LogisticRegression
         from sklearn.pipeline import make_pipeline
         from sklearn.preprocessing import StandardScaler
 
-        model = make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=iterations))
-        stay = ~self.away.numpy()
+        model = make_pipeline(StandardScaler(), LogisticRegression(C=inverse_penalty, max_iter=iterations))
+        used = ~self.held_out.numpy()
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # stopped early on purpose
-            return model.fit(self.taught.numpy()[stay], self.labels.numpy()[stay])
+            return model.fit(self.train.numpy()[used], self.train_labels.numpy()[used])
 
     def until_equal(self) -> tuple[float, float]:
-        """Seconds of the shortest fit that reads as well as ridge, and its accuracy; infinite where none does."""
+        """Seconds of the shortest fit that reaches ridge's accuracy, and its accuracy; infinite if none does."""
         accuracy = 0.0
         for iterations in ITERATIONS:
-            begun = perf_counter()
-            model = self.fitted(self.strength, iterations)
-            spent = perf_counter() - begun
-            accuracy = model.score(self.judged.numpy(), self.answers.numpy())
-            if accuracy >= self.ridge:
-                return spent, accuracy
-            if int(model[-1].n_iter_.max()) < iterations:  # converged, and it will read no better
+            start = perf_counter()
+            model = self.fitted(self.inverse_penalty, iterations)
+            seconds = perf_counter() - start
+            accuracy = model.score(self.test.numpy(), self.test_labels.numpy())
+            if accuracy >= self.ridge_accuracy:
+                return seconds, accuracy
+            if int(model[-1].n_iter_.max()) < iterations:  # converged: more iterations change nothing
                 break
         return float("inf"), accuracy
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    parser = options(__doc__, rounds=3)
-    parser.add_argument("--data", default="digits", help="labelled images: anything `selftaught probe --data` takes")
-    parser.add_argument("--limit", type=int, help="take this many images of each part")
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print its tables."""
+    parser = shared_options(__doc__, rounds=3)
+    parser.add_argument("--data", default="digits", help="labeled images, as for `selftaught probe --data`")
+    parser.add_argument("--limit", type=int, help="number of training images, and of test images; default: all")
     parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
     parser.add_argument(
-        "--dimensions", type=int, default=RidgeProbe.dimensions, help="of each layer against each other"
+        "--dimensions", type=int, default=RidgeProbe.dimensions, help="maximum size of pooled features of a layer"
     )
-    parser.add_argument("--against", type=int, default=1024, help="dimensions against scikit-learn")
-    given = parsed(parser, words, limit=60, dimensions=64, against=256)
-    train, test = open_splits(given.data, limit=given.limit)
-    tables = [layers_table(train, test, given), classifiers_table(train, test, given)]
-    remarks = [f"{len(train):,} images teach, {len(test):,} judge ({given.data}); random weights of `convnet`."]
-    publish("probes", "Probes", tables, remarks, given)
+    parser.add_argument("--against", type=int, default=1024, help="the same in the comparison with logistic regression")
+    options = parse_options(parser, arguments, limit=60, dimensions=64, against=256)
+    train, test = open_splits(options.data, limit=options.limit)
+    tables = [layers_table(train, test, options), classifiers_table(train, test, options)]
+    remarks = [
+        f"{len(train):,} training and {len(test):,} test images ({options.data}); `convnet` with random weights."
+    ]
+    publish("probes", "Probes", tables, remarks, options)
 
 
-def layers_table(train: Source, test: Source, given: Any) -> Table:
-    """Every layer at once against one run per layer."""
-    probes = Probes(train, test, Viewing(given.size, torch.device("cpu"), given.dimensions))
+def layers_table(train: Source, test: Source, options: Any) -> Table:
+    """All layers in one pass against one run per layer."""
+    probes = Probes(train, test, Viewing(options.size, torch.device("cpu"), options.dimensions))
     seeds = {"ours, every layer at once": count(), "one run per layer": count()}
-    work = {"ours, every layer at once": probes.at_once, "one run per layer": probes.one_by_one}
+    work = {"ours, every layer at once": probes.all_layers, "one run per layer": probes.one_by_one}
     sides = {side: lambda side=side: seconds_of(partial(work[side], next(seeds[side]))) for side in work}
-    found = interleaved(sides, given.rounds)
-    title = f"three layers, at most {given.dimensions:,} dimensions each"
-    return Table(title, "seconds", found, "ours, every layer at once", "less", probes.notes(given.rounds))
+    seconds = interleaved(sides, options.rounds)
+    title = f"three layers, at most {options.dimensions:,} dimensions each"
+    return Table(title, "seconds", seconds, "ours, every layer at once", "less", probes.notes(options.rounds))
 
 
-def classifiers_table(train: Source, test: Source, given: Any) -> Table:
-    """Ridge against logistic regression. In fixed order, because "equal accuracy" needs ridge's."""
-    probes = Probes(train, test, Viewing(given.size, torch.device("cpu"), given.against))
+def classifiers_table(train: Source, test: Source, options: Any) -> Table:
+    """Ridge against logistic regression, in this order, because "equal accuracy" needs ridge's accuracy."""
+    probes = Probes(train, test, Viewing(options.size, torch.device("cpu"), options.against))
     work = {
         "ours, ridge": probes.ridge,
         "logistic regression": probes.logistic,
         "logistic regression, stopped at equal accuracy": probes.logistic_stopped,
     }
-    found: dict[str, list[float]] = {side: [] for side in work}
-    for seed in range(-1, given.rounds):
+    seconds: dict[str, list[float]] = {side: [] for side in work}
+    for seed in range(-1, options.rounds):  # the first round is the warm-up
         matrices = probes.matrices(seed + 1)
         for side in work:
-            spent = work[side](matrices)
+            elapsed = work[side](matrices)
             if seed >= 0:
-                found[side].append(spent)
-    title = f"last layer, {matrices.taught.shape[1]:,} dimensions"
-    return Table(title, "seconds", found, "ours, ridge", "less", probes.notes(given.rounds))
+                seconds[side].append(elapsed)
+    title = f"last layer, {matrices.train.shape[1]:,} dimensions"
+    return Table(title, "seconds", seconds, "ours, ridge", "less", probes.notes(options.rounds))
 
 
 if __name__ == "__main__":

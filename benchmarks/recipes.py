@@ -1,8 +1,8 @@
-"""One training, two ways: ours, and the usual recipe written out plainly. Same net, images, batch, loss and optimizer.
+"""The same training in two ways: ours and the usual recipe, with the same network, images, batch, loss and optimizer.
 
-Ours is the library's own `train`, with what it chooses for this machine: precision by measurement, channels last, freed
-memory kept. The usual recipe is fp32, channels first, transforms per image in loader workers. `keep_freed_memory` is a
-setting of a process, so each way has a process of its own (see `steps`).
+Ours is the library's own `train` with the settings that it chooses on this machine: precision by measurement,
+channels-last format, freed memory kept by the process. The usual recipe is fp32, channels first, with transforms per
+image in loader workers. `keep_freed_memory` changes a process, so each way runs in its own (see `steps`).
 """
 
 from abc import ABC, abstractmethod
@@ -21,7 +21,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torchvision.transforms import v2
 
-from benchmarks.images import Loaded, Pictures, View, noise, stored
+from benchmarks.images import LoaderBatches, TransformedImages, View, noise, stored
 from benchmarks.interleaved import rate
 from benchmarks.two_views import TwoViews, contrastive, projection
 from benchmarks.views import TorchvisionViews
@@ -36,25 +36,25 @@ from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import choose_precision, make_fabric
 
 CPU = torch.device("cpu")
-WARM = 2
-"""Steps before the clock starts, in each round."""
+WARMUP = 2
+"""Steps before timing starts, in each round."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """What is trained."""
+    """Task, encoder and sizes of a training."""
 
     task: Literal["rotation", "two views"]
     encoder: str
     size: int
-    """Side of the views in pixels; images have 32, or a quarter more than the views where these are larger."""
+    """Side of the views in pixels; images have 32, or a quarter more than views that are larger than 32."""
     views: int
-    """Views per step: four of each image for rotation, two for two views."""
+    """Views per step: four per image for rotation, two for two views."""
     images: int
     workers: int
     threads: int | None
     seconds: float
-    """Per measurement, at least three steps."""
+    """Seconds per measurement; at least three steps."""
 
     @property
     def batch_size(self) -> int:
@@ -65,8 +65,8 @@ class Job:
         """(N, 3, S, S) uint8."""
         return noise(self.images, 32 if self.size <= 32 else self.size * 5 // 4)
 
-    def net(self) -> Encoder:
-        """The encoder with the weights that both ways begin with."""
+    def make_encoder(self) -> Encoder:
+        """The encoder, with the same initial weights for both ways."""
         torch.manual_seed(0)
         return make_encoder(self.encoder, size=self.size)
 
@@ -75,15 +75,15 @@ class Side(ABC):
     """One way to train."""
 
     about: str
-    """What is particular to it, in words."""
+    """Short description: precision, memory format, workers."""
 
     @abstractmethod
     def whole(self) -> float:
-        """Images per second, from stored images to moved weights."""
+        """Images per second, end to end: from stored images to updated weights."""
 
     @abstractmethod
     def alone(self) -> float:
-        """Images per second of the step alone, on views that are there."""
+        """Images per second of the step alone, on views made beforehand."""
 
 
 class Ours(Side):
@@ -93,7 +93,7 @@ class Ours(Side):
         keep_freed_memory()
         self.job, source = job, stored(job.pixels())
         task: Task = Rotation(size=job.size) if job.task == "rotation" else TwoViews(size=job.size)
-        encoder = job.net()
+        encoder = job.make_encoder()
         heads = task.heads(encoder, source)
         self.run = Pretraining(task, encoder, heads, source, Optimization(), 1, job.batch_size, 0)
         precision = choose_precision("auto", CPU)
@@ -103,17 +103,19 @@ class Ours(Side):
         self.steps = 3
 
     def whole(self) -> float:
-        """See `Side`. Every step writes a line of the log, where a run writes 400 in all."""
-        ends: list[float] = []
-        run = replace(self.run, steps=WARM + self.steps)
+        """See `Side`. Every step writes a log line, whereas a real run writes about 400 in total."""
+        end_times: list[float] = []
+        run = replace(self.run, steps=WARMUP + self.steps)
         with TemporaryDirectory() as folder:
             log = Log(Path(folder) / "log.jsonl", run.steps, run.batch_size, {}, 1, Console(file=StringIO()))
             with log:
-                train(run, self.trainer, Checkpoints(Path(folder)), log, watch=lambda *_: ends.append(perf_counter()))
-        spent = ends[-1] - ends[WARM - 1]
-        found = self.steps * run.batch_size / spent
-        self.steps = max(3, round(self.steps * self.job.seconds / spent))
-        return found
+                train(
+                    run, self.trainer, Checkpoints(Path(folder)), log, watch=lambda *_: end_times.append(perf_counter())
+                )
+        seconds = end_times[-1] - end_times[WARMUP - 1]
+        images_per_second = self.steps * run.batch_size / seconds
+        self.steps = max(3, round(self.steps * self.job.seconds / seconds))
+        return images_per_second
 
     def alone(self) -> float:
         """See `Side`."""
@@ -127,15 +129,15 @@ class Ours(Side):
 
 
 class Usual(Side):
-    """What most people write: transforms in loader workers, fp32, channels first."""
+    """The usual recipe: transforms in loader workers, fp32, channels first."""
 
     def __init__(self, job: Job) -> None:
-        self.job, self.encoder = job, job.net()
+        self.job, self.encoder = job, job.make_encoder()
         channels = list(self.encoder.layers.values())[-1].channels
         self.head = nn.Linear(channels, 4) if job.task == "rotation" else projection(self.encoder)
         self.optimizer = Optimization().build([ParameterGroup([*self.encoder.parameters(), *self.head.parameters()])])
         view: View = RotationViews(job.size) if job.task == "rotation" else TorchvisionViews(job.size)
-        self.batches = Loaded(Pictures(job.pixels(), view), job.batch_size, job.workers)
+        self.batches = LoaderBatches(TransformedImages(job.pixels(), view), job.batch_size, job.workers)
         self.images = torch.rand(job.views, 3, job.size, job.size)
         self.about = f"fp32, channels first, {job.workers} loader workers"
 
@@ -149,11 +151,11 @@ class Usual(Side):
             return self.job.batch_size
 
         self.batches.start()
-        for _ in range(WARM):
+        for _ in range(WARMUP):
             step()
-        found = rate(step, self.job.seconds)()
+        images_per_second = rate(step, self.job.seconds)()
         self.batches.stop()
-        return found
+        return images_per_second
 
     def alone(self) -> float:
         """See `Side`."""
@@ -165,12 +167,12 @@ class Usual(Side):
         return rate(step, self.job.seconds)()
 
     def step(self, images: Tensor) -> float:
-        """Move the weights once: (n, 3, S, S), the angles or views of an image in a row. Returns the loss."""
-        answers = self.head(self.encoder(images))
+        """Update the weights and return the loss; images (n, 3, S, S), the angles or views of an image in a row."""
+        outputs = self.head(self.encoder(images))
         if self.job.task == "rotation":
-            loss = F.cross_entropy(answers, torch.arange(4).repeat(len(images) // 4))
+            loss = F.cross_entropy(outputs, torch.arange(4).repeat(len(images) // 4))
         else:
-            loss = contrastive(answers)
+            loss = contrastive(outputs)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -178,7 +180,7 @@ class Usual(Side):
 
 
 class RotationViews:
-    """The usual way to rotate: crop and mirror one image, then turn it four times.
+    """The usual rotation transform: crop and flip an image, then rotate it by the four multiples of 90 degrees.
 
     Args:
         size: side of the views in pixels.
@@ -195,6 +197,6 @@ class RotationViews:
         )
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """One image to its four turns, (4, 3, size, size) in [0, 1]."""
+        """One image to its four rotations, (4, 3, size, size) in [0, 1]."""
         upright = self.transform(image)
-        return torch.stack([torch.rot90(upright, turns, (1, 2)) for turns in range(4)])
+        return torch.stack([torch.rot90(upright, quarter_turns, (1, 2)) for quarter_turns in range(4)])

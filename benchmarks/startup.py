@@ -1,10 +1,10 @@
-"""Start-up: how long a person waits for help, for a list and for the first training step, each in a fresh process.
+"""Start-up time: help, a list and the first training step, each in a new process.
 
     python -m benchmarks.startup
 
-For scale: what Python, torch and the `lightly` package take to be there. The first step is a whole `pretrain` of one
-step on the digits that scikit-learn carries, from the start of the process to its end: images opened (decoded in the
-round that does not count), settings decided, one step, all files of the run written.
+For comparison: starting Python, and importing torch and the `lightly` package. The first step is a complete `pretrain`
+of one step on scikit-learn's digits, from start to end of the process: open the images (decoded in the warm-up round),
+choose the settings, train one step, write all files of the run.
 """
 
 import os
@@ -18,30 +18,30 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from benchmarks.interleaved import Table, interleaved, options, parsed, publish, seconds_of
+from benchmarks.interleaved import Table, interleaved, parse_options, publish, seconds_of, shared_options
 
 COMMAND = "import sys; from selftaught.cli import main; sys.exit(main(sys.argv[1:]))"
-"""What the installed `selftaught` does."""
+"""Code of the installed `selftaught` command."""
 FIRST_STEP = ["pretrain", "digits", "--task", "rotation", "--crop", "1", "--steps", "1", "--batch-size", "16"]
 IMPORTS = {"python": "pass", "import torch": "import torch", "import selftaught": "import selftaught"}
 
 
-def run(code: str, words: Sequence[str], environment: Mapping[str, str]) -> float:
-    """Seconds that a fresh Python takes for some code."""
-    command = [sys.executable, "-c", code, *words]
+def run(code: str, arguments: Sequence[str], environment: Mapping[str, str]) -> float:
+    """Seconds that a new Python process takes to run some code."""
+    command = [sys.executable, "-c", code, *arguments]
 
-    def wait() -> None:
-        done = subprocess.run(command, capture_output=True, text=True, env=environment)
-        if done.returncode:
-            raise RuntimeError(f"{shlex.join(words) or code} ended with {done.returncode}: {done.stderr}")
+    def run_process() -> None:
+        process = subprocess.run(command, capture_output=True, text=True, env=environment)
+        if process.returncode:
+            raise RuntimeError(f"{shlex.join(arguments) or code} ended with {process.returncode}: {process.stderr}")
 
-    return seconds_of(wait)
+    return seconds_of(run_process)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    """Measure and print."""
-    parser = options(__doc__, rounds=5)
-    given = parsed(parser, words, rounds=1)
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark and print its tables."""
+    parser = shared_options(__doc__, rounds=5)
+    options = parse_options(parser, arguments, rounds=1)
     imports = dict(IMPORTS)
     if find_spec("lightly"):
         imports["import lightly"] = "import lightly, lightly.loss, lightly.transforms"
@@ -59,8 +59,8 @@ def main(words: Sequence[str] | None = None) -> None:
         sides["selftaught list tasks"] = partial(run, COMMAND, ["list", "tasks"], environment)
         sides["selftaught pretrain --help"] = partial(run, COMMAND, ["pretrain", "--help"], environment)
         sides["selftaught pretrain, one step"] = first_step
-        table = Table("a fresh process", "seconds", interleaved(sides, given.rounds), "import torch", "less")
-    publish("startup", "Start-up", [table], ["What is not installed is left out."], given)
+        table = Table("a new process", "seconds", interleaved(sides, options.rounds), "import torch", "less")
+    publish("startup", "Start-up", [table], ["`import lightly` is measured only if it is installed."], options)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
-"""A two-view task as small as it can be: which other view in the batch is of the same image?
+"""A minimal SimCLR task: classify which other view in the batch is of the same image.
 
 Chen et al., "A Simple Framework for Contrastive Learning of Visual Representations", ICML 2020.
 https://arxiv.org/abs/2002.05709
 
-For timing steps of this kind; the library's own invariant tasks have memories and puzzles that no usual recipe has.
+For timing two-view steps: the library's own contrastive tasks have memory banks and tiles, which usual recipes lack.
 """
 
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from selftaught.modules.heads import classifier
 TEMPERATURE = 0.5
 """Chen et al. 2020, appendix B.9, on CIFAR."""
 PROJECTED = 128
-"""Dimensions that are compared (their section 2.1)."""
+"""Dimension of the projection (their section 2.3)."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +51,9 @@ def projection(encoder: Encoder) -> nn.Module:
 
 
 def contrastive(projected: Tensor) -> Tensor:
-    """Cross-entropy of finding one's pair among all others by cosine (equation 1): (2 * B, D), pairs in a row."""
+    """NT-Xent loss (equation 1) of (2 * B, D), pairs in a row: classify the other view of each image."""
     unit = F.normalize(projected, dim=1)
-    alike = unit @ unit.T / TEMPERATURE
-    alike = alike.masked_fill(torch.eye(len(unit), dtype=torch.bool, device=unit.device), float("-inf"))
+    similarities = unit @ unit.T / TEMPERATURE
+    similarities = similarities.masked_fill(torch.eye(len(unit), dtype=torch.bool, device=unit.device), float("-inf"))
     pair = torch.arange(len(unit), device=unit.device) ^ 1
-    return F.cross_entropy(alike, pair)
+    return F.cross_entropy(similarities, pair)

@@ -1,1 +1,1 @@
-"""Experiments whose results are kept: see `experiment.py`."""
+"""Experiments with results in results/, one per file; `experiment.py` is shared."""

@@ -1,9 +1,8 @@
-"""What the recipes share: runs that are trained once, whatever interrupts them, and tables of what they came to.
+"""Shared by all recipes: runs that are trained once and resumed after an interruption, and tables of their results.
 
-A recipe is some variants by name, each a change of the settings of `selftaught pretrain`. Every variant is trained with
-every seed, in a folder of its own; a run that is there is read, one that was interrupted is gone on with. So the same
-command goes on where it stopped, several may share a folder if each is given variants of its own, and the table is made
-from whatever is finished.
+A recipe has named variants, each a change of the settings of `selftaught pretrain`. Every variant is trained with every
+seed, in a run folder of its own. A finished run is loaded and an interrupted one is resumed, so repeating a command
+continues it. Several commands may share a folder if each trains other variants (`--only`).
 """
 
 import argparse
@@ -22,10 +21,10 @@ T95 = {1: 12.706, 2: 4.303, 3: 3.182, 4: 2.776}
 """Two-sided 95 % quantiles of Student's t by degrees of freedom."""
 
 IGPT = {"encoder": "gpt", "size": 16, "batch_size": 32}
-"""What `igpt` is trained with: 256 tokens an image."""
+"""Settings of `igpt`: 256 tokens per image."""
 
 Row = Mapping[str, Mapping[str, float]]
-"""Of one run: for each layer its `accuracy` and that of `random` weights."""
+"""Probe results of one run: layer -> its `accuracy`, that of `random` weights, and others."""
 
 
 @dataclass(frozen=True)
@@ -33,21 +32,21 @@ class Experiment:
     """Runs in one folder, on one source.
 
     Args:
-        data: what they are trained and probed on.
-        out: the folder of all runs.
-        settings: of `pretrain`, the same for all.
-        limit: images that a layer learns from when it is probed, at most.
-        probed: what they are probed on instead.
+        data: source that the runs are trained and probed on.
+        out: folder of the run folders.
+        settings: settings of `pretrain` that all runs share.
+        limit: maximum number of training images of a probe.
+        probe_data: source for probing, if not `data`.
     """
 
     data: str
     out: Path
     settings: Mapping[str, Any]
     limit: int | None = None
-    probed: str | None = None
+    probe_data: str | None = None
 
     def run(self, name: str, seed: int, **options: Any) -> Run:
-        """The run of one variant: as it was left, gone on with, or begun."""
+        """The run of one variant and seed: loaded if finished, else resumed or started."""
         folder = self.out / f"{'-'.join(name.replace(',', '').split())}-{seed}"
         if not (folder / "config.yaml").exists():
             run = selftaught.pretrain(self.data, out=folder, seed=seed, **{**self.settings, **options})
@@ -55,70 +54,77 @@ class Experiment:
             run = selftaught.pretrain(out=folder, resume=True)
         else:
             run = Run(folder)
-        if not run.finished:  # a half-trained encoder must not be probed
-            raise SystemExit("stopped; the same command goes on")
+        if not run.finished:  # only finished runs are probed
+            raise SystemExit("Interrupted. Repeat the command to continue.")
         return run
 
     def row(self, run: Run) -> Row:
-        """The probe results of the run's layers, computed once."""
-        kept = list(run.folder.probes.glob("*-ridge*.json"))
-        if kept:
-            found = json.loads(kept[0].read_text())
+        """Probe results of every layer, computed once per run."""
+        files = list(run.folder.probes.glob("*-ridge*.json"))
+        if files:
+            probe = json.loads(files[0].read_text())
         else:
-            found = run.probe(self.probed or self.data, limit=self.limit).to_json()
-        return {layer["layer"]: layer for layer in found["layers"]}
+            probe = run.probe(self.probe_data or self.data, limit=self.limit).to_json()
+        return {layer["layer"]: layer for layer in probe["layers"]}
 
 
 def logged(run: Run, name: str) -> float:
-    """The mean of what was logged under a name in the last tenth of the steps."""
+    """Mean of a logged value over the last tenth of the log lines."""
     lines = read_log(run.folder.log)
     last = lines[-max(1, len(lines) // 10) :]
     return statistics.fmean(line[name] for line in last)
 
 
-def parser(doc: str, out: str, **defaults: Any) -> argparse.ArgumentParser:
-    """The options that every recipe has; `defaults` are of `data`, `minutes`, `seeds` and `threads`."""
-    made = argparse.ArgumentParser(description=doc.splitlines()[0])
-    made.add_argument("--data", default="cifar10")
-    made.add_argument(
-        "--minutes", type=float, default=3.0, help="of each run; the first measures how many steps they are"
+def recipe_parser(doc: str, out: str, **defaults: Any) -> argparse.ArgumentParser:
+    """A parser with the options that all recipes share; `defaults` replaces defaults."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--data", default="cifar10", help="images to pretrain on, and to probe on")
+    parser.add_argument(
+        "--minutes",
+        type=float,
+        default=3.0,
+        help="minutes per run; the first run measures the number of steps, and all others take as many",
     )
-    made.add_argument("--steps", type=int, help="of each run, instead of minutes")
-    made.add_argument("--seeds", type=int, default=3)
-    made.add_argument("--threads", type=int, default=0, help="of each run; with 1 two recipes can run side by side")
-    made.add_argument("--only", nargs="+", help="of the variants, these")
-    made.add_argument("--out", type=Path, default=Path("runs") / out)
-    made.set_defaults(**defaults)
-    return made
+    parser.add_argument("--steps", type=int, help="number of steps per run, instead of minutes")
+    parser.add_argument("--seeds", type=int, default=3, help="number of pretraining seeds")
+    parser.add_argument("--threads", type=int, default=0, help="CPU threads per run; default: that of torch")
+    parser.add_argument("--only", nargs="+", help="variants to train; default: all")
+    parser.add_argument("--out", type=Path, default=Path("runs") / out, help="folder of the run folders")
+    parser.set_defaults(**defaults)
+    return parser
 
 
-def table(rows: Mapping[tuple[str, int], Row], layer: str, bases: Mapping[str, str]) -> str:
-    """Accuracies of a layer, and differences to some of the variants over the seeds that both have.
+def table(rows: Mapping[tuple[str, int], Row], layer: str, references: Mapping[str, str]) -> str:
+    """Accuracy of a layer for each variant, and differences to reference variants, paired by seed.
 
     Args:
-        rows: by variant and seed.
-        layer: which.
-        bases: column heading -> the reference variant of that column.
+        rows: (variant, seed) -> probe results.
+        layer: name of the layer.
+        references: column heading -> reference variant of that column.
     """
     names = dict.fromkeys(name for name, _ in rows)
-    found = {name: {seed: row[layer]["accuracy"] for (n, seed), row in rows.items() if n == name} for name in names}
-    lines = [f"| | {layer} | " + " | ".join(bases) + " |", "|---" * (2 + len(bases)) + "|"]
-    for name, values in found.items():
+    accuracies = {
+        name: {seed: row[layer]["accuracy"] for (n, seed), row in rows.items() if n == name} for name in names
+    }
+    lines = [f"| | {layer} | " + " | ".join(references) + " |", "|---" * (2 + len(references)) + "|"]
+    for name, values in accuracies.items():
         cells = [spread(list(values.values()))]
-        for base in bases.values():
-            both = [] if base == name else sorted(values.keys() & found.get(base, {}).keys())
-            cells.append(interval([values[seed] - found[base][seed] for seed in both]) if both else "")
+        for reference in references.values():
+            shared_seeds = [] if reference == name else sorted(values.keys() & accuracies.get(reference, {}).keys())
+            cells.append(
+                interval([values[seed] - accuracies[reference][seed] for seed in shared_seeds]) if shared_seeds else ""
+            )
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
 def profile(rows: Mapping[tuple[str, int], Row]) -> str:
-    """All layers: mean and spread over the seeds, compared with random weights."""
+    """Accuracy of every layer for each variant, as mean ± standard deviation over seeds, and that of random weights."""
     layers = list(next(iter(rows.values())))
     lines = ["| | " + " | ".join(layers) + " |", "|---" * (1 + len(layers)) + "|"]
     for name in dict.fromkeys(name for name, _ in rows):
-        found = [row for (variant, _), row in rows.items() if variant == name]
-        cells = [spread([row[layer]["accuracy"] for row in found]) for layer in layers]
+        variant_rows = [row for (variant, _), row in rows.items() if variant == name]
+        cells = [spread([row[layer]["accuracy"] for row in variant_rows]) for layer in layers]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
     random = [statistics.fmean(row[layer]["random"] for row in rows.values()) for layer in layers]
     lines.append("| random weights | " + " | ".join(f"{value:.3f}" for value in random) + " |")
@@ -126,15 +132,15 @@ def profile(rows: Mapping[tuple[str, int], Row]) -> str:
 
 
 def interval(values: Sequence[float]) -> str:
-    """The mean of differences that are paired by seed, with the 95 % interval of Student's t."""
+    """Mean of differences paired by seed, with its 95 % interval (Student's t)."""
     if len(values) - 1 not in T95:
         return f"{statistics.fmean(values):+.3f} (no interval: {len(values)} seeds)"
-    half = T95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
-    return f"{statistics.fmean(values):+.3f} ± {half:.3f}"
+    margin = T95[len(values) - 1] * statistics.stdev(values) / len(values) ** 0.5
+    return f"{statistics.fmean(values):+.3f} ± {margin:.3f}"
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation over seeds."""
+    """Mean ± standard deviation over seeds."""
     if len(values) < 2:
         return f"{values[0]:.3f}"
     return f"{statistics.fmean(values):.3f} ± {statistics.stdev(values):.3f}"

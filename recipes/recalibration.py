@@ -1,9 +1,9 @@
-"""What batch statistics of whole images are worth to encoders that learned from tiles.
+"""Effect of recalibration: batch statistics recomputed on whole images, for encoders trained on tiles.
 
     python -m recipes.recalibration runs/tasks/imagenette160/jigsaw-? --data imagenette
 
-`selftaught probe` sets them before it asks such an encoder. Here layers are read again with the statistics that
-training left, on the same images, and the two are held against each other run by run.
+`selftaught probe` recomputes the batch statistics of such encoders before it probes them. Here each run is probed once
+more with the statistics of training, on the same images, and the differences are paired by run.
 """
 
 import argparse
@@ -18,32 +18,34 @@ from selftaught.evaluation.table import ProbeTable
 
 
 def main() -> None:
-    """Print a table: a row per layer."""
-    options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("runs", nargs="+", type=Path, help="finished and probed, of one task")
-    options.add_argument("--data", required=True, help="what they were probed on")
-    options.add_argument("--limit", type=int, help="as they were probed with")
-    given = options.parse_args()
+    """Print a table with one row per layer."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("runs", nargs="+", type=Path, help="run folders of one task, finished and probed")
+    parser.add_argument("--data", required=True, help="images that the runs were probed on")
+    parser.add_argument("--limit", type=int, help="--limit that the runs were probed with")
+    options = parser.parse_args()
     pairs: dict[str, list[tuple[float, float]]] = {}
-    for path in given.runs:
+    for path in options.runs:
         run = Run(path)
-        (kept,) = path.glob("probes/*-ridge*.json")
-        probe = json.loads(kept.read_text())
+        (file,) = path.glob("probes/*-ridge*.json")
+        probe = json.loads(file.read_text())
         if not probe["recalibrated"]:
-            raise SystemExit(f"{path} was probed as it was trained: give runs of a task that shows tiles")
-        again = as_left(run, given.data, given.limit)
-        for row, other in zip(probe["layers"], again.layers, strict=True):
+            raise SystemExit(
+                f"{path} was probed without recalibration; pass runs of a task that trains on tiles, such as jigsaw."
+            )
+        unchanged = without_recalibration(run, options.data, options.limit)
+        for row, other in zip(probe["layers"], unchanged.layers, strict=True):
             pairs.setdefault(other.layer, []).append((row["accuracy"], other.accuracy))
-    print("| | of whole images | as training left them | difference |\n|---|---|---|---|")
-    for layer, found in pairs.items():
-        whole, left = ([pair[side] for pair in found] for side in (0, 1))
-        print(f"| {layer} | {spread(whole)} | {spread(left)} | {interval([a - b for a, b in found])} |")
+    print("| | recalibrated | statistics of training | difference |\n|---|---|---|---|")
+    for layer, accuracies in pairs.items():
+        recalibrated, original = ([pair[side] for pair in accuracies] for side in (0, 1))
+        print(f"| {layer} | {spread(recalibrated)} | {spread(original)} | {interval([a - b for a, b in accuracies])} |")
 
 
-def as_left(run: Run, data: str, limit: int | None) -> ProbeTable:
-    """The run's probe once more, with the statistics that training left."""
+def without_recalibration(run: Run, data: str, limit: int | None) -> ProbeTable:
+    """Probe a run with the batch statistics of its training."""
     encoder, size = run.encoder, int(run.folder.read_config()["size"])
-    # Only the trained encoder is compared: one random initialization, and it need not be random.
+    # The baseline is not used, so the trained encoder takes the place of random weights, to save time.
     return probe_layers(
         encoder, lambda _: run.encoder, *open_splits(data, side=size, limit=limit), size=size, initializations=1
     )

@@ -1,14 +1,14 @@
-"""Runs every pretext task, three seeds of a short run and one long run, and compares each layer with random weights.
+"""Train every pretext task, three short runs and one long one, and compare every layer with random weights.
 
     python -m recipes.tasks --data cifar10 --only rotation deepcluster npid pirl
     python -m recipes.tasks --data imagenette --size 96 --only rotation context jigsaw
 
-One encoder for all but iGPT, `convnet`; the settings are the defaults of each task, some of them written out in TASKS.
-The first short run of a task measures how many steps its minutes are; the other seeds take as many, the long run as
-many more as it is longer. Results are added to results/tasks.json, from which the tasks' pages take their rows.
+The encoder is `convnet`, for iGPT `gpt`. Settings are the defaults of each task, some of them written out in TASKS. The
+first short run of a task measures how many steps fit into `--minutes`; the other seeds take as many, and the long run
+proportionally more. Results are added to results/tasks.json, which `docs/make.py` shows on the pages of the tasks.
 
-iGPT has its long run with `--only igpt --long 30`. About 16 minutes per task for the three short runs and their probes
-and 17 for the long one, so a night for all.
+The long run of iGPT takes `--only igpt --long 30`. Each task takes about 16 minutes for the three short runs and their
+probes, and 17 for the long run.
 """
 
 import json
@@ -17,12 +17,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recipes.experiment import IGPT, Experiment, Row, logged, parser, spread
+from recipes.experiment import IGPT, Experiment, Row, logged, recipe_parser, spread
 from selftaught.api.run import Run
 
 TASKS: dict[str, dict[str, Any]] = {
     "rotation": {},
-    "context": {"color": "keep", "pixelate": 0.0},  # tiles of 24 pixels, of photos shrunk to 160: no fringe, no grain
+    "context": {"color": "keep", "pixelate": 0.0},  # the shortcuts of full-resolution photos are absent at 160 px
     "jigsaw": {"permutations": 100},
     "deepcluster": {},
     "npid": {},
@@ -34,53 +34,53 @@ TASKS: dict[str, dict[str, Any]] = {
     "bigan": {"batch_size": 32},
     "igpt": IGPT,
 }
-"""Tasks, each with the options that results/tasks.json names, which are defaults by now."""
+"""Task -> options, as named in results/tasks.json. All are defaults now."""
 
-SMALL = {"pirl": {"transform": "rotation"}}
-"""The same at less than 64 pixels, where the tiles of a jigsaw are too small: PIRL's default there."""
+SMALL_IMAGES = {"pirl": {"transform": "rotation"}}
+"""Options that differ below 64 px, where jigsaw tiles are too small; PIRL's default there."""
 
 
 def main() -> None:
-    """Train missing runs, then save and print the results."""
-    options = parser(__doc__, "tasks")
-    options.add_argument("--long", type=float, default=15.0, help="minutes of the long run; 0 for none")
-    options.add_argument("--size", type=int, help="side of the views in pixels")
-    options.add_argument("--limit", type=int, help="images that layers are probed on, at most")
-    options.add_argument("--kept", type=Path, default=Path("results/tasks.json"))
-    given = options.parse_args()
-    settings = {"encoder": "convnet", "threads": given.threads} | ({"size": given.size} if given.size else {})
-    source = Path(given.data).stem
-    tasks = TASKS if (given.size or 0) >= 64 else {**TASKS, **SMALL}
-    experiment = Experiment(given.data, given.out / source, settings, given.limit)
-    names = given.only or list(TASKS)
-    note = f"Layers were probed on {given.limit:,} images." if given.limit else ""
+    """Train the missing runs, then save and print the results."""
+    parser = recipe_parser(__doc__, "tasks")
+    parser.add_argument("--long", type=float, default=15.0, help="minutes of the long run; 0 for none")
+    parser.add_argument("--size", type=int, help="side of the views in pixels")
+    parser.add_argument("--limit", type=int, help="maximum number of training images of a probe")
+    parser.add_argument("--results", type=Path, default=Path("results/tasks.json"), help="JSON file of the results")
+    options = parser.parse_args()
+    settings = {"encoder": "convnet", "threads": options.threads} | ({"size": options.size} if options.size else {})
+    source = Path(options.data).stem
+    tasks = TASKS if (options.size or 0) >= 64 else {**TASKS, **SMALL_IMAGES}
+    experiment = Experiment(options.data, options.out / source, settings, options.limit)
+    names = options.only or list(TASKS)
+    note = f"Layers were probed on {options.limit:,} images." if options.limit else ""
     short: dict[str, list[Run]] = {name: [] for name in names}
     steps = {}
 
-    def found(minutes: float, name: str, runs: Sequence[Run]) -> None:
+    def save_results(minutes: float, name: str, runs: Sequence[Run]) -> None:
         rows = [experiment.row(run) for run in runs]
-        keep(given.kept, entry(source, minutes, runs, rows, tasks[name], note))
+        save(options.results, entry(source, minutes, runs, rows, tasks[name], note))
 
-    for seed in range(given.seeds):  # seed by seed: what is finished first says most
+    for seed in range(options.seeds):  # seeds in the outer loop, so that every task has a result early
         for name in names:
-            known = given.steps or steps.get(name)
-            budget = {"steps": known} if known else {"minutes": given.minutes}
+            num_steps = options.steps or steps.get(name)
+            budget = {"steps": num_steps} if num_steps else {"minutes": options.minutes}
             run = experiment.run(name, seed, **{"task": name, **tasks[name], **budget})
             steps[name] = run.folder.read_config()["steps"]
             short[name].append(run)
-            found(given.minutes, name, short[name])
-        if seed == 0 and given.long:
+            save_results(options.minutes, name, short[name])
+        if seed == 0 and options.long:
             for name in names:
-                more = round(steps[name] * given.long / given.minutes)
-                run = experiment.run(f"{name} long", 0, **{"task": name, **tasks[name], "steps": more})
-                found(given.long, name, [run])
-    print(table(json.loads(given.kept.read_text()), names, source))
+                long_steps = round(steps[name] * options.long / options.minutes)
+                run = experiment.run(f"{name} long", 0, **{"task": name, **tasks[name], "steps": long_steps})
+                save_results(options.long, name, [run])
+    print(table(json.loads(options.results.read_text()), names, source))
 
 
 def entry(
     data: str, minutes: float, runs: Sequence[Run], rows: Sequence[Row], options: Mapping[str, Any], note: str = ""
 ) -> dict[str, Any]:
-    """What some seeds of one task came to, as it is kept: how well it is solved, and what layers are worth."""
+    """Result of some seeds of one task, as saved: pretext accuracy, and probe accuracy of every layer."""
     config, levels = runs[0].folder.read_config(), runs[0].folder.read_status()["chance"]
     solved = {
         name: {"reached": statistics.fmean(logged(run, name) for run in runs), "chance": level}
@@ -100,25 +100,26 @@ def entry(
                 "random_held_out": statistics.fmean(row[name]["random_held_out"] for row in rows),
             }
         )
-    about = {"data": data, "minutes": minutes, "seeds": len(runs)}
+    setup = {"data": data, "minutes": minutes, "seeds": len(runs)}
     settings = {name: config[name] for name in ("task", "encoder", "size", "threads", "steps")}
-    given = {name: value for name, value in {"options": options, "solved": solved, "note": note}.items() if value}
-    return {**settings, **about, **given, "layers": layers}
+    optional = {name: value for name, value in {"options": options, "solved": solved, "note": note}.items() if value}
+    return {**settings, **setup, **optional, "layers": layers}
 
 
-def keep(path: Path, found: dict[str, Any]) -> None:
-    """Put an entry in the place of that of the same task, data, settings and minutes."""
-    same = ("task", "data", "encoder", "size", "options", "minutes")
+def save(path: Path, new: dict[str, Any]) -> None:
+    """Save an entry, replacing that of the same task, data, settings and minutes."""
+    keys = ("task", "data", "encoder", "size", "options", "minutes")
     entries = json.loads(path.read_text()) if path.exists() else []
-    entries = [old for old in entries if any(old.get(key) != found.get(key) for key in same)] + [found]
+    entries = [old for old in entries if any(old.get(key) != new.get(key) for key in keys)] + [new]
     entries.sort(key=lambda one: (one["data"], list(TASKS).index(one["task"]), one["minutes"]))
     path.write_text(json.dumps(entries, indent=1) + "\n")
 
 
 def table(entries: Sequence[dict[str, Any]], names: Sequence[str], data: str) -> str:
-    """The rows of some tasks on one source; pretext accuracy is compared with chance."""
-    lines = ["| task | minutes (steps) | seeds | solved | layers, trained | layers, random | gain of the best layer |"]
-    lines += ["|" + "---|" * 7]
+    """A Markdown table of some tasks on one source, with pretext accuracy (chance) and probe accuracies."""
+    head = ("task", "minutes (steps)", "seeds", "pretext accuracy (chance)", "layers, trained")
+    head += ("layers, random weights", "gain over best random layer")
+    lines = [f"| {' | '.join(head)} |", "|" + "---|" * len(head)]
     for one in entries:
         if one["task"] not in names or one["data"] != data:
             continue
@@ -139,7 +140,7 @@ def table(entries: Sequence[dict[str, Any]], names: Sequence[str], data: str) ->
 
 
 def chosen(layers: Sequence[Mapping[str, Any]], accuracy: str, held_out: str) -> float:
-    """Test accuracy of the layer that is best on held-out training images; in old entries best on test images."""
+    """Test accuracy of the layer that is best on held-out training images; in older entries, on the test images."""
     best = max(layers, key=lambda layer: layer.get(held_out, layer[accuracy]))
     return float(best[accuracy])
 

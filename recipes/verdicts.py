@@ -1,47 +1,49 @@
-"""Reproduces claims of the papers at a laptop's budget: one question each, three seeds of every variant.
+"""Check claims of the papers at a small budget: one question per claim, three seeds per variant.
 
     python -m recipes.verdicts --data imagenette --size 96 --only permutations guards
     python -m recipes.verdicts --data cifar10 --only negatives lambda adversary answer images side
-    python -m recipes.verdicts --data market_street.jpg --probed cifar10 --only photo
+    python -m recipes.verdicts --data market_street.jpg --probe-data cifar10 --only photo
 
-- permutations: Noroozi & Favaro 2016 find that more of them make a harder puzzle and better features.
-- guards: without gap, normed tiles and colour tricks a jigsaw is solved by what is not content.
-- negatives: Misra & van der Maaten 2020 (figure 7) find more of them better.
-- lambda: their figure 6 has its best in the middle, between images alone (0) and transformed ones alone (1).
-- adversary: Pathak et al. 2016 fill sharper with a critic, and learn their features without.
-- answer: Zhang et al. 2016 classify colours, since the mean of many is a dull one.
-- images: Chen et al. 2020 show iGPT more than a million images. How does it fare with few?
-- side: they find larger pictures better. Tokens grow with the square of the side, and steps are the same for all.
-- photo: Asano et al. 2020 (their ablation on CIFAR-10) find that BiGAN learns from one photo by the scale of its crops
-  above all, and best with every augmentation.
+- permutations: more permutations give a harder puzzle and better features (Noroozi & Favaro 2016).
+- guards: without gaps, normalized tiles and color augmentation, jigsaw is solved by shortcuts (the same paper).
+- negatives: more negatives are better (Misra & van der Maaten 2020, figure 7).
+- lambda: the best weight lies between original images only (0) and transformed images only (1) (their figure 6).
+- adversary: an adversarial loss gives sharper completions, but not the features (Pathak et al. 2016).
+- answer: classifying colors avoids the desaturated mean of a regression (Zhang et al. 2016).
+- images: iGPT was trained on more than a million images (Chen et al. 2020). What does it reach with few?
+- side: larger images are better (the same paper). The number of tokens grows with the square of the side; the number of
+  steps is equal.
+- photo: for BiGAN on one photo, the scale of the crops is the most important augmentation, and all augmentations
+  together are best (Asano et al. 2020, their ablation on CIFAR-10).
 
-Every variant takes the steps that the first one takes in its minutes. The layer that is compared is named beforehand.
+Every variant takes as many steps as the first one takes in the given minutes. The compared layer was chosen beforehand.
 """
 
 from dataclasses import dataclass, field
+from statistics import fmean
 from typing import Any
 
-from recipes.experiment import IGPT, Experiment, logged, parser, profile, table
+from recipes.experiment import IGPT, Experiment, logged, profile, recipe_parser, table
 
-PROBED = 20_000
-"""Images that layers are probed on, as in `rotation`."""
+PROBE_IMAGES = 20_000
+"""Number of training images of the probes, as in `rotation`."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """The variants; the first is the reference that the others are compared with."""
+    """Task, layer and variants; the first variant is the reference."""
 
     task: str
     layer: str
     variants: dict[str, dict[str, Any]]
-    solved: str = "accuracy"
-    """What is logged of how well the task itself is solved."""
+    metric: str = "accuracy"
+    """Logged value that measures the pretext task."""
     settings: dict[str, Any] = field(default_factory=dict)
-    against: tuple[str, ...] = ()
-    """Further reference variants, besides the first."""
+    references: tuple[str, ...] = ()
+    """Further reference variants, in addition to the first."""
 
 
-# One size and shape of the crops, upright, in the photo's colours; as large as those that the release begins with.
+# Crops of one size and shape, not rotated, without color jitter; of the size at which the released script starts.
 PLAIN = {"crop_area": (0.1875, 0.1875), "crop_ratio": (1.0, 1.0), "crop_rotation": 0.0, "crop_jitter": 0.0}
 JITTER, ROTATION, SCALE = (
     {"crop_jitter": 0.4},
@@ -63,7 +65,7 @@ QUESTIONS = {
         "jigsaw",
         "layer2",
         {"guarded": {}, "unguarded": {"gap": 0.0, "normalize": False, "shift": 0.0, "grey": 0.0}},
-        settings={"permutations": 100},  # a puzzle that is solved in so few minutes
+        settings={"permutations": 100},  # few enough to be learned in minutes
     ),
     "negatives": Question(
         "npid",
@@ -74,24 +76,24 @@ QUESTIONS = {
         "pirl",
         "layer3",
         {"lambda 0.5": {}, "lambda 0": {"weight": 0.0}, "lambda 1": {"weight": 1.0}},
-        settings={"transform": "rotation"},  # tiles of an image of 32 pixels are too small to show anything
+        settings={"transform": "rotation"},  # the tiles of a 32-pixel image are too small
     ),
     "adversary": Question(
-        "inpainting", "layer2", {"least squares": {}, "with a critic": {"adversarial": 0.001}}, solved="hole_error"
+        "inpainting", "layer2", {"least squares": {}, "with a critic": {"adversarial": 0.001}}, metric="hole_error"
     ),
-    "answer": Question("colorization", "layer2", {"classes": {}, "mean": {"answer": "mean"}}, solved="ab_error"),
+    "answer": Question("colorization", "layer2", {"classes": {}, "mean": {"answer": "mean"}}, metric="ab_error"),
     "images": Question(
         "igpt",
         "block04",
         {"all images": {}, "10,000 images": {"limit": 10_000}, "2,000 images": {"limit": 2_000}},
-        solved="bits",
+        metric="bits",
         settings=IGPT,
     ),
     "side": Question(
         "igpt",
         "block04",
         {"16 pixels": {}, "8 pixels": {"size": 8}, "24 pixels": {"size": 24}},
-        solved="bits",
+        metric="bits",
         settings=IGPT,
     ),
     "photo": Question(
@@ -104,34 +106,36 @@ QUESTIONS = {
             "rotation": {**PLAIN, **ROTATION},
             "scale": {**PLAIN, **SCALE},
         },
-        solved="reconstruction_error",
-        settings={"scale": (1.0, 1.0), "batch_size": 32},  # the task's own crops would be an augmentation too
-        against=("none", "scale"),
+        metric="reconstruction_error",
+        settings={"scale": (1.0, 1.0), "batch_size": 32},  # without the task's own crops, another augmentation
+        references=("none", "scale"),
     ),
 }
 
 
 def main() -> None:
-    """Train what is missing, then print a table per question."""
-    options = parser(__doc__, "verdicts")
-    options.add_argument("--size", type=int, default=32, help="side of the views in pixels")
-    options.add_argument("--probed", help="what layers are probed on, where it is not --data")
-    given = options.parse_args()
-    for name in given.only or QUESTIONS:
-        question, steps, rows, pretext = QUESTIONS[name], given.steps, {}, {}
-        settings = {"task": question.task, "size": given.size, "threads": given.threads, **question.settings}
-        experiment = Experiment(given.data, given.out / name, settings, PROBED, given.probed)
-        for seed in range(given.seeds):
-            for variant, changed in question.variants.items():
-                budget = {"steps": steps} if steps else {"minutes": given.minutes}
-                run = experiment.run(variant, seed, **budget, **changed)
+    """Train the missing runs, then print a table per question."""
+    parser = recipe_parser(__doc__, "verdicts")
+    parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
+    parser.add_argument("--probe-data", help="images to probe on; default: --data")
+    options = parser.parse_args()
+    for name in options.only or QUESTIONS:
+        question, steps, rows, pretext = QUESTIONS[name], options.steps, {}, {}
+        settings = {"task": question.task, "size": options.size, "threads": options.threads, **question.settings}
+        experiment = Experiment(options.data, options.out / name, settings, PROBE_IMAGES, options.probe_data)
+        for seed in range(options.seeds):
+            for variant, changes in question.variants.items():
+                budget = {"steps": steps} if steps else {"minutes": options.minutes}
+                run = experiment.run(variant, seed, **budget, **changes)
                 steps = steps or run.folder.read_config()["steps"]
                 rows[variant, seed] = experiment.row(run)
-                pretext.setdefault(variant, []).append(logged(run, question.solved))
-        base = next(iter(question.variants))
-        print(f"\n{name}: {question.task}, {steps} steps, {given.seeds} seeds; {question.solved} at the end: ", end="")
-        print(", ".join(f"{sum(found) / len(found):.3f} ({variant})" for variant, found in pretext.items()) + "\n")
-        print(table(rows, question.layer, {f"against {name}": name for name in (base, *question.against)}))
+                pretext.setdefault(variant, []).append(logged(run, question.metric))
+        reference = next(iter(question.variants))
+        headline = f"{name}: {question.task}, {steps} steps, {options.seeds} seeds; {question.metric} at the end"
+        values = ", ".join(f"{fmean(seeds):.3f} ({variant})" for variant, seeds in pretext.items())
+        print(f"\n{headline}: {values}\n")
+        references = {f"minus {variant}": variant for variant in (reference, *question.references)}
+        print(table(rows, question.layer, references))
         print("\n" + profile(rows))
 
 

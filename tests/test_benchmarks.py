@@ -1,4 +1,4 @@
-"""Every benchmark runs at a tiny size and prints a table; what both sides are said to share, they share."""
+"""Every benchmark runs at a tiny size and prints a table; both sides do the same work."""
 
 import json
 import math
@@ -16,10 +16,10 @@ JOB = Job("rotation", "convnet", size=16, views=8, images=16, workers=0, threads
 SECTION = re.compile(r"## .+ \(\d{4}-\d\d-\d\d\)\n\n    python -m benchmarks\.\w+ .+\n\n.+threads, torch .+\.\n\n\|")
 
 
-def kept(module, folder, capsys, *words: str) -> dict:
-    """Run a benchmark in this process; its section must be well formed, and its record is returned."""
+def run_benchmark(module, folder, capsys, *arguments: str) -> dict:
+    """Run a benchmark in this process, check its Markdown section, and return its JSON record."""
     name = module.__name__.split(".")[1]
-    module.main(["--quick", "--out", str(folder), *words])
+    module.main(["--quick", "--out", str(folder), *arguments])
     printed = capsys.readouterr().out
     assert SECTION.match(printed)
     assert printed.rstrip("\n") == (folder / f"{name}.md").read_text().rstrip("\n")
@@ -36,68 +36,68 @@ def kept(module, folder, capsys, *words: str) -> dict:
     return record
 
 
-def test_probes_print_a_table_and_keep_it(tmp_path, capsys):
-    layers, classifiers = kept(probes, tmp_path, capsys)["tables"]
+def test_probes_print_and_save_a_table(tmp_path, capsys):
+    layers, classifiers = run_benchmark(probes, tmp_path, capsys)["tables"]
     assert all(note.startswith("accuracy ") for note in (layers["notes"] | classifiers["notes"]).values())
-    same = layers["notes"]
-    assert same["ours, every layer at once"] == same["one run per layer"], "the same features were read"
+    notes = layers["notes"]
+    assert notes["ours, every layer at once"] == notes["one run per layer"], "features differ"
 
 
-def test_views_compare_with_torchvision_without_workers(tmp_path, capsys):
-    (table,) = kept(views, tmp_path, capsys, "--workers", "0")["tables"]
+def test_views_run_without_loader_workers(tmp_path, capsys):
+    (table,) = run_benchmark(views, tmp_path, capsys, "--workers", "0")["tables"]
     assert {"ours", "torchvision v2, 0 workers"} <= set(table["rounds"])
 
 
-def test_the_bank_is_held_against_the_same_step_without_one(tmp_path, capsys):
-    (table,) = kept(bank, tmp_path, capsys)["tables"]
+def test_bank_compares_steps_with_and_without_a_bank(tmp_path, capsys):
+    (table,) = run_benchmark(bank, tmp_path, capsys)["tables"]
     assert set(table["rounds"]) == {"with the bank", "without a bank"}
 
 
-def test_igpt_prints_rates_and_what_is_kept_for_the_way_back(tmp_path, capsys):
-    (table,) = kept(igpt, tmp_path, capsys)["tables"]
-    assert all(re.fullmatch(r"keeps [\d.,]+ MiB", note) for note in table["notes"].values())
+def test_igpt_prints_the_memory_saved_for_the_backward_pass(tmp_path, capsys):
+    (table,) = run_benchmark(igpt, tmp_path, capsys)["tables"]
+    assert all(re.fullmatch(r"saves [\d.,]+ MiB", note) for note in table["notes"].values())
 
 
-def test_what_autograd_keeps_is_counted_once_and_without_weights():
+def test_saved_bytes_counts_each_tensor_once_and_no_weights():
     one, other = torch.rand(10, requires_grad=True), torch.rand(10, requires_grad=True)
-    assert igpt.kept(lambda: (one * other).sum(), []) == 80
-    assert igpt.kept(lambda: (one * other).sum(), [one]) == 40
-    assert igpt.kept(lambda: (one * other).sum() + (one * other).sum(), []) == 80
+    assert igpt.saved_bytes(lambda: (one * other).sum(), []) == 80
+    assert igpt.saved_bytes(lambda: (one * other).sum(), [one]) == 40
+    assert igpt.saved_bytes(lambda: (one * other).sum() + (one * other).sum(), []) == 80
 
 
-def test_crops_are_written_by_the_other_side_and_not_by_ours(tmp_path, capsys):
-    remarks = " ".join(kept(crops, tmp_path, capsys, "--workers", "0")["remarks"])
-    assert int(re.search(r"the other ([\d,]+) bytes", remarks)[1].replace(",", "")) > 100
-    assert re.search("written by ours (0 bytes|not counted)", remarks)
+def test_only_the_other_side_writes_crops_to_disk(tmp_path, capsys):
+    remarks = " ".join(run_benchmark(crops, tmp_path, capsys, "--workers", "0")["remarks"])
+    assert int(re.search(r"the other side ([\d,]+) bytes", remarks)[1].replace(",", "")) > 100
+    assert re.search("ours writes (0 bytes|not counted)", remarks)
 
 
-def test_what_a_step_writes_is_counted(tmp_path):
+def test_bytes_written_by_counts_written_bytes(tmp_path):
     def step() -> int:
         return (tmp_path / "written").write_bytes(bytes(100))
 
-    if "not counted" in (found := crops.written_while(step)):
+    if "not counted" in (written := crops.bytes_written_by(step)):
         pytest.skip("this system does not count written bytes")
-    assert found == "300 bytes"
+    assert written == "300 bytes"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("module", [steps, startup, memory], ids=["steps", "startup", "memory"])
-def test_a_benchmark_of_many_processes_prints_a_table_and_keeps_it(module, tmp_path, capsys):
-    assert len(kept(module, tmp_path, capsys)["tables"]) >= 1
+def test_benchmarks_with_child_processes_print_and_save_a_table(module, tmp_path, capsys):
+    assert len(run_benchmark(module, tmp_path, capsys)["tables"]) >= 1
 
 
-def test_sides_take_turns_forwards_and_backwards_after_a_round_for_nothing():
+def test_interleaved_alternates_the_order_of_sides_after_a_warm_up_round():
     calls: list[str] = []
 
     def side(name: str):
         return lambda: calls.append(name) or float(len(calls))
 
-    found = interleaved({"b": side("b"), "a": side("a")}, 2)
+    values = interleaved({"b": side("b"), "a": side("a")}, 2)
     assert "".join(calls) == "ab" + "ba" + "ab"
-    assert {name: len(values) for name, values in found.items()} == {"b": 2, "a": 2}
+    assert {name: len(side) for name, side in values.items()} == {"b": 2, "a": 2}
 
 
-def test_ratios_are_taken_round_by_round_and_say_how_much_faster_the_reference_is():
+def test_ratios_are_computed_per_round_for_rates_and_for_times():
     rates = Table("", "images/s", {"ours": [10.0, 30.0], "theirs": [5.0, 10.0]})
     assert rates.ratios("theirs") == [2.0, 3.0]
     times = Table("", "seconds", {"ours": [1.0, 2.0], "theirs": [5.0, 4.0]}, better="less")
@@ -106,13 +106,13 @@ def test_ratios_are_taken_round_by_round_and_say_how_much_faster_the_reference_i
     assert spread([1234.0, 0.1234, 5.0]) == "5 (0.123 to 1,234)"
 
 
-def test_a_rate_is_things_over_seconds(monkeypatch):
+def test_rate_divides_items_by_seconds(monkeypatch):
     now = iter([0.0, 1.0, 2.0, 4.0])
     monkeypatch.setattr("benchmarks.interleaved.perf_counter", lambda: next(now))
     assert rate(lambda: 7, 0.0)() == 7 * 3 / 4.0
 
 
-def test_contrastive_is_equation_1_of_simclr():
+def test_contrastive_equals_equation_1_of_simclr():
     rows = torch.randn(6, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).tolist()
 
     def similarity(one: list[float], other: list[float]) -> float:
@@ -128,35 +128,35 @@ def test_contrastive_is_equation_1_of_simclr():
 
 
 @pytest.mark.parametrize("task", ["rotation", "two views"])
-def test_both_sides_take_the_same_step(task, monkeypatch):
+def test_both_sides_make_the_same_update(task, monkeypatch):
     """Same weights, same views: same loss, and after the step the same weights."""
-    monkeypatch.setattr("benchmarks.recipes.keep_freed_memory", lambda: None)  # it would stay for all tests
+    monkeypatch.setattr("benchmarks.recipes.keep_freed_memory", lambda: None)  # it would affect all later tests
     monkeypatch.setattr("benchmarks.recipes.choose_precision", lambda precision, device: "32")
     job = Job(task, "convnet", JOB.size, JOB.views, JOB.images, JOB.workers, JOB.threads, JOB.seconds)
     ours, usual = Ours(job), Usual(job)
     (head,) = ours.trainer.heads.values()
     usual.head.load_state_dict(head.state_dict())
     views = ours.run.task.views(ours.run.source.batch(torch.arange(job.batch_size), CPU), torch.Generator())
-    logged = ours.trainer.step(views, ours.run.optimization.warmup)  # at the peak of the schedule, as the usual
+    logged = ours.trainer.step(views, ours.run.optimization.warmup)  # at the peak learning rate, as the usual recipe
     usual.encoder.train()
     assert usual.step(views["images"]) == pytest.approx(logged["loss"].item(), abs=1e-5)
-    for mine, theirs in zip(ours.trainer.encoder.parameters(), usual.encoder.parameters(), strict=True):
-        torch.testing.assert_close(mine, theirs, atol=2e-3, rtol=0.1)
+    for ours_after, usual_after in zip(ours.trainer.encoder.parameters(), usual.encoder.parameters(), strict=True):
+        torch.testing.assert_close(ours_after, usual_after, atol=2e-3, rtol=0.1)
 
 
-def test_one_layer_is_the_layer_of_the_whole():
-    whole = probes.ConvNet(size=16).eval()
+def test_one_layer_gives_the_features_of_the_complete_encoder():
+    encoder = probes.ConvNet(size=16).eval()
     images = torch.rand(2, 3, 16, 16)
-    for name, feature in whole.features(whole.preprocess(images)).items():
-        alone = probes.OneLayer(whole, name).eval()
-        assert torch.equal(alone.features(alone.preprocess(images))[name], feature)
+    for name, feature in encoder.features(encoder.preprocess(images)).items():
+        one_layer = probes.OneLayer(encoder, name).eval()
+        assert torch.equal(one_layer.features(one_layer.preprocess(images))[name], feature)
 
 
-def test_rotated_views_of_the_usual_recipe_are_turned_as_they_are_asked():
+def test_rotation_views_are_the_four_quarter_turns():
     from benchmarks.recipes import RotationViews
     from PIL import Image
 
-    turned = RotationViews(8)(Image.effect_noise((10, 10), 50).convert("RGB"))
-    for turns, view in enumerate(turned):
-        assert torch.equal(view, torch.rot90(turned[0], turns, (1, 2)))
+    views = RotationViews(8)(Image.effect_noise((10, 10), 50).convert("RGB"))
+    for quarter_turns, view in enumerate(views):
+        assert torch.equal(view, torch.rot90(views[0], quarter_turns, (1, 2)))
     assert isinstance(Usual(JOB).head, nn.Linear)

@@ -1,4 +1,4 @@
-"""The recipes: every run is trained once, and the tables say what the runs came to."""
+"""Recipes train every run once, and their tables match the probe results of the runs."""
 
 import json
 
@@ -16,7 +16,7 @@ from selftaught.encoders import make_encoder
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Two classes of sixteen noisy images, bright and dark, half of them for the test."""
+    """Two classes, bright and dark, with 16 noisy training and 16 test images each."""
     made, random = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
     for name, level in (("bright", 190), ("dark", 60)):
         for number in range(32):
@@ -26,7 +26,7 @@ def folder(tmp_path_factory):
     return made
 
 
-def test_intervals_are_those_of_students_t():
+def test_intervals_equal_those_of_students_t():
     assert {freedom: round(stats.t.ppf(0.975, freedom), 3) for freedom in T95} == T95
     values = [0.01, 0.02, 0.06]
     low, high = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
@@ -35,11 +35,11 @@ def test_intervals_are_those_of_students_t():
     assert spread([0.5, 0.7]) == f"0.600 ± {np.std([0.5, 0.7], ddof=1):.3f}"
 
 
-def test_rotation_trains_what_is_missing_and_compares_by_seed(folder, tmp_path, monkeypatch, capsys):
-    words = f"--data {folder} --steps 1 --seeds 2 --threads 1 --out {tmp_path} --only".split()
-    wanted = [rotation.BASE, "mlp head"]
+def test_rotation_trains_missing_runs_only_and_pairs_differences_by_seed(folder, tmp_path, monkeypatch, capsys):
+    arguments = f"--data {folder} --steps 1 --seeds 2 --threads 1 --out {tmp_path} --only".split()
+    variants = [rotation.FOUR_ANGLES, "mlp head"]
     monkeypatch.setattr(rotation, "VIEWS", 16)
-    monkeypatch.setattr("sys.argv", ["rotation", *words, *wanted])
+    monkeypatch.setattr("sys.argv", ["rotation", *arguments, *variants])
     rotation.main()
     first = capsys.readouterr().out
     runs = sorted(path.name for path in tmp_path.iterdir())
@@ -50,23 +50,30 @@ def test_rotation_trains_what_is_missing_and_compares_by_seed(folder, tmp_path, 
     rotation.main()
     assert {path: path.stat().st_mtime_ns for path in times} == times
     assert capsys.readouterr().out == first
-    found = {}
+    accuracies = {}
     for run in tmp_path.iterdir():
         (probe,) = (run / "probes").glob("*.json")
         layers = json.loads(probe.read_text())["layers"]
-        found[run.name] = next(one["accuracy"] for one in layers if one["layer"] == rotation.LAYER)
-    apart = [found[f"mlp-head-{s}"] - found[f"four-angles-all-in-the-batch-linear-head-{s}"] for s in (0, 1)]
-    assert f"| mlp head | {spread([found['mlp-head-0'], found['mlp-head-1']])} | {interval(apart)} |  |" in first
+        accuracies[run.name] = next(one["accuracy"] for one in layers if one["layer"] == rotation.LAYER)
+    differences = [
+        accuracies[f"mlp-head-{s}"] - accuracies[f"four-angles-all-in-the-batch-linear-head-{s}"] for s in (0, 1)
+    ]
+    assert (
+        f"| mlp head | {spread([accuracies['mlp-head-0'], accuracies['mlp-head-1']])} | {interval(differences)} |  |"
+        in first
+    )
 
 
-def test_what_tasks_came_to_is_kept_once_for_each_length(folder, tmp_path, monkeypatch, capsys):
-    kept = tmp_path / "tasks.json"
-    words = f"--data {folder} --steps 2 --seeds 1 --threads 1 --out {tmp_path} --kept {kept} --only rotation".split()
+def test_tasks_saves_one_entry_per_task_and_duration(folder, tmp_path, monkeypatch, capsys):
+    results = tmp_path / "tasks.json"
+    arguments = (
+        f"--data {folder} --steps 2 --seeds 1 --threads 1 --out {tmp_path} --results {results} --only rotation".split()
+    )
     monkeypatch.setitem(tasks.TASKS, "rotation", {"batch_size": 4})
-    monkeypatch.setattr("sys.argv", ["tasks", *words])
+    monkeypatch.setattr("sys.argv", ["tasks", *arguments])
     tasks.main()
     tasks.main()
-    short, long = json.loads(kept.read_text())
+    short, long = json.loads(results.read_text())
     assert (short["minutes"], short["steps"], long["minutes"], long["steps"]) == (3, 2, 15, 10)
     assert short["seeds"] == 1
     assert {"layer", "accuracy", "std", "each", "random", "held_out", "random_held_out"} == set(short["layers"][0])
@@ -78,15 +85,15 @@ def test_what_tasks_came_to_is_kept_once_for_each_length(folder, tmp_path, monke
 
 
 @pytest.mark.parametrize("name", verdicts.QUESTIONS)
-def test_every_question_can_be_asked(name):
+def test_every_question_has_valid_settings_and_an_existing_layer(name):
     question = verdicts.QUESTIONS[name]
-    for changed in question.variants.values():
-        settings = Settings.of(**{"task": question.task, **question.settings, **changed})
+    for changes in question.variants.values():
+        settings = Settings.of(**{"task": question.task, **question.settings, **changes})
         encoder = make_encoder(settings.general.encoder, **settings.encoder)
         assert question.layer in encoder.layers
 
 
-def test_profile_is_the_mean_over_seeds():
+def test_profile_averages_over_seeds():
     rows = {
         (name, seed): {layer: {"accuracy": base + seed / 10, "random": 0.1} for layer in ("one", "two")}
         for name, base in (("a", 0.2), ("b", 0.5))
@@ -98,18 +105,18 @@ def test_profile_is_the_mean_over_seeds():
     assert lines[-1] == "| random weights | 0.100 | 0.100 |"
 
 
-def test_orders_compare_layers_and_tasks_by_seed():
-    kept = {
+def test_orders_pairs_differences_by_seed():
+    accuracies = {
         "rotation": {"layer1": [0.5, 0.6], "layer2": [0.7, 0.65], "layer3": [0.6, 0.66]},
         "jigsaw": {"layer1": [0.5, 0.5], "layer2": [0.5, 0.5], "layer3": [0.4, 0.4]},
     }
-    found = orders.lines(kept)
-    assert found[0] == f"| rotation: best earlier layer less the last | {interval([0.1, -0.01])} |"
-    assert found[2] == f"| rotation above jigsaw at layer2 | {interval([0.2, 0.15])} |"
-    assert len(found) == 3
+    lines = orders.lines(accuracies)
+    assert lines[0] == f"| rotation: best earlier layer minus the last | {interval([0.1, -0.01])} |"
+    assert lines[2] == f"| rotation above jigsaw at layer2 | {interval([0.2, 0.15])} |"
+    assert len(lines) == 3
 
 
-def test_verdicts_hold_every_variant_against_the_first(folder, tmp_path, monkeypatch, capsys):
+def test_verdicts_compares_every_variant_with_the_first(folder, tmp_path, monkeypatch, capsys):
     questions = {"negatives": verdicts.QUESTIONS["negatives"]}
     monkeypatch.setattr(verdicts, "QUESTIONS", questions)
     monkeypatch.setattr(
@@ -119,13 +126,18 @@ def test_verdicts_hold_every_variant_against_the_first(folder, tmp_path, monkeyp
     printed = capsys.readouterr().out
     rows = [line for line in printed.splitlines() if line.startswith("| ")]
     names = list(questions["negatives"].variants)
-    assert [row.split(" | ")[0][2:] for row in rows[1:]] == [*names, "", *names, "random weights"]  # compared, then all
+    assert [row.split(" | ")[0][2:] for row in rows[1:]] == [
+        *names,
+        "",
+        *names,
+        "random weights",
+    ]  # the table of differences, then the profile
     (probe,) = (tmp_path / "negatives" / "64-negatives-0" / "probes").glob("*.json")
     accuracy = next(one for one in json.loads(probe.read_text())["layers"] if one["layer"] == "layer3")["accuracy"]
     assert f"| 64 negatives | {accuracy:.3f} |" in printed
 
 
-def test_recalibration_reads_the_same_layers_with_the_statistics_that_tiles_left(folder, tmp_path, monkeypatch, capsys):
+def test_recalibration_compares_both_batch_statistics_for_every_layer(folder, tmp_path, monkeypatch, capsys):
     options = {"task": "jigsaw", "permutations": 4, "batch_size": 8, "steps": 3, "threads": 1}
     paths = [tmp_path / f"jigsaw-{seed}" for seed in (0, 1)]
     tables = [

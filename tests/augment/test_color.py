@@ -33,7 +33,7 @@ def test_a_chain_agrees_with_torchvision(images):
 
 
 @pytest.mark.parametrize("hue", [-0.1, 0.05, 0.1])
-def test_hue_keeps_luma_and_turns_about_as_far_as_hsv(images, hue):
+def test_hue_preserves_luma_and_rotates_about_as_far_as_in_hsv(images, hue):
     turned = changed(images, hue=hue)
     torch.testing.assert_close((turned.movedim(1, -1) @ LUMA), images.movedim(1, -1) @ LUMA, atol=2e-3, rtol=0)
     red = torch.tensor([0.7, 0.3, 0.3])[None, :, None, None]
@@ -43,7 +43,7 @@ def test_hue_keeps_luma_and_turns_about_as_far_as_hsv(images, hue):
     torch.testing.assert_close(changed(grey, hue=hue), grey, atol=2e-3, rtol=0)
 
 
-def test_random_factors_have_the_spread_asked_for_and_can_be_switched_off(images):
+def test_random_factors_have_the_requested_range_and_can_be_disabled(images):
     generator = torch.Generator().manual_seed(0)
     linear, of_mean = random_color(4, generator, brightness=0, contrast=0, saturation=0, hue=0)
     torch.testing.assert_close(recolor(images, linear, of_mean), images, atol=1e-5, rtol=0)
@@ -56,7 +56,7 @@ def test_random_factors_have_the_spread_asked_for_and_can_be_switched_off(images
     assert not of_mean.any()
 
 
-def test_projection_takes_green_against_magenta_and_nothing_else(images):
+def test_projection_removes_the_green_magenta_component_only(images):
     axis = torch.tensor([-1.0, 2.0, -1.0])
     projected = recolor(images, *projection(torch.ones(4)))
     along = torch.einsum("c,bchw->bhw", axis, projected)
@@ -70,7 +70,7 @@ def test_projection_takes_green_against_magenta_and_nothing_else(images):
     assert torch.equal(recolor(images, *projection(torch.zeros(4))), images)
 
 
-def test_a_dropped_channel_is_noise_and_the_kept_one_untouched(images):
+def test_dropped_channels_become_noise_and_the_kept_one_is_unchanged(images):
     kept, noise = torch.tensor([0, 2, 1, 2]), torch.rand(4, 3, 8, 8)
     dropped = drop_channels(images, kept, noise)
     for image in range(4):

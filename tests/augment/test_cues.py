@@ -37,7 +37,7 @@ def disc(side: int = 101, radius: float = 0.5) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", CUES)
-def test_every_change_gives_other_images_of_the_same_kind_and_leaves_its_own_alone(name):
+def test_every_cue_function_changes_images_but_not_its_input(name):
     images = smooth()
     images = (images + 0.1 * torch.rand(images.shape, generator=generator(1))).clamp(0, 1)
     before = images.clone()
@@ -51,7 +51,7 @@ def test_every_change_gives_other_images_of_the_same_kind_and_leaves_its_own_alo
     assert torch.equal(changed, CUES[name].change(images, generator()))
 
 
-def test_controls_are_controls_and_do_as_much_damage_as_their_plants():
+def test_controls_change_images_as_much_as_their_cues():
     images = smooth()
     for cue in CUES.values():
         if cue.control:
@@ -62,21 +62,21 @@ def test_controls_are_controls_and_do_as_much_damage_as_their_plants():
             assert 0.7 < damage[0] / damage[1] < 1.4, cue.condition
 
 
-def test_grey_has_the_luma_of_the_image_and_no_colour():
+def test_grayscale_preserves_luma_and_removes_color():
     images = smooth()
     luma = 0.2989 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2]
     for channel in grey(images, generator()).unbind(1):
         assert torch.allclose(channel, luma)
 
 
-def test_blur_takes_the_finest_grain_and_keeps_the_mean():
+def test_blur_removes_the_highest_frequency_and_keeps_the_mean():
     stripes = (torch.arange(64) % 2).float().expand(1, 3, 64, 64)
     assert (blurred(stripes, generator()) - 0.5)[..., 8:-8].abs().max() < 0.01
     assert torch.allclose(blurred(torch.full((1, 3, 9, 9), 0.3), generator()), torch.full((1, 3, 9, 9), 0.3))
 
 
 @pytest.mark.parametrize("by", [FRINGE, -FRINGE])
-def test_a_fringe_magnifies_red_shrinks_blue_and_leaves_green(by):
+def test_chromatic_aberration_magnifies_red_shrinks_blue_and_keeps_green(by):
     image = disc()
     red, green, blue = chromatic_aberration(image, generator(), by=by)[0].sum((1, 2))
     area = image[0, 0].sum()
@@ -85,12 +85,12 @@ def test_a_fringe_magnifies_red_shrinks_blue_and_leaves_green(by):
     assert float(blue / area) == pytest.approx((1 - by) ** 2, abs=5e-3)
 
 
-def test_the_mean_move_of_a_fringe_is_that_of_its_control():
+def test_chromatic_aberration_and_its_control_have_the_same_mean_shift():
     place = (2 * torch.arange(400) + 1) / 400 - 1
     assert float((place[:, None].square() + place.square()).sqrt().mean()) == pytest.approx(RADIUS, abs=1e-4)
 
 
-def test_colours_apart_move_red_and_blue_to_opposite_sides_and_by_no_place():
+def test_channel_shift_moves_red_and_blue_in_opposite_directions():
     image = disc().expand(8, 3, 101, 101)
     moved = shift_channels_apart(image, generator(), by=0.1)
     place = (2 * torch.arange(101) + 1) / 101 - 1
@@ -111,14 +111,14 @@ def steps_by_phase(images: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("shift", "side"), [(0, 64), (4, 64), (4, 61)])
-def test_blocks_of_jpeg_begin_where_they_should(shift, side):
+def test_jpeg_blocks_start_at_the_expected_offset(shift, side):
     steps = steps_by_phase(jpeg(smooth(8, side), generator(), shift=shift))
     assert steps.argmax() == shift
     assert steps[shift] > 1.3 * steps.sort().values[-2]
     assert steps_by_phase(smooth(8, side)).std() < 0.1 * steps_by_phase(smooth(8, side)).mean()
 
 
-def test_light_from_above_fades_downwards_and_from_below_upwards():
+def test_illumination_from_above_fades_downwards_and_from_below_upwards():
     white = torch.ones(1, 3, 50, 50)
     above, below = illuminated(white, generator()), illuminated(white, generator(), above=False)
     assert torch.allclose(above, below.flip(2))
@@ -127,7 +127,7 @@ def test_light_from_above_fades_downwards_and_from_below_upwards():
     assert torch.equal(above[..., :1].expand_as(above), above)
 
 
-def test_a_vignette_takes_half_the_light_of_corners_and_a_third_of_that_in_the_mean():
+def test_vignette_halves_corners_and_removes_a_sixth_on_average():
     dark = CUES["vignette"].change(torch.ones(1, 3, 200, 200), generator())[0, 0]
     assert dark[0, 0] == pytest.approx(1 - CORNER, abs=0.01)
     assert dark[100, 100] == pytest.approx(1, abs=0.01)
@@ -136,7 +136,7 @@ def test_a_vignette_takes_half_the_light_of_corners_and_a_third_of_that_in_the_m
     assert torch.equal(dimmed, torch.full((1, 3, 4, 4), 1 - CORNER / 3))
 
 
-def test_the_middle_has_no_frame():
+def test_without_border_removes_a_frame():
     framed = torch.ones(1, 3, 40, 40)
     framed[..., :2, :] = framed[..., -2:, :] = framed[..., :2] = framed[..., -2:] = 0
     assert torch.allclose(without_border(framed, generator()), torch.ones(1, 3, 40, 40))

@@ -20,14 +20,14 @@ def test_lab_agrees_with_scikit_image():
     torch.testing.assert_close(found[1:], expected[1:], atol=0.01, rtol=0)  # their white is rounded
 
 
-def test_the_way_back_agrees_with_scikit_image():
+def test_lab_to_rgb_agrees_with_scikit_image():
     color = pytest.importorskip("skimage.color")
     lab = torch.tensor([[50.0, 20, -30], [80, -40, 60], [20, 5, 5], [5, 1, -2], [95, -3, 2]])
     expected = torch.from_numpy(color.lab2rgb(lab.double().numpy())).T
     torch.testing.assert_close(lab_to_rgb(lab.T[:, :, None])[:, :, 0].double(), expected, atol=1e-3, rtol=0)
 
 
-def test_there_and_back_is_where_one_was():
+def test_lab_round_trip_restores_the_image():
     images = every_color()
     torch.testing.assert_close(lab_to_rgb(rgb_to_lab(images)), images, atol=1e-4, rtol=0)
 
@@ -45,7 +45,7 @@ def test_lightness_alone_is_the_first_of_lab():
     assert torch.equal(rgb_to_lightness(images), rgb_to_lab(images)[:, :1])
 
 
-def test_what_srgb_cannot_show_becomes_the_nearest_it_can():
+def test_colors_outside_of_srgb_are_clipped_to_the_nearest():
     shown = lab_to_rgb(torch.tensor([50.0, 120, -120]).view(3, 1, 1))
     assert shown.min() >= 0
     assert shown.max() <= 1
@@ -59,13 +59,13 @@ def test_gradients_are_finite_everywhere(convert, value):
     assert flat.grad.isfinite().all()
 
 
-def test_the_way_back_has_finite_gradients_at_black_and_white():
+def test_lab_to_rgb_has_finite_gradients_at_black_and_white():
     lab = torch.tensor([[0.0, 0, 0], [100, 0, 0]]).T[:, :, None].requires_grad_()
     lab_to_rgb(lab).sum().backward()
     assert lab.grad.isfinite().all()
 
 
-def test_autocast_loses_nothing():
+def test_autocast_keeps_full_precision():
     images = every_color(85)
     with torch.autocast("cpu", torch.bfloat16):
         found = lab_to_rgb(rgb_to_lab(images))
@@ -77,7 +77,7 @@ def cells(images: torch.Tensor) -> set[tuple[float, float]]:
     return set(map(tuple, (rgb_to_lab(images)[0, 1:, :, 0] / 10).round().mul(10).T.tolist()))
 
 
-def test_the_gamut_has_the_cells_that_colors_fall_into():
+def test_gamut_contains_the_cells_of_random_colors():
     centers = set(map(tuple, gamut().tolist()))
     assert len(centers) == len(gamut()) == 261
     assert cells(every_color(5)) <= centers
@@ -87,7 +87,7 @@ def test_the_gamut_has_the_cells_that_colors_fall_into():
 
 
 @pytest.mark.slow
-def test_the_gamut_by_brute_force():
+def test_gamut_equals_brute_force():
     found = set()
     for red in range(256):
         plane = every_color(1, red)

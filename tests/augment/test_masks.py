@@ -21,7 +21,7 @@ def border(masks: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("size", "share", "side"), [(32, 0.25, 16), (128, 0.25, 64), (9, 0.25, 5), (3, 0.01, 1)])
-def test_the_centre_is_a_square_with_as_much_frame_on_all_sides(size, share, side):
+def test_center_mask_is_a_centered_square(size, share, side):
     masks = center_masks(2, size, share)
     low = (size - side) // 2
     expected = [[low <= y < low + side and low <= x < low + side for x in range(size)] for y in range(size)]
@@ -30,12 +30,12 @@ def test_the_centre_is_a_square_with_as_much_frame_on_all_sides(size, share, sid
     assert torch.equal(masks, masks.flip(2, 3))
 
 
-def test_a_frame_is_left_whatever_the_share():
+def test_masks_leave_a_border_for_every_fraction():
     assert center_masks(1, 8, 0.999)[0, 0].sum() == 36
 
 
 @pytest.mark.parametrize("kind", RANDOM)
-def test_the_seed_decides_and_each_view_has_a_mask_of_its_own(kind):
+def test_masks_depend_on_the_seed_and_differ_between_views(kind):
     masks = RANDOM[kind](20, 16, seeded(3))
     torch.manual_seed(1)
     assert masks.shape == (20, 1, 16, 16)
@@ -46,7 +46,7 @@ def test_the_seed_decides_and_each_view_has_a_mask_of_its_own(kind):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.5])
-def test_one_block_is_a_rectangle_of_the_sides_that_it_may_have(share):
+def test_one_block_is_a_rectangle_with_sides_in_range(share):
     largest = 32 * share**0.5
     heights = set()
     for mask in block_masks(300, 32, seeded(), share=share, blocks=1)[:, 0]:
@@ -60,7 +60,7 @@ def test_one_block_is_a_rectangle_of_the_sides_that_it_may_have(share):
 
 
 @pytest.mark.parametrize(("size", "blocks"), [(16, 4), (32, 4), (32, 9), (33, 2)])
-def test_blocks_never_cover_more_than_the_share_and_may_lie_anywhere(size, blocks):
+def test_blocks_cover_at_most_their_fraction_and_reach_every_position(size, blocks):
     masks = block_masks(4000, size, seeded(), share=0.25, blocks=blocks)
     covered = masks.flatten(1).float().mean(1)
     assert covered.max() <= 0.25
@@ -72,12 +72,12 @@ def test_blocks_never_cover_more_than_the_share_and_may_lie_anywhere(size, block
 
 
 @pytest.mark.parametrize(("size", "share"), [(16, 0.25), (32, 0.25), (31, 0.4), (3, 0.01), (3, 0.99)])
-def test_free_masks_hide_their_share_to_a_pixel(size, share):
+def test_free_masks_hide_their_fraction_to_a_pixel(size, share):
     hidden = free_masks(64, size, seeded(), share=share).flatten(1).sum(1)
     assert (hidden == min(max(1, round(share * size**2)), size**2 - 1)).all()
 
 
-def test_free_masks_are_regions_and_not_specks_and_lie_anywhere():
+def test_free_masks_are_connected_regions_at_every_position():
     masks = free_masks(3000, 32, seeded())
     specks = torch.rand(3000, 1, 32, 32, generator=seeded()) < 0.25
     squares = center_masks(1, 32)
@@ -101,7 +101,7 @@ def test_free_masks_have_the_same_regions_at_every_size():
 
 
 @pytest.mark.parametrize("width", [0, 1, 2])
-def test_the_rim_is_what_is_shown_within_so_many_pixels(width):
+def test_rim_is_the_visible_pixels_within_a_distance(width):
     masks = free_masks(3, 10, seeded())
     expected = torch.zeros_like(masks)
     for image in range(3):
@@ -114,12 +114,12 @@ def test_the_rim_is_what_is_shown_within_so_many_pixels(width):
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, -0.5])
-def test_nothing_and_everything_cannot_be_hidden(share):
+def test_fractions_of_0_and_1_are_rejected(share):
     with pytest.raises(UserError, match=f"got {share:g}"):
         center_masks(1, 16, share)
 
 
 @pytest.mark.parametrize("kind", RANDOM)
-def test_a_view_too_small_to_be_masked_is_refused(kind):
+def test_views_too_small_to_be_masked_are_rejected(kind):
     with pytest.raises(UserError, match="views to be masked must have at least 3 pixels per side, got 2"):
         RANDOM[kind](1, 2, seeded())

@@ -43,7 +43,7 @@ def test_tiles_without_gaps_are_the_blocks_of_the_image_row_by_row(images):
         torch.testing.assert_close(tiles[:, place], block, atol=1e-5, rtol=0)
 
 
-def test_tiles_of_a_crop_are_tiles_of_what_the_crop_shows(images):
+def test_tiles_of_a_crop_equal_tiles_of_the_cropped_image(images):
     crop = affine(width=0.5, height=0.5, x=0.5, y=-0.5, flip=1.0, count=5)  # top right quarter, mirrored
     cut = grid_tiles(5, generator(), grid=2, tile=1 / 2, gap=0.0)
     tiles = resample(images, crop[:, None] @ cut, 16)
@@ -52,7 +52,7 @@ def test_tiles_of_a_crop_are_tiles_of_what_the_crop_shows(images):
     torch.testing.assert_close(tiles, torch.stack(blocks, 1), atol=1e-5, rtol=0)
 
 
-def test_the_default_is_the_papers_255_pixels_in_cells_of_85_and_tiles_of_64():
+def test_default_grid_matches_the_paper():
     left, right, top, bottom = (255 * e for e in edges(grid_tiles(4000, generator())))
     torch.testing.assert_close(right - left, torch.full_like(left, 63.75), atol=1e-3, rtol=0)
     cell = 85 * torch.arange(3)
@@ -70,7 +70,7 @@ def test_the_default_is_the_papers_255_pixels_in_cells_of_85_and_tiles_of_64():
 
 @pytest.mark.parametrize("grid", [2, 3])
 @pytest.mark.parametrize(("tile", "gap", "jitter"), [(0.2, 0.1, 0.0), (0.25, 0.08, 0.04), (0.1, 0.0, 0.3), (0.2, 0, 0)])
-def test_tiles_stay_inside_and_the_grid_uses_all_the_room(grid, tile, gap, jitter):
+def test_tiles_stay_inside_the_view_and_the_grid_spans_it(grid, tile, gap, jitter):
     left, right, top, bottom = edges(grid_tiles(3000, generator(), grid=grid, tile=tile, gap=gap, jitter=jitter))
     assert min(left.min(), top.min()) >= -1e-6
     assert max(right.max(), bottom.max()) <= 1 + 1e-6
@@ -81,13 +81,13 @@ def test_tiles_stay_inside_and_the_grid_uses_all_the_room(grid, tile, gap, jitte
         torch.testing.assert_close(left[:, 0, 1] - right[:, 0, 0], torch.full((3000,), float(gap)), atol=1e-5, rtol=0)
 
 
-def test_a_margin_shows_more_around_the_same_tile(images):
+def test_margin_extends_the_same_tile(images):
     plain = resample(images, grid_tiles(5, generator(3), tile=16 / 64, gap=0.08), 16)
     wide = resample(images, grid_tiles(5, generator(3), tile=16 / 64, gap=0.08, margin=2 / 64), 20)
     torch.testing.assert_close(wide[..., 2:-2, 2:-2], plain, atol=1e-4, rtol=0)
 
 
-def test_channels_move_apart_by_whole_pixels_each_on_its_own():
+def test_channels_are_shifted_independently_by_whole_pixels():
     tiles = torch.rand(600, 3, 9, 9, generator=generator())
     shifted = shift_channels(tiles, 1, generator())
     found = torch.full((600, 3), -1)
@@ -103,14 +103,14 @@ def test_channels_move_apart_by_whole_pixels_each_on_its_own():
     assert shift_channels(tiles, 0, generator()) is tiles
 
 
-def test_normalisation_is_per_tile_and_colour():
+def test_normalization_is_per_tile_and_channel():
     tiles = torch.rand(4, 3, 6, 6, generator=generator())
     array = tiles.numpy().astype(np.float64)
     z = (array - array.mean((2, 3), keepdims=True)) / array.std((2, 3), keepdims=True)
     torch.testing.assert_close(normalize_tiles(tiles), torch.from_numpy(0.449 + 0.226 * z).float(), atol=1e-5, rtol=0)
 
 
-def test_a_tile_as_a_whole_can_be_given_mean_and_root_mean_square_or_the_mean_alone():
+def test_rms_and_mean_normalization_use_the_whole_tile():
     tiles = torch.rand(4, 3, 6, 6, generator=generator())
     for tile, rms, mean in zip(tiles, normalize_tiles(tiles, "rms"), normalize_tiles(tiles, "mean"), strict=True):
         off = tile - sum(tile.flatten().tolist()) / 108
@@ -120,7 +120,7 @@ def test_a_tile_as_a_whole_can_be_given_mean_and_root_mean_square_or_the_mean_al
     assert normalize_tiles(tiles, "none") is tiles
 
 
-def test_normalisation_forgets_brightness_contrast_and_tint_and_leaves_what_look_expects():
+def test_normalization_removes_brightness_contrast_and_tint_and_has_the_expected_range():
     tiles = torch.rand(4, 3, 8, 8, generator=generator())
     tint = torch.tensor([0.5, 0.7, 0.3]).view(3, 1, 1)
     torch.testing.assert_close(normalize_tiles(tiles * tint + 0.1), normalize_tiles(tiles), atol=1e-4, rtol=0)
@@ -129,14 +129,14 @@ def test_normalisation_forgets_brightness_contrast_and_tint_and_leaves_what_look
     assert (seen.std((2, 3)) - 1).abs().max() < 0.1
 
 
-def test_a_flat_tile_stays_nearly_flat():
+def test_constant_tiles_are_not_amplified():
     flat = torch.full((1, 3, 8, 8), 0.3)
     torch.testing.assert_close(normalize_tiles(flat), torch.full_like(flat, 0.449))
     rounding = flat + torch.randint(0, 2, flat.shape, generator=generator()) / 255
     assert normalize_tiles(rounding).std() < 0.1
 
 
-def test_pixelating_agrees_with_torchvision_and_spares_the_others():
+def test_pixelation_agrees_with_torchvision_and_keeps_other_tiles():
     tiles = torch.rand(4, 3, 16, 16, generator=generator())
     got = pixelate(tiles, torch.tensor([1.0, 0, 1, 0]), 5)
     theirs = TF.resize(TF.resize(tiles, [5, 5], antialias=True), [16, 16])
@@ -144,7 +144,7 @@ def test_pixelating_agrees_with_torchvision_and_spares_the_others():
     assert torch.equal(got[1::2], tiles[1::2])
 
 
-def test_a_mosaic_has_every_tile_at_its_place():
+def test_mosaic_places_every_tile_at_its_position():
     tiles = 2 * torch.rand(2, 9, 3, 4, 4, generator=generator()) - 0.5
     picture = mosaic(tiles, gap=1)
     assert picture.shape == (2, 3, 14, 14)
@@ -156,7 +156,7 @@ def test_a_mosaic_has_every_tile_at_its_place():
     assert mosaic(tiles, gap=0).shape == (2, 3, 12, 12)
 
 
-def test_what_cannot_be_cut_is_refused_in_one_sentence():
+def test_invalid_grids_raise_a_user_error():
     with pytest.raises(UserError, match=r"at least 3 pixels per side, got 2 .* increase --size"):
         tile_pixels(8, 0.25)
     with pytest.raises(UserError, match="must fit into the view"):
@@ -169,7 +169,7 @@ def test_what_cannot_be_cut_is_refused_in_one_sentence():
     assert tile_pixels(100, 0.23) == 23
 
 
-def test_the_whole_view_is_one_possible_tile(images):
+def test_one_tile_may_cover_the_whole_view(images):
     """Identity is the limit of a grid: what a tile shows has the zoom of the whole view."""
     cut = grid_tiles(5, generator(), grid=2, tile=0.5, gap=0.0)
     tiles = resample(images, cut, 32)

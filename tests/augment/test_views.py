@@ -22,7 +22,7 @@ def seeded(seed=0):
     return torch.Generator().manual_seed(seed)
 
 
-def test_with_everything_off_a_view_is_the_image():
+def test_without_augmentation_a_view_equals_the_image():
     images = batch()
     views = OFF.views(images, 16, seeded(), copies=2)
     expected = images.pictures["image"].clamp(0, 1).repeat_interleave(2, 0)
@@ -38,7 +38,7 @@ def test_blur_agrees_with_torchvision_inside_the_image(sigma):
     torch.testing.assert_close(ours[..., inside, inside], theirs[..., inside, inside], atol=2e-5, rtol=0)
 
 
-def test_blur_keeps_constant_images_and_blurs_each_image_by_its_own_sigma():
+def test_blur_keeps_constant_images_and_uses_one_sigma_per_image():
     constant = torch.full((1, 3, 9, 9), 0.3)
     torch.testing.assert_close(gaussian_blur(constant, torch.tensor([3.0])), constant)
     images = torch.rand(1, 3, 16, 16, generator=seeded()).repeat(2, 1, 1, 1)
@@ -47,7 +47,7 @@ def test_blur_keeps_constant_images_and_blurs_each_image_by_its_own_sigma():
     assert blurred[1].std() < 0.5 * images[1].std()
 
 
-def test_solarization_inverts_what_is_brighter_than_a_half():
+def test_solarization_inverts_values_above_one_half():
     images = batch()
     plain = images.pictures["image"].clamp(0, 1)
     views = ViewAugmentation(**{**vars(OFF), "solarize": 1.0}).views(images, 16, seeded())
@@ -60,7 +60,7 @@ def test_grayscale_views_have_equal_channels():
 
 
 @pytest.mark.parametrize("name", ["blur", "solarize", "grayscale"])
-def test_probabilities_are_met(name):
+def test_augmentations_have_their_probabilities(name):
     source = ToySource(400)
     images = source.batch(torch.arange(400), CPU)
     changes = {"blur_sigma": (0.1, 0.2)} if name == "blur" else {}
@@ -69,7 +69,7 @@ def test_probabilities_are_met(name):
     assert abs(float(changed) - 0.3) < 4 * (0.3 * 0.7 / 400) ** 0.5
 
 
-def test_the_views_of_an_image_are_in_a_row_and_differ():
+def test_views_of_an_image_are_adjacent_and_differ():
     images = batch(4)
     views = two_views(images, 16, seeded())
     assert views.shape == (8, 3, 16, 16)
@@ -89,7 +89,7 @@ def test_byol_pair_and_multi_crop_shapes():
     assert small.shape == (18, 3, 8, 8)
 
 
-def test_views_depend_on_the_generator_alone():
+def test_views_depend_on_the_generator_only():
     torch.manual_seed(1)
     one = two_views(batch(), 12, seeded(5), *byol_augmentations(ViewAugmentation()))
     torch.manual_seed(2)
@@ -108,6 +108,6 @@ def test_views_depend_on_the_generator_alone():
         ({"jitter": (2.0, 0.0, 0.0, 0.0)}, "jitter"),
     ],
 )
-def test_settings_that_mean_nothing_are_refused(wrong, words):
+def test_invalid_settings_are_rejected(wrong, words):
     with pytest.raises(UserError, match=words):
         ViewAugmentation(**wrong)

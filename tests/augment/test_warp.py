@@ -15,12 +15,12 @@ def images():
     return torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
-def test_the_identity_changes_nothing(images):
+def test_identity_returns_the_image(images):
     assert torch.equal(resample(images, identity(3), 32), images)
 
 
 @pytest.mark.parametrize("turns", [1, 2, 3])
-def test_quarter_turns_and_mirrors_are_exact(images, turns):
+def test_quarter_turns_and_flips_are_exact(images, turns):
     bytes_ = (images * 255).round()
     turned = resample(bytes_ / 255, affine(degrees=90 * turns, count=3), 32)
     assert torch.equal((turned * 255).round(), torch.rot90(bytes_, turns, (2, 3)))
@@ -29,7 +29,7 @@ def test_quarter_turns_and_mirrors_are_exact(images, turns):
 
 
 @pytest.mark.parametrize("degrees", [-35.0, 10.0, 45.0])
-def test_turns_agree_with_torchvision(images, degrees):
+def test_rotations_agree_with_torchvision(images, degrees):
     ours = resample(images, affine(degrees=degrees, count=3), 32)
     theirs = TF.rotate(images, degrees, InterpolationMode.BILINEAR)
     inside = torch.zeros(32, 32, dtype=torch.bool)
@@ -58,7 +58,7 @@ def test_magnified_crops_agree_with_torchvision(images):
 
 
 @pytest.mark.parametrize("size", [8, 11, 16, 23])
-def test_shrunk_images_come_near_torchvision_and_do_not_alias(size):
+def test_downscaling_approximates_torchvision_without_aliasing(size):
     smooth = torch.rand(1, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     smooth = TF.resize(smooth, [64, 64], InterpolationMode.BICUBIC)
     theirs = TF.resize(smooth, [size, size], antialias=True)
@@ -88,27 +88,27 @@ def test_a_view_of_a_view_is_the_product_of_their_matrices():
     torch.testing.assert_close(once, twice, atol=2e-3, rtol=0)
 
 
-def test_several_views_of_an_image_are_as_if_asked_one_by_one(images):
+def test_several_views_equal_views_made_one_by_one(images):
     matrix = torch.stack([affine(degrees=d, width=w, height=w, count=3) for d, w in ((0, 1), (20, 0.5), (70, 1))], 1)
     together = resample(images, matrix, 8)
     for k in range(3):
         torch.testing.assert_close(together[:, k], resample(images, matrix[:, k], 8))
 
 
-def test_one_picture_serves_many_matrices(images):
+def test_one_image_is_warped_by_several_matrices(images):
     matrix = random_crop(5, torch.Generator().manual_seed(0), scale=(0.1, 1.0))
     shared = Pyramid(images[:1]).sample(matrix[None], 8)[0]
     copied = resample(images[:1].repeat(5, 1, 1, 1), matrix, 8)
     torch.testing.assert_close(shared, copied)
 
 
-def test_levels_by_the_definition():
+def test_pyramid_levels_equal_their_definition():
     for width, size, expected in ((1.0, 32, 1.0), (0.5, 32, 0.0), (1.0, 16, 2.0), (0.25, 32, 0.0)):
         found = levels(affine(width=width, height=width, degrees=33.0, count=1), (64, 64), size)
         assert math.isclose(float(found), expected, abs_tol=1e-3)
 
 
-def test_random_crops_stay_inside_and_have_the_areas_asked_for():
+def test_random_crops_stay_inside_and_have_the_requested_areas():
     matrix = random_crop(20_000, torch.Generator().manual_seed(0), scale=(0.2, 0.6), ratio=(1, 1))
     corners = torch.tensor([[-1.0, 1, 1, -1], [-1, -1, 1, 1], [1, 1, 1, 1]])
     assert (matrix @ corners)[:, :2].abs().max() <= 1 + 1e-6
@@ -118,12 +118,12 @@ def test_random_crops_stay_inside_and_have_the_areas_asked_for():
     assert abs((matrix[:, 0, 0] < 0).float().mean() - 0.5) < 4 * 0.5 / 20_000**0.5
 
 
-def test_a_view_of_no_pixels_is_refused(images):
+def test_views_of_zero_pixels_are_rejected(images):
     with pytest.raises(UserError, match="at least 1 pixel, got 0"):
         resample(images, identity(3), 0)
 
 
-def test_a_window_inside_the_image_reads_as_if_its_mirror_went_on():
+def test_windows_use_reflection_padding():
     """Up to the border itself, where the padding that is used there could differ from the mirror's."""
     images = torch.rand(6, 3, 20, 20, generator=torch.Generator().manual_seed(0))
     matrix = random_crop(6, torch.Generator().manual_seed(1), scale=(0.3, 1.0))
@@ -133,7 +133,7 @@ def test_a_window_inside_the_image_reads_as_if_its_mirror_went_on():
     assert torch.allclose(resample(images, matrix, 24), expected, atol=1e-5)
 
 
-def test_between_two_levels_a_view_is_the_mean_of_both_by_its_share():
+def test_views_between_two_levels_interpolate_them():
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     matrix, size = identity(1), 21  # a step of three pixels lies log2(3) - 1 of the way from halves to quarters
     seen, depth = Pyramid(image).sample(matrix[None], size)[0], math.log2(64 / size)
@@ -145,7 +145,7 @@ def test_between_two_levels_a_view_is_the_mean_of_both_by_its_share():
 
 
 @pytest.mark.parametrize(("size", "level"), [(64, 0), (52, 0), (45, 1), (32, 2), (28, 2), (22, 3), (16, 4)])
-def test_in_steps_of_half_an_octave_a_view_is_read_off_the_one_level_that_is_nearest(size, level):
+def test_half_octave_pyramid_uses_the_nearest_level(size, level):
     image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     between = F.interpolate(image, (46, 46), mode="bilinear", antialias=True)  # 64 / sqrt(2), rounded up
     shrunk = [image, between, F.avg_pool2d(image, 2), F.adaptive_avg_pool2d(between, 23), F.avg_pool2d(image, 4)]
@@ -154,7 +154,7 @@ def test_in_steps_of_half_an_octave_a_view_is_read_off_the_one_level_that_is_nea
     assert torch.allclose(Pyramid(image, octave=2).sample(identity(1)[None], size)[0], expected, atol=1e-5)
 
 
-def test_what_is_finer_than_a_view_does_not_alias_in_either_pyramid():
+def test_frequencies_above_those_of_the_view_do_not_alias():
     stripes = (torch.arange(128) % 2).float().expand(1, 3, 128, 128)
     for octave in (1, 2):
         for size in (60, 45, 33, 20):

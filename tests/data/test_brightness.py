@@ -81,7 +81,7 @@ def test_the_range_is_measured_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert open_source(tmp_path / "set").fingerprint == first.fingerprint
 
 
-def test_values_past_the_range_are_clipped_unless_they_are_most() -> None:
+def test_values_outside_of_the_range_are_clipped_or_the_image_is_skipped() -> None:
     values = np.full((8, 8), 4095, np.uint16)
     values[0, 0] = 9000
     result = decode(encoded(Image.fromarray(values)), 8, Ranges(integers=(0, 4095)))
@@ -91,12 +91,12 @@ def test_values_past_the_range_are_clipped_unless_they_are_most() -> None:
     assert reason == "has values outside 0 to 4095, the range of the other images of this source"
 
 
-def test_sources_of_parquet_too(tmp_path: Path) -> None:
+def test_parquet_sources_share_one_range(tmp_path: Path) -> None:
     cells = [{"bytes": flat(value), "path": None} for value in [100] * (3 * SAMPLE) + [4095]]
     pq.write_table(pa.table({"image": cells}), tmp_path / "a.parquet")
     assert open_source(tmp_path / "a.parquet", limit=5, seed=1).notes[0].startswith("16-bit images: values 0 to 4095")
 
 
-def test_images_that_cannot_be_measured_do_not_count() -> None:
+def test_unreadable_images_do_not_affect_the_range() -> None:
     raws = [b"", b"text", flat(np.nan, np.float32), flat(7.5, np.float32), noise(4, 4), flat(300)]
     assert measure(raws) == Ranges(integers=(0, 4095), floats=(0, 255))

@@ -57,7 +57,7 @@ def leftovers(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.part-*"))
 
 
-def test_holds_every_image_in_order(tmp_path: Path) -> None:
+def test_cache_contains_every_image_in_order(tmp_path: Path) -> None:
     reader = listed(100)
     cached = decode_cached(reader, 4, folder=tmp_path)
     assert cached.images.shape == (100, 3, 4, 4)
@@ -67,7 +67,7 @@ def test_holds_every_image_in_order(tmp_path: Path) -> None:
         assert np.array_equal(cached.images[index], decode(raw, 4))
 
 
-def test_is_built_once(tmp_path: Path) -> None:
+def test_cache_is_built_once(tmp_path: Path) -> None:
     reader = watched(20)
     first, second = (decode_cached(reader, 8, folder=tmp_path) for _ in range(2))
     assert reader.read == list(range(20))
@@ -88,14 +88,14 @@ def test_broken_images_leave_no_gap(tmp_path: Path) -> None:
     assert np.array_equal(cached.images, [noise(8, 8, index).transpose(2, 0, 1) for index in sound])
 
 
-def test_only_what_was_chosen_is_decoded(tmp_path: Path) -> None:
+def test_only_chosen_images_are_decoded(tmp_path: Path) -> None:
     reader = watched(20)
     cached = decode_cached(reader, 8, np.array([3, 5, 19]), tmp_path)
     assert reader.read == cached.kept.tolist() == [3, 5, 19]
     assert np.array_equal(cached.images[2], noise(8, 8, 19).transpose(2, 0, 1))
 
 
-def test_every_difference_is_another_cache(tmp_path: Path) -> None:
+def test_different_settings_use_different_caches(tmp_path: Path) -> None:
     reader = listed(6)
     changed = replace(reader, items=[*reader.items[:5], reader.items[5] ^ 1])
     keys = [
@@ -110,7 +110,7 @@ def test_every_difference_is_another_cache(tmp_path: Path) -> None:
     assert decode_cached(relabelled, 8, folder=tmp_path).key == keys[0]  # labels are not in the cache
 
 
-def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:
+def test_changed_files_are_decoded_again(tmp_path: Path) -> None:
     images, caches = tmp_path / "images", tmp_path / "cache"
     write_images(images, 3)
     before = decode_cached(folder_splits(images)["all"], 8, folder=caches).images
@@ -121,7 +121,7 @@ def test_a_changed_file_is_decoded_anew(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failure", [KeyboardInterrupt(), RuntimeError("a bug"), UserError("a damaged file")])
-def test_what_ends_a_build_leaves_nothing(tmp_path: Path, failure: BaseException) -> None:
+def test_failed_builds_leave_no_files(tmp_path: Path, failure: BaseException) -> None:
     with pytest.raises(type(failure)):
         decode_cached(watched(100, failure, after=60), 8, folder=tmp_path)
     assert [path.suffix for path in tmp_path.iterdir()] == [".lock"]
@@ -129,7 +129,7 @@ def test_what_ends_a_build_leaves_nothing(tmp_path: Path, failure: BaseException
 
 
 @pytest.mark.parametrize("damage", ["cut", "meta", "gone", "mixed"])
-def test_a_damaged_cache_is_built_anew(tmp_path: Path, damage: str) -> None:
+def test_damaged_caches_are_rebuilt(tmp_path: Path, damage: str) -> None:
     key = decode_cached(listed(10), 8, folder=tmp_path).key
     images, meta = tmp_path / key / "images.npy", tmp_path / key / "meta.json"
     if damage == "cut":
@@ -145,7 +145,7 @@ def test_a_damaged_cache_is_built_anew(tmp_path: Path, damage: str) -> None:
     assert len(reader.read) == 10
 
 
-def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disks_raise_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"which is full: free some space, set SELFTAUGHT_CACHE"):
         decode_cached(watched(100, OSError(errno.ENOSPC, "No space left on device"), after=50), 8, folder=tmp_path)
     assert leftovers(tmp_path) == []
@@ -157,7 +157,7 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert reader.read == []  # checked before the first image
 
 
-def test_a_folder_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
+def test_read_only_folders_raise_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"cannot write decoded images to .*set SELFTAUGHT_CACHE"):
         decode_cached(listed(3), 8, folder=tmp_path / "file")
@@ -172,7 +172,7 @@ def test_memory_is_bounded_by_a_few_blocks() -> None:
     assert ahead <= (2 * cache.threads() + 2) * cache.BLOCK
 
 
-def test_the_worst_folder(tmp_path: Path) -> None:
+def test_a_folder_of_broken_and_odd_files_is_cached(tmp_path: Path) -> None:
     images = tmp_path / "images"
     write_images(images, 9)
     expected = write_broken(images)
@@ -185,7 +185,7 @@ def test_the_worst_folder(tmp_path: Path) -> None:
     assert (images / "huge.png").read_bytes() == huge_png()
 
 
-def test_where_caches_are(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path / "mine"))
     assert cache_folder() == tmp_path / "mine"
     monkeypatch.delenv("SELFTAUGHT_CACHE")
@@ -256,7 +256,7 @@ def test_two_processes_build_one_cache(tmp_path: Path) -> None:
     assert log.read_text() == "build\n"
 
 
-def test_a_killed_build_is_never_read(tmp_path: Path) -> None:
+def test_killed_builds_are_never_loaded(tmp_path: Path) -> None:
     folder, log = tmp_path / "cache", tmp_path / "log"
     process = builder(folder, log, 0.05)
     wait_for(lambda: log.exists() and leftovers(folder))

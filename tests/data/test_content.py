@@ -25,7 +25,7 @@ def digest(raw: bytes) -> int:
 FILES = [encoded(noise(8, 8, number)) for number in range(6)]
 
 
-def test_a_digest_is_that_of_the_encoded_bytes(tmp_path: Path) -> None:
+def test_digests_are_of_the_encoded_bytes(tmp_path: Path) -> None:
     write_images(tmp_path / "set", 6)
     source = open_source(tmp_path / "set")
     assert source.content_ids.dtype == torch.int64
@@ -34,7 +34,7 @@ def test_a_digest_is_that_of_the_encoded_bytes(tmp_path: Path) -> None:
     assert open_source(tmp_path / "set").content_ids.tolist() == source.content_ids.tolist()  # from the cache
 
 
-def test_names_labels_order_size_and_container_do_not_matter(tmp_path: Path) -> None:
+def test_digests_ignore_names_labels_order_size_and_container(tmp_path: Path) -> None:
     for number, file in enumerate(FILES):
         path = tmp_path / "set" / "ab"[number % 2] / f"{9 - number}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def test_names_labels_order_size_and_container_do_not_matter(tmp_path: Path) -> 
     assert set(limited.content_ids.tolist()) < truth
 
 
-def test_photos_are_known_by_their_files(tmp_path: Path) -> None:
+def test_digests_of_photos_are_those_of_their_files(tmp_path: Path) -> None:
     write_images(tmp_path, 2)
     loaded = photos([tmp_path / "0.png", tmp_path / "1.png"])
     assert [photo.content_id for photo in loaded] == [digest(file) for file in FILES[:2]]
@@ -68,7 +68,7 @@ def test_arrays_differ_by_shape_and_values() -> None:
     assert len({content_id(array) for array in (image, image ^ 1, image.reshape(6, 4, 3), image[::-1])}) == 4
 
 
-def test_long_files_are_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_files_are_hashed_in_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(content, "HASHED", 100)
     (tmp_path / "a.png").write_bytes(FILES[0])
     assert loaded(tmp_path / "a.png") == tmp_path / "a.png"
@@ -78,7 +78,7 @@ def test_long_files_are_not_held_in_memory(tmp_path: Path, monkeypatch: pytest.M
     assert identity != content_id(FILES[0][:100])
 
 
-def test_sources_without_encoded_images_have_none() -> None:
+def test_sources_without_encoded_images_have_no_digests() -> None:
     class Toy(Source):
         def __len__(self) -> int:
             return 1

@@ -48,7 +48,7 @@ def test_windows_never_leave_the_photo(cropping):
 
 
 @pytest.mark.parametrize("spread", ["uniform", "log"])
-def test_areas_spread_as_asked(spread):
+def test_areas_have_the_requested_distribution(spread):
     cropping = dataclasses.replace(PLAIN, crop_area=(0.01, 0.3), crop_spread=spread)
     windows = Crops("a", [photo(100, 100)], 20_000, 16, 0, cropping).windows(torch.arange(20_000))
     area = torch.linalg.det(windows[:, :2, :2]).abs()
@@ -97,7 +97,7 @@ def test_a_plain_crop_shows_the_pixels_of_its_window():
             torch.testing.assert_close(crop[:, row, column], truth, atol=2e-3, rtol=0)
 
 
-def test_tasks_geometry_is_composed_not_resampled_twice():
+def test_task_geometry_is_composed_into_one_resampling():
     source = Crops("a", [photo()], 8, 16, 0, PLAIN)
     index = torch.arange(8)
     zoom = affine(width=0.5, height=0.5, x=0.3, count=8)
@@ -109,7 +109,7 @@ def test_tasks_geometry_is_composed_not_resampled_twice():
     torch.testing.assert_close(sharp, direct)
 
 
-def test_photos_take_turns_and_several_views_keep_their_photo():
+def test_photos_alternate_and_views_of_a_crop_share_its_photo():
     dark, bright = torch.zeros(3, 50, 50, dtype=torch.uint8), torch.full((3, 70, 40), 255, dtype=torch.uint8)
     source = Crops("a", [dark, bright], 10, 16, 0, PLAIN, classes=("dark", "bright"))
     batch = source.batch(torch.tensor([4, 1, 7, 2]), CPU)

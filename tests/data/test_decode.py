@@ -35,7 +35,7 @@ def pixels(raw: object, side: int = 16, ranges: Ranges = NOMINAL) -> np.ndarray:
     return result.transpose(1, 2, 0)
 
 
-def test_a_square_of_the_right_size_is_left_alone(tmp_path: Path) -> None:
+def test_square_images_of_the_stored_size_are_unchanged(tmp_path: Path) -> None:
     image = noise(16, 16)
     (tmp_path / "a.png").write_bytes(encoded(image))
     for raw in (encoded(image), tmp_path / "a.png", image):
@@ -52,7 +52,7 @@ def test_one_bit_becomes_black_and_white() -> None:
     assert np.array_equal(pixels(encoded(Image.fromarray(bits)))[..., 1], bits * 255)
 
 
-def test_transparency_is_laid_on_white() -> None:
+def test_transparency_is_blended_with_white() -> None:
     image = noise(16, 16, channels=4)
     alpha = image[..., 3:] / 255
     expected = image[..., :3] * alpha + 255 * (1 - alpha)
@@ -91,7 +91,7 @@ def test_the_depth_of_sixteen_bit_files_is_that_of_their_values(most: int, top: 
     assert np.array_equal(result, np.rint(values / top * 255))
 
 
-def test_numbers_without_a_range() -> None:
+def test_floating_point_images_are_scaled() -> None:
     ramp = np.linspace(0, 1, 256, dtype=np.float32).reshape(16, 16)
     expected = np.rint(ramp * 255)
     for values in (ramp, ramp * 255, ramp * 65535, ramp * 300_000 - 7_000):
@@ -124,7 +124,7 @@ UPRIGHT: dict[int, Callable[[np.ndarray], np.ndarray]] = {  # TIFF 6.0, tag 274:
 
 @pytest.mark.parametrize("kind", ["PNG", "TIFF"])
 @pytest.mark.parametrize("orientation", list(UPRIGHT))
-def test_orientation(orientation: int, kind: str) -> None:
+def test_exif_orientation_is_applied(orientation: int, kind: str) -> None:
     stored, exif = noise(16, 24), Image.Exif()
     exif[0x0112] = orientation
     result = decode_whole(encoded(stored, kind, exif=exif))
@@ -132,16 +132,16 @@ def test_orientation(orientation: int, kind: str) -> None:
     assert np.array_equal(result.transpose(1, 2, 0), UPRIGHT[orientation](stored))
 
 
-def test_damaged_exif_does_not_cost_the_image() -> None:
+def test_damaged_exif_is_ignored() -> None:
     image = noise(16, 16)
     assert np.array_equal(pixels(encoded(image, exif=b"Exif\0\0MM\0*\xff\xff\xff\xff" + bytes(9))), image)
 
 
-def test_of_an_animation_the_first_frame() -> None:
+def test_animations_give_their_first_frame() -> None:
     assert (pixels(animated_gif(), 8) == (255, 0, 0)).all()
 
 
-def test_the_middle_of_the_long_side_is_kept() -> None:
+def test_images_are_center_cropped() -> None:
     image = np.zeros((30, 90, 3), np.uint8)
     image[:, :30, 0], image[:, 30:60, 1], image[:, 60:, 2] = 200, 200, 200
     for raw in (encoded(image), encoded(image.swapaxes(0, 1))):
@@ -190,12 +190,12 @@ def test_broken_files_give_a_reason(tmp_path: Path) -> None:
         assert words in result
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_pipes_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert decode(tmp_path / "pipe.png", 16) == "is a folder, a pipe, a socket or a device, not a file"
 
 
-def test_a_bomb_is_refused_by_its_header() -> None:
+def test_decompression_bombs_are_rejected_by_their_header() -> None:
     assert "million" in str(decode(huge_png(13_378, 13_378), 16))  # just above the limit
     assert short_side(huge_png(13_377, 13_377)) == 13_377  # just below
     assert short_side(huge_png()) is None

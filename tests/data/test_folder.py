@@ -30,12 +30,12 @@ def named(reader: Reader) -> list[str]:
     return [reader.classes[label] for label in reader.labels]
 
 
-def test_natural_order_whatever_the_disk_says(tmp_path: Path) -> None:
+def test_files_are_in_natural_order(tmp_path: Path) -> None:
     fill(tmp_path, "b10.png", "b9.png", "a.jpg", "B1.png", "sub/1.png")
     assert titles(folder_splits(tmp_path)["all"]) == ["B1.png", "a.jpg", "b9.png", "b10.png", "sub/1.png"]
 
 
-def test_natural_is_a_total_order() -> None:
+def test_natural_order_is_total() -> None:
     names = ["a1", "a01", "a", "1", "10", "9", "", "1a", "²", "٣", "a1b2", "a1b10", "사진2", "사진10"]
     assert sorted(names, key=natural_key) == sorted([*names[7:], *names[:7]], key=natural_key)
     assert len({str(natural_key(name)) for name in names}) == len(names)
@@ -55,7 +55,7 @@ def test_class_folders_are_labels(tmp_path: Path) -> None:
     assert named(reader) == ["cat", "cat", "dog"]
 
 
-def test_class_folders_below_a_single_one(tmp_path: Path) -> None:
+def test_class_folders_may_be_inside_one_folder(tmp_path: Path) -> None:
     fill(tmp_path, "data/flowers/rose/1.png", "data/flowers/tulip/1.png")
     assert named(folder_splits(tmp_path)["all"]) == ["rose", "tulip"]
 
@@ -64,7 +64,7 @@ def test_class_folders_below_a_single_one(tmp_path: Path) -> None:
     "names",
     [("1.png", "2.png", "3.png", "cat/1.png", "dog/1.png"), ("cat/1.png", "cat/2.png"), ("1.png", "2.png")],
 )
-def test_no_labels(tmp_path: Path, names: tuple[str, ...]) -> None:
+def test_images_without_class_folders_have_no_labels(tmp_path: Path, names: tuple[str, ...]) -> None:
     reader = folder_splits(fill(tmp_path, *names))["all"]
     assert reader.labels is None
     assert reader.classes is None
@@ -97,7 +97,7 @@ def test_a_class_called_train_is_a_class(tmp_path: Path) -> None:
     [("train-00000-of-00003", "train"), ("TEST", "test"), ("val", "validation"), ("dev.1", "validation"),
      ("trainer", None), ("testament", None), ("", None)],
 )  # fmt: skip
-def test_words_that_name_a_split(word: str, split: str | None) -> None:
+def test_split_names_are_recognized(word: str, split: str | None) -> None:
     assert split_of(word) == split
 
 
@@ -109,7 +109,7 @@ def test_links_are_followed_once_and_loops_end(tmp_path: Path) -> None:
     assert titles(folder_splits(root)["all"]) == ["a/1.png", "b/2.png"]
 
 
-def test_names_from_everywhere(tmp_path: Path) -> None:
+def test_file_names_in_any_script_work(tmp_path: Path) -> None:
     names = [
         "사진.png",
         "two\nlines.png",
@@ -131,7 +131,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
         folder_splits(tmp_path)
 
 
-def test_fingerprints_see_content_names_and_order_but_not_times(tmp_path: Path) -> None:
+def test_fingerprints_depend_on_content_names_and_order_but_not_on_times(tmp_path: Path) -> None:
     def fingerprint(content: bytes = b"one", name: str = "a.png", folder: str = "here") -> str:
         root = tmp_path / folder
         fill(root, "b.png")
@@ -147,7 +147,7 @@ def test_fingerprints_see_content_names_and_order_but_not_times(tmp_path: Path) 
     assert fingerprint(name="c.png") != first
 
 
-def test_fingerprints_of_much_go_by_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fingerprints_of_large_folders_use_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import os
 
     monkeypatch.setattr("selftaught.data.reader.CONTENT_LIMIT", 0)
@@ -159,7 +159,7 @@ def test_fingerprints_of_much_go_by_size_and_time(tmp_path: Path, monkeypatch: p
     assert reader.fingerprint() != first
 
 
-def test_a_list_of_arrays_streams_what_is_asked(tmp_path: Path) -> None:
+def test_listed_arrays_yield_the_requested_images(tmp_path: Path) -> None:
     arrays = [noise(4, 4, seed) for seed in range(5)]
     reader = Listed("toys", None, None, arrays, [str(number) for number in range(5)])
     for image, expected in zip(reader.stream(np.array([1, 4])), (1, 4), strict=True):

@@ -58,7 +58,7 @@ def tiny_imagenet(root: Path) -> Path:
     return root
 
 
-def test_raw_tiny_imagenet_is_read_and_judged_on_its_validation_part(tmp_path: Path, capsys) -> None:
+def test_tiny_imagenet_uses_its_validation_part_for_tests(tmp_path: Path, capsys) -> None:
     root = tiny_imagenet(tmp_path / "tiny")
     splits = read(root)
     assert splits["train"]["train/n02/images/n02_3.JPEG"] == "n02"
@@ -74,7 +74,7 @@ def test_raw_tiny_imagenet_is_read_and_judged_on_its_validation_part(tmp_path: P
     assert "9 images (test/images/test_0.JPEG, test/images/test_1.JPEG, ...) of the test part without a label" in line
 
 
-def test_a_test_part_without_labels_and_no_other_is_not_used(tmp_path: Path) -> None:
+def test_unlabeled_test_parts_are_not_used(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", *(f"train/{name}/{n}.png" for name in "ab" for n in range(20)), "test/1.png")
     train, test = open_splits(root)
     assert len(train) + len(test) == 40
@@ -149,7 +149,7 @@ def test_oxford_pets(tmp_path: Path) -> None:
     assert len(splits["all"]) == 6
 
 
-def test_one_csv_beside_a_flat_folder(tmp_path: Path) -> None:
+def test_one_csv_next_to_a_flat_folder_gives_labels(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", *(f"images/{number}.png" for number in range(5)))
     (root / "labels.csv").write_text("path,label\n0.png,a\n1.png,b\nimages/2.png,a\n3.png,b\n")
     assert list(read(root)["all"].values()) == ["a", "b", "a", "b", None]
@@ -159,7 +159,7 @@ def test_one_csv_beside_a_flat_folder(tmp_path: Path) -> None:
     assert "labels.csv not used: it has no columns path and label" in notes(root)
 
 
-def test_split_folders_are_no_classes_even_beside_others(tmp_path: Path) -> None:
+def test_split_folders_next_to_others_are_not_classes(tmp_path: Path) -> None:
     root = fill(tmp_path / "set", "train/1.png", "val/2.png", "test/3.png", "other/4.png")
     splits = read(root)
     assert {split: list(titles) for split, titles in splits.items()} == {
@@ -171,7 +171,7 @@ def test_split_folders_are_no_classes_even_beside_others(tmp_path: Path) -> None
     assert "1 image (other/4.png) left out" in notes(root)
 
 
-def test_split_folders_with_the_same_classes_beside_many_others(tmp_path: Path) -> None:
+def test_split_folders_with_common_classes_win_over_other_folders(tmp_path: Path) -> None:
     names = [f"{split}/{name}/1.png" for split in ("train", "test") for name in ("cat", "dog")]
     splits = read(fill(tmp_path, *names, "extra/1.png", "drafts/1.png", "old/cat/1.png"))
     assert splits["test"] == {"test/cat/1.png": "cat", "test/dog/1.png": "dog"}
@@ -187,7 +187,7 @@ def test_classes_whose_names_look_like_splits(tmp_path: Path, names: tuple[str, 
     assert sorted(str(name) for name in splits["all"].values()) == sorted(names)
 
 
-def test_splits_without_training_are_no_classes(tmp_path: Path) -> None:
+def test_split_folders_without_a_training_part_are_not_classes(tmp_path: Path) -> None:
     splits = read(fill(tmp_path, "val/cat/1.png", "val/dog/1.png", "test/cat/1.png"))
     assert sorted(str(name) for name in splits["all"].values()) == ["cat", "cat", "dog"]
 
@@ -197,11 +197,11 @@ def test_splits_without_training_are_no_classes(tmp_path: Path) -> None:
     [("train", "train"), ("Val", "validation"), ("training_set", "train"), ("test2017", "test"), ("test_tube", None),
      ("trainer", None), ("test_", None), ("train1", None), ("valid-images", "validation"), ("", None)],
 )  # fmt: skip
-def test_a_split_folder_is_named_exactly_like_one(word: str, split: str | None) -> None:
+def test_split_names_must_match_completely(word: str, split: str | None) -> None:
     assert split_folder(word) == split
 
 
-def test_images_beside_class_folders_do_not_erase_the_labels(tmp_path: Path) -> None:
+def test_images_next_to_class_folders_are_unlabeled(tmp_path: Path) -> None:
     names = [f"{name}/{number}.png" for name in ("cat", "dog") for number in range(2)]
     root = fill(tmp_path, *names, "logo.png", "overview.png")
     splits = read(root)["all"]
@@ -209,7 +209,7 @@ def test_images_beside_class_folders_do_not_erase_the_labels(tmp_path: Path) -> 
     assert "2 images (logo.png, overview.png) without a label" in notes(root)
 
 
-def test_folders_of_images_inside_the_parts(tmp_path: Path) -> None:
+def test_image_folders_inside_splits_are_supported(tmp_path: Path) -> None:
     names = ("train/images/cat/1.png", "train/images/dog/1.png", "val/cat/1.png", "val/dog/sub/1.png", "val/x.png")
     assert list(read(fill(tmp_path, *names))["validation"].values()) == ["cat", "dog", None]
 
@@ -220,7 +220,7 @@ def test_parts_of_flat_images_have_no_labels(tmp_path: Path) -> None:
     assert set(splits["all"].values()) == {None}
 
 
-def test_no_images_says_what_is_there(tmp_path: Path) -> None:
+def test_error_for_no_images_lists_other_files(tmp_path: Path) -> None:
     for name in ("a.npy", "b.npy", "c/d.NPY", "readme.txt", "none"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
@@ -233,14 +233,14 @@ def test_no_images_says_what_is_there(tmp_path: Path) -> None:
     assert "Check the path" not in message
 
 
-def test_a_pipe_in_place_of_an_annotation_file_is_not_waited_for(tmp_path: Path) -> None:
+def test_pipes_instead_of_annotation_files_are_not_opened(tmp_path: Path) -> None:
     root = tiny_imagenet(tmp_path / "tiny")
     (root / "val/val_annotations.txt").unlink()
     os.mkfifo(root / "val/val_annotations.txt")
     assert set(read(root)["validation"].values()) == {None}
 
 
-def test_names_of_any_kind(tmp_path: Path) -> None:
+def test_class_names_may_contain_any_characters(tmp_path: Path) -> None:
     """Upper-case suffixes, line breaks, bytes that are no UTF-8, and what systems leave in folders."""
     odd = ["train/a/1.JPG", "train/b/two\nlines.png", "test/a/\udcff.png", "test/b/1.PnG"]
     left = [".DS_Store", "train/Thumbs.db", "__MACOSX/train/a/1.jpg", "train/.hidden/1.png", "train/a/._1.JPG"]

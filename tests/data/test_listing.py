@@ -65,7 +65,7 @@ def test_a_skipped_link_is_announced_by_the_reader(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not os.geteuid(), reason="root may read everything")
-def test_a_locked_folder_is_an_error(tmp_path: Path) -> None:
+def test_unreadable_folders_are_errors(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.png", "b/1.png")
     (tmp_path / "b").chmod(0)
     try:

@@ -116,7 +116,7 @@ def test_sound_originals_decode(suffix: str) -> None:
 
 
 @pytest.mark.parametrize("suffix", list(originals()))
-def test_every_way_to_cut_a_file_short(suffix: str) -> None:
+def test_truncated_files_are_decoded_or_listed(suffix: str) -> None:
     content = originals()[suffix]
     for end in range(0, len(content), max(1, len(content) // 60)):
         sound(decode(content[:end], 8), content[:end])

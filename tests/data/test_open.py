@@ -38,7 +38,7 @@ def keys(source: Stored) -> set[bytes]:
     return {image.tobytes() for image in images(source)}
 
 
-def test_a_folder(pets: Path) -> None:
+def test_images_of_a_folder_are_opened(pets: Path) -> None:
     source = open_source(str(pets), split="all")
     assert len(source) == 50
     assert source.classes == ("cat", "dog")
@@ -195,7 +195,7 @@ def test_an_ambiguous_path_matches_no_image(tmp_path: Path) -> None:
     assert source.labels.tolist() == [0, 1, 1]
 
 
-def test_images_without_a_label_are_for_learning_and_never_for_testing(tmp_path: Path) -> None:
+def test_unlabeled_images_are_never_test_images(tmp_path: Path) -> None:
     write_images(tmp_path / "set", 40)
     (few := tmp_path / "few.csv").write_text("path,label\n" + "".join(f"{n}.png,{'ab'[n % 2]}\n" for n in range(20)))
     learned = open_source(tmp_path / "set", labels=few, keep_unlabeled=True)
@@ -247,13 +247,15 @@ def test_parquet_with_labels_out_of_range(tmp_path: Path) -> None:
         ([], "the source is empty"),
     ],
 )
-def test_what_is_no_source(spec: str | list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_sources_raise_a_user_error(
+    spec: str | list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=words):
         open_source(spec)
 
 
-def test_a_near_path_is_suggested(pets: Path) -> None:
+def test_similar_paths_are_suggested(pets: Path) -> None:
     with pytest.raises(UserError, match=rf"no such file or folder: .*pest'; did you mean '{pets}'\?"):
         open_source(pets.with_name("pest"))
 
@@ -268,7 +270,7 @@ def test_invalid_arguments(pets: Path, tmp_path: Path) -> None:
         open_source(pets, side=0)
 
 
-def test_a_folder_wins_over_a_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_take_precedence_over_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_images(tmp_path / "cifar10", 3)
     monkeypatch.chdir(tmp_path)
     assert len(open_source("cifar10")) == 3
@@ -298,7 +300,7 @@ def test_photos_at_full_resolution(tmp_path: Path) -> None:
         (".", "image files, got '.'"),
     ],
 )
-def test_photos_that_are_none(spec: str, words: str) -> None:
+def test_invalid_photos_are_rejected(spec: str, words: str) -> None:
     with pytest.raises(UserError, match=words):
         photos(spec)
 
@@ -313,7 +315,7 @@ def test_bundled_photos_are_in_their_packages(name: str) -> None:
     assert photo.image.float().std() > 10  # it shows something
 
 
-def test_digits() -> None:
+def test_bundled_digits_are_opened() -> None:
     expected = pytest.importorskip("sklearn.datasets").load_digits()
     source = open_source("digits", split="all")
     assert source.labels is not None
@@ -330,7 +332,7 @@ def test_every_named_data_set_is_a_torchvision_class_and_listed() -> None:
     assert {rows[name].origin for name in DATASETS} == {"downloaded"}
 
 
-def test_without_a_network_a_sentence(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_downloads_without_a_network_raise_a_user_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def offline(*_: object, **__: object) -> None:
         raise urllib.error.URLError("no route to host")
 

@@ -84,7 +84,7 @@ def test_splits_by_folder(tmp_path: Path) -> None:
     assert {split: len(reader) for split, reader in splits_of(tmp_path).items()} == {"all": 5, "train": 2, "test": 3}
 
 
-def test_one_split_is_none(tmp_path: Path) -> None:
+def test_a_single_split_name_is_ignored(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", {"image": cells(2)})
     assert set(splits_of(tmp_path)) == {"all"}
 
@@ -101,7 +101,7 @@ def test_labels_without_names_are_called_by_their_values_over_all_files(tmp_path
 
 
 @pytest.mark.parametrize("dictionary", [False, True])
-def test_words_as_labels(tmp_path: Path, dictionary: bool) -> None:
+def test_text_labels_are_classes(tmp_path: Path, dictionary: bool) -> None:
     words = pa.array(["cat", "dog", None, "cat"])
     column = words.dictionary_encode() if dictionary else words
     reader = splits_of(write(tmp_path / "a.parquet", {"img": cells(4), "category": column}))["all"]
@@ -150,7 +150,7 @@ def test_plain_bytes(tmp_path: Path, kind: pa.DataType) -> None:
         {"image": None},
     ],
 )
-def test_metadata_that_lies_is_not_believed(tmp_path: Path, features: object) -> None:
+def test_wrong_metadata_is_ignored(tmp_path: Path, features: object) -> None:
     file = write(tmp_path / "a.parquet", {"number": [1, 2], "image": cells(2), "label": [5, 6]}, features)
     reader = splits_of(file)["all"]
     assert contents(reader) == [b"image 0", b"image 1"]
@@ -175,7 +175,7 @@ def test_paths_stay_inside_the_folder(tmp_path: Path) -> None:
     ]
 
 
-def test_files_that_do_not_belong_together(tmp_path: Path) -> None:
+def test_inconsistent_files_are_rejected(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", {"picture": cells(2)})
     write(tmp_path / "test.parquet", {"image": cells(2)})
     with pytest.raises(UserError, match=r"must have images in the column 'image'.*train\.parquet"):
@@ -193,12 +193,12 @@ def test_a_part_may_be_without_labels(tmp_path: Path) -> None:
     assert splits["test"].classes is None
 
 
-def test_no_images(tmp_path: Path) -> None:
+def test_files_without_images_are_rejected(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no image column.*text \(string\), label \(int64\)"):
         splits_of(write(tmp_path / "a.parquet", {"text": ["a"], "label": [0]}))
 
 
-def test_damaged_files(tmp_path: Path) -> None:
+def test_damaged_files_raise_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "a.parquet").write_bytes(b"PAR1 this is none PAR1")
     with pytest.raises(UserError, match="not a valid parquet file"):
         splits_of(tmp_path / "a.parquet")
@@ -212,7 +212,7 @@ def test_damaged_files(tmp_path: Path) -> None:
         contents(splits_of(whole)["all"])
 
 
-def test_fingerprint_sees_content_and_order(tmp_path: Path) -> None:
+def test_fingerprint_depends_on_content_and_order(tmp_path: Path) -> None:
     file = write(tmp_path / "a.parquet", {"image": cells(3)})
     first = splits_of(file)["all"].fingerprint()
     assert splits_of(file)["all"].fingerprint() == first
@@ -227,7 +227,7 @@ def names_of(reader: Reader) -> list[str | None]:
     return [None if label == UNLABELED else reader.classes[label] for label in reader.labels.tolist()]
 
 
-def test_each_file_numbers_its_classes_in_its_own_way(tmp_path: Path) -> None:
+def test_files_with_different_class_numbers_are_matched_by_name(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", {"image": cells(3), "label": [0, 1, 2]}, declared("ant", "bee", "cat"))
     write(tmp_path / "test.parquet", {"image": cells(3), "label": [0, 1, 2]}, declared("cat", "ant", "dog"))
     splits = splits_of(tmp_path)
@@ -237,7 +237,7 @@ def test_each_file_numbers_its_classes_in_its_own_way(tmp_path: Path) -> None:
     assert names_of(splits["test"]) == ["cat", "ant", "dog"]
 
 
-def test_a_file_without_names_borrows_those_that_all_others_agree_on(tmp_path: Path) -> None:
+def test_files_without_class_names_use_those_of_the_others(tmp_path: Path) -> None:
     write(tmp_path / "a.parquet", {"image": cells(2), "label": [0, 1]}, declared("x", "y"))
     write(tmp_path / "b.parquet", {"image": cells(2), "label": [1, 7]})
     assert names_of(splits_of(tmp_path)["all"]) == ["x", "y", "y", None]
@@ -298,12 +298,12 @@ def test_a_file_without_the_column_of_labels_is_mentioned(tmp_path: Path) -> Non
     assert splits_of(tmp_path)["test"].notes == ("test.parquet has no label column 'label'",)
 
 
-def test_words_win_over_floats(tmp_path: Path) -> None:
+def test_text_columns_take_precedence_over_floats(tmp_path: Path) -> None:
     file = write(tmp_path / "a.parquet", {"image": cells(2), "target": [0.0, 1.0], "category": ["x", "y"]})
     assert splits_of(file)["all"].classes == ("x", "y")
 
 
-def test_many_columns_are_no_hindrance() -> None:
+def test_many_columns_are_supported() -> None:
     schema = pa.schema([("image", pa.binary())] + [(f"column {number}", pa.int64()) for number in range(50_000)])
     start = time.process_time()
     assert image_columns(schema) == ["image"]

@@ -22,9 +22,7 @@ def test_nothing_is_printed_to_a_file(capfd: pytest.CaptureFixture[str], monkeyp
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_terminal_is_shown_a_bar_after_a_while(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_terminals_show_a_bar_after_a_delay(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "stderr_console", lambda: Console(stderr=True, force_terminal=True, width=100))
     run(20)
     assert capfd.readouterr() == ("", "")
@@ -36,7 +34,7 @@ def test_a_terminal_is_shown_a_bar_after_a_while(
     assert "/20" in err
 
 
-def test_a_count_is_shown_where_the_total_is_not_known(
+def test_counts_are_shown_if_the_total_is_unknown(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "stderr_console", lambda: Console(stderr=True, force_terminal=True, width=100))

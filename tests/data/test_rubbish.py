@@ -50,7 +50,9 @@ def test_reasons_are_readable(rubbish: tuple[Path, set[str], dict[str, str]]) ->
         assert str(rubbish[0]) not in reason
 
 
-def test_trained_on_end_to_end(rubbish: tuple[Path, set[str], dict[str, str]], tmp_path: Path, capsys) -> None:
+def test_broken_folders_can_be_trained_on(
+    rubbish: tuple[Path, set[str], dict[str, str]], tmp_path: Path, capsys
+) -> None:
     root, sound, broken = rubbish
     out = tmp_path / "run \udcfe [/red]"
     tiny = ("--steps", "3", "--size", "16", "--batch-size", "8", "--width", "8", "--device", "cpu", "--precision", "32")
@@ -69,7 +71,7 @@ def test_trained_on_end_to_end(rubbish: tuple[Path, set[str], dict[str, str]], t
     assert (out / "report.html").read_text().count("is a circular link") == 3
 
 
-def test_links_among_folders_are_walked_once(tmp_path: Path) -> None:
+def test_linked_folders_are_listed_once(tmp_path: Path) -> None:
     write_images(tmp_path / "a", 3)
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "b").symlink_to(tmp_path / "a")
@@ -77,7 +79,7 @@ def test_links_among_folders_are_walked_once(tmp_path: Path) -> None:
     assert len(open_source(tmp_path)) == 3
 
 
-def test_nothing_but_rubbish_is_one_sentence(tmp_path: Path) -> None:
+def test_folders_without_valid_images_raise_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "empty" / "nested").mkdir(parents=True)
     with pytest.raises(UserError, match=r"no images in .*: the folder is empty"):
         open_source(tmp_path)
@@ -90,7 +92,7 @@ def test_nothing_but_rubbish_is_one_sentence(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name", ["pipe", "pipe.jpg", "pipe.parquet", "device", "n" * 300, "n" * 300 + ".jpg", "a/" * 3000]
 )
-def test_a_source_that_is_no_file(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pipes_and_devices_as_sources_are_rejected(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for pipe in ("pipe", "pipe.jpg", "pipe.parquet"):
         os.mkfifo(pipe)
@@ -100,13 +102,13 @@ def test_a_source_that_is_no_file(name: str, tmp_path: Path, monkeypatch: pytest
     assert "\n" not in str(caught.value)
 
 
-def test_a_photo_that_is_a_pipe_is_not_waited_for(tmp_path: Path, capsys) -> None:
+def test_photos_that_are_pipes_are_not_opened(tmp_path: Path, capsys) -> None:
     os.mkfifo(tmp_path / "photo.jpg")
     assert main(["pretrain", str(tmp_path / "photo.jpg"), "--steps", "1", "--out", str(tmp_path / "run")]) == 2
     assert "a pipe" in capsys.readouterr().err
 
 
-def test_a_bomb_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_decompression_bombs_are_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = black_png(30_000)
     assert len(bomb) < 2**20  # of what would be 0.9 GB
     monkeypatch.delattr(ImageFile.ImageFile, "load")  # the only method that decodes pixels
@@ -136,12 +138,12 @@ def test_large_images_are_decoded_one_at_a_time(monkeypatch: pytest.MonkeyPatch)
     assert most[0] == 1
 
 
-def test_the_corpus_is_what_it_says() -> None:
+def test_corpus_contains_the_described_files() -> None:
     assert len(strange()) > 50
     assert len({name.lower() for name in strange()}) == len(strange())
 
 
-def test_an_icon_is_as_large_as_what_it_holds(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_icons_have_the_size_of_their_largest_image(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", None)  # as a host process may have it
     assert "million pixels" in str(decode(icon(black_png(30_000)), 32))
     assert short_side(icon(encoded(noise(300, 300)))) == 300

@@ -64,7 +64,7 @@ def test_booleans_are_labels(tmp_path: Path) -> None:
         assert source.labels.tolist() == [1, 0, 1, 1, 0]
 
 
-def test_why_labels_are_not_used_is_part_of_the_error(tmp_path: Path) -> None:
+def test_error_states_why_labels_are_not_used(tmp_path: Path) -> None:
     assert "contains fractions" in refused(write(tmp_path / "a.parquet", label=[0.5] * 6), split="test")
 
 
@@ -89,7 +89,7 @@ def test_negative_and_too_large_labels_are_listed(tmp_path: Path) -> None:
     assert [title for title, _ in source.skipped] == ["a.parquet:2", "a.parquet:3"]
 
 
-def test_cells_that_are_no_images_are_listed(tmp_path: Path) -> None:
+def test_cells_without_images_are_listed(tmp_path: Path) -> None:
     (tmp_path / "loop.png").symlink_to("loop.png")
     (tmp_path / "beside.png").write_bytes(encoded(noise(8, 8)))
     cells = [*IMAGES, None, {"bytes": b"", "path": "loop.png"}, {"bytes": None, "path": "n" * 5000}]
@@ -124,14 +124,14 @@ def test_columns_with_odd_names(tmp_path: Path) -> None:
     assert "image (binary), image (binary)" in refused(tmp_path)
 
 
-def test_a_table_about_images_that_lie_beside_it_is_not_what_holds_them(tmp_path: Path) -> None:
+def test_metadata_tables_next_to_images_are_not_image_files(tmp_path: Path) -> None:
     pq.write_table(pa.table({"file": ["0.png"], "age": [7]}), tmp_path / "metadata.parquet")
     assert "has no image column" in refused(tmp_path)
     write_images(tmp_path, 3)
     assert len(open_source(tmp_path)) == 3
 
 
-def test_files_that_disagree(tmp_path: Path) -> None:
+def test_inconsistent_files_are_rejected_or_reconciled(tmp_path: Path) -> None:
     write(tmp_path / "train.parquet", label=[0, 1] * 3)
     write(tmp_path / "val.parquet", image=[5] * 6, label=[0, 1] * 3)
     message = refused(tmp_path)
@@ -158,7 +158,7 @@ def test_no_rows(tmp_path: Path) -> None:
     assert "no images in" in refused(path)
 
 
-def test_text_that_is_no_text(tmp_path: Path) -> None:
+def test_invalid_text_in_parquet_is_rejected(tmp_path: Path) -> None:
     words = pa.Array.from_buffers(pa.string(), 6, [None, pa.py_buffer(b"".join(n.to_bytes(4, "little") for n in range(7))), pa.py_buffer(b"ab\xff\xfeab")])  # fmt: skip  # noqa: E501
     assert "is not a valid parquet file" in refused(write(tmp_path / "a.parquet", label=words))
 
@@ -238,7 +238,7 @@ def test_invalid_label_files(tmp_path: Path, content: bytes, words: str) -> None
         b'path,label,caption\n0.png,a,"two\nlines"\n1.png,b,\n',
     ],
 )
-def test_labels_for_some(tmp_path: Path, content: bytes) -> None:
+def test_label_files_may_cover_some_images(tmp_path: Path, content: bytes) -> None:
     write_images(tmp_path / "set", 4)
     (tmp_path / "a.csv").write_bytes(content)
     source = open_source(tmp_path / "set", labels=tmp_path / "a.csv", split="all")

@@ -27,12 +27,12 @@ def reader(*titles: str) -> Listed:
     return Listed("toys", None, None, [np.zeros((1, 1), np.uint8)] * len(titles), titles)
 
 
-def test_the_share_is_a_fifth() -> None:
+def test_test_part_is_a_fifth() -> None:
     test = held_out(reader(*(f"train/n{number % 200:03}/image_{number}.JPEG" for number in range(20_000))))
     assert abs(test.mean() - 0.2) < 4 * (0.2 * 0.8 / 20_000) ** 0.5
 
 
-def test_an_image_stays_in_its_part_whatever_lies_beside_it() -> None:
+def test_split_of_an_image_does_not_depend_on_other_images() -> None:
     titles = [f"{number}.png" for number in range(300)]
     part = dict(zip(titles, held_out(reader(*titles)).tolist(), strict=True))
     others = [*titles[::-3], "another.png", "b/1.png"]
@@ -62,7 +62,7 @@ def test_no_image_trained_on_is_tested_on_with_other_labels(tmp_path: Path) -> N
     assert not keys(trained) & keys(test)
 
 
-def test_a_limit_of_splits_is_for_training_only(tmp_path: Path) -> None:
+def test_limit_applies_to_training_images_only(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         write_images(tmp_path / "set" / name, 40, seed=len(name) + ord(name[0]))
     train, test = open_splits(tmp_path / "set")
@@ -81,7 +81,7 @@ def test_broken_images_are_not_drawn_into_a_limit(tmp_path: Path, limit: int) ->
         assert len(open_source(tmp_path / "set", limit=limit, seed=seed)) == limit
 
 
-def test_a_limit_on_mostly_broken_images_is_refused_soon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limit_on_mostly_broken_images_fails_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from selftaught.data import sources as module
 
     monkeypatch.setattr(module, "MIN_DRAWN", 8)
@@ -92,7 +92,7 @@ def test_a_limit_on_mostly_broken_images_is_refused_soon(tmp_path: Path, monkeyp
         open_source(tmp_path / "set", limit=10)
 
 
-def test_a_limited_part_is_cached_whatever_changes_beside_it(tmp_path: Path) -> None:
+def test_caches_of_limited_parts_do_not_depend_on_other_images(tmp_path: Path) -> None:
     """Only the drawn files are digested, or `--limit 300` of a million would load them all."""
     from selftaught.data.folder import folder_splits
 

@@ -37,14 +37,14 @@ def pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_
     return Resident(np.load(f"{tmp_path}/a.npy", mmap_mode="r"))
 
 
-def test_what_fits_is_resident_and_loaded_once(pixels: Resident) -> None:
+def test_arrays_that_fit_are_loaded_once(pixels: Resident) -> None:
     resident = pixels.resident(CPU)
     assert (resident is None) == isinstance(pixels.stored, np.memmap)
     assert resident is None or pixels.resident(CPU) is resident
 
 
 @pytest.mark.parametrize("indices", [[0], [19, 0, 7], [3, 3, 3, 1], list(range(20)), []])
-def test_a_batch_is_the_images_asked_for(pixels: Resident, indices: list[int]) -> None:
+def test_batches_contain_the_requested_images(pixels: Resident, indices: list[int]) -> None:
     rows = torch.arange(19, -1, -1)
     batch = source(pixels=pixels, rows=rows).batch(torch.tensor(indices, dtype=torch.int64), CPU)
     assert batch.images.dtype == torch.uint8
@@ -61,7 +61,7 @@ def test_writing_to_a_batch_does_not_change_the_source(pixels: Resident) -> None
     assert np.array_equal(toys.batch(torch.arange(5), CPU).images.numpy(), ARRAY[:5])
 
 
-def test_the_identity_shows_the_image_in_0_to_1(pixels: Resident) -> None:
+def test_identity_warp_returns_the_image_in_0_to_1(pixels: Resident) -> None:
     batch = source(pixels=pixels).batch(torch.tensor([4, 2]), CPU)
     seen = batch.warp(identity(2), 8)
     assert torch.allclose(seen, torch.from_numpy(ARRAY[[4, 2]]).float() / 255, atol=1e-5)
@@ -75,7 +75,7 @@ def test_views_of_each_image(pixels: Resident) -> None:
     assert torch.allclose(seen[:, 1], seen[:, 0].flip(-1), atol=1e-5)
 
 
-def test_there_is_only_the_image() -> None:
+def test_unknown_image_names_are_rejected() -> None:
     with pytest.raises(UserError, match="no picture in this source called 'depth'"):
         source().batch(torch.arange(2), CPU).warp(identity(2), 8, of="depth")
 
@@ -107,7 +107,7 @@ def test_unlabeled() -> None:
     assert source().targets == {"label"}
 
 
-def test_fingerprints_see_content_order_and_labels() -> None:
+def test_fingerprints_depend_on_content_order_and_labels() -> None:
     alike = source().fingerprint
     assert source().fingerprint == alike == source(name="another name").fingerprint
     others = [

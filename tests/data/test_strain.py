@@ -68,7 +68,7 @@ def assert_right(cached: Decoded) -> None:
     assert cached.kept.tolist() == list(range(40))
 
 
-def test_a_builder_killed_at_any_image_leaves_the_next_one_a_clean_start(tmp_path: Path) -> None:
+def test_builds_restart_after_a_kill_at_any_image(tmp_path: Path) -> None:
     def kill_at(index: int) -> Callable[[int], object]:
         return lambda now: os.kill(os.getpid(), signal.SIGKILL) if now == index else None
 
@@ -84,7 +84,7 @@ def test_a_builder_killed_at_any_image_leaves_the_next_one_a_clean_start(tmp_pat
 
 
 @pytest.mark.parametrize("victim", ["images.npy", "meta.json", "rename"])
-def test_a_builder_killed_at_its_last_steps(tmp_path: Path, victim: str) -> None:
+def test_builds_restart_after_a_kill_in_the_last_steps(tmp_path: Path, victim: str) -> None:
     """After the pixels, after the list of them, and with both there but not yet in their place."""
 
     def build() -> None:
@@ -106,7 +106,7 @@ def test_a_builder_killed_at_its_last_steps(tmp_path: Path, victim: str) -> None
     assert all(".part-" not in name for name in names(tmp_path))
 
 
-def test_several_processes_end_with_one_cache(tmp_path: Path) -> None:
+def test_several_processes_build_one_cache(tmp_path: Path) -> None:
     """Also where the first of them is killed with the lock in its hands."""
     log = tmp_path / "log"
     folder = tmp_path / "cache"
@@ -141,7 +141,7 @@ def test_several_processes_end_with_one_cache(tmp_path: Path) -> None:
 # Disks
 
 
-def test_a_file_that_may_not_grow_is_one_sentence(tmp_path: Path) -> None:
+def test_file_size_limits_raise_a_user_error(tmp_path: Path) -> None:
     def build() -> None:
         limit_files(5000)
         decode_cached(listed(40), 8, folder=tmp_path)
@@ -156,7 +156,7 @@ def test_a_file_that_may_not_grow_is_one_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("victim", ["images.npy", "meta.json"])
-def test_a_disk_that_fills_up_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str) -> None:
+def test_a_disk_that_fills_up_raises_a_user_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, victim: str) -> None:
     """Whichever file it is that finds no room, the other is no cache without it."""
     opened = Path.open
 
@@ -174,7 +174,7 @@ def test_a_disk_that_fills_up_is_one_sentence(tmp_path: Path, monkeypatch: pytes
     assert_right(decode_cached(listed(40), 8, folder=tmp_path))
 
 
-def test_a_read_only_cache_is_read_and_not_written() -> None:
+def test_read_only_caches_are_used_without_writing() -> None:
     with tempfile.TemporaryDirectory() as name:  # not tmp_path, which only its owner may enter
         folder = Path(name)
         folder.chmod(0o755)
@@ -203,7 +203,7 @@ def test_a_read_only_cache_is_read_and_not_written() -> None:
 
 
 @pytest.mark.parametrize("place", ["file", "file/below", "dangling", "key"])
-def test_a_path_that_cannot_be_a_folder_is_one_sentence(tmp_path: Path, place: str) -> None:
+def test_invalid_cache_paths_raise_a_user_error(tmp_path: Path, place: str) -> None:
     (tmp_path / "file").write_text("a person's")
     (tmp_path / "dangling").symlink_to(tmp_path / "nowhere" / "at all")
     if place == "key":  # a file where the cache itself should be
@@ -219,7 +219,7 @@ def test_a_path_that_cannot_be_a_folder_is_one_sentence(tmp_path: Path, place: s
 # Damage
 
 
-def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
+def test_every_flipped_byte_is_detected(tmp_path: Path) -> None:
     """Damage at every byte position of a small cache: it is rebuilt, or the result is still correct."""
     items = [*listed(3).items[:2], np.empty((0, 8, 3), np.uint8)]
     reader = replace(listed(3), items=items)
@@ -247,7 +247,7 @@ def test_no_flipped_byte_goes_unnoticed(tmp_path: Path) -> None:
     assert cache._read(tmp_path / cached.key, 4) is not None
 
 
-def test_of_a_large_cache_length_and_header_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_caches_are_checked_by_length_and_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "CHECKED", 0)
     key = decode_cached(listed(40), 8, folder=tmp_path).key
     path = tmp_path / key / "images.npy"
@@ -273,7 +273,7 @@ def test_damage_is_repaired_while_a_reader_is_open(tmp_path: Path) -> None:
 # Images that change
 
 
-def test_images_that_change_while_they_are_decoded_are_not_kept(tmp_path: Path) -> None:
+def test_images_changed_during_decoding_are_not_cached(tmp_path: Path) -> None:
     images, caches = tmp_path / "images", tmp_path / "cache"
     write_images(images, 5)
     reader = folder_splits(images)["all"]
@@ -285,7 +285,7 @@ def test_images_that_change_while_they_are_decoded_are_not_kept(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("change", ["content", "name", "gone", "more", "same"])
-def test_a_source_knows_whether_its_images_are_the_same(tmp_path: Path, change: str) -> None:
+def test_fingerprints_detect_changed_images(tmp_path: Path, change: str) -> None:
     images = tmp_path / "images"
     write_images(images, 5)
     before = open_source(images, side=8, cache=tmp_path / "cache")
@@ -367,7 +367,7 @@ def test_memory_does_not_grow_with_the_source(tmp_path: Path, monkeypatch: pytes
     assert many - few < 0.2 * 3 * 64**2 * (sizes[1] - sizes[0]), (few, many)  # all of it would be the whole
 
 
-def test_what_the_system_does_not_give_is_read_from_the_disk(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_images_are_read_from_the_file_if_allocation_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Memory that is free, but not for us (ulimit): torch raises RuntimeError, and batches come from the file."""
     cached = decode_cached(listed(40), 8, folder=tmp_path)
     empty = torch.empty

@@ -56,7 +56,7 @@ def features(encoder: Encoder, images: Tensor) -> dict[str, Tensor]:
     return encoder.features(encoder.preprocess(images))
 
 
-def test_layers_tell_names_channels_and_strides(case):
+def test_layers_declare_names_channels_and_strides(case):
     encoder, images = case
     size, more = images.shape[-1], 2 * max(layer.stride for layer in encoder.layers.values())
     here = features(encoder.eval(), images)
@@ -73,7 +73,7 @@ def test_layers_tell_names_channels_and_strides(case):
             assert (larger[name].shape[axis] - here[name].shape[axis]) * layer.stride == more
 
 
-def test_gradient_of_each_layer_reaches_its_prefix_and_no_more(case):
+def test_gradient_of_each_layer_reaches_earlier_blocks_only(case):
     encoder, images = case
     parameters = dict(encoder.named_parameters())
     if not parameters:
@@ -90,7 +90,7 @@ def test_gradient_of_each_layer_reaches_its_prefix_and_no_more(case):
     assert reached == set(parameters)
 
 
-def test_saved_and_loaded_says_the_same(case, request):
+def test_saving_and_loading_preserves_features(case, request):
     encoder, images = case
     encoder.train()
     features(encoder, images)  # running statistics are saved too
@@ -106,7 +106,7 @@ def test_saved_and_loaded_says_the_same(case, request):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_in_evaluation_an_image_ignores_its_neighbours(case):
+def test_in_eval_mode_images_of_a_batch_are_independent(case):
     encoder, images = case
     together, alone = features(encoder.eval(), images), features(encoder, images[:1])
     for name in encoder.layers:
@@ -114,7 +114,7 @@ def test_in_evaluation_an_image_ignores_its_neighbours(case):
         assert not torch.allclose(together[name][:1], together[name][1:2])
 
 
-def test_channels_last_says_the_same(case):
+def test_channels_last_gives_the_same_features(case):
     encoder, images = case
     expected = features(encoder.eval(), images)
     found = features(encoder.to(memory_format=torch.channels_last), images.to(memory_format=torch.channels_last))
@@ -132,7 +132,7 @@ def test_forward_averages_the_last_layer_over_positions(case):
 
 @pytest.mark.parametrize("input_mode", PREPROCESSORS)
 @pytest.mark.parametrize("name", ["nin", "alexnet-small", "timm-resnet", "timm-vit"])
-def test_every_look_can_be_read(name, input_mode):
+def test_every_input_mode_works(name, input_mode):
     make, size = ENCODERS[name]
     encoder = make(size=size, input_mode=input_mode)
     images = torch.rand(2, 3, size, size)
@@ -141,7 +141,7 @@ def test_every_look_can_be_read(name, input_mode):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_born_in_training_mode_with_fresh_statistics(name):
+def test_new_encoders_are_in_training_mode_with_initial_statistics(name):
     make, size = ENCODERS[name]
     encoder = make(size=size)
     assert all(module.training for module in encoder.modules())
@@ -163,7 +163,7 @@ def test_born_in_training_mode_with_fresh_statistics(name):
         ("timm-vit", 48),
     ],
 )
-def test_in_bf16_every_layer_and_gradient_is_finite_and_near_that_of_float32(name, size):
+def test_bf16_features_and_gradients_are_finite_and_close_to_float32(name, size):
     torch.manual_seed(0)
     encoder = ENCODERS[name][0](size=size).eval()
     images = torch.rand(2, 3, size, size)

@@ -28,7 +28,7 @@ def changed(encoder: GPT, seen: torch.Tensor, place: int) -> dict[str, list[int]
 
 
 @pytest.mark.parametrize("place", [0, 7, 14])
-def test_causal_a_pixel_changes_what_comes_after_it_and_nothing_before(place):
+def test_causal_attention_uses_earlier_pixels_only(place):
     found = changed(tiny(), tokens(), place)
     assert found.pop("embed") == [place + 1]  # nothing is mixed yet
     for name, positions in found.items():
@@ -36,14 +36,14 @@ def test_causal_a_pixel_changes_what_comes_after_it_and_nothing_before(place):
 
 
 @pytest.mark.parametrize("place", [0, 7, 15])
-def test_otherwise_every_position_sees_every_pixel(place):
+def test_bidirectional_attention_uses_all_pixels(place):
     found = changed(tiny(causal=False), tokens(), place)
     assert found.pop("embed") == [place]
     for name, positions in found.items():
         assert positions == list(range(16)), name
 
 
-def test_hidden_tokens_leave_only_their_position():
+def test_masked_tokens_contribute_their_position_only():
     encoder = tiny(causal=False)
     seen = tokens()
     seen[:, 5] = encoder.hidden
@@ -53,7 +53,7 @@ def test_hidden_tokens_leave_only_their_position():
 
 @pytest.mark.parametrize("norm", ["layer", "rms"])
 @pytest.mark.parametrize("causal", [True, False])
-def test_layers_are_the_formulas_of_the_paper(causal, norm):
+def test_layers_equal_the_formulas_of_the_paper(causal, norm):
     """Section 2.3 written out, head by head: n = norm(h), a = h + attention(n), h' = a + mlp(norm(a)); taps are n."""
     encoder, seen = tiny(causal=causal, norm=norm), tokens(1)
     for name, weight in encoder.named_parameters():
@@ -89,12 +89,12 @@ def test_layers_are_the_formulas_of_the_paper(causal, norm):
         torch.testing.assert_close(found[0], wanted, atol=1e-4, rtol=1e-4)
 
 
-def test_number_of_weights_counted_by_hand():
+def test_number_of_parameters_equals_a_count_by_hand():
     blocks = 3 * (12 * 24 * 24 + 2 * 2 * 24)
     assert sum(p.numel() for p in tiny().parameters()) == 11 * 24 + 16 * 24 + blocks + 2 * 24
 
 
-def test_completing_with_kept_keys_is_completing_without():
+def test_completion_with_cached_keys_equals_completion_without():
     """The brute force: read everything anew for each token."""
     encoder, begun = tiny(), tokens(3)[:, :5]
     weight, draws = torch.randn(10, 24), torch.rand(3, 16)
@@ -112,7 +112,7 @@ def test_completing_with_kept_keys_is_completing_without():
     assert torch.equal(found[:, :5], begun)
 
 
-def test_draws_follow_the_predicted_distribution():
+def test_samples_follow_the_predicted_distribution():
     encoder = tiny()
     share = torch.tensor([0.5, 0.3, 0.2] + [0.0] * 7)
     draws = torch.rand(1000, 16, generator=torch.Generator().manual_seed(0))
@@ -123,14 +123,14 @@ def test_draws_follow_the_predicted_distribution():
     assert (counts - share).abs().max() < 4 * (0.25 / found.numel()) ** 0.5
 
 
-def test_views_larger_than_the_context_are_shrunk_to_it():
+def test_views_larger_than_the_context_are_resized():
     encoder = tiny(size=64, context=8)
     assert encoder.positions.shape == (64, 24)
     assert encoder.preprocess(torch.rand(2, 3, 64, 64)).shape == (2, 64)
     assert tiny(size=4, context=8).positions.shape == (16, 24)
 
 
-def test_the_palette_travels_with_the_weights():
+def test_palette_is_saved_with_the_weights():
     encoder, other = tiny(size=8), tiny(size=8)
     encoder.fit(ToySource())
     other.load_state_dict(encoder.state_dict())
@@ -150,12 +150,12 @@ def test_the_palette_travels_with_the_weights():
         ({"norm": "lay"}, "there is no norm of gpt called 'lay': did you mean layer?"),
     ],
 )
-def test_what_cannot_be_built_is_one_sentence(options, message):
+def test_invalid_options_raise_a_user_error(options, message):
     with pytest.raises(UserError) as error:
         tiny(**options)
     assert message in str(error.value)
 
 
-def test_an_encoder_that_cannot_look_back_only_is_refused_in_one_sentence():
+def test_encoders_without_causal_attention_are_rejected():
     with pytest.raises(UserError, match=r"^the encoder convnet has no option causal, .*: choose another"):
         make_encoder("convnet", size=16, input_mode="tokens", causal=True)

@@ -9,13 +9,13 @@ from selftaught.errors import UserError
 
 
 @pytest.mark.parametrize("blocks", [3, 4, 5])
-def test_maps_of_32_pixels_are_the_papers(blocks):
+def test_map_sizes_at_32_px_match_the_paper(blocks):
     encoder = NIN(blocks=blocks).eval()
     shapes = {name: tuple(f.shape) for name, f in encoder.features(torch.rand(2, 3, 32, 32)).items()}
     assert shapes == {"block1": (2, 96, 16, 16)} | {f"block{n}": (2, 192, 8, 8) for n in range(2, blocks + 1)}
 
 
-def test_number_of_weights_counted_by_hand():
+def test_number_of_parameters_equals_a_count_by_hand():
     block1 = 192 * 3 * 25 + 160 * 192 + 96 * 160 + 2 * (192 + 160 + 96)
     block2 = 192 * 96 * 25 + 2 * 192 * 192 + 2 * 3 * 192
     later = 192 * 192 * 9 + 2 * 192 * 192 + 2 * 3 * 192
@@ -24,7 +24,7 @@ def test_number_of_weights_counted_by_hand():
         assert sum(p.numel() for p in NIN(blocks=blocks).parameters()) == expected
 
 
-def test_blocks_are_convolution_norm_relu_three_times_then_pool():
+def test_blocks_have_three_convolutions_with_norm_and_relu_then_a_pool():
     encoder = NIN(blocks=3).eval()
     for name, value in encoder.state_dict().items():  # statistics that change something
         if "running" in name:
@@ -42,13 +42,13 @@ def test_blocks_are_convolution_norm_relu_three_times_then_pool():
         torch.testing.assert_close(found[name], seen)
 
 
-def test_weights_begin_normal_with_deviation_by_fan_out():
+def test_weights_are_initialized_normal_by_fan_out():
     torch.manual_seed(0)
     convolution = NIN().blocks["block2"][0]
     assert convolution.weight.std().item() == pytest.approx(math.sqrt(2 / (25 * 192)), rel=0.01)
     assert convolution.weight.mean().abs() < 1e-3
 
 
-def test_other_depths_are_refused():
+def test_unsupported_depths_are_rejected():
     with pytest.raises(UserError, match="nin expects 3, 4 or 5 blocks, got 2"):
         NIN(blocks=2)

@@ -16,7 +16,7 @@ def source_of(colors: torch.Tensor) -> ToySource:
     return source
 
 
-def test_tokens_are_the_nearest_colours_row_by_row():
+def test_tokens_are_the_nearest_colors_in_row_major_order():
     palette, images = Palette(20, 4), torch.rand(3, 3, 4, 4)
     tokens = palette(images)
     assert tokens.shape == (3, 16)
@@ -27,27 +27,27 @@ def test_tokens_are_the_nearest_colours_row_by_row():
             assert distances[token] == min(distances)
 
 
-def test_pictures_undo_tokens_where_images_have_only_colours_of_the_palette():
+def test_decoding_inverts_tokens_for_images_of_palette_colors():
     palette = Palette(20, 4)
     images = palette.colors[torch.randint(20, (5, 16))].transpose(1, 2).reshape(5, 3, 4, 4)
     assert torch.equal(palette.pictures(palette(images)), images)
 
 
-def test_larger_images_are_averaged_down():
+def test_larger_images_are_downscaled_by_averaging():
     palette, images = Palette(20, 4), torch.rand(3, 3, 8, 8)
     mean = (images[..., ::2, ::2] + images[..., ::2, 1::2] + images[..., 1::2, ::2] + images[..., 1::2, 1::2]) / 4
     assert torch.equal(palette(images), palette(mean))
     assert not torch.equal(palette(images), palette(images[..., ::2, ::2].contiguous()))
 
 
-def test_autocast_does_not_blur_colours():
+def test_autocast_does_not_round_colors():
     palette, images = Palette(512, 16), torch.rand(4, 3, 16, 16)
     expected = palette(images)
     with torch.autocast("cpu", torch.bfloat16):
         assert torch.equal(palette(images), expected)
 
 
-def test_k_means_finds_clusters_that_are_there():
+def test_k_means_recovers_separated_clusters():
     generator = torch.Generator().manual_seed(0)
     truth = torch.cartesian_prod(*3 * [torch.tensor([0.2, 0.8])])
     points = truth.repeat_interleave(100, 0) + 0.003 * torch.randn(800, 3, generator=generator)
@@ -57,13 +57,13 @@ def test_k_means_finds_clusters_that_are_there():
     assert off.max() < 0.002
 
 
-def test_k_means_weighs_a_point_as_that_many_points():
+def test_k_means_weights_equal_repeated_points():
     points = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
     centres = k_means(points, torch.tensor([3.0, 1.0, 1.0, 1.0]), 2, torch.Generator().manual_seed(0))
     assert centres.flatten().sort().values.tolist() == pytest.approx([0.25, 10.5])
 
 
-def test_k_means_ends_where_every_centre_is_the_mean_of_its_points():
+def test_k_means_converges_to_cluster_means():
     points = torch.rand(600, 3, generator=torch.Generator().manual_seed(1))
     centres = k_means(points, torch.ones(600), 8, torch.Generator().manual_seed(0), iterations=200)
     owner = torch.cdist(points, centres).argmin(1)
@@ -72,7 +72,7 @@ def test_k_means_ends_where_every_centre_is_the_mean_of_its_points():
     assert torch.equal(nearest(points, centres), owner)
 
 
-def test_a_palette_depends_on_the_images_and_on_no_seed():
+def test_palette_does_not_depend_on_the_seed():
     palettes = []
     for seed, images in ((0, 0), (1, 0), (0, 1)):
         torch.manual_seed(seed)
@@ -83,14 +83,14 @@ def test_a_palette_depends_on_the_images_and_on_no_seed():
     assert not torch.equal(palettes[0], palettes[2])
 
 
-def test_exactly_as_many_colours_as_there_are_become_the_palette():
+def test_palette_equals_the_colors_if_there_are_as_many():
     colors = torch.rand(6, 3)
     palette = Palette(6, 8)
     palette.fit(source_of(colors))
     assert torch.cdist(colors, palette.colors).min(1).values.max() < 1e-6
 
 
-def test_more_colours_than_there_are_is_one_sentence():
+def test_too_few_distinct_colors_raise_a_user_error():
     with pytest.raises(UserError) as error:
         Palette(7, 8).fit(source_of(torch.rand(6, 3)))
     assert str(error.value) == (

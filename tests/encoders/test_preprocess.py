@@ -12,7 +12,7 @@ def images():
     return torch.rand(4, 3, 9, 7, generator=torch.Generator().manual_seed(0))
 
 
-def test_color_is_torchvisions_normalisation(images):
+def test_color_mode_equals_torchvision_normalization(images):
     torch.testing.assert_close(make_preprocess("color")(images), normalize(images, IMAGENET_MEAN, IMAGENET_STD))
 
 
@@ -25,7 +25,7 @@ def test_lightness_agrees_with_scikit_image():
     torch.testing.assert_close(found, expected.float(), atol=1e-5, rtol=0)
 
 
-def test_lightness_of_near_black_is_a_straight_line():
+def test_lightness_is_linear_near_black():
     dark = torch.tensor([0.0, 1 / 255, 2 / 255]).view(1, 1, 1, 3).expand(1, 3, 1, 3)
     found = make_preprocess("lightness")(dark).flatten()
     torch.testing.assert_close(found[2] - found[1], found[1] - found[0])
@@ -34,18 +34,18 @@ def test_lightness_of_near_black_is_a_straight_line():
 
 @pytest.mark.parametrize("input_mode", PREPROCESSORS)
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
-def test_gradient_is_finite_everywhere(input_mode, value):
+def test_gradients_are_finite_for_all_colors(input_mode, value):
     flat = torch.full((1, 3, 4, 4), value, requires_grad=True)
     make_preprocess(input_mode)(flat).square().sum().backward()
     assert flat.grad.isfinite().all()
 
 
-def test_grey_is_deepclusters_first_layer(images):
+def test_grayscale_mode_equals_deepclusters_first_layer(images):
     normalised = normalize(images, IMAGENET_MEAN, IMAGENET_STD)
     torch.testing.assert_close(make_preprocess("grey")(images), conv2d(normalised, torch.full((1, 3, 1, 1), 1 / 3)))
 
 
-def test_sobel_of_a_ramp_is_eight_times_its_slope():
+def test_edges_of_a_ramp_are_eight_times_its_slope():
     right, down = 0.01, -0.02  # per pixel, in every channel; grey is divided by the deviations, one third each
     x, y = torch.arange(12.0), torch.arange(10.0)[:, None]
     ramp = (0.5 + right * x + down * y).expand(1, 3, 10, 12)
@@ -67,7 +67,7 @@ def test_sobel_agrees_with_scipy(images):
 
 
 @pytest.mark.parametrize("input_mode", PREPROCESSORS)
-def test_autocast_loses_nothing(input_mode, images):
+def test_autocast_keeps_full_precision(input_mode, images):
     preprocess = make_preprocess(input_mode)
     with torch.autocast("cpu", torch.bfloat16):
         found = preprocess(images)
@@ -76,13 +76,13 @@ def test_autocast_loses_nothing(input_mode, images):
 
 
 @pytest.mark.parametrize("input_mode", PREPROCESSORS)
-def test_looks_have_channels_and_nothing_to_save(input_mode, images):
+def test_input_modes_declare_channels_and_have_no_state(input_mode, images):
     preprocess = make_preprocess(input_mode)
     assert preprocess(images).shape == (4, preprocess.channels, 9, 7)
     assert not preprocess.state_dict()
     assert not list(preprocess.parameters())
 
 
-def test_unknown_look_names_the_near_one():
+def test_unknown_input_mode_suggests_a_similar_one():
     with pytest.raises(UserError, match=r"no input mode called 'colour': did you mean color\?"):
         make_preprocess("colour")

@@ -39,7 +39,7 @@ def no_network(monkeypatch):
         ("convnext_tiny", {f"stage{n}": (96 * 2 ** (n - 1), 2 ** (n + 1)) for n in range(1, 5)}),
     ],
 )
-def test_layers_at_128_pixels_are_the_papers(name, layers):
+def test_layers_at_128_px_match_the_paper(name, layers):
     encoder = Timm(name=name, size=128).eval()
     assert {n: (layer.channels, layer.stride) for n, layer in encoder.layers.items()} == layers
     with torch.no_grad():
@@ -49,7 +49,7 @@ def test_layers_at_128_pixels_are_the_papers(name, layers):
     }
 
 
-def test_weights_are_those_of_torchvision_without_classifier():
+def test_parameter_shapes_equal_torchvision_without_classifier():
     resnet = torchvision.models.resnet18(weights=None)
     assert weights(Timm(name="resnet18", size=128)) == weights(resnet) - weights(resnet.fc)
     vit = torchvision.models.vit_b_16(weights=None)
@@ -59,7 +59,7 @@ def test_weights_are_those_of_torchvision_without_classifier():
 
 
 @pytest.mark.parametrize("name", ["test_resnet", "test_vit", "test_convnext"])
-def test_last_layer_is_what_timm_hands_to_its_classifier(name):
+def test_last_layer_equals_timms_classifier_input(name):
     encoder = Timm(name=name, size=64).eval()
     model = timm.create_model(name, **({"img_size": 64} if name == "test_vit" else {})).eval()
     missing, unexpected = model.load_state_dict(encoder.model.state_dict(), strict=False)
@@ -75,13 +75,13 @@ def test_last_layer_is_what_timm_hands_to_its_classifier(name):
 
 
 @pytest.mark.parametrize("name", ["mobilenetv3_small_100", "densenet121", "deit_tiny_distilled_patch16_224"])
-def test_no_weight_lies_behind_the_last_layer(name):
+def test_no_parameters_follow_the_last_layer(name):
     encoder = Timm(name=name, size=64)
     sum(f.square().sum() for f in encoder.features(torch.rand(2, 3, 64, 64)).values()).backward()
     assert [n for n, p in encoder.named_parameters() if p.grad is None] == []
 
 
-def test_small_resnet_begins_as_on_cifar():
+def test_small_resnet_has_the_cifar_stem():
     small, wide = Timm(name="resnet18", size=32), Timm(name="resnet18", size=32, small=False)
     sides = {n: f.shape[-1] for n, f in small.features(torch.rand(2, 3, 32, 32)).items()}
     assert sides == {"stem": 32, "stage1": 32, "stage2": 16, "stage3": 8, "stage4": 4}  # He et al. 2016, section 4.2
@@ -90,14 +90,14 @@ def test_small_resnet_begins_as_on_cifar():
     assert weights(wide) - weights(small) == 64 * 3 * (7**2 - 3**2)
 
 
-def test_small_is_chosen_by_size_where_it_can_be():
+def test_small_stem_is_chosen_by_view_size():
     assert Timm(name="resnet18", size=64).layers["stem"].stride == 1
     assert Timm(name="resnet18", size=65).layers["stem"].stride == 2
     assert Timm(name="resnet18", size=65, small=True).layers["stem"].stride == 1
     assert Timm(name="test_resnet", size=64).layers["stem"].stride == 2  # begins with three 3 x 3: nothing to narrow
 
 
-def test_color_is_normalised_as_timm_says():
+def test_color_normalization_is_that_of_the_timm_config():
     for name in ("test_vit", "resnet18"):
         cfg = timm.get_pretrained_cfg(name)
         black = Timm(name=name, size=64).preprocess(torch.zeros(1, 3, 1, 1)).flatten()
@@ -105,7 +105,7 @@ def test_color_is_normalised_as_timm_says():
     assert timm.get_pretrained_cfg("test_vit").mean != timm.get_pretrained_cfg("resnet18").mean
 
 
-def test_patch_sets_the_grid_of_a_transformer():
+def test_patch_size_determines_the_grid():
     encoder = Timm(name="test_vit", size=32, patch=4)
     assert encoder.layers["block01"].stride == 4
     assert encoder.features(torch.rand(2, 3, 32, 32))["block01"].shape[2:] == (8, 8)
@@ -131,13 +131,13 @@ def test_patch_sets_the_grid_of_a_transformer():
         ({"name": "resnet18", "input_mode": "sobol"}, r"no input mode called 'sobol': did you mean sobel\?"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_sentence(options, said):
+def test_invalid_timm_options_raise_a_user_error(options, said):
     with pytest.raises(UserError, match=said) as caught:
         Timm(**options)
     assert "\n" not in str(caught.value)
 
 
-def test_pretrained_weights_without_network_or_with_a_small_stem(monkeypatch):
+def test_pretrained_weights_need_a_network_and_the_original_stem(monkeypatch):
     create = timm.create_model
 
     def offline(name, **options):

@@ -17,7 +17,7 @@ def encoder():
     return ViT(size=16, patch=4, depth=3, width=32, heads=2).eval()
 
 
-def test_features_are_all_tokens_encoded_and_laid_out_as_maps(encoder):
+def test_features_are_encoded_tokens_as_maps(encoder):
     images = torch.rand(2, 3, 16, 16)
     assert isinstance(encoder, TokenEncoder)
     encoded = encoder.encode(encoder.tokens(images))
@@ -28,7 +28,7 @@ def test_features_are_all_tokens_encoded_and_laid_out_as_maps(encoder):
                 torch.testing.assert_close(feature[:, :, row, column], encoded[name][:, 4 * row + column])
 
 
-def test_tokens_that_are_not_kept_have_no_influence(encoder):
+def test_dropped_tokens_have_no_influence(encoder):
     images = torch.rand(2, 3, 16, 16)
     keep = torch.tensor([[5, 0, 15], [2, 3, 9]])
     before = encoder.encode(encoder.tokens(images), keep)["block03"]
@@ -64,7 +64,7 @@ def test_attention_of_the_last_block_reproduces_its_output(encoder):
     torch.testing.assert_close(encoder.norm(hidden), encoder.encode(encoder.tokens(images))["block03"])
 
 
-def test_positions_are_the_sines_and_cosines_of_row_and_column():
+def test_position_embeddings_are_sines_and_cosines_of_row_and_column():
     found = positions(3, 5, 8)
     for place in range(15):
         row, column = divmod(place, 5)
@@ -88,12 +88,12 @@ def test_views_of_another_size_are_encoded(encoder):
         ({"patch": 0}, "multiple of --patch"),
     ],
 )
-def test_what_cannot_be_built_is_refused(options, words):
+def test_invalid_options_are_rejected(options, words):
     with pytest.raises(UserError, match=words):
         ViT(**options)
 
 
-def test_a_view_that_patches_do_not_tile_is_refused(encoder):
+def test_view_sizes_must_be_multiples_of_the_patch(encoder):
     with pytest.raises(UserError, match="multiple of its patches of 4 pixels, got 18"):
         encoder(torch.rand(1, 3, 18, 18))
 

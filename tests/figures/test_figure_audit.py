@@ -24,7 +24,7 @@ def found() -> dict[str, Any]:
     return {"answers": rows, "chance": 0.25}
 
 
-def test_a_row_for_every_change_from_top_to_bottom_with_white_between_kinds() -> None:
+def test_every_change_has_a_row_and_kinds_are_separated() -> None:
     (axes,) = audit(found()).axes
     assert [label.get_text() for label in axes.get_yticklabels()] == [row["change"] for row in found()["answers"]]
     places = list(axes.get_yticks())
@@ -34,7 +34,7 @@ def test_a_row_for_every_change_from_top_to_bottom_with_white_between_kinds() ->
     assert steps == [1.5, 1.5, 1, 1.5]
 
 
-def test_dots_stand_at_accuracies_and_rings_at_what_they_are_held_against() -> None:
+def test_dots_mark_accuracies_and_rings_mark_references() -> None:
     (axes,) = audit(found()).axes
     dots = [line for line in axes.lines if line.get_marker() == "o"]
     filled = [float(dot.get_xdata()[0]) for dot in dots if dot.get_markerfacecolor() != "none"]
@@ -43,13 +43,13 @@ def test_dots_stand_at_accuracies_and_rings_at_what_they_are_held_against() -> N
     assert rings == [0.8, 0.7, 0.8, 0.8]
 
 
-def test_only_what_is_read_has_the_colour_of_alarm() -> None:
+def test_only_used_cues_have_the_warning_color() -> None:
     (axes,) = audit(found()).axes
     dots = [line for line in axes.lines if line.get_marker() == "o" and line.get_markerfacecolor() != "none"]
     assert [dot.get_color() == SERIES[1] for dot in dots] == [False, False, True, False, True]
 
 
-def test_levels_are_written_and_names_are_no_mathematics() -> None:
+def test_levels_are_labeled_and_names_are_not_parsed_as_math() -> None:
     text = svg(audit(found()))
     for words in ("as trained 0.80", "chance 0.25", "tiles $touch$"):
         assert words in text
@@ -57,7 +57,7 @@ def test_levels_are_written_and_names_are_no_mathematics() -> None:
 
 
 @pytest.mark.parametrize("chance", [0.78, 0.6, 0.04])
-def test_names_of_levels_do_not_touch(chance: float) -> None:
+def test_level_labels_do_not_overlap(chance: float) -> None:
     figure = audit({**found(), "chance": chance})
     figure.canvas.draw()
     trained, guessed = (text.get_window_extent() for text in figure.axes[0].texts)

@@ -11,7 +11,7 @@ def weight(*shape: int) -> torch.Tensor:
     return torch.randn(shape, generator=torch.Generator().manual_seed(0))
 
 
-def test_zero_is_mid_grey_and_the_largest_magnitude_is_an_end_of_the_scale() -> None:
+def test_filters_map_zero_to_mid_gray_and_the_maximum_to_an_end() -> None:
     given = weight(4, 3, 5, 5)
     shown = pictures(given)
     for filter_, picture in zip(given, shown, strict=True):
@@ -19,13 +19,13 @@ def test_zero_is_mid_grey_and_the_largest_magnitude_is_an_end_of_the_scale() -> 
     assert (pictures(torch.zeros(1, 3, 3, 3)) == 0.5).all()
 
 
-def test_strength_does_not_show_but_sign_does() -> None:
+def test_filters_are_normalized_in_magnitude_but_not_in_sign() -> None:
     given = weight(4, 3, 5, 5)
     torch.testing.assert_close(pictures(given * 100), pictures(given))
     torch.testing.assert_close(pictures(-given), 1 - pictures(given))
 
 
-def test_one_channel_is_grey_and_two_stand_side_by_side() -> None:
+def test_one_channel_is_gray_and_two_are_side_by_side() -> None:
     one = pictures(weight(2, 1, 3, 3))
     assert one.shape == (2, 3, 3, 3)
     assert (one[:, 0] == one[:, 1]).all()
@@ -37,7 +37,7 @@ def test_one_channel_is_grey_and_two_stand_side_by_side() -> None:
     torch.testing.assert_close(two[:, 2, :, 4:], expected[:, 1])
 
 
-def test_every_filter_reaches_the_figure() -> None:
+def test_every_filter_is_in_the_figure() -> None:
     given = weight(20, 3, 11, 11)
     shown = np.asarray(filters(given, columns=5).axes[0].images[0].get_array())
     assert shown.shape[:2] == (4 * 44 + 3 * 2, 5 * 44 + 4 * 2)
@@ -46,6 +46,6 @@ def test_every_filter_reaches_the_figure() -> None:
 
 
 @pytest.mark.parametrize("shape", [(4, 12, 3, 3), (4, 3), (0, 3, 3, 3)])
-def test_refuses_what_cannot_be_drawn(shape: tuple[int, ...]) -> None:
+def test_invalid_filters_are_rejected(shape: tuple[int, ...]) -> None:
     with pytest.raises(UserError, match="but got"):
         filters(torch.zeros(shape))

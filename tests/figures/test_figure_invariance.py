@@ -16,7 +16,7 @@ def found(layers: int = 2) -> dict[str, Any]:
     return {"rows": rows}
 
 
-def test_a_chart_for_every_layer_and_change_in_reading_order() -> None:
+def test_every_layer_and_transformation_has_a_chart_in_order() -> None:
     figure = invariance(found())
     assert [axes.get_title() for axes in figure.axes] == ["rotation", "crop", "", ""]
     assert [axes.get_ylabel() for axes in figure.axes] == ["layer0", "", "layer1", ""]
@@ -26,7 +26,7 @@ def test_a_chart_for_every_layer_and_change_in_reading_order() -> None:
     assert corners[2].y1 <= corners[0].y0
 
 
-def test_both_hills_are_shares_of_one_over_distances() -> None:
+def test_histograms_show_fractions_over_one_axis() -> None:
     own, others = invariance(found()).axes[1].patches
     np.testing.assert_allclose(own.get_data().values, [0, 0.25, 0.75, 0])
     np.testing.assert_allclose(others.get_data().values, [0, 0, 0.75, 0.25])
@@ -35,14 +35,14 @@ def test_both_hills_are_shares_of_one_over_distances() -> None:
     assert not others.get_fill()
 
 
-def test_the_axis_ends_where_the_last_distance_of_any_chart_is() -> None:
+def test_charts_share_an_axis_up_to_the_largest_distance() -> None:
     short = found()
     for row in short["rows"]:
         row["others"] = [0, 5, 5, 0]
     assert all(axes.get_xlim() == pytest.approx((0, 1.5)) for axes in invariance(short).axes)
 
 
-def test_it_is_a_page_that_can_be_darkened_and_names_are_no_mathematics() -> None:
+def test_charts_support_dark_mode_and_names_are_not_parsed_as_math() -> None:
     rows = found(1)
     for row in rows["rows"]:
         row["layer"] = "$x$"

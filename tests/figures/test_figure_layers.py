@@ -20,7 +20,7 @@ def levels(axes: Any) -> list[float]:
     return [float(line.get_ydata()[0]) for line in across]
 
 
-def test_one_run_beside_its_baselines() -> None:
+def test_one_run_is_plotted_with_its_baselines() -> None:
     axes = layers({"rot": probe([0.5, 0.7, 0.6], [0.45, 0.44, 0.43], std=0.01)}).axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_xydata(), [[0, 0.5], [1, 0.7], [2, 0.6]])
     np.testing.assert_array_equal(axes.lines[1].get_xydata(), [[0, 0.45], [1, 0.44], [2, 0.43]])
@@ -33,13 +33,13 @@ def test_one_run_beside_its_baselines() -> None:
     assert axes.get_xlabel() == "layer, from first to last"
 
 
-def test_labels_stand_in_the_order_of_their_lines() -> None:
+def test_labels_are_in_the_order_of_their_lines() -> None:
     axes = layers({"rot": probe([0.5, 0.451], [0.45, 0.45])}).axes[0]
     heights = {text.get_text(): text.get_position()[1] for text in axes.texts}
     assert heights["trained"] > heights["random weights"] > heights["raw pixels"] > heights["chance"]
 
 
-def test_runs_that_share_random_weights_share_one_grey_line() -> None:
+def test_runs_with_equal_random_weights_share_one_line() -> None:
     axes = layers({"a": probe([0.5, 0.7], [0.4, 0.41]), "b": probe([0.6, 0.5], [0.4, 0.41])}).axes[0]
     assert [line.get_color() for line in axes.lines[:3]] == [SERIES[0], SERIES[1], MUTED]
     assert {text.get_text() for text in axes.texts} == {"a", "b", "random weights", "raw pixels", "chance"}
@@ -51,19 +51,19 @@ def test_runs_with_their_own_random_weights_have_a_line_each() -> None:
     np.testing.assert_array_equal(axes.lines[3].get_ydata(), [0.3, 0.31])
 
 
-def test_encoders_of_other_depth_are_laid_over_each_other_by_depth() -> None:
+def test_encoders_of_different_depths_are_aligned_by_relative_depth() -> None:
     axes = layers({"a": probe([0.5, 0.6, 0.7], [None] * 3), "b": probe([0.4, 0.5], [None] * 2)}).axes[0]
     np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0, 0.5, 1])
     np.testing.assert_array_equal(axes.lines[1].get_xdata(), [0, 1])
     assert "depth" in axes.get_xlabel()
 
 
-def test_a_level_on_which_runs_disagree_is_left_out() -> None:
+def test_levels_that_differ_between_runs_are_omitted() -> None:
     other = probe([0.4, 0.5], [None] * 2) | {"pixels": 0.3}
     assert levels(layers({"a": probe([0.5, 0.6], [None] * 2), "b": other}).axes[0]) == [0.1]
 
 
-def test_missing_numbers_are_gaps() -> None:
+def test_missing_values_leave_gaps() -> None:
     given = probe([0.5, 0.6], [None, None]) | {"pixels": None, "chance": float("nan")}
     given["layers"][1]["accuracy"] = None
     axes = layers({"a": given}).axes[0]
@@ -72,6 +72,6 @@ def test_missing_numbers_are_gaps() -> None:
     assert svg(axes.figure).startswith("<svg")
 
 
-def test_many_layers_turn_their_names() -> None:
+def test_names_of_many_layers_are_rotated() -> None:
     axes = layers({"a": probe([0.5] * 12, [0.4] * 12)}).axes[0]
     assert {label.get_rotation() for label in axes.get_xticklabels()} == {35.0}

@@ -18,7 +18,7 @@ def luminance(color: str) -> float:
 
 
 @pytest.mark.parametrize("color", [INK, MUTED, *SERIES])
-def test_text_is_readable_on_a_light_and_on_a_dark_page(color: str) -> None:
+def test_text_contrast_is_sufficient_in_light_and_dark_mode(color: str) -> None:
     def contrast(first: str, second: str) -> float:
         low, high = sorted((luminance(first), luminance(second)))
         return (high + 0.05) / (low + 0.05)
@@ -37,7 +37,7 @@ BLINDNESS = {
 
 @pytest.mark.parametrize("matrix", BLINDNESS.values(), ids=BLINDNESS.keys())
 @pytest.mark.parametrize("palette", [SERIES, tuple(DARK[color] for color in SERIES)], ids=["light", "dark"])
-def test_any_two_colours_differ_for_the_colour_blind(matrix: list[list[float]], palette: tuple[str, ...]) -> None:
+def test_colors_are_distinguishable_with_color_blindness(matrix: list[list[float]], palette: tuple[str, ...]) -> None:
     color = pytest.importorskip("skimage.color")
     encoded = np.array([[int(name[place : place + 2], 16) / 255 for place in (1, 3, 5)] for name in palette])
     linear = np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
@@ -48,13 +48,13 @@ def test_any_two_colours_differ_for_the_colour_blind(matrix: list[list[float]], 
     assert apart.min() > 20  # a difference of 2.3 is just noticeable
 
 
-def test_series_past_the_palette_return_with_other_markers() -> None:
+def test_series_beyond_the_palette_have_other_markers() -> None:
     pairs = [series(number) for number in range(36)]
     assert len(set(pairs)) == 36
     assert pairs[6][0] == pairs[0][0]
 
 
-def test_spaced_is_the_least_move_that_keeps_the_gap() -> None:
+def test_spaced_moves_labels_as_little_as_possible() -> None:
     isotonic = pytest.importorskip("sklearn.isotonic").isotonic_regression
     generator = np.random.default_rng(0)
     for size in (1, 2, 5, 9):
@@ -65,7 +65,7 @@ def test_spaced_is_the_least_move_that_keeps_the_gap() -> None:
         assert (np.diff(found) >= 0.1 - 1e-12).all()
 
 
-def test_labels_that_are_far_apart_stay_where_they_are() -> None:
+def test_distant_labels_are_not_moved() -> None:
     _, axes = chart("steps", "loss", ["high", "low"])
     axes.set_ylim(0, 2)
     label_ends(axes, [End(1.5, "high", INK), End(0.5, "low", MUTED)])
@@ -81,7 +81,7 @@ def test_labels_that_are_far_apart_stay_where_they_are() -> None:
         ("rotation-with-a-very-long-name-0.1", "rotation-w…ng-name-0.1"),
     ],
 )
-def test_shown_name(name: str, shown: str) -> None:
+def test_shown_name_shortens_and_escapes_names(name: str, shown: str) -> None:
     assert shown_name(name) == shown
     assert len(shown) <= 22
 
@@ -95,12 +95,12 @@ def named(name: str) -> Figure:
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # whether matplotlib's warnings are shown is up to the host process
 @pytest.mark.parametrize("name", ["loss", "<script>alert(1)</script>", "$\\frac{1$", "회전 학습", "a & b"])
-def test_svg_is_sound_whatever_a_run_is_called(name: str) -> None:
+def test_svg_is_valid_for_any_run_name(name: str) -> None:
     tree = ElementTree.fromstring(svg(named(name)))
     assert name in [element.text for element in tree.iter("{http://www.w3.org/2000/svg}text")]
 
 
-def test_svg_repeats_itself_names_nobody_and_leaves_no_setting_changed() -> None:
+def test_svg_is_deterministic_anonymous_and_restores_settings() -> None:
     before = dict(mpl.rcParams)
     first, second = svg(named("loss"), "a"), svg(named("loss"), "a")
     assert first == second
@@ -110,7 +110,7 @@ def test_svg_repeats_itself_names_nobody_and_leaves_no_setting_changed() -> None
     assert dict(mpl.rcParams) == before
 
 
-def test_charts_on_one_page_share_no_identifier() -> None:
+def test_charts_on_one_page_have_distinct_ids() -> None:
     def identifiers(text: str) -> set[str]:
         return set(re.findall(r'\bid="([^"]+)"', text))
 

@@ -37,7 +37,7 @@ def negatives_of(bank: MemoryBank, index: Tensor, sampled: Tensor) -> list[list[
 
 
 @pytest.mark.parametrize("shuffled", [1 << 17, 0], ids=["shuffling", "rejecting"])
-def test_a_draw_is_of_different_images_all_equally_likely(monkeypatch, shuffled):
+def test_negatives_are_drawn_uniformly_without_replacement(monkeypatch, shuffled):
     monkeypatch.setattr(bank_module, "PERMUTED", shuffled)
     generator, counts = seeded(), torch.zeros(40)
     for _ in range(4000):
@@ -50,7 +50,7 @@ def test_a_draw_is_of_different_images_all_equally_likely(monkeypatch, shuffled)
 
 
 @pytest.mark.parametrize("shuffled", [1 << 17, 0], ids=["shuffling", "rejecting"])
-def test_the_order_of_a_draw_says_nothing(monkeypatch, shuffled):
+def test_order_of_drawn_negatives_is_random(monkeypatch, shuffled):
     """Else leaving the last one out would favour some images."""
     monkeypatch.setattr(bank_module, "PERMUTED", shuffled)
     generator = seeded()
@@ -59,7 +59,7 @@ def test_the_order_of_a_draw_says_nothing(monkeypatch, shuffled):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_an_image_is_never_its_own_negative_and_all_have_m_of_them(kind):
+def test_every_image_has_m_negatives_and_never_itself(kind):
     bank, index = filled(kind=kind), torch.tensor([3, 0, 11, 3])
     for seed in range(50):
         for image, others in zip(
@@ -69,7 +69,7 @@ def test_an_image_is_never_its_own_negative_and_all_have_m_of_them(kind):
             assert len(set(others)) == len(others) == 5
 
 
-def test_shared_negatives_are_for_each_image_a_uniform_draw_of_all_others():
+def test_shared_negatives_are_uniform_for_each_image():
     bank, index, generator = filled(6), torch.tensor([2, 5]), seeded()
     counts = [dict.fromkeys(combinations([i for i in range(6) if i != image], 3), 0) for image in (2, 5)]
     for _ in range(5000):
@@ -79,7 +79,7 @@ def test_shared_negatives_are_for_each_image_a_uniform_draw_of_all_others():
         assert sum((found - 500) ** 2 / 500 for found in count.values()) < 33.7
 
 
-def test_with_all_images_drawn_the_negatives_are_all_others():
+def test_with_all_images_as_negatives_every_other_image_is_used():
     for image, others in enumerate(negatives_of(filled(5), torch.arange(5), sample_distinct(5, 5, seeded()))):
         assert sorted(others) == [i for i in range(5) if i != image]
 
@@ -116,7 +116,7 @@ def test_top1_accuracy_counts_anchors_nearest_to_themselves():
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_entries_begin_at_length_one_and_apart(kind):
+def test_initial_entries_are_distinct_unit_vectors(kind):
     entries = filled(500, 128, kind).entries.float()
     assert torch.allclose(entries.norm(dim=1), torch.ones(500), atol=1e-3)
     cosines = (entries @ entries.T)[~torch.eye(500, dtype=torch.bool)]
@@ -138,7 +138,7 @@ class Numbered:
 
 
 @pytest.mark.parametrize("images", [1, 2, 255, 257, 513])
-def test_a_bank_is_filled_once_in_parts_of_like_size_and_in_any_order(images):
+def test_bank_is_filled_once_in_equal_parts_and_random_order(images):
     parts: list[Tensor] = []
 
     def remember(batch: SimpleNamespace) -> Tensor:
@@ -157,7 +157,7 @@ def test_a_bank_is_filled_once_in_parts_of_like_size_and_in_any_order(images):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("memory", [0.0, 0.5, 0.9])
-def test_an_update_is_the_moving_average_at_length_one_and_leaves_others_alone(kind, memory):
+def test_update_is_a_normalized_moving_average_of_its_entries_only(kind, memory):
     bank, index, features = filled(kind=kind), torch.tensor([5, 2]), unit(torch.randn(2, 6))
     before = bank.entries.clone()
     bank.update(index, features, memory)
@@ -168,7 +168,7 @@ def test_an_update_is_the_moving_average_at_length_one_and_leaves_others_alone(k
     assert torch.equal(bank.entries[untouched], before[untouched])
 
 
-def test_half_precision_does_not_drift_from_full():
+def test_half_precision_bank_does_not_drift():
     full, half = filled(20, 128), filled(20, 128, "half")
     half.entries.copy_(full.entries)
     for step in range(50):
@@ -179,7 +179,7 @@ def test_half_precision_does_not_drift_from_full():
     assert (cosines[0] - cosines[1]).abs().max() < 5e-4
 
 
-def test_the_constant_is_measured_once():
+def test_nce_constant_is_estimated_once():
     bank, others = filled(), torch.randn(3, 7)
     others[torch.arange(3), torch.tensor([0, 6, 2])] = -torch.inf
     mean = float(others.double().exp().sum()) / (3 * 6)  # Z / n: the mean over what counts
@@ -192,13 +192,13 @@ def test_the_constant_is_measured_once():
 # --- where it is kept ------------------------------------------------------------------------------------------------
 
 
-def test_only_the_bank_of_the_host_stays_there():
+def test_host_bank_stays_in_host_memory():
     assert [filled(kind=kind).to("meta").entries.device.type for kind in KINDS] == ["meta", "meta", "cpu"]
     assert filled(kind="host").to(torch.float64).entries.dtype == torch.float16
     assert filled(kind="host").to("meta").log_normalizer.device.type == "meta"
 
 
-def test_half_and_host_take_half_the_memory():
+def test_half_and_host_banks_use_half_the_memory():
     sizes = [filled(kind=kind).entries.nbytes for kind in KINDS]
     assert sizes == [12 * 6 * 4, 12 * 6 * 2, 12 * 6 * 2]
 
@@ -224,12 +224,12 @@ def loss(negatives: int) -> InstanceNCE:
     return InstanceNCE(negatives, 0.07, 0.5, "sum")
 
 
-def test_one_image_cannot_be_told_apart():
+def test_a_single_image_is_rejected():
     with pytest.raises(UserError, match="at least 2 images, got 1"):
         loss(4096).require_images(1)
 
 
-def test_fewer_images_than_negatives_get_a_notice(caplog):
+def test_fewer_images_than_negatives_print_a_notice(caplog):
     with caplog.at_level(logging.WARNING):
         loss(23).require_images(24)
     assert not caplog.text
@@ -242,6 +242,6 @@ def test_fewer_images_than_negatives_get_a_notice(caplog):
     ("settings", "flag"),
     [((0, 0.07, 0.5), "--negatives"), ((1, 0.0, 0.5), "--temperature"), ((1, 1, 1.0), "--bank-momentum")],
 )
-def test_settings_that_compare_or_remember_nothing_are_refused(settings, flag):
+def test_invalid_bank_settings_are_rejected(settings, flag):
     with pytest.raises(UserError, match=f"{flag} must"):
         InstanceNCE(*settings, "sum")

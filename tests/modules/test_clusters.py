@@ -18,7 +18,7 @@ def blobs(count: int = 300, groups: int = 5, seed: int = 0) -> tuple[torch.Tenso
     return centres[truth] + 0.3 * torch.randn(count, 8, generator=generator), truth
 
 
-def test_whitening_is_scikit_learns_up_to_the_signs_of_the_directions():
+def test_whitening_equals_scikit_learn_up_to_signs():
     features = torch.randn(200, 6, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.arange(1.0, 7))
     expected = torch.from_numpy(PCA(4, whiten=True).fit_transform(features.double().numpy()))
     expected = torch.nn.functional.normalize(expected, dim=1).flip(1).float()  # largest first there, last here
@@ -27,7 +27,7 @@ def test_whitening_is_scikit_learns_up_to_the_signs_of_the_directions():
     torch.testing.assert_close(found * signs, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_directions_in_which_nothing_varies_are_nothing_rather_than_noise():
+def test_constant_directions_are_zero_after_whitening():
     features = torch.randn(50, 2, generator=torch.Generator().manual_seed(0))
     found = whitened(torch.cat([features, features.sum(1, keepdim=True), torch.ones(50, 3)], 1), 6)
     assert (found[:, :4] == 0).all()
@@ -40,24 +40,24 @@ def test_whitening_does_not_depend_on_scale_and_shift():
     torch.testing.assert_close((one @ one.T), (other @ other.T), rtol=1e-3, atol=1e-4)
 
 
-def test_features_that_are_all_the_same_are_one_point():
+def test_identical_features_stay_identical():
     found = whitened(torch.full((30, 4), 2.0), 4)
     assert len(found) == 30
     assert (found == found[0]).all()
     assert len(kmeans(found, 3, 5, seed=0)) == 30
 
 
-def test_what_is_not_finite_is_our_error():
+def test_nonfinite_features_are_rejected():
     with pytest.raises(UserError, match="cannot cluster features that contain NaN or infinity"):
         whitened(torch.tensor([[1.0], [float("nan")]]), 1)
 
 
-def test_kmeans_finds_blobs():
+def test_kmeans_recovers_blobs():
     points, truth = blobs()
     assert normalized_mutual_info_score(truth, kmeans(points, 5, 30, seed=1)) > 0.85
 
 
-def test_kmeans_repeats_itself_bit_for_bit_whatever_the_threads():
+def test_kmeans_is_deterministic_for_any_number_of_threads():
     import faiss
 
     points, _ = blobs(2000, 40)
@@ -72,7 +72,7 @@ def test_kmeans_repeats_itself_bit_for_bit_whatever_the_threads():
     assert not torch.equal(first, kmeans(points, 50, 10, seed=4))
 
 
-def test_no_cluster_stays_empty_where_points_differ():
+def test_clusters_are_not_empty_if_points_differ():
     """Three tight blobs and many seeds among them: clusters that lose all points are refilled by splitting others."""
     generator = torch.Generator().manual_seed(0)
     points = torch.tensor([0.0, 10, 20]).repeat(40)[:, None] + 0.01 * torch.randn(120, 2, generator=generator)
@@ -81,7 +81,7 @@ def test_no_cluster_stays_empty_where_points_differ():
 
 
 @pytest.mark.parametrize("groups", [(2, 2), (3, 7), (20, 5)])
-def test_mutual_information_is_scikit_learns(groups):
+def test_normalized_mutual_information_equals_scikit_learn(groups):
     generator = torch.Generator().manual_seed(0)
     first = torch.randint(groups[0], (200,), generator=generator)
     second = (first + torch.randint(2, (200,), generator=generator)) % groups[1]
@@ -91,7 +91,7 @@ def test_mutual_information_is_scikit_learns(groups):
 
 
 @pytest.mark.parametrize("groups", [3, 100])
-def test_adjusted_it_is_scikit_learns_too_and_nothing_for_what_has_nothing_in_common(groups):
+def test_adjusted_mutual_information_equals_scikit_learn_and_is_0_for_independent_labels(groups):
     generator = torch.Generator().manual_seed(0)
     first, other = (torch.randint(groups, (4000,), generator=generator) for _ in range(2))
     half = torch.where(torch.rand(4000, generator=generator) < 0.5, first, other)
@@ -103,7 +103,7 @@ def test_adjusted_it_is_scikit_learns_too_and_nothing_for_what_has_nothing_in_co
     assert adjusted_nmi(first[:0], first[:0]) == 0
 
 
-def test_mutual_information_of_the_same_groups_under_other_names_is_one_and_of_one_group_nothing():
+def test_mutual_information_is_1_for_renamed_groups_and_0_for_one_group():
     groups = torch.tensor([0, 1, 2, 1, 0, 2])
     assert nmi(groups, torch.tensor([5, 3, 9])[groups]) == pytest.approx(1)
     assert nmi(groups, torch.zeros(6, dtype=torch.int64)) == 0

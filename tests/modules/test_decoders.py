@@ -10,7 +10,7 @@ from selftaught.modules.decoders import ChannelwiseDense, Decoder
     ("stride", "size", "side"),
     [(8, 32, 32), (8, 32, 8), (16, 64, 16), (4, 30, 30), (4, 32, 12), (2, 32, 8), (1, 16, 4), (16, 16, 16)],
 )
-def test_it_meets_the_side_and_reads_every_position(stride, size, side):
+def test_decoder_has_the_requested_side_and_uses_every_position(stride, size, side):
     seen = torch.randn(2, 6, -(-size // stride), -(-size // stride), requires_grad=True)
     picture = Decoder(Layer(6, stride), 5, size, side, width=16)(seen)
     assert picture.shape == (2, 5, side, side)
@@ -19,7 +19,7 @@ def test_it_meets_the_side_and_reads_every_position(stride, size, side):
 
 
 @pytest.mark.parametrize(("stride", "size", "side"), [(4, 30, 30), (8, 48, 48), (4, 32, 12), (8, 32, 32)])
-def test_in_bf16_it_differs_by_rounding_alone(stride, size, side):
+def test_bf16_decoder_differs_by_rounding_only(stride, size, side):
     torch.manual_seed(0)
     decoder = Decoder(Layer(6, stride), 5, size, side, width=16)
     seen = torch.randn(4, 6, -(-size // stride), -(-size // stride), requires_grad=True)
@@ -31,7 +31,7 @@ def test_in_bf16_it_differs_by_rounding_alone(stride, size, side):
     assert (seen.grad.abs().sum((0, 1)) > 0).all()
 
 
-def test_a_step_in_the_map_is_a_stride_in_the_picture():
+def test_a_map_position_corresponds_to_a_stride_in_the_image():
     torch.manual_seed(0)
     decoder = Decoder(Layer(3, 4), 3, 64, width=16).eval()
     seen = torch.randn(1, 3, 16, 16)
@@ -42,7 +42,7 @@ def test_a_step_in_the_map_is_a_stride_in_the_picture():
     assert here[..., inside, inside].std() > 1e-3
 
 
-def test_what_it_answers_is_local():
+def test_decoder_outputs_are_local():
     torch.manual_seed(0)
     decoder = Decoder(Layer(3, 8), 3, 64, width=16).eval()
     seen = torch.randn(1, 3, 8, 8)
@@ -54,27 +54,27 @@ def test_what_it_answers_is_local():
     assert (moved[48:, 48:] == 0).all()
 
 
-def test_a_layer_without_positions_is_refused():
+def test_layers_without_positions_are_rejected():
     with pytest.raises(UserError, match="without positions"):
         Decoder(Layer(16, 0), 3, 32)
     with pytest.raises(UserError, match=r"got \(2, 16, 8\)"):
         Decoder(Layer(8, 2), 3, 8)(torch.zeros(2, 16, 8))
 
 
-def test_a_view_smaller_than_a_step_is_refused():
+def test_views_smaller_than_the_stride_are_rejected():
     with pytest.raises(UserError, match="8 pixels, got 6"):
         Decoder(Layer(16, 8), 3, 6)
 
 
 @pytest.mark.parametrize(("channels", "height", "width"), [(256, 6, 6), (5, 3, 4)])
-def test_a_channelwise_dense_layer_has_a_dense_map_per_channel_and_one_across_them(channels, height, width):
+def test_channelwise_dense_layer_mixes_positions_per_channel_then_channels(channels, height, width):
     count = sum(weight.numel() for weight in ChannelwiseDense(channels, height, width).parameters())
     assert count == channels * (height * width) ** 2 + channels**2 + 2 * channels  # the last for the norm
     dense = channels**2 * (height * width) ** 2
     assert count < dense / channels + channels**2 + 2 * channels + 1
 
 
-def test_a_channelwise_dense_layer_agrees_with_loops():
+def test_channelwise_dense_layer_equals_loops():
     torch.manual_seed(0)
     layer = ChannelwiseDense(3, 2, 4).eval()
     seen = torch.randn(2, 3, 2, 4)
@@ -91,7 +91,7 @@ def test_a_channelwise_dense_layer_agrees_with_loops():
     torch.testing.assert_close(layer(seen), expected)
 
 
-def test_behind_a_channelwise_dense_layer_every_position_answers_for_all():
+def test_after_a_channelwise_dense_layer_outputs_depend_on_all_positions():
     torch.manual_seed(0)
     seen = torch.randn(1, 4, 8, 8, requires_grad=True)
     picture = Decoder(Layer(4, 8), 3, 64, width=16)(ChannelwiseDense(4, 8, 8)(seen))
@@ -99,6 +99,6 @@ def test_behind_a_channelwise_dense_layer_every_position_answers_for_all():
     assert (seen.grad.abs().sum((0, 1)) > 0).all()
 
 
-def test_a_channelwise_dense_layer_refuses_other_maps():
+def test_channelwise_dense_layer_rejects_other_map_sizes():
     with pytest.raises(UserError, match=r"built for maps of shape \(4, 8, 8\), got \(4, 4, 4\)"):
         ChannelwiseDense(4, 8, 8)(torch.zeros(1, 4, 4, 4))

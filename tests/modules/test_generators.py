@@ -7,7 +7,7 @@ from selftaught.modules.generators import MAX_CHANNELS, Generator, uniform_noise
 
 
 @pytest.mark.parametrize("size", [8, 12, 15, 16, 24, 30, 32, 33, 48, 96, 100])
-def test_it_meets_the_size_in_zero_to_one_from_a_map_of_four_to_eight(size):
+def test_generator_output_has_the_requested_size_and_range(size):
     torch.manual_seed(0)
     generator = Generator(5, size, width=4)
     with torch.no_grad():
@@ -18,7 +18,7 @@ def test_it_meets_the_size_in_zero_to_one_from_a_map_of_four_to_eight(size):
 
 
 @pytest.mark.parametrize("size", [8, 24, 33])
-def test_every_number_moves_every_pixel_and_no_weight_is_idle(size):
+def test_every_code_value_affects_every_pixel_and_every_parameter_has_a_gradient(size):
     torch.manual_seed(0)
     generator = Generator(4, size, width=8).double()  # float32 loses the slope of what adds up to little
     noise = torch.randn(6, 4, dtype=torch.float64, requires_grad=True)
@@ -33,7 +33,7 @@ def test_every_number_moves_every_pixel_and_no_weight_is_idle(size):
             assert (off > 0).all()
 
 
-def test_where_the_size_is_a_power_of_two_it_is_dcgan():
+def test_generator_equals_dcgan_for_powers_of_two():
     """The net of figure 1 of the paper, written out with the sizes of BiGAN's release."""
     generator = Generator(100, 64, width=64)
     maps = [m for m in generator.blocks if isinstance(m, nn.ConvTranspose2d)]
@@ -48,7 +48,7 @@ def test_where_the_size_is_a_power_of_two_it_is_dcgan():
     assert sides == [(4, 8), (8, 16), (16, 32), (32, 64)]
 
 
-def test_pictures_made_in_bf16_are_not_quantized():
+def test_images_generated_in_bf16_are_not_rounded():
     """As multiples of 1/256 a critic could tell them from images by that alone."""
     torch.manual_seed(0)
     generator = Generator(5, 16, width=8)
@@ -59,14 +59,14 @@ def test_pictures_made_in_bf16_are_not_quantized():
     assert ((bright * 256) % 1 == 0).float().mean() < 0.1
 
 
-def test_channels_are_bounded():
+def test_generator_channels_are_bounded():
     generator = Generator(2, 256, width=64)
     assert (
         max(module.in_channels for module in generator.blocks if isinstance(module, nn.ConvTranspose2d)) == MAX_CHANNELS
     )
 
 
-def test_pictures_are_made_from_noise_alone():
+def test_generated_images_depend_on_noise_only():
     torch.manual_seed(0)
     generator = Generator(4, 16, width=4).eval()
     noise = torch.randn(3, 4)
@@ -84,6 +84,6 @@ def test_noise_is_uniform_from_minus_one_to_one():
     assert noise.var().item() == pytest.approx(1 / 3, rel=0.03)
 
 
-def test_a_picture_of_nothing_is_refused():
+def test_generator_rejects_size_0():
     with pytest.raises(UserError, match="at least 8 pixels, got 7"):
         Generator(4, 7)

@@ -12,7 +12,7 @@ OWN = [2.0, -1.5, 0.3]
 OTHERS = [[0.5, -2.0, 1.0, 3.0], [0.0, 0.0, 0.1, -4.0], [5.0, 4.0, -1.0, 0.2]]
 
 
-def test_pirl_form_is_the_papers_sum_over_negatives():
+def test_sum_normalizer_equals_the_formula_of_pirl():
     expected = []
     for own, others in zip(OWN, OTHERS, strict=True):
         noise = sum(math.exp(s) for s in others)
@@ -24,7 +24,7 @@ def test_pirl_form_is_the_papers_sum_over_negatives():
     assert nce(torch.tensor(OWN), torch.tensor(OTHERS)).tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_npid_form_is_the_papers_posterior_of_data_against_noise():
+def test_constant_normalizer_equals_the_posterior_of_npid():
     images, negatives, z = 50, 4, 123.0
     expected = []
     for own, others in zip(OWN, OTHERS, strict=True):
@@ -38,7 +38,7 @@ def test_npid_form_is_the_papers_posterior_of_data_against_noise():
     assert found.tolist() == pytest.approx(expected, rel=1e-5)
 
 
-def test_an_excluded_negative_is_as_if_it_were_not_there():
+def test_excluded_negatives_do_not_change_the_loss():
     own, others = torch.tensor(OWN), torch.tensor(OTHERS)
     held = others.clone()
     held[:, 1] = -torch.inf
@@ -52,7 +52,7 @@ def test_an_excluded_negative_is_as_if_it_were_not_there():
         assert (gradients[0][:, 1] == 0).all()
 
 
-def test_without_a_constant_the_loss_is_softmax_cross_entropy_and_at_most_one_more():
+def test_sum_normalizer_exceeds_softmax_cross_entropy_by_at_most_one():
     own, others = torch.randn(64) * 5, torch.randn(64, 10) * 5
     logits = torch.cat([own[:, None], others], 1)
     more = nce(own, others) - torch.nn.functional.cross_entropy(logits, torch.zeros(64, dtype=int), reduction="none")
@@ -60,14 +60,14 @@ def test_without_a_constant_the_loss_is_softmax_cross_entropy_and_at_most_one_mo
     assert more.max() < 1 + 1e-4
 
 
-def test_a_nearer_own_entry_is_better_and_nearer_negatives_are_worse():
+def test_loss_falls_with_positive_similarity_and_rises_with_negative_similarity():
     own, others = torch.tensor(OWN, requires_grad=True), torch.tensor(OTHERS, requires_grad=True)
     nce(own, others, torch.tensor(2.0)).sum().backward()
     assert (own.grad < 0).all()
     assert (others.grad > 0).all()
 
 
-def test_scores_far_apart_and_half_precision_stay_finite_and_exact():
+def test_extreme_scores_and_half_precision_stay_finite_and_exact():
     own, others = torch.tensor([14.0, -14.0, 1e4]), torch.tensor([[14.0, -14.0], [14.0, 14.0], [-1e4, 1e4]])
     found = nce(own.bfloat16(), others.bfloat16())
     assert found.dtype == torch.float32
@@ -75,7 +75,7 @@ def test_scores_far_apart_and_half_precision_stay_finite_and_exact():
     assert torch.equal(found, nce(own.bfloat16().float(), others.bfloat16().float()))
 
 
-def test_slopes_by_hand_are_those_of_finite_differences_and_of_autograd():
+def test_manual_gradients_equal_finite_differences_and_autograd():
     generator = torch.Generator().manual_seed(0)
     own = (3 * torch.randn(5, generator=generator)).requires_grad_()
     others = 4 * torch.randn(5, 7, generator=generator)

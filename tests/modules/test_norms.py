@@ -12,7 +12,7 @@ def net() -> nn.Sequential:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.BatchNorm2d(4, track_running_stats=False))
 
 
-def test_a_batch_leaves_no_trace_and_is_normed_by_its_own_statistics():
+def test_untracked_batches_use_their_own_statistics_and_update_none():
     module, images = net(), torch.randn(8, 3, 6, 6) + 3
     module(torch.randn(8, 3, 6, 6))
     before, expected = copy.deepcopy(module.state_dict()), copy.deepcopy(module)(images)
@@ -21,7 +21,7 @@ def test_a_batch_leaves_no_trace_and_is_normed_by_its_own_statistics():
     assert all(torch.equal(module.state_dict()[name], value) for name, value in before.items())
 
 
-def test_afterwards_batches_leave_their_trace_again():
+def test_tracking_resumes_after_untracked():
     module, other, images = net(), net(), torch.randn(8, 3, 6, 6) + 3
     with untracked(module):
         module(torch.randn(8, 3, 6, 6))
@@ -30,7 +30,7 @@ def test_afterwards_batches_leave_their_trace_again():
     assert not module[3].track_running_stats  # what kept none keeps none
 
 
-def test_asked_in_eval_mode_it_still_reads_the_running_statistics():
+def test_untracked_in_eval_mode_uses_running_statistics():
     module, images = net(), torch.randn(8, 3, 6, 6) + 3
     module(images)
     expected = module.eval()(images)
@@ -38,7 +38,7 @@ def test_asked_in_eval_mode_it_still_reads_the_running_statistics():
         assert torch.equal(module(images), expected)
 
 
-def test_a_mistake_meanwhile_changes_nothing():
+def test_exceptions_inside_untracked_restore_tracking():
     module = net()
     with pytest.raises(RuntimeError), untracked(module):
         module(torch.zeros(1))

@@ -19,7 +19,7 @@ def greedy(looked_through, count):
 
 @pytest.mark.parametrize(("items", "count"), [(2, 2), (3, 5), (4, 24), (4, 7), (5, 40)])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_the_choice_is_the_greedy_one(items, count, seed):
+def test_permutations_are_chosen_greedily(items, count, seed):
     found = distant_permutations(items, count, seed)
     if count < factorial(items):
         assert torch.equal(found, greedy(candidates(items, seed), count))
@@ -28,13 +28,13 @@ def test_the_choice_is_the_greedy_one(items, count, seed):
 
 
 @pytest.mark.parametrize("items", [1, 3, 5])
-def test_candidates_are_all_permutations_in_an_order_that_the_seed_decides(items):
+def test_candidates_are_all_permutations_in_seeded_order(items):
     assert sorted(map(tuple, candidates(items, 0).tolist())) == list(permutations(range(items)))
     assert (candidates(items, 4) == candidates(items, 4)).all()
     assert items < 5 or (candidates(items, 0) != candidates(items, 1)).any()
 
 
-def test_nine_tiles_reach_the_distances_of_the_papers_ablation():
+def test_nine_tiles_reach_the_hamming_distances_of_the_paper():
     """Mean distance: 8.08 for 100 permutations, 8.00 for 1000 (as recalled from table 4)."""
     for count, mean in ((100, 8.08), (1000, 8.00)):
         found = distant_permutations(9, count)
@@ -45,7 +45,7 @@ def test_nine_tiles_reach_the_distances_of_the_papers_ablation():
     assert torch.equal(distant_permutations(9, 100), distant_permutations(9, 1000)[:100])
 
 
-def test_no_more_than_exist():
+def test_requesting_too_many_permutations_is_rejected():
     with pytest.raises(UserError, match="between 2 and 24, the number of permutations of 4 tiles, got 25"):
         distant_permutations(4, 25)
     with pytest.raises(UserError, match="got 1"):

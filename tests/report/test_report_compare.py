@@ -10,7 +10,7 @@ from selftaught.report.compare import COLUMNS, rows, run_table
 from selftaught.report.record import read_records
 
 
-def test_every_run_and_probe_has_its_row(tmp_path: Path) -> None:
+def test_every_probe_of_every_run_has_a_row(tmp_path: Path) -> None:
     runs = [
         fake_run(tmp_path / "rot", probes=[GOOD, probe([0.3] * 4, [0.2] * 4, data="flowers")]),
         fake_run(tmp_path / "jig", task="jigsaw", probes=[]),
@@ -27,14 +27,14 @@ def test_every_run_and_probe_has_its_row(tmp_path: Path) -> None:
         "pixels": "0.402",
         "chance": "0.100",
         "minutes": "5.0",
-        "images seen": "614,400",
+        "images processed": "614,400",
     }
     assert (second["probed on"], second["gain"]) == ("flowers", "+0.100 ± 0.010")
     assert third["pretext task"] == "jigsaw on convnet"
     assert {third[name] for name in ("probed on", "best layer", "accuracy", "random", "gain")} == {"n.a."}
 
 
-def test_probes_of_the_same_images_are_told_apart(tmp_path: Path) -> None:
+def test_probes_of_other_kinds_or_limits_are_distinguished(tmp_path: Path) -> None:
     few = {**GOOD, "probe": "knn", "train": 5000}
     run = fake_run(tmp_path / "rot", probes=[{**GOOD, "train": 50_000}, few])
     cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
@@ -44,14 +44,14 @@ def test_probes_of_the_same_images_are_told_apart(tmp_path: Path) -> None:
     ]
 
 
-def test_an_overlap_with_pretraining_is_stated(tmp_path: Path) -> None:
+def test_overlap_with_pretraining_is_reported(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", probes=[{**GOOD, "seen": 9_000, "test": 10_000}])
     (row,) = rows(read_records([run]))
     expected = "cifar10; 9,000 of 10,000 test images were part of pretraining"
     assert dict(zip(COLUMNS, row.cells(), strict=True))["probed on"] == expected
 
 
-def test_probes_at_another_size_are_told_apart(tmp_path: Path) -> None:
+def test_probes_at_different_sizes_are_distinguished(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", probes=[{**GOOD, "size": 32}, {**GOOD, "size": 64}])
     cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
     assert [cell["probed on"] for cell in cells] == [
@@ -66,7 +66,7 @@ def test_digits_follow_the_number_of_test_images(tmp_path: Path) -> None:
     assert (cells["accuracy"], cells["gain"], cells["chance"]) == ("0.72 ± 0.00", "+0.16 ± 0.01", "0.10")
 
 
-def test_the_terminal_shows_the_same_and_reads_no_markup(tmp_path: Path) -> None:
+def test_terminal_table_equals_the_page_and_ignores_markup(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "[red]rot[")
     console = Console(width=200, record=True, file=(tmp_path / "out").open("w"))
     console.print(compare([str(run)]))
@@ -76,7 +76,7 @@ def test_the_terminal_shows_the_same_and_reads_no_markup(tmp_path: Path) -> None
     console.file.close()
 
 
-def test_the_colour_of_a_gain_says_whether_it_counts(tmp_path: Path) -> None:
+def test_gains_are_colored_by_their_interval(tmp_path: Path) -> None:
     same = [0.5] * 4
     probes = {"up": GOOD, "same": probe(same, same), "down": probe([0.4] * 4, same)}
     table = run_table(read_records([fake_run(tmp_path / name, probes=[found]) for name, found in probes.items()]))
@@ -84,6 +84,6 @@ def test_the_colour_of_a_gain_says_whether_it_counts(tmp_path: Path) -> None:
     assert [str(gain.spans[0].style) for gain in gains] == ["green", "dim", "red"]  # type: ignore[union-attr]
 
 
-def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+def test_folders_without_a_run_are_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.yaml"):
         compare([tmp_path])

@@ -77,7 +77,7 @@ def report(tmp_path: Path, *runs: Path) -> Page:
     return page
 
 
-def test_the_page_needs_nothing_from_anywhere(tmp_path: Path) -> None:
+def test_page_loads_no_external_resources(tmp_path: Path) -> None:
     page = report(tmp_path, fake_run(tmp_path / "a"), fake_run(tmp_path / "b", seed=1))
     assert page.references
     assert [place for place in page.references if not place.startswith(("data:image/", "#"))] == []
@@ -88,7 +88,7 @@ def test_the_page_needs_nothing_from_anywhere(tmp_path: Path) -> None:
     assert inside <= set(page.identifiers)
 
 
-def test_the_numbers_are_those_of_the_probe(tmp_path: Path) -> None:
+def test_page_shows_the_probe_results(tmp_path: Path) -> None:
     page = report(tmp_path, fake_run(tmp_path / "rot"))
     body = [row for row in page.rows if row and row[0] in LAYERS]
     assert [row[0] for row in body] == list(LAYERS)
@@ -101,7 +101,7 @@ def test_the_numbers_are_those_of_the_probe(tmp_path: Path) -> None:
     assert "test images 10,000" in page.text
 
 
-def test_one_run_is_told_from_title_to_command(tmp_path: Path) -> None:
+def test_page_of_one_run_has_all_sections(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", skipped=["broken.png: truncated"])
     page = report(tmp_path, run)
     for words in (
@@ -115,7 +115,7 @@ def test_one_run_is_told_from_title_to_command(tmp_path: Path) -> None:
     assert page.tags.count("img") == 2  # views, filters
 
 
-def test_the_verdict_turns_when_random_weights_are_better(tmp_path: Path) -> None:
+def test_verdict_is_negative_if_random_weights_are_better(tmp_path: Path) -> None:
     worse = fake_run(tmp_path / "worse", probes=[probe([0.4] * 4, [0.6] * 4)])
     page = report(tmp_path, worse)
     assert "Pretraining hurt" in page.text
@@ -123,7 +123,7 @@ def test_the_verdict_turns_when_random_weights_are_better(tmp_path: Path) -> Non
     assert 'class="verdict hurt"' in page.html
 
 
-def test_overlap_with_pretraining_is_a_number_or_unknown(tmp_path: Path) -> None:
+def test_overlap_with_pretraining_is_a_count_or_unknown(tmp_path: Path) -> None:
     said = {
         812: "Warning: 812 of 10,000 test images were part of the (unlabeled) pretraining set.",
         None: "It is unknown whether the test images were part of",
@@ -135,7 +135,7 @@ def test_overlap_with_pretraining_is_a_number_or_unknown(tmp_path: Path) -> None
     assert "part of the (unlabeled)" not in report(tmp_path, fake_run(tmp_path / "none")).text
 
 
-def test_several_runs_are_laid_side_by_side(tmp_path: Path) -> None:
+def test_several_runs_are_compared_on_one_page(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path / "a"), fake_run(tmp_path / "b", seed=1), fake_run(tmp_path / "c", task="jigsaw")]
     page = report(tmp_path, *runs)
     assert "3 runs compared" in page.text
@@ -146,7 +146,7 @@ def test_several_runs_are_laid_side_by_side(tmp_path: Path) -> None:
     assert page.text.count("Reproduce this run") == 3
 
 
-def test_probes_on_other_data_share_no_figure(tmp_path: Path) -> None:
+def test_probes_on_different_data_have_separate_figures(tmp_path: Path) -> None:
     one = fake_run(tmp_path / "a", probes=[probe([0.5] * 4, [0.4] * 4, data="cifar10")])
     other = fake_run(tmp_path / "b", probes=[probe([0.5] * 4, [0.4] * 4, data="flowers")])
     assert "Probe accuracy by layer on" not in report(tmp_path, one, other).text
@@ -155,7 +155,7 @@ def test_probes_on_other_data_share_no_figure(tmp_path: Path) -> None:
 HOSTILE = "<script>alert(1)</script>\"'&amp;{{ 7 * 7 }}"
 
 
-def test_hostile_names_stay_text(tmp_path: Path) -> None:
+def test_hostile_names_are_escaped(tmp_path: Path) -> None:
     folder = tmp_path / HOSTILE.replace("/", "_")
     names = [f"{HOSTILE}{number}" for number in range(4)]
     found = probe([0.5] * 4, [0.4] * 4, data=HOSTILE, layers=names, spread=HOSTILE, probe=HOSTILE)
@@ -170,7 +170,7 @@ def test_hostile_names_stay_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")  # whether matplotlib's warnings are shown is up to the host process
-def test_names_that_are_no_valid_text_can_be_written(tmp_path: Path) -> None:
+def test_names_with_invalid_unicode_are_written(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path / os.fsdecode(name)) for name in ("회전 $x_1$".encode(), b"rot\xe9")]
     (runs[0] / "skipped.txt").write_bytes(b"caf\xe9.png: truncated\n")
     page = report(tmp_path, *runs)
@@ -180,14 +180,14 @@ def test_names_that_are_no_valid_text_can_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", ["interrupted", "failed", "running", "strange"])
-def test_a_run_that_is_not_finished_says_so(tmp_path: Path, status: str) -> None:
+def test_unfinished_runs_are_marked(tmp_path: Path, status: str) -> None:
     page = report(tmp_path, fake_run(tmp_path / "rot", status=status, lines=60))
     assert "step 1,200 of 2,400." in page.text
     assert 'class="warning"' in page.html
     assert ("selftaught pretrain --resume --out" in page.text) == (status in ("interrupted", "failed"))
 
 
-def test_a_run_with_nothing_but_settings_has_a_page(tmp_path: Path) -> None:
+def test_runs_with_settings_only_have_a_page(tmp_path: Path) -> None:
     run = tmp_path / "bare"
     run.mkdir()
     (run / "config.yaml").write_text("{}")
@@ -198,21 +198,21 @@ def test_a_run_with_nothing_but_settings_has_a_page(tmp_path: Path) -> None:
     assert "nan" not in page.text.split()
 
 
-def test_without_probe_or_log_several_runs_have_a_page(tmp_path: Path) -> None:
+def test_several_runs_without_probe_or_log_have_a_page(tmp_path: Path) -> None:
     page = report(tmp_path, fake_run(tmp_path / "a", probes=[], lines=0), fake_run(tmp_path / "b", probes=[], lines=1))
     assert "2 runs compared" in page.text
     assert "<h2>Comparison" not in page.html  # the runs have no probe or log in common
     assert page.text.count("No probe has been run") == 2
 
 
-def test_a_loss_that_was_no_number_is_said(tmp_path: Path) -> None:
+def test_nan_losses_are_reported(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", lines=3)
     with (run / "log.jsonl").open("a") as log:
         log.write('{"step": 80, "loss": NaN}\n{"step": 100, "loss": Infinity}\n{"step": 120, "lo')
     assert "The loss was infinite or NaN at 2 logged steps, first at step 80." in report(tmp_path, run).text
 
 
-def test_pictures_are_embedded_as_they_are(tmp_path: Path) -> None:
+def test_small_images_are_embedded_unchanged(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot")
     page = report(tmp_path, run)
     uri = next(place for place in page.references if place.startswith("data:image/png"))
@@ -220,7 +220,7 @@ def test_pictures_are_embedded_as_they_are(tmp_path: Path) -> None:
     assert 'width="540" height="270"' in page.html  # 270 x 135, twice as large
 
 
-def test_pictures_from_during_training_stand_before_the_last_by_their_first_row(tmp_path: Path) -> None:
+def test_intermediate_examples_show_their_first_row_before_the_final_ones(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot")
     pictures = torch.zeros(20, 3, 32, 32)
     for step, level in ((60, 0.2), (1200, 0.4), (2400, 0.6)):
@@ -241,7 +241,7 @@ def test_pictures_from_during_training_stand_before_the_last_by_their_first_row(
     assert page.tags.count("img") == 5
 
 
-def test_large_pictures_are_shrunk_so_that_the_page_can_be_mailed(tmp_path: Path) -> None:
+def test_large_images_are_downscaled(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path / name) for name in "ab"]
     noise = torch.randint(0, 256, (600, 900, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)).numpy()
     for run in runs:
@@ -252,7 +252,7 @@ def test_large_pictures_are_shrunk_so_that_the_page_can_be_mailed(tmp_path: Path
     assert Page(path).tags.count("img") == 8
 
 
-def test_a_shrunk_picture_is_still_the_picture(tmp_path: Path) -> None:
+def test_downscaled_images_resemble_the_original(tmp_path: Path) -> None:
     ramp = np.linspace(0, 255, 800).astype(np.uint8)
     pixels = np.stack([np.tile(ramp, (600, 1)), np.tile(ramp[:600, None], (1, 800)), np.full((600, 800), 90)], -1)
     noisy = pixels.astype(int) + np.random.default_rng(0).integers(-4, 5, pixels.shape)
@@ -267,19 +267,19 @@ def test_a_shrunk_picture_is_still_the_picture(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"not a picture", b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"])
-def test_a_picture_that_cannot_be_read_is_left_out(tmp_path: Path, content: bytes) -> None:
+def test_unreadable_images_are_omitted(tmp_path: Path, content: bytes) -> None:
     run = fake_run(tmp_path / "rot")
     (run / "shown" / "views.png").write_bytes(content)
     page = report(tmp_path, run)
     assert page.tags.count("img") == 1  # the filters
 
 
-def test_the_same_runs_make_the_same_page(tmp_path: Path) -> None:
+def test_page_is_deterministic(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot")
     assert report(tmp_path, run).html == report(tmp_path, run).html
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+def test_user_errors_name_the_cause(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot")
     with pytest.raises(UserError, match="is a folder: give a file, such as"):
         write_report([run], tmp_path)
@@ -288,7 +288,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     assert not (tmp_path / "report.html").exists()
 
 
-def test_audits_and_invariances_are_drawn_and_the_cues_that_are_read_are_said(tmp_path: Path) -> None:
+def test_page_has_audit_and_invariance_with_the_used_cues(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot")
     step = json.loads((run / "run.json").read_text())["step"]
     answers = (

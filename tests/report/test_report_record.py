@@ -12,7 +12,7 @@ from selftaught.report.record import last_part, read_record, read_records
 from selftaught.runs.log import read_log
 
 
-def test_reads_what_was_written(tmp_path: Path) -> None:
+def test_record_contains_what_was_written(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", lines=4, skipped=["a.png: empty"], seed=3)
     record = read_records([run])[0]
     assert record.name == "rot"
@@ -28,7 +28,7 @@ def test_reads_what_was_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("tail", ['{"step": 3, "lo', "", "\n", "not json\n", "[1, 2]\n", '{"loss": 1}\n', "\x00\x00"])
-def test_a_log_that_was_cut_short_is_read_up_to_there(tmp_path: Path, tail: str) -> None:
+def test_truncated_logs_are_loaded_up_to_the_cut(tmp_path: Path, tail: str) -> None:
     path = tmp_path / "log.jsonl"
     path.write_text('{"step": 1, "loss": 2.5}\n{"step": 2, "loss": NaN, "note": "words"}\n' + tail)
     first, second = read_log(path)
@@ -37,21 +37,21 @@ def test_a_log_that_was_cut_short_is_read_up_to_there(tmp_path: Path, tail: str)
     assert second == {"step": 2}
 
 
-def test_only_the_settings_must_be_there(tmp_path: Path) -> None:
+def test_only_settings_are_required(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("task: rotation\n")
     record = read_record(tmp_path, "bare")
     assert (record.status, record.step, record.minutes, record.images_seen, record.filters) == ("unknown", *[None] * 4)
     assert not any((record.log, record.probes, record.shown, record.skipped, record.encoder))
 
 
-def test_progress_comes_from_the_log_where_the_run_says_nothing(tmp_path: Path) -> None:
+def test_progress_falls_back_to_the_log(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", lines=4)
     (run / "run.json").unlink()
     record = read_record(run, "rot")
     assert (record.step, record.minutes) == (80, pytest.approx(10 / 60))
 
 
-def test_images_from_during_training_stand_in_for_the_final_ones(tmp_path: Path) -> None:
+def test_intermediate_examples_replace_missing_final_ones(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", shown=())
     for step in ("step-000900", "step-001000", "step-10000000"):
         (run / "shown" / step).mkdir(parents=True)
@@ -60,19 +60,19 @@ def test_images_from_during_training_stand_in_for_the_final_ones(tmp_path: Path)
 
 
 @pytest.mark.parametrize("shape", [(8, 16, 3, 3), (8, 3, 1, 1), (8, 3)])
-def test_a_first_weight_that_is_no_picture_is_not_shown(tmp_path: Path, shape: tuple[int, ...]) -> None:
+def test_first_weights_that_are_not_filters_are_not_shown(tmp_path: Path, shape: tuple[int, ...]) -> None:
     run = fake_run(tmp_path / "rot")
     save_file({"stem.conv.weight": torch.zeros(shape)}, run / "encoder.safetensors")
     assert read_record(run, "rot").filters is None
 
 
-def test_weights_that_cannot_be_read_are_not_shown(tmp_path: Path) -> None:
+def test_unreadable_weights_are_not_shown(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot")
     (run / "encoder.safetensors").write_bytes(b"half a file")
     assert read_record(run, "rot").filters is None
 
 
-def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
+def test_folders_of_the_same_name_are_distinguished(tmp_path: Path) -> None:
     runs = [fake_run(tmp_path / "a" / "rot"), fake_run(tmp_path / "b" / "rot"), fake_run(tmp_path / "b" / "jig")]
     assert [record.name for record in read_records(runs)] == ["a/rot", "b/rot", "jig"]
 
@@ -81,11 +81,11 @@ def test_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
     ("name", "short"),
     [("cifar10", "cifar10"), ("../data/cifar10 (train)", "cifar10 (train)"), ("a/b.jpg, c/d/", "b.jpg, d"), ("", "")],
 )
-def test_a_source_is_called_without_its_folders(name: str, short: str) -> None:
+def test_source_names_omit_parent_folders(name: str, short: str) -> None:
     assert last_part(name) == short
 
 
-def test_mistakes_are_named(tmp_path: Path) -> None:
+def test_user_errors_name_the_cause(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="at least one run folder"):
         read_records([])
     with pytest.raises(UserError, match=r"nowhere is not a run folder \(no config\.yaml\)"):
@@ -106,7 +106,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         read_records([run])
 
 
-def test_probes_of_an_encoder_that_was_trained_further_do_not_count(tmp_path):
+def test_probes_of_earlier_weights_are_ignored(tmp_path):
     run = fake_run(tmp_path / "run")
     path = next((run / "probes").glob("*.json"))
     step = json.loads((run / "run.json").read_text())["step"]

@@ -12,7 +12,7 @@ def gained(value: float, margin: float = 0.01, **changes: Any) -> dict[str, Any]
     return probe([0.5 + value], [0.5], layers=["last"], gain=gain, **changes)
 
 
-def test_a_clear_gain_compares_best_with_best() -> None:
+def test_gain_compares_best_layer_with_best_random_layer() -> None:
     verdict = judge(GOOD)
     assert (verdict.best, verdict.accuracy, verdict.random) == ("layer3", 0.723, 0.563)  # random is best at layer2
     assert verdict.outcome == "helped"
@@ -30,7 +30,7 @@ def test_the_best_layer_is_the_one_chosen_on_held_out_images_not_the_best_on_tes
     assert (verdict.best, verdict.accuracy, verdict.random, verdict.gain) == ("layer1", 0.601, 0.478, 0.123)
 
 
-def test_a_probe_whose_layers_were_chosen_on_test_images_has_no_verdict() -> None:
+def test_probes_with_layers_chosen_on_test_images_have_no_verdict() -> None:
     earlier = {key: value for key, value in GOOD.items() if key != "gain"}
     verdict = judge(earlier)
     assert (verdict.outcome, verdict.gain, verdict.best) == ("unknown", None, "n.a.")
@@ -38,7 +38,7 @@ def test_a_probe_whose_layers_were_chosen_on_test_images_has_no_verdict() -> Non
     assert "None" not in verdict.sentence
 
 
-def test_published_weights_may_be_who_gained() -> None:
+def test_published_weights_that_were_not_probed_give_no_verdict() -> None:
     verdict = judge(GOOD, published=True)
     assert verdict.outcome == "unknown"
     assert verdict.sentence.startswith(
@@ -49,7 +49,7 @@ def test_published_weights_may_be_who_gained() -> None:
 @pytest.mark.parametrize(
     ("gain", "outcome"), [(0.03, "helped"), (0.009, "unclear"), (-0.009, "unclear"), (-0.03, "hurt")]
 )
-def test_the_outcome_follows_the_interval(gain: float, outcome: str) -> None:
+def test_verdict_follows_the_interval(gain: float, outcome: str) -> None:
     verdict = judge(gained(gain))
     assert verdict.outcome == outcome
     claim = {"helped": "Pretraining helped: +", "unclear": "No significant gain: ", "hurt": "Pretraining hurt: -"}[
@@ -60,7 +60,7 @@ def test_the_outcome_follows_the_interval(gain: float, outcome: str) -> None:
     assert "too few" not in verdict.sentence
 
 
-def test_few_test_images_are_said_to_be_too_few_with_two_digits() -> None:
+def test_small_test_sets_are_reported_with_two_digits() -> None:
     few = judge(gained(0.1667, 0.4, test=6))
     assert few.outcome == "unclear"
     assert "6 test images are too few: the 95 % interval is ±0.40." in few.sentence
@@ -68,12 +68,12 @@ def test_few_test_images_are_said_to_be_too_few_with_two_digits() -> None:
     assert "0.667" not in few.sentence
 
 
-def test_pixels_above_the_best_layer_are_pointed_out() -> None:
+def test_raw_pixels_above_the_best_layer_are_reported() -> None:
     assert "raw pixels 0.402, above the best layer" in judge(probe([0.35] * 4, [0.3] * 4)).sentence
     assert "above the best layer" not in judge(GOOD).sentence
 
 
-def test_missing_numbers_are_no_gain() -> None:
+def test_missing_values_give_no_gain() -> None:
     for missing in (None, float("nan"), "many"):
         broken = {"layer": "layer1", "random_layer": "layer1", "value": missing, "low": missing, "high": missing}
         verdict = judge(GOOD | {"gain": broken, "pixels": missing, "chance": None})

@@ -36,7 +36,7 @@ class ComparisonRow:
 
 COLUMNS = (
     "run", "pretext task", "probed on", "best layer",
-    "accuracy", "random", "gain", "pixels", "chance", "minutes", "images seen",
+    "accuracy", "random", "gain", "pixels", "chance", "minutes", "images processed",
 )  # fmt: skip
 TEXT_COLUMNS = 4
 """Number of leading text columns, aligned left; the other columns are numbers, aligned right."""

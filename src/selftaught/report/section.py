@@ -205,7 +205,7 @@ def gather_facts(record: Record) -> list[tuple[str, str]]:
     facts = [
         ("source", record.source),
         ("images", count(int(images)) if is_number(images) else MISSING),
-        ("images seen", count(record.images_seen)),
+        ("images processed", count(record.images_seen)),
         ("steps", count(record.step)),
         ("batch size", text_of(config.get("batch_size"))),
         ("view size", f"{config['size']} px" if "size" in config else MISSING),
