@@ -171,7 +171,7 @@ def files_digest(files: Sequence[str | Path], titles: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
-def _hash_content(digest: "hashlib._Hash", file: str | Path, size: int) -> None:
+def _hash_content(digest: hashlib.blake2b, file: str | Path, size: int) -> None:
     """Hash the first `size` bytes of a file, as far as they can be read."""
     with suppress(OSError), open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (files may be strings)
         while size > 0 and (chunk := stream.read(min(size, 2**20))):
