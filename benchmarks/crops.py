@@ -129,9 +129,9 @@ def main(words: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 128, 256], help="sides of the crops in pixels")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--workers", type=int, default=2, help="processes that write and load")
-    parser.add_argument("--crops", type=int, default=100, help="written at a time, three times per round")
+    parser.add_argument("--num-crops", type=int, default=100, help="written at a time, three times per round")
     parser.add_argument("--seconds", type=float, default=1.0, help="per reading side and round")
-    given = parsed(parser, words, sizes=[16], batch_size=4, crops=8, seconds=0.02)
+    given = parsed(parser, words, sizes=[16], batch_size=4, num_crops=8, seconds=0.02)
     keep_freed_memory()  # as the command line does
     pixels = photos(given.photo)[0].image
     photo = Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
@@ -141,7 +141,7 @@ def main(words: Sequence[str] | None = None) -> None:
             ours = fresh(Crops(given.photo, [pixels], 10**6, size, 0, CROPPING), given.batch_size)
             wrote = written_while(ours)
             with TemporaryDirectory() as folder:
-                other = Written(photo, size, Path(folder), given.workers, given.crops)
+                other = Written(photo, size, Path(folder), given.workers, given.num_crops)
                 sides = compared(ours, other, pool, given.batch_size, given.seconds)
                 tables.append(Table(f"crops of {size} px", "crops/s", interleaved(sides, given.rounds)))
             remarks.append(f"{size} px: written by ours {wrote}; by the other {other.bytes:,} bytes per crop.")

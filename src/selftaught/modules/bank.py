@@ -158,7 +158,7 @@ def require_negatives(negatives: int, images: int) -> None:
     """
     if images < 2:
         raise UserError(
-            f"instance discrimination needs at least 2 images, got {images}; use a folder, or a photo with --crops."
+            f"instance discrimination needs at least 2 images, got {images}; use a folder, or a photo with --num-crops."
         )
     if negatives >= images:
         logging.getLogger(__name__).warning(
