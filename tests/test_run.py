@@ -224,9 +224,7 @@ def test_the_sentence_of_an_audit_names_the_layer_chosen_on_held_out_images(run,
 
 
 def test_the_same_seed_has_the_same_random_weights(run):
-    from selftaught.api.run import _fresh
-
-    fresh = _fresh(run._load(None)[0])
+    fresh = run._load(None, "cpu").arguments["fresh"]
     first, again, other = (torch.cat([w.flatten() for w in fresh(seed).parameters()]) for seed in (0, 0, 1))
     assert first.equal(again)
     assert not first.equal(other)
