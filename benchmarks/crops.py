@@ -133,9 +133,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sizes", type=int, nargs="+", default=[32, 128, 256], help="sides of the crops in pixels")
     parser.add_argument("--batch-size", type=int, default=64, help="crops per batch")
     parser.add_argument("--workers", type=int, default=2, help="number of processes that write, and of loader workers")
-    parser.add_argument("--crops", type=int, default=100, help="crops written at a time, three times per round")
+    parser.add_argument("--num-crops", type=int, default=100, help="crops written at a time, three times per round")
     parser.add_argument("--seconds", type=float, default=1.0, help="seconds per round, for ours and for reading")
-    options = parse_options(parser, arguments, sizes=[16], batch_size=4, crops=8, seconds=0.02)
+    options = parse_options(parser, arguments, sizes=[16], batch_size=4, num_crops=8, seconds=0.02)
     keep_freed_memory()  # as the command line does
     pixels = photos(options.photo)[0].image
     photo = Image.fromarray(np.ascontiguousarray(pixels.permute(1, 2, 0).numpy()))
@@ -145,7 +145,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             ours = batches_of(Crops(options.photo, [pixels], 10**6, size, 0, CROPPING), options.batch_size)
             written = bytes_written_by(ours)
             with TemporaryDirectory() as folder:
-                other = CropFiles(photo, size, Path(folder), options.workers, options.crops)
+                other = CropFiles(photo, size, Path(folder), options.workers, options.num_crops)
                 sides = sides_of(ours, other, pool, options.batch_size, options.seconds)
                 tables.append(Table(f"crops of {size} px", "crops/s", interleaved(sides, options.rounds)))
             remarks.append(f"{size} px: ours writes {written}; the other side {other.bytes_per_crop:,} bytes per crop.")

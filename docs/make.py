@@ -198,7 +198,7 @@ def draw(name: str, path: Path) -> None:
         draw_labeled(name, path)
         return
     options: dict[str, Any] = {"steps": 1, "size": 64, "batch_size": 32, **OPTIONS.get(name, {})}
-    plain = {"crop_rotation": 0.0, "crop_jitter": 0.0, "crop_area": (0.1, 1.0), "crops": 2000}
+    plain = {"crop_rotation": 0.0, "crop_jitter": 0.0, "crop_area": (0.1, 1.0), "num_crops": 2000}
     with tempfile.TemporaryDirectory() as folder:
         made = pretrain(list(PHOTOS), task=name, out=Path(folder) / "run", device="cpu", **plain, **options)
         if not made.finished:

@@ -73,8 +73,8 @@ def test_values_for_one_optimizer_do_not_apply_to_the_other(name):
 
 def test_colorization_of_a_photo_predicts_its_true_colors():
     """The colors that crops of photos are jittered in are no target: they say nothing of what is shown."""
-    source = build_source(["chelsea"], Settings.of(task="colorization", crops=8, size=32))
-    plain = build_source(["chelsea"], Settings.of(task="rotation", crops=8, size=32, crop_jitter=0.0))
+    source = build_source(["chelsea"], Settings.of(task="colorization", num_crops=8, size=32))
+    plain = build_source(["chelsea"], Settings.of(task="rotation", num_crops=8, size=32, crop_jitter=0.0))
     task, indices, device = task_class("colorization")(size=32), torch.arange(8), torch.device("cpu")
     colors = [
         task.views(each.batch(indices, device), torch.Generator().manual_seed(0))["colors"] for each in (source, plain)

@@ -113,6 +113,23 @@ def test_a_result_belongs_to_the_weights_that_were_probed_whatever_happens_meanw
     assert weights_digest(load_encoder(run.folder).state_dict()) != before
 
 
+def test_a_failed_probe_leaves_no_folder(run, images, monkeypatch):
+    monkeypatch.setattr(RidgeProbe, "evaluate", lambda *arguments: (_ for _ in ()).throw(UserError("failed")))
+    with pytest.raises(UserError, match="failed"):
+        run.probe(images)
+    assert not (run.path / "probes").exists()
+
+
+def test_a_result_names_its_label_file(run, images, tmp_path):
+    paths = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.png"))
+    rows = [f"{path},{'ab'[number % 2]}" for number, path in enumerate(paths)]
+    (tmp_path / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    run.probe(images)
+    run.probe(images, labels=tmp_path / "labels.csv")
+    labels = {json.loads(path.read_text())["labels"] for path in results(run)}
+    assert labels == {None, str(tmp_path / "labels.csv")}
+
+
 def test_where_nothing_can_be_written_nothing_is_computed(run, images, probed_encoders):
     (run.path / "probes").write_text("in the way")
     with pytest.raises(UserError, match="writable"):
@@ -207,9 +224,7 @@ def test_the_sentence_of_an_audit_names_the_layer_chosen_on_held_out_images(run,
 
 
 def test_the_same_seed_has_the_same_random_weights(run):
-    from selftaught.api.run import _fresh
-
-    fresh = _fresh(run._load(None)[0])
+    fresh = run._load(None, "cpu").arguments["fresh"]
     first, again, other = (torch.cat([w.flatten() for w in fresh(seed).parameters()]) for seed in (0, 0, 1))
     assert first.equal(again)
     assert not first.equal(other)

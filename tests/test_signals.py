@@ -7,11 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
-from PIL import Image
 
 from crash import in_child
 from selftaught import cli, pretrain
@@ -22,16 +20,6 @@ from selftaught.errors import UserError
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 
 TINY = ["--size", "16", "--batch-size", "8", "--width", "8", "--precision", "32", "--threads", "1"]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    generator = torch.Generator().manual_seed(0)
-    for number in range(16):
-        pixels = torch.randint(256, (20, 20, 3), generator=generator, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(root / f"{number}.png")
-    return root
 
 
 def command(*arguments: object) -> list[str]:

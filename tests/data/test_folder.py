@@ -1,13 +1,15 @@
 """Folders: which files belong, in which order, with which labels and splits."""
 
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from corpus import encoded, noise
 
 from selftaught.data.folder import folder_splits
-from selftaught.data.reader import Listed, Reader, natural_key, readable, split_of
+from selftaught.data.reader import Files, Listed, Reader, natural_key, readable, split_of
 from selftaught.errors import UserError
 
 PNG = encoded(noise(4, 4))
@@ -148,8 +150,6 @@ def test_fingerprints_depend_on_content_names_and_order_but_not_on_times(tmp_pat
 
 
 def test_fingerprints_of_large_folders_use_size_and_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    import os
-
     monkeypatch.setattr("selftaught.data.reader.CONTENT_LIMIT", 0)
     reader = folder_splits(fill(tmp_path, "a.png"))["all"]
     os.utime(tmp_path / "a.png", ns=(1, 10**18))
@@ -157,6 +157,54 @@ def test_fingerprints_of_large_folders_use_size_and_time(tmp_path: Path, monkeyp
     assert reader.fingerprint() == first
     os.utime(tmp_path / "a.png", ns=(1, 10**18 + 1000))
     assert reader.fingerprint() != first
+
+
+def test_fingerprints_of_many_files_include_times_and_a_sample_of_contents(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader = folder_splits(fill(tmp_path, *(f"{number}.png" for number in range(9))))["all"]
+    assert isinstance(reader, Files)
+    assert opened_files(reader, monkeypatch) == list(range(9))  # below the cap
+
+    monkeypatch.setattr("selftaught.data.reader.COUNT_LIMIT", 8)
+    monkeypatch.setattr("selftaught.data.reader.CONTENT_SAMPLE", 3)
+    monkeypatch.setattr("selftaught.data.reader.SAMPLE_BYTES", 2)
+    first = reader.fingerprint()
+    assert reader.fingerprint() == first
+    assert opened_files(reader, monkeypatch) == [0, 3, 6]
+    start, end = b"x" + PNG[1:], PNG[:-1] + b"x"
+    changed = {
+        (index, content) for index in range(9) for content in (start, end) if after(reader, index, content) != first
+    }
+    assert changed == {(0, start), (3, start), (6, start)}
+    assert after(reader, 4, end, seconds=1) != first
+    assert after(reader, 4, PNG + b"x") != first
+
+
+def opened_files(reader: Reader, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of the files that a fingerprint reads."""
+    opened: list[int] = []
+
+    def spy(path: str, *rest: Any, **named: Any) -> Any:
+        opened.append(int(Path(path).stem))
+        return open(path, *rest, **named)  # noqa: PTH123
+
+    with monkeypatch.context() as patched:
+        patched.setattr("selftaught.data.reader.open", spy, raising=False)
+        reader.fingerprint()
+    return opened
+
+
+def after(reader: Files, index: int, content: bytes, seconds: int = 0) -> str:
+    """The fingerprint while a file has other content, modified `seconds` later."""
+    path = reader.root / reader.titles[index]
+    before, time = path.read_bytes(), path.stat().st_mtime_ns
+    path.write_bytes(content)
+    os.utime(path, ns=(time, time + seconds * 10**9))
+    fingerprint = reader.fingerprint()
+    path.write_bytes(before)
+    os.utime(path, ns=(time, time))
+    return fingerprint
 
 
 def test_listed_arrays_yield_the_requested_images(tmp_path: Path) -> None:

@@ -60,6 +60,17 @@ def test_probes_at_different_sizes_are_distinguished(tmp_path: Path) -> None:
     ]
 
 
+def test_probes_with_other_labels_are_told_apart(tmp_path: Path) -> None:
+    probes = [{**GOOD, "labels": name} for name in ("breeds.csv", "colors.csv", None)]
+    run = fake_run(tmp_path / "rot", probes=probes)
+    cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
+    assert [cell["probed on"] for cell in cells] == [
+        "cifar10 (fast, 50,000 labels, labels from breeds.csv)",
+        "cifar10 (fast, 50,000 labels, labels from colors.csv)",
+        "cifar10 (fast, 50,000 labels)",
+    ]
+
+
 def test_digits_follow_the_number_of_test_images(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", probes=[{**GOOD, "test": 300}])
     cells = dict(zip(COLUMNS, rows(read_records([run]))[0].cells(), strict=True))

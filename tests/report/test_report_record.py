@@ -4,11 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from fake_runs import fake_run
 from safetensors.torch import load_file, save_file
 
+from selftaught.config.build import saved_config
 from selftaught.errors import UserError
 from selftaught.report.record import last_part, read_record, read_records
+from selftaught.runs.folder import RunFolder
 from selftaught.runs.log import read_log
 
 
@@ -114,3 +117,13 @@ def test_probes_of_earlier_weights_are_ignored(tmp_path):
     for at, count in ((step, 1), (step - 1, 0)):
         path.write_text(json.dumps({**probe, "step": at}))
         assert len(read_records([run])[0].probes) == count
+
+
+@pytest.mark.parametrize("given", [{"encoder.pretrained": True}, {"pretrained": True}, {}])
+def test_a_flat_config_is_marked_as_started_from_published_weights_too(tmp_path: Path, given: dict[str, bool]) -> None:
+    run = fake_run(tmp_path / "run", encoder="timm:resnet18")
+    path = run / "config.yaml"
+    own = {"data": ["images"], "task": "rotation", "encoder": "timm:resnet18", "steps": 1, "size": 32, "batch_size": 2}
+    path.write_text(yaml.safe_dump({**own, "device": "cpu", "precision": "32", "compile": "off", **given}))
+    assert read_record(run, "run").published == bool(given)
+    assert bool(saved_config(RunFolder(run))[1].get("encoder.pretrained")) == bool(given)

@@ -9,20 +9,10 @@ from pathlib import Path
 import pytest
 import timm
 import yaml
-from valid_run import TINY, make_images, make_run
+from valid_run import TINY
 
 from selftaught import cli
 from selftaught.data import cache, named
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return make_images(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(scope="module")
-def valid(images, tmp_path_factory) -> Path:
-    return make_run(tmp_path_factory.mktemp("valid"), images)
 
 
 @pytest.fixture

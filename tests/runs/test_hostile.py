@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 from hostile import HAZARDS, SECRET, Outside, commands, watched
-from valid_run import make_images, make_run
 
 from selftaught import cli
 
@@ -26,16 +25,6 @@ RUN_STEPS = [
     for command in dict.fromkeys(["report", *(c for word, found in NEEDED.items() if word in hazard for c in found)])
 ]
 REST = [(hazard, command) for hazard in HAZARDS for command in COMMANDS if (hazard, command) not in RUN_STEPS]
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    return make_images(tmp_path_factory.mktemp("images"))
-
-
-@pytest.fixture(scope="module")
-def valid(images, tmp_path_factory) -> Path:
-    return make_run(tmp_path_factory.mktemp("valid"), images)
 
 
 @pytest.fixture(autouse=True)

@@ -29,16 +29,6 @@ PAYLOAD = """!!python/object/apply:os.system ["touch {bomb}"]"""
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    root = tmp_path_factory.mktemp("images")
-    generator = torch.Generator().manual_seed(0)
-    for number in range(16):
-        pixels = torch.randint(256, (20, 20, 3), generator=generator, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(root / f"{number}.png")
-    return root
-
-
-@pytest.fixture(scope="module")
 def runs(images, tmp_path_factory) -> Path:
     """Two finished runs that differ in their seed alone, and one with a wider encoder."""
     root = tmp_path_factory.mktemp("runs")

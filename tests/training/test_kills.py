@@ -208,7 +208,7 @@ def photo(folder: Path) -> list[str]:
     folder.mkdir()
     pixels = torch.randint(256, (60, 80, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     Image.fromarray(pixels.numpy()).resize((160, 120)).save(folder / "photo.png")
-    return [str(folder / "photo.png"), "--crops", "300"]
+    return [str(folder / "photo.png"), "--num-crops", "300"]
 
 
 def killed_and_resumed(arguments: list[str], out: Path, cache: Path, kills: int, seed: int) -> dict[str, int]:

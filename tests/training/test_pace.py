@@ -45,8 +45,30 @@ def test_the_total_counts_what_has_passed():
 
 
 def test_each_change_is_reported():
-    words = [said.split(":")[0] for _, said in reported([0.2] * 1200 + [0.1] * 1200 + [0.05] * 2400)]
-    assert words == ["slower than planned", "back to the planned speed", "faster than planned"]
+    assert [said for _, said in reported([0.2] * 1200 + [0.1] * 1200 + [0.05] * 2400)] == [
+        "slower than planned: about 16 minutes in all instead of 8",
+        "back to the planned speed: about 10 minutes in all instead of 8, because earlier steps were slower",
+        "faster than planned: about 8 minutes in all, as planned",
+    ]
+
+
+def test_only_the_planned_speed_is_called_so():
+    slower, less = (said for _, said in reported([0.2] * 1200 + [0.125] * 3600))
+    assert slower == "slower than planned: about 16 minutes in all instead of 8"
+    assert less == "slower than planned: about 11 minutes in all instead of 8"
+
+
+def test_a_total_as_planned_is_called_so():
+    """1,600 steps take half of the planned time, 800 take twice as long as planned."""
+    *_, (_, said) = reported([0.05] * 1600 + [0.2] * 800 + [0.1] * 2400)
+    assert said == "back to the planned speed: about 8 minutes in all, as planned"
+
+
+@pytest.mark.parametrize("period", [48, 96, 144, 240, 480])
+def test_a_speed_that_varies_all_the_time_is_reported_rarely(period):
+    """Alternating between the planned speed and half of it, as beside a job that comes and goes."""
+    said = [text for _, text in reported(([0.1] * period + [0.2] * period) * (STEPS // period // 2))]
+    assert len(said) <= 5
 
 
 def test_a_slow_step_or_slow_checkpoints_say_nothing():

@@ -7,7 +7,7 @@ from selftaught.cli import main
 from selftaught.training.loop import Trainer
 from selftaught.training.plan import make_fabric
 
-PHOTO = {"size": 16, "crops": 64, "batch_size": 8, "width": 8, "crop": 1.0}
+PHOTO = {"size": 16, "num_crops": 64, "batch_size": 8, "width": 8, "crop": 1.0}
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from torch import Tensor
 from selftaught.analysis.transforms import TRANSFORMS
 from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, evenly_spaced, pooled
+from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 from selftaught.evaluation.baselines.encoders import calibrate
 from selftaught.evaluation.features import require_seeds
@@ -148,12 +149,13 @@ def invariance(
     chosen = evenly_spaced(count, len(source))
     encoder = encoder.to(device)
     recalibrated = recalibrate and calibrate(encoder, source, size, device)
-    trained = [_measure(encoder, source, chosen, size, seed, device) for seed in range(seeds)]
-    untrained = []
-    for initialization in range(initializations):
-        random = fresh(initialization).to(device)
-        calibrate(random, source, size, device)
-        untrained.append(_measure(random, source, chosen, size, initialization % seeds, device))
+    with Meter("invariance", (seeds + initializations) * count) as meter:
+        trained = [_measure(encoder, source, chosen, size, seed, device, meter) for seed in range(seeds)]
+        untrained = []
+        for initialization in range(initializations):
+            random = fresh(initialization).to(device)
+            calibrate(random, source, size, device)
+            untrained.append(_measure(random, source, chosen, size, initialization % seeds, device, meter))
     return InvarianceTable(
         data=source.name,
         images=count,
@@ -169,7 +171,7 @@ Measurements = dict[tuple[str, str], tuple[float, Tensor, Tensor]]
 
 
 def _measure(
-    encoder: Encoder, source: Source, chosen: Tensor, size: int, seed: int, device: torch.device
+    encoder: Encoder, source: Source, chosen: Tensor, size: int, seed: int, device: torch.device, meter: Meter
 ) -> Measurements:
     """Measure one encoder on one random draw of transformations."""
     encoder.eval()
@@ -184,6 +186,7 @@ def _measure(
                 for layer, feature in encoder.features(encoder.preprocess(images)).items():
                     unit = F.normalize(pooled(feature.float()), dim=1)
                     collected.setdefault(layer, {}).setdefault(name, []).append(unit)
+        meter.advance(len(indices))
     return {
         (layer, name): distances(torch.cat(features["image"]), torch.cat(features[name]))
         for layer, features in collected.items()

@@ -14,8 +14,15 @@ from rich.console import Console
 import selftaught
 from selftaught.api.run import Run
 from selftaught.api.samples import keep_shown
-from selftaught.config.build import Built, build, describe_encoder, not_pretrained, saved_config
-from selftaught.config.settings import BUDGETS, Settings, offered_for, resolve, shortest_flag
+from selftaught.config.build import (
+    Built,
+    build,
+    describe_encoder,
+    not_pretrained,
+    require_photos_for_crops,
+    saved_config,
+)
+from selftaught.config.settings import BUDGETS, Settings, flag_of, resolve
 from selftaught.config.types import from_yaml, to_yaml
 from selftaught.data.crops import Crops
 from selftaught.data.photos import as_paths
@@ -81,6 +88,7 @@ def pretrain(
         return Run(folder.path)
     chosen = Settings.of(**settings)
     _ = chosen.general.budget, choose_device(chosen.general.device)
+    require_photos_for_crops(sources, chosen)
     folder = RunFolder(Path(out) if out is not None else _new_path(sources, chosen))
     with claimed(folder):
         built = build(sources, chosen, None if label_file is None else Path(label_file), download)
@@ -158,13 +166,11 @@ def _resume(
 def _require_same(folder: RunFolder, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     """Raise an error if a setting differs from that of the run, both as given and as resolved at its start."""
     status = folder.read_status()
-    first = status.get("asked", {})
-    offers = offered_for(config)
-    flags = {setting.key: shortest_flag(setting, offers) for setting in offers}
+    first = status.get("requested", {})
     for name, value in given.items():
         if name == "device" or from_yaml(value) in (config.get(name), from_yaml(first.get(name, config.get(name)))):
             continue
-        flag, again = flags.get(name, f"--{name}"), f"`selftaught pretrain --resume --out {readable(str(folder.path))}"
+        flag, again = flag_of(name, config), f"`selftaught pretrain --resume --out {readable(str(folder.path))}"
         if name not in BUDGETS:
             hint = "leave it out, or start a new run."
         elif status.get("status") == "finished":
@@ -201,10 +207,10 @@ def _extend(folder: RunFolder, built: Built, budget: Budget, device: str, consol
     Settings.of(**{name: from_yaml(value) for name, value in extended.items() if name not in ("data", "labels")})
     checkpoints.save(saved)
     Checkpoints(folder.checkpoints, folder.identity(extended)).save(saved)
-    first = {name: value for name, value in folder.read_status().get("asked", {}).items() if name not in BUDGETS}
+    first = {name: value for name, value in folder.read_status().get("requested", {}).items() if name not in BUDGETS}
     given = {name: value for name, value in vars(budget).items() if value is not None}
     folder.update_status(
-        status="interrupted", steps=end, asked={**first, **given}, seconds_per_step=plan.seconds_per_step
+        status="interrupted", steps=end, requested={**first, **given}, seconds_per_step=plan.seconds_per_step
     )
     folder.write_config(extended)
     console.print(f"extends the run from step {start:,} to {end:,}; the learning rate starts a new cycle")
@@ -231,7 +237,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
         precision=plan.precision,
         threads=torch.get_num_threads(),
         compile="on" if plan.compiled else "off",
-        crops=len(source) if isinstance(source, Crops) else None,
+        num_crops=len(source) if isinstance(source, Crops) else None,
     )
     if built.skipped:
         write_text(folder.skipped, "".join(f"{name}: {reason}\n" for name, reason in built.skipped), folder.path)
@@ -243,7 +249,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
         steps=plan.steps,
         seconds=0.0,
         minutes=general.minutes,
-        asked={name: value for name, value in vars(general).items() if value != vars(decided)[name]},
+        requested={name: value for name, value in vars(general).items() if value != vars(decided)[name]},
         seconds_per_step=plan.seconds_per_step,
         seconds_per_epoch=plan.seconds_per_epoch,
         images=len(source),

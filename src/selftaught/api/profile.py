@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from selftaught.config.build import build
+from selftaught.config.build import build, require_photos_for_crops
 from selftaught.config.settings import Settings
 from selftaught.data.photos import as_paths
 from selftaught.training.machine import use_threads
@@ -30,6 +30,7 @@ def profile(
     """
     chosen = Settings.of(**settings)
     device = choose_device(chosen.general.device)
+    require_photos_for_crops(as_paths(data), chosen)
     built = build(as_paths(data), chosen, None if labels is None else Path(labels), download)
     with use_threads(chosen.general.threads):
         precision = choose_precision(chosen.general.precision, device)

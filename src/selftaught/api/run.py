@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
+
+import torch
 
 from selftaught.analysis.audit import audit
 from selftaught.analysis.audit_table import AuditTable, best_layers
@@ -31,13 +33,25 @@ MOST_PIXELS = 4096
 """An upper bound on the side of views that catches typos, as for pretraining."""
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """The encoder of a run and the stamp that identifies its weights."""
+class _Arguments(TypedDict):
+    """Arguments of every evaluation of an encoder."""
 
     encoder: Encoder
-    description: Mapping[str, Any]
-    """`encoder.json`."""
+    fresh: Callable[[int], Encoder]
+    """Seed -> the same encoder with random weights."""
+    size: int
+    """Side of the views in pixels."""
+    device: torch.device
+    recalibrate: bool
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """The encoder of a run, ready to be evaluated."""
+
+    arguments: _Arguments
+    setting: Mapping[str, object]
+    """The settings from which the encoder was built."""
     stamp: Mapping[str, object]
     """`step` at which the weights were saved and a digest of the `weights`: part of every result."""
 
@@ -99,28 +113,24 @@ class Run:
             The table, which is also written to `probes/` in the run, with the correctness of every test image.
         """
         probe = make_probe(probe) if isinstance(probe, str) else probe
-        loaded, size = self._load(size)
+        loaded = self._load(size, device)
+        size = loaded.arguments["size"]
         folder = self.folder.prepare_results(self.folder.probes)
         if isinstance(data, tuple):
             train, test = data
         else:
-            listed = None if labels is None else Path(labels)
-            train, test = open_splits(data, side=round(probe.zoom * size), limit=limit, labels=listed)
+            train, test = open_splits(data, side=round(probe.zoom * size), limit=limit, labels=labels)
         table = probe_layers(
-            loaded.encoder,
-            _fresh(loaded),
-            train,
-            test,
-            size=size,
+            **loaded.arguments,
+            train=train,
+            test=test,
             seeds=seeds,
             probe=probe,
             pooling=pooling,
             dimensions=dimensions,
-            device=choose_device(device),
-            recalibrate=bool(loaded.description.get("uses_tiles")),
             pretraining_ids=self.folder.read_image_ids(),
             cache=cache_folder() / "baselines",
-            encoder_setting={name: loaded.description[name] for name in ("name", "options", "size")},
+            encoder_setting=loaded.setting,
         )
         details = "-".join([name_of(probe), *([str(limit)] if limit else [])])
         setting = {
@@ -132,7 +142,8 @@ class Run:
         path = folder / f"{file_stem(table.data, details, setting)}.json"
         assert table.correctness is not None
         write_bytes(path.with_suffix(".npz"), table.correctness.npz(), self.path)
-        result = {**table.to_json(), "correctness": path.with_suffix(".npz").name}
+        listed = None if labels is None or isinstance(data, tuple) else str(labels)
+        result = {**table.to_json(), "labels": listed, "correctness": path.with_suffix(".npz").name}
         self.folder.write_result(path, {**result, **loaded.stamp})
         return table
 
@@ -164,18 +175,15 @@ class Run:
         """
         from selftaught.api.finetune import finetune
 
-        chosen, where = FineTuning(**settings), choose_device(device)
-        loaded, size = self._load(size)
+        chosen = FineTuning(**settings)
+        loaded = self._load(size, device)
         if isinstance(data, tuple):
             train, test = data
         else:
-            train, test = open_splits(
-                data, side=round(STORE * size), limit=limit, labels=None if labels is None else Path(labels)
-            )
+            train, test = open_splits(data, side=round(STORE * loaded.arguments["size"]), limit=limit, labels=labels)
         return finetune(
-            self.folder, loaded.encoder, _fresh(loaded), train, test, chosen, size=size, device=where,
-            stamp=loaded.stamp, recalibrate=bool(loaded.description.get("uses_tiles")), stop=stop,
-        )  # fmt: skip
+            self.folder, **loaded.arguments, train=train, test=test, settings=chosen, stamp=loaded.stamp, stop=stop
+        )
 
     def invariance(
         self,
@@ -201,21 +209,13 @@ class Run:
         from selftaught.figures import invariance as drawn
         from selftaught.figures import svg
 
-        loaded, size = self._load(size)
+        loaded = self._load(size, device)
+        size = loaded.arguments["size"]
         if images < 2:
             raise UserError(f"--images must be at least 2, got {images}.")
         folder = self.folder.prepare_results(self.folder.invariances)
         source = data if isinstance(data, Source) else open_unseen(data, size, images)
-        table = invariance(
-            loaded.encoder,
-            _fresh(loaded),
-            source,
-            size=size,
-            images=images,
-            seeds=seeds,
-            device=choose_device(device),
-            recalibrate=bool(loaded.description.get("uses_tiles")),
-        )
+        table = invariance(**loaded.arguments, source=source, images=images, seeds=seeds)
         setting = {"images": source.fingerprint, "count": images, "seeds": seeds, "size": size}
         path = folder / f"{file_stem(table.data, '', setting)}.json"
         self.folder.write_result(path, {**table.to_json(), **loaded.stamp})
@@ -287,8 +287,8 @@ class Run:
             if result.get("step") == stamp["step"] and result.get("weights") in (None, stamp["weights"])
         ]
 
-    def _load(self, size: int | None) -> tuple[_Loaded, int]:
-        """The encoder with its stamp, and the side of the views; by default that of pretraining."""
+    def _load(self, size: int | None, device: str) -> _Loaded:
+        """Load the encoder; by default, the side of the views is that of pretraining."""
         step = self._step()
         while True:  # a run being resumed may save new weights between two reads
             encoder, description = self.encoder, self.folder.read_description()
@@ -299,7 +299,15 @@ class Run:
         if side > MOST_PIXELS:
             raise UserError(f"--size must be at most {MOST_PIXELS:,}, got {side:,}.")
         require_input_sizes(encoder, {"view": side})
-        return _Loaded(encoder, description, _stamp(step, encoder)), side
+        arguments = _Arguments(
+            encoder=encoder,
+            fresh=_fresh(encoder, description),
+            size=side,
+            device=choose_device(device),
+            recalibrate=bool(description.get("uses_tiles")),
+        )
+        setting = {name: description[name] for name in ("name", "options", "size")}
+        return _Loaded(arguments, setting, _stamp(step, encoder))
 
     def _step(self) -> object:
         return self.folder.read_status().get("step")
@@ -310,14 +318,12 @@ def _stamp(step: object, encoder: Encoder) -> dict[str, object]:
     return {"step": step, "weights": weights_digest(encoder.state_dict())}
 
 
-def _fresh(loaded: _Loaded) -> Callable[[int], Encoder]:
+def _fresh(encoder: Encoder, description: Mapping[str, Any]) -> Callable[[int], Encoder]:
     """A function from a seed to the same encoder with random weights."""
 
     def fresh(seed: int) -> Encoder:
-        made = fresh_encoder(dict(loaded.description), seed)
-        made.preprocess.load_state_dict(
-            loaded.encoder.preprocess.state_dict()
-        )  # a palette is preprocessing, not learned features
+        made = fresh_encoder(dict(description), seed)
+        made.preprocess.load_state_dict(encoder.preprocess.state_dict())  # a palette is not learned
         return made
 
     return fresh

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from selftaught.config.settings import Settings, resolve
+from selftaught.config.settings import Settings, offered, resolve, shortest_flag
 from selftaught.config.types import from_yaml, to_yaml
 from selftaught.contracts import Encoder, Source, Task
 from selftaught.data import Spec, Stored, is_photos, open_source, photos
@@ -112,8 +112,10 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
     general = settings.general
     spec: Spec = as_paths(data)
     if len(data) == 1 and not is_photos(spec):
-        if general.crops is not None:
-            raise UserError(f"--crops applies to photos, and {data[0]} is not one: give image files, or omit --crops.")
+        if general.num_crops is not None:
+            raise UserError(
+                f"--num-crops applies to photos, and {data[0]} is not one: give image files, or omit --num-crops."
+            )
         store = None if general.size is None else round(STORE * general.size)
         return open_source(
             data[0],
@@ -127,14 +129,29 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
     if labels is not None:
         raise UserError("--labels does not apply to photos: omit it.")
     if general.limit is not None:
-        raise UserError(f"--limit does not apply to photos: use --crops {general.limit} instead.")
+        raise UserError(f"--limit does not apply to photos: use --num-crops {general.limit} instead.")
     images = photos(spec)
     name = images[0].name if len(images) == 1 else f"{len(images)} photos"
     pixels = [photo.image for photo in images]
-    count = general.crops or PHOTO_CROPS
+    count = general.num_crops or PHOTO_CROPS
     content_ids = torch.tensor([photo.content_id for photo in images])
     size = general.size or PHOTO_VIEW
     return Crops(name, pixels, count, size, general.seed, settings.cropping, content_ids=content_ids)
+
+
+def require_photos_for_crops(data: Sequence[str], settings: Settings) -> None:
+    """Raise an error if settings of the crops of photos are given for another source, which would ignore them.
+
+    Only called for a new run: settings of a resumed one may be defaults of an earlier version.
+    """
+    if not data or is_photos(as_paths(data)):
+        return
+    offers = offered(settings.general.task, settings.general.encoder)
+    own = [setting for setting in offers if setting.section == "photos"]
+    for setting in own:
+        if getattr(settings.cropping, setting.name) != setting.default:
+            flag = shortest_flag(setting, offers)
+            raise UserError(f"{flag} applies to photos, and {data[0]} is not one: give image files, or omit {flag}.")
 
 
 def _check_targets(name: str, task: Task, source: Source) -> None:

@@ -28,7 +28,7 @@ from selftaught.training.plan import Budget, Compile, Precision
 
 MOST = {
     "minutes": 10**7, "epochs": 10**6, "steps": 10**12, "size": 4096, "batch_size": 2**20, "seed": 2**32 - 1,
-    "crops": 10**8, "threads": 1024,
+    "num_crops": 10**8, "threads": 1024,
 }  # fmt: skip
 """Upper bounds that catch typos before they exhaust the memory."""
 BUDGETS = ("minutes", "epochs", "steps")
@@ -60,7 +60,7 @@ class General:
     """Random seed."""
     limit: int | None = None
     """Number of images to use, a random subset."""
-    crops: int | None = None
+    num_crops: int | None = None
     """Number of virtual crops of the photos, if the source is photos. Default: 100000."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, mps."""
@@ -73,7 +73,7 @@ class General:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("steps", "size", "batch_size", "limit", "crops", "threads"):
+        for name in ("steps", "size", "batch_size", "limit", "num_crops", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
@@ -203,6 +203,12 @@ def is_unique(setting: Setting, offers: Sequence[Setting]) -> bool:
 def shortest_flag(setting: Setting, offers: Sequence[Setting]) -> str:
     """The shortest flag of a setting: "--angles", or "--task.width" where the encoder has a width, too."""
     return f"--{setting.name if is_unique(setting, offers) else setting.key}".replace("_", "-")
+
+
+def flag_of(key: str, config: Mapping[str, Any]) -> str:
+    """The shortest flag of a setting, by its key, in a run with a given task, encoder and optimizer."""
+    offers = offered_for(config)
+    return next((shortest_flag(setting, offers) for setting in offers if setting.key == key), f"--{key}")
 
 
 def default_encoder(flat: Mapping[str, Any]) -> str:

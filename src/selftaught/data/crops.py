@@ -93,7 +93,7 @@ class Crops(Source):
         content_ids: Tensor | None = None,
     ) -> None:
         if count < 1:
-            raise UserError(f"--crops must be at least 1, got {count}: try 100000.")
+            raise UserError(f"--num-crops must be at least 1, got {count}: try 100000.")
         self.name, self.photos, self.count, self.side, self.seed = name, photos, count, side, seed
         self.cropping, self.classes = cropping or Cropping(), classes
         self.targets = frozenset({"label"} if classes else ())
@@ -126,7 +126,7 @@ class Crops(Source):
             if required > free_memory(device) / 2:
                 raise UserError(
                     f"cropping {len(self.photos)} photos needs {required / 2**30:.1f} GiB, more than half of the free "
-                    f"memory: use fewer or smaller photos, or leave out --crops to use whole images."
+                    f"memory: use fewer or smaller photos, or leave out --num-crops to use whole images."
                 )
             # Channels last: the three colors of a pixel are adjacent in memory.
             photos = [photo[None].to(device).float().div_(255) for photo in self.photos]

@@ -100,7 +100,7 @@ def list_sources() -> list[Row]:
     """All named sources, those that need no download first."""
     rows = [Row("digits", "8 px, handwritten digits, grayscale", 1_797, "bundled with scikit-learn")]
     for name, (package, _, content) in PHOTOS.items():
-        rows.append(Row(name, f"one photo (use --crops): {content}", 1, f"bundled with {PACKAGES[package]}"))
+        rows.append(Row(name, f"one photo (use --num-crops): {content}", 1, f"bundled with {PACKAGES[package]}"))
     rows.extend(Row(name, spec.description, spec.images, "downloaded") for name, spec in DATASETS.items())
     return rows
 

@@ -74,7 +74,7 @@ def _photo_path(name: str, spec: Spec) -> Path:
                 f"{readable(' '.join(as_paths(spec)[:4]))!r}: pass one source, or image files only."
             )
         if _exists(name):
-            raise UserError(f"--crops expects image files, got {readable(name)!r}: pass the files themselves.")
+            raise UserError(f"--num-crops expects image files, got {readable(name)!r}: pass the files themselves.")
         raise unknown("photo", readable(name), PHOTOS)
     return Path(name) if _exists(name) or name not in PHOTOS else photo_file(name)
 

@@ -29,8 +29,14 @@ UNLABELED = -1
 """Label of an image without a valid label in a labeled reader; the convention of Hugging Face."""
 
 CONTENT_LIMIT = 2**30
-"""Total size in bytes up to which a fingerprint hashes the content of files (a second or two); beyond it, titles, sizes
-and modification times are hashed instead."""
+"""Total size in bytes up to which a fingerprint hashes the content of all files, which takes a second or two."""
+COUNT_LIMIT = 100_000
+"""Number of files up to which a fingerprint hashes the content of all files: opening one takes about as long as
+decoding a tiny image, and much longer on a slow disk."""
+CONTENT_SAMPLE = 256
+"""Number of files, spread evenly, whose beginning is hashed beyond these limits."""
+SAMPLE_BYTES = 2**16
+"""Number of bytes of each file of that sample."""
 
 SPLITS = {
     "train": ("train", "training"),
@@ -148,22 +154,29 @@ class Listed(Reader):
 
 
 def files_digest(files: Sequence[str | Path], titles: Iterable[str]) -> str:
-    """Digest of files and their titles: of their content up to `CONTENT_LIMIT` bytes, else of sizes and times.
+    """Digest of files and their titles and sizes.
 
-    For a file that cannot be read (a dangling link, a pipe, another user's file) only the title is hashed.
+    Up to `CONTENT_LIMIT` bytes and `COUNT_LIMIT` files, the content of each file is hashed, so a copy of a folder has
+    the same digest. Beyond, modification times are hashed instead, and the beginnings of a sample of files. For a file
+    that cannot be read (a dangling link, a pipe, another user's file) only the title is hashed.
     """
     sizes_times = [_size_time(file) for file in files]
-    by_content = sum(size for size, _ in sizes_times) <= CONTENT_LIMIT
+    everything = len(files) <= COUNT_LIMIT and sum(size for size, _ in sizes_times) <= CONTENT_LIMIT
+    sample = range(0, len(files), max(1, len(files) // CONTENT_SAMPLE))
     digest = hashlib.blake2b(digest_size=16)
-    for file, title, (size, time) in zip(files, titles, sizes_times, strict=True):
-        digest.update(os.fsencode(f"{title}\0{size}\0"))
-        if not by_content:
-            digest.update(f"{time}\0".encode())
-        elif size:
-            with suppress(OSError), open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (files may be strings)
-                while chunk := stream.read(2**20):
-                    digest.update(chunk)
+    for index, (title, (size, time)) in enumerate(zip(titles, sizes_times, strict=True)):
+        digest.update(os.fsencode(f"{title}\0{size}\0" if everything else f"{title}\0{size}\0{time}\0"))
+        if size and (everything or index in sample):
+            _hash_content(digest, files[index], size if everything else min(size, SAMPLE_BYTES))
     return digest.hexdigest()
+
+
+def _hash_content(digest: hashlib.blake2b, file: str | Path, size: int) -> None:
+    """Hash the first `size` bytes of a file, as far as they can be read."""
+    with suppress(OSError), open(file, "rb", buffering=0) as stream:  # noqa: PTH123 (files may be strings)
+        while size > 0 and (chunk := stream.read(min(size, 2**20))):
+            digest.update(chunk)
+            size -= len(chunk)
 
 
 def _size_time(file: str | Path) -> tuple[int, int]:

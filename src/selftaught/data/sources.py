@@ -137,7 +137,7 @@ def _resolve(spec: Spec, cache: Path | None, download: bool = True) -> dict[str,
     if is_photos(spec):
         raise UserError(
             f"got {len(paths)} photo(s), but a source needs many images: set the number of crops to cut from them "
-            f"(--crops 10000)."
+            f"(--num-crops 10000)."
         )
     if len(paths) > 1:
         raise UserError(

@@ -1,18 +1,16 @@
 """Layer-wise evaluation: probe every layer and compare it with random weights, raw pixels and chance."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
-from selftaught.display.console import stderr_console
+from selftaught.display.progress import Meter
 from selftaught.encoders.pixels import Pixels
 from selftaught.errors import UserError
 from selftaught.evaluation.baselines.cache import BaselineCache, state_digest
@@ -21,7 +19,7 @@ from selftaught.evaluation.features import Pooling, Viewing, grid, require_label
 from selftaught.evaluation.gain import Results, gain_over_random
 from selftaught.evaluation.metrics import LayerMetrics, mean_metrics, measure, total_confusion
 from selftaught.evaluation.overlap import content_ids_of, count_overlap
-from selftaught.evaluation.probes import OnProgress, Probe, make_probe, name_of
+from selftaught.evaluation.probes import Probe, make_probe, name_of
 from selftaught.evaluation.table import Correctness, LayerRow, ProbeTable, data_name, mean_and_std
 
 INITIALIZATIONS = 3
@@ -67,7 +65,7 @@ def probe_layers(
         pretraining_ids: (M,) int64, `Source.content_ids` of the pretraining images; None if unknown.
         cache: folder for the results of raw pixels and random weights; None disables the cache.
         encoder_setting: the settings from which `fresh` builds the encoder, part of the cache keys of random weights.
-        progress: show a progress bar on standard error.
+        progress: show progress on standard error.
 
     Raises:
         UserError: labels are missing or too few, or the classes of train and test differ.
@@ -78,8 +76,8 @@ def probe_layers(
     trained_count = 1 if probe.deterministic else seeds
     passes = trained_count + 1 + initializations
     setting = _cache_setting(probe, train, test, viewing)
-    with _bar(passes * _pass_length(probe, train, test), progress) as show:
-        evaluation = _Evaluation(probe, train, test, viewing, BaselineCache(cache, setting), show)
+    with Meter("probe", passes * _pass_length(probe, train, test), shown=progress) as meter:
+        evaluation = _Evaluation(probe, train, test, viewing, BaselineCache(cache, setting), meter)
         recalibrated = recalibrate and evaluation.calibrate(encoder)
         trained = [evaluation(encoder, seed, "trained") for seed in range(trained_count)]
         pixels = evaluation.pixels()
@@ -125,13 +123,13 @@ class _Evaluation:
     test: Source
     viewing: Viewing
     cache: BaselineCache
-    show: OnProgress
+    meter: Meter
 
     def __call__(self, encoder: Encoder, seed: int, name: str) -> dict[str, LayerMetrics]:
-        """Probe every layer; `name` labels the progress bar. Returns layer -> result."""
+        """Probe every layer; `name` labels the progress. Returns layer -> result."""
 
         def on_progress(phase: str, images: int) -> None:
-            self.show(f"{name}: {phase}", images)
+            self.meter.advance(images, f"{name}: {phase}")
 
         # With channels last, features and pooling of a convnet took 0.55 of the time (1,280 images, one thread).
         moved = encoder.to(self.viewing.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -166,7 +164,7 @@ class _Evaluation:
         self, setting: Mapping[str, object], compute: Callable[[], dict[str, LayerMetrics]]
     ) -> dict[str, LayerMetrics]:
         if self.cache.has(setting):
-            self.show("baselines from the cache", _pass_length(self.probe, self.train, self.test))
+            self.meter.advance(_pass_length(self.probe, self.train, self.test), "baselines from the cache")
         return self.cache.get(setting, compute)
 
 
@@ -249,18 +247,3 @@ def _correctness(
 def _labels(source: Source, device: torch.device) -> Tensor:
     """(N,) int64 on the CPU; negative for images without a label."""
     return torch.cat([batch.targets["label"].cpu() for batch in source.batches(4096, device)])
-
-
-@contextmanager
-def _bar(total: int, shown: bool) -> Iterator[OnProgress]:
-    """A progress bar over images, removed at the end."""
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:.0f} %"),
-        TimeRemainingColumn(),
-    )
-    bar = Progress(*columns, console=stderr_console(), transient=True, disable=not shown)
-    with bar:
-        task = bar.add_task("probe", total=total)
-        yield lambda phase, images: bar.update(task, description=phase, advance=images)

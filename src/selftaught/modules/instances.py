@@ -56,7 +56,8 @@ class InstanceNCE:
         """
         if count < 2:
             raise UserError(
-                f"instance discrimination needs at least 2 images, got {count}; use a folder, or a photo with --crops."
+                f"instance discrimination needs at least 2 images, got {count}: use a folder or a photo with "
+                "--num-crops."
             )
         if self.negatives >= count:
             logging.getLogger(__name__).warning(

@@ -78,8 +78,8 @@ def overlap(probe: Mapping[str, Any]) -> str:
 
 
 def probe_labels(probes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Kind and labels of each probe, " (knn, 5,000 labels)"; also view size and seeds if they differ."""
-    varying = [key for key in ("size", "seeds") if len({str(probe.get(key)) for probe in probes}) > 1]
+    """Kind and labels of each probe, " (knn, 5,000 labels)"; also view size, seeds and label file if they differ."""
+    varying = [key for key in ("size", "seeds", "labels") if len({str(probe.get(key)) for probe in probes}) > 1]
     return [probe_details(probe, varying) for probe in probes]
 
 
@@ -88,7 +88,7 @@ def probe_details(probe: Mapping[str, Any], more: Sequence[str] = ()) -> str:
     parts = [str(probe.get("probe", MISSING))]
     if is_number(probe.get("train")):
         parts.append(f"{count(int(probe['train']))} labels")
-    parts += [f"{key} {probe[key]}" for key in more if probe.get(key) is not None]
+    parts += [f"{'labels from' if key == 'labels' else key} {probe[key]}" for key in more if probe.get(key) is not None]
     return f" ({', '.join(parts)})"
 
 

@@ -15,6 +15,7 @@ from torch import Tensor
 from selftaught.errors import UserError, readable
 from selftaught.runs.files import exists, list_folder, read_limited
 from selftaught.runs.folder import RunFolder
+from selftaught.runs.sections import value_of
 from selftaught.runs.weights import read_digest, read_weight
 
 MAX_FILTERS, MAX_FILTER_SIDE = 2048, 64
@@ -58,7 +59,7 @@ class Record:
     @property
     def published(self) -> bool:
         """Whether training started from published weights."""
-        return bool(self.config.get("encoder.pretrained")) and not self.baseline
+        return bool(value_of(self.config, "encoder.pretrained")) and not self.baseline
 
     @property
     def baseline(self) -> str:

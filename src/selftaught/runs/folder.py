@@ -7,7 +7,7 @@ invariance/  finetune/  skipped.txt  images.npy  report.html
 import io
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -232,7 +232,7 @@ class RunFolder:
         return self._read_results(self.finetunes, FineTune)
 
     def prepare_results(self, folder: Path) -> Path:
-        """Create a subfolder for results and check that it is writable, before a long computation.
+        """Check that a subfolder for results is writable, before a long computation; without results, none is left.
 
         Raises:
             UserError: it is not writable.
@@ -240,6 +240,8 @@ class RunFolder:
         place = folder / ".writable"
         write_text(place, "", self.path)
         place.unlink(missing_ok=True)
+        with suppress(OSError):  # not empty
+            folder.rmdir()
         return folder
 
     def write_result(self, path: Path, result: Mapping[str, Any]) -> None:

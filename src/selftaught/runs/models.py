@@ -47,7 +47,7 @@ class Status(Model):
     source: Words | None = None
     fingerprint: Words | None = None
     chance: dict[str, float] | None = None
-    asked: dict[str, Any] | None = None
+    requested: dict[str, Any] | None = None
     hardware: Words | None = None
     version: Words | None = None
     torch: Words | None = None
@@ -88,6 +88,7 @@ class Probe(Model):
 
     layers: Annotated[list[ProbedLayer], Field(min_length=1, max_length=1000)]
     data: Words | None = None
+    labels: Words | None = None
     chance: Share | None = None
     pixels: Share | None = None
     train: Count | None = None

@@ -31,3 +31,8 @@ def nest(flat: Mapping[str, Any]) -> dict[str, Any]:
         else:
             nested[key] = value
     return nested
+
+
+def value_of(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a setting by its dotted key; a flat config may name it without its section. None if missing."""
+    return config.get(key, config.get(key.rpartition(".")[2]))

@@ -9,10 +9,10 @@ from typing import Any, Self
 
 import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from selftaught.display.console import stderr_console
+from selftaught.display.progress import Meter
 from selftaught.runs.atomic import append_text, write_text
 from selftaught.runs.log import read_log
 from selftaught.training.pace import PaceMonitor
@@ -50,24 +50,15 @@ class Log:
         self.seconds = 0.0  # seconds of training up to the last line
         self.started = self.noted = monotonic()
         self.noted_step = 0
-        columns = (
-            SpinnerColumn(),
-            MofNCompleteColumn(),
-            BarColumn(),
-            TimeRemainingColumn(),
-            TextColumn("{task.fields[now]}"),
-        )
-        self.progress = Progress(*columns, console=self.console, transient=True)
-        self.bar = self.progress.add_task("pretraining", total=steps, now="")
+        self.meter = Meter("step", steps, plain_every=max(1, steps // 10), console=self.console)
 
     def __enter__(self) -> Self:
-        self.progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.progress.stop()
+        self.meter.__exit__(kind, error, trace)
 
     def begin(self, step: int) -> None:
         """Start logging after `step`; lines of later steps, whose state was lost in a kill, are removed."""
@@ -76,7 +67,7 @@ class Log:
         self.before = self.seconds = kept[-1].get("seconds", 0.0) if kept else 0.0
         self.started = self.noted = monotonic()
         self.noted_step = step
-        self.progress.update(self.bar, completed=step)
+        self.meter.begin(step, self.seconds)
         if self.pace is not None:
             self.pace.begin(step, self.seconds)
         self.begun = True
@@ -101,21 +92,16 @@ class Log:
         }
         # Flushed to disk before the checkpoint, so that a power cut cannot leave a checkpoint newer than the log.
         append_text(self.path, json.dumps(line) + "\n")
-        self.noted, self.noted_step = now, step
-        self._display(line)
+        steps, self.noted, self.noted_step = step - self.noted_step, now, step
+        self._display(line, steps)
         return line
 
-    def _display(self, line: Mapping[str, Any]) -> None:
-        step = line["step"]
+    def _display(self, line: Mapping[str, Any], steps: int) -> None:
         parts = [f"{line['images_per_second']:,.0f} img/s", f"loss {line['loss']:.3f}"]
         for name, level in self.chance.items():
             if name in line:
                 parts.append(f"{name} {line[name]:.3f} (chance {level:.3f})")
-        now = " · ".join(parts)
-        self.progress.update(self.bar, completed=step, now=now)
-        tenth = max(1, self.steps // 10)
-        if not self.console.is_terminal and (step // tenth > (step - self.every) // tenth or step == self.steps):
-            self.console.print(f"step {step:,} of {self.steps:,} · {line['seconds']:.0f} s · {now}", soft_wrap=True)
-        change = None if self.pace is None else self.pace.update(step, line["seconds"])
+        self.meter.advance(steps, " · ".join(parts))
+        change = None if self.pace is None else self.pace.update(line["step"], line["seconds"])
         if change is not None:
             self.console.print(change, soft_wrap=True)

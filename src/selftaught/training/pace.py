@@ -10,11 +10,14 @@ TOLERANCE = 1 / 3
 SPAN_SECONDS = 2.0
 """Minimum duration of a measurement of seconds per step."""
 SPANS = 5
-"""Number of measurements whose median is compared: one slow step or one checkpoint affects only one of them."""
+"""Number of measurements whose median is compared: one slow step or one checkpoint affects only one of them. Twice as
+many for each further message, so that a speed that varies all the time is not reported all the time."""
+PLANNED = 1 / 10
+"""Maximum relative difference in seconds per step at which the speed counts as planned."""
 
 
 class PaceMonitor:
-    """Measures seconds per step and reports, once per change, when they differ from the plan.
+    """Measures seconds per step and reports when they differ from the plan, or from what was reported last.
 
     Args:
         steps: total number of steps of the run.
@@ -32,7 +35,11 @@ class PaceMonitor:
         """Start or resume after `step` steps and `seconds` seconds of training."""
         self.reported = self.planned
         self.step, self.seconds = step, seconds
-        self.spans = deque[float](maxlen=SPANS)
+        self._measure_again(SPANS)
+
+    def _measure_again(self, count: int) -> None:
+        """Compare the median of the next `count` measurements."""
+        self.spans = deque[float](maxlen=count)
 
     def update(self, step: int, seconds: float) -> str | None:
         """Record that `step` was reached after `seconds` in total; returns a message if the speed has changed."""
@@ -41,19 +48,24 @@ class PaceMonitor:
             return None
         self.spans.append(duration / steps)
         self.step, self.seconds = step, seconds
-        if len(self.spans) <= SPANS // 2 or step == self.steps:
+        count = self.spans.maxlen or SPANS
+        if len(self.spans) <= count // 2 or step == self.steps:
             return None
         current = median(self.spans)
-        if not _differ(current, self.reported):
+        if not _differ(current, self.reported, TOLERANCE):
             return None
         self.reported = current
-        total = (seconds + (self.steps - step) * current) / 60
-        return f"{self._compared(current)}: about {_number(total)} minutes in all instead of {_number(self.minutes)}"
+        self._measure_again(2 * count)
+        return self._message(current, (seconds + (self.steps - step) * current) / 60)
 
-    def _compared(self, current: float) -> str:
-        if not _differ(current, self.planned):
-            return "back to the planned speed"
-        return "slower than planned" if current > self.planned else "faster than planned"
+    def _message(self, current: float, minutes: float) -> str:
+        """The current seconds per step compared with the plan, and the expected total time."""
+        speed = _compared(current, self.planned) if _differ(current, self.planned, PLANNED) else ""
+        total, planned = _number(minutes), _number(self.minutes)
+        overall = "" if total == planned else _compared(minutes, self.minutes)
+        message = f"{speed} than planned" if speed else "back to the planned speed"
+        message += f": about {total} minutes in all" + (f" instead of {planned}" if overall else ", as planned")
+        return message + (f", because earlier steps were {overall}" if overall and overall != speed else "")
 
 
 def planned_pace(status: Mapping[str, Any], steps: int, steps_per_epoch: int) -> PaceMonitor | None:
@@ -69,8 +81,12 @@ def planned_pace(status: Mapping[str, Any], steps: int, steps_per_epoch: int) ->
     return PaceMonitor(steps, minutes, each, steps_per_epoch if preparation >= 0.1 * steps_per_epoch * each else 1)
 
 
-def _differ(one: float, other: float) -> bool:
-    return max(one, other) > (1 + TOLERANCE) * min(one, other)
+def _differ(one: float, other: float, tolerance: float) -> bool:
+    return max(one, other) > (1 + tolerance) * min(one, other)
+
+
+def _compared(duration: float, planned: float) -> str:
+    return "slower" if duration > planned else "faster"
 
 
 def _number(minutes: float) -> str:

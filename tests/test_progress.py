@@ -1,4 +1,4 @@
-"""The progress bar: hidden without a terminal, shown after a delay on one."""
+"""Progress: a bar after a delay on a terminal, plain lines now and then elsewhere."""
 
 import time
 
@@ -16,9 +16,48 @@ def run(steps: int, pause: float = 0.0) -> None:
             meter.advance()
 
 
-def test_nothing_is_printed_to_a_file(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+class Clock:
+    """A clock that is moved by hand."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now = 100.0
+        monkeypatch.setattr(progress.time, "monotonic", lambda: self.now)
+
+
+def test_a_file_gets_a_plain_line_every_half_minute(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    with Meter("decoding [toys]", 4000) as meter:
+        for number in range(80):
+            clock.now += 1
+            meter.advance(50, f"image {number}" if number > 40 else None)
+    assert capfd.readouterr() == (
+        "",
+        "decoding [toys] 1,500 of 4,000 · 30 s\ndecoding [toys] 3,000 of 4,000 · 60 s · image 59\n",
+    )
+
+
+def test_plain_lines_may_follow_the_steps_and_go_on_where_they_ended(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock(monkeypatch)
+    with Meter("step", 50, plain_every=20) as meter:
+        meter.begin(10, 7.0)
+        for _ in range(10):
+            clock.now += 1
+            meter.advance(4)
+    assert capfd.readouterr().err == "step 22 of 50 · 10 s\nstep 42 of 50 · 15 s\nstep 50 of 50 · 17 s\n"
+
+
+def test_short_and_hidden_operations_print_nothing(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(progress, "PATIENCE", 0.0)
     run(20)
+    monkeypatch.setattr(progress, "PLAIN_EVERY", 0.0)
+    with Meter("hidden", shown=False) as meter:
+        meter.advance()
     assert capfd.readouterr() == ("", "")
 
 
