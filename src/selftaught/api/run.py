@@ -8,6 +8,7 @@ from typing import Any
 from selftaught.analysis.audit import audit
 from selftaught.analysis.audit_table import AuditTable, best_layers
 from selftaught.analysis.invariance import InvarianceTable, invariance
+from selftaught.analysis.quality import QualityTable, measure_quality
 from selftaught.config.build import fresh_encoder, load_encoder, load_pretraining, open_unseen, unseen_source
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
@@ -165,6 +166,48 @@ class Run:
             recalibrate=bool(loaded.description.get("uses_tiles")),
         )
         setting = {"images": source.fingerprint, "count": images, "seeds": seeds, "size": size}
+        path = folder / f"{file_stem(table.data, '', setting)}.json"
+        self.folder.write_result(path, {**table.to_json(), **loaded.stamp})
+        write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())), self.path)
+        return table
+
+    def quality(
+        self,
+        data: str | Path | Source,
+        *,
+        images: int = 2000,
+        size: int | None = None,
+        device: str = "auto",
+    ) -> QualityTable:
+        """Measure the feature quality of every layer without labels, compared with random weights.
+
+        Args:
+            data: images, labeled or not: a name or path (its test part, where there is one), or a source.
+            images: number of images.
+            size: side of the views in pixels; by default that of pretraining.
+            device: auto, cpu, cuda ...
+
+        Returns:
+            The table, which is also written to `quality/` in the run, with its figure.
+        """
+        from selftaught.figures import quality as drawn
+        from selftaught.figures import svg
+
+        loaded, size = self._load(size)
+        if images < 2:
+            raise UserError(f"--images must be at least 2, got {images}.")
+        folder = self.folder.prepare_results(self.folder.qualities)
+        source = data if isinstance(data, Source) else open_unseen(data, size, images)
+        table = measure_quality(
+            loaded.encoder,
+            _fresh(loaded),
+            source,
+            size=size,
+            images=images,
+            device=choose_device(device),
+            recalibrate=bool(loaded.description.get("uses_tiles")),
+        )
+        setting = {"images": source.fingerprint, "count": images, "size": size}
         path = folder / f"{file_stem(table.data, '', setting)}.json"
         self.folder.write_result(path, {**table.to_json(), **loaded.stamp})
         write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())), self.path)

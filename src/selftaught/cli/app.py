@@ -21,6 +21,7 @@ from selftaught.cli.list_ import list_
 from selftaught.cli.pretrain import pretrain, run_pretrain
 from selftaught.cli.probe import probe
 from selftaught.cli.process import raise_on_termination, tune_process
+from selftaught.cli.quality import quality
 from selftaught.cli.report import report
 from selftaught.display.console import LastingStream
 from selftaught.errors import UserError, is_out_of_memory, readable
@@ -108,7 +109,7 @@ def application(given: Sequence[str]) -> App:
         app.command(pretrain_command(given[1:], run_pretrain, pretrain.__doc__ or ""))
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
-    for command in (probe, invariance, audit, compare, report, demo):
+    for command in (probe, invariance, quality, audit, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")
     return app

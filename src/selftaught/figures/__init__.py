@@ -6,6 +6,7 @@ from selftaught.figures.filters import filters
 from selftaught.figures.grid import grid, save_png
 from selftaught.figures.invariance import invariance
 from selftaught.figures.layers import layers
+from selftaught.figures.quality import quality
 from selftaught.figures.style import svg
 
-__all__ = ["audit", "curves", "filters", "grid", "invariance", "layers", "save_png", "svg"]
+__all__ = ["audit", "curves", "filters", "grid", "invariance", "layers", "quality", "save_png", "svg"]

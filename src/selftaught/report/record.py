@@ -46,6 +46,8 @@ class Record:
     """`audit/*.json`, selected in the same way."""
     invariances: Sequence[Mapping[str, Any]]
     """`invariance/*.json`, selected in the same way."""
+    qualities: Sequence[Mapping[str, Any]]
+    """`quality/*.json`, selected in the same way."""
     shown: Mapping[str, Path]
     """Example images of the task: name -> PNG; the final ones, otherwise the last ones saved during training."""
     earlier: Mapping[str, Sequence[tuple[int, Path]]]
@@ -163,6 +165,7 @@ def read_record(run: Path, name: str) -> Record:
         probes=current(folder.read_probes()),
         audits=current(folder.read_audits()),
         invariances=current(folder.read_invariances()),
+        qualities=current(folder.read_qualities()),
         shown=shown,
         earlier={name: find_earlier(folder, path) for name, path in shown.items()},
         skipped=folder.read_skipped(),

@@ -1,7 +1,7 @@
 """The run folder: paths, readers and writers of all files of a run.
 
 config.yaml  run.json  log.jsonl  checkpoint/  encoder.safetensors  encoder.json  shown/  probes/  audit/
-invariance/  skipped.txt  images.npy  report.html
+invariance/  quality/  skipped.txt  images.npy  report.html
 """
 
 import io
@@ -22,7 +22,7 @@ from selftaught.errors import UserError, readable
 from selftaught.runs.atomic import write_bytes, write_error, write_text
 from selftaught.runs.files import check_links, exists, list_folder, read_limited, read_start
 from selftaught.runs.log import read_log
-from selftaught.runs.models import Audit, Config, Description, Invariance, Model, Probe, Status, mismatch
+from selftaught.runs.models import Audit, Config, Description, Invariance, Model, Probe, Quality, Status, mismatch
 from selftaught.runs.parse import one_line, parse_json, parse_yaml
 from selftaught.runs.sections import flatten, nest
 from selftaught.runs.weights import read_weights, weights_bytes
@@ -55,7 +55,7 @@ class RunFolder:
             path / "encoder.json",
             path / "skipped.txt",
         )
-        self.image_ids = path / "images.npy"
+        self.image_ids, self.qualities = path / "images.npy", path / "quality"
 
     def claim(self) -> None:
         """Create the folder, which must be new or empty.
@@ -187,6 +187,10 @@ class RunFolder:
         """`invariance/*.json`, by file name."""
         return self._read_results(self.invariances, Invariance)
 
+    def read_qualities(self) -> list[dict[str, Any]]:
+        """`quality/*.json`, by file name."""
+        return self._read_results(self.qualities, Quality)
+
     def prepare_results(self, folder: Path) -> Path:
         """Create a subfolder for results and check that it is writable, before a long computation.
 
@@ -199,7 +203,7 @@ class RunFolder:
         return folder
 
     def write_result(self, path: Path, result: Mapping[str, Any]) -> None:
-        """Write a result of a probe, an audit or an invariance analysis."""
+        """Write a result of a probe or an analysis."""
         write_text(path, json.dumps(result, indent=1), self.path)
 
     def write_image_ids(self, ids: Tensor) -> None:
