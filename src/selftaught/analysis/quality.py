@@ -154,7 +154,7 @@ def quality_of_layers(
         views = torch.cat([batch.warp(identity(len(batch)), size), two_views(batch, size, generator)])
         with torch.inference_mode():
             for layer, feature in encoder.features(encoder.preprocess(views)).items():
-                plain, pairs = pooled(feature.float()).split([len(batch), 2 * len(batch)])
+                plain, pairs = torch.split(pooled(feature.float()), [len(batch), 2 * len(batch)])
                 of_layer = statistics.setdefault(layer, QualityStatistics(plain.shape[1]))
                 of_layer.add(plain, (pairs[::2], pairs[1::2]))
     return {layer: of_layer.result() for layer, of_layer in statistics.items()}
