@@ -7,7 +7,7 @@ import pytest
 import torch
 from modern_toys import VICReg
 from rich.console import Console
-from test_wrong_tasks import NoTarget
+from test_wrong_tasks import InvarianceAlone, NoTarget
 
 from selftaught.contracts import evenly_spaced
 from selftaught.evaluation.monitor import FeatureMonitor
@@ -25,9 +25,11 @@ from toys import ToyEncoder, ToySource
 CPU = torch.device("cpu")
 
 
-def go(task, folder, steps: int = 60, rate: float = 0.03, watched: bool = True) -> tuple[Pretraining, str]:
+def go(
+    task, folder, steps: int = 60, rate: float = 0.03, watched: bool = True, images: int = 64
+) -> tuple[Pretraining, str]:
     """Train; returns the run and what was printed by the monitor."""
-    source, told = ToySource(64), io.StringIO()
+    source, told = ToySource(images), io.StringIO()
     with seeded_rng(0, "weights"):
         encoder = ToyEncoder(**task.encoder_options())
         heads = task.heads(encoder, source)
@@ -39,9 +41,11 @@ def go(task, folder, steps: int = 60, rate: float = 0.03, watched: bool = True) 
     return run, told.getvalue()
 
 
-@pytest.mark.parametrize("task", [VICReg(variance=0.0), NoTarget()], ids=["vicreg", "byol"])
+@pytest.mark.parametrize(
+    "task", [VICReg(variance=0.0), InvarianceAlone(), NoTarget()], ids=["variance", "both", "byol"]
+)
 def test_a_collapse_is_reported_once(task, tmp_path):
-    _, told = go(task, tmp_path, steps=120)
+    _, told = go(task, tmp_path, steps=200, images=128)
     assert told.count("warning: the features have collapsed at step") == 1
 
 
