@@ -228,3 +228,13 @@ def test_the_same_seed_has_the_same_random_weights(run):
     first, again, other = (torch.cat([w.flatten() for w in fresh(seed).parameters()]) for seed in (0, 0, 1))
     assert first.equal(again)
     assert not first.equal(other)
+
+
+def test_the_quality_of_features_is_kept_and_reported(run, images):
+    run.quality(images, images=16)
+    ((path, figure),) = [sorted((run.path / "quality").glob("*.json")) + sorted((run.path / "quality").glob("*.svg"))]
+    assert json.loads(path.read_text())["step"] == 2
+    assert "<svg" in figure.read_text()
+    assert "Feature quality of every layer on 16 images" in run.report().read_text()
+    with pytest.raises(UserError, match="--images must be at least 2"):
+        run.quality(images, images=1)

@@ -28,6 +28,7 @@ from selftaught.data.crops import Crops
 from selftaught.data.photos import as_paths
 from selftaught.display.console import stderr_console
 from selftaught.errors import UserError, readable
+from selftaught.evaluation.monitor import FeatureMonitor
 from selftaught.runs.atomic import write_text
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.claim import claimed
@@ -287,8 +288,14 @@ def _train(folder: RunFolder, built: Built, device: str | None, stop: Stop, cons
     try:
         with stop_on_signals(stop):
             trainer = Trainer(make_fabric(where, config["precision"]), run, config["compile"] == "on")
+            keep, monitor = keep_shown(folder, run, every), FeatureMonitor(run, every, where, console)
+
+            def watch(*state: Any) -> Mapping[str, float]:
+                keep(*state)
+                return monitor(*state)
+
             with log:
-                done = train(run, trainer, checkpoints, log, watch=keep_shown(folder, run, every), stop=stop)
+                done = train(run, trainer, checkpoints, log, watch=watch, stop=stop)
             status = "finished" if done == run.steps else "interrupted"
             _finalize(folder, status, built, checkpoints, log)
     except BaseException as error:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, TypeVar
 
 import torch
 
 from selftaught.analysis.audit import audit
 from selftaught.analysis.audit_table import AuditTable, best_layers
 from selftaught.analysis.invariance import InvarianceTable, invariance
+from selftaught.analysis.quality import QualityTable, measure_quality
 from selftaught.config.build import STORE, fresh_encoder, load_encoder, load_pretraining, open_unseen, unseen_source
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
@@ -31,6 +32,9 @@ from selftaught.training.plan import choose_device
 
 MOST_PIXELS = 4096
 """An upper bound on the side of views that catches typos, as for pretraining."""
+
+
+Analysis = TypeVar("Analysis", InvarianceTable, QualityTable)
 
 
 class _Arguments(TypedDict):
@@ -206,21 +210,36 @@ class Run:
         Returns:
             The table, which is also written to `invariance/` in the run, with its figure.
         """
-        from selftaught.figures import invariance as drawn
-        from selftaught.figures import svg
+        from selftaught.figures import invariance as figure
 
-        loaded = self._load(size, device)
-        size = loaded.arguments["size"]
-        if images < 2:
-            raise UserError(f"--images must be at least 2, got {images}.")
-        folder = self.folder.prepare_results(self.folder.invariances)
-        source = data if isinstance(data, Source) else open_unseen(data, size, images)
-        table = invariance(**loaded.arguments, source=source, images=images, seeds=seeds)
-        setting = {"images": source.fingerprint, "count": images, "seeds": seeds, "size": size}
-        path = folder / f"{file_stem(table.data, '', setting)}.json"
-        self.folder.write_result(path, {**table.to_json(), **loaded.stamp})
-        write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())), self.path)
-        return table
+        return self._analyze(
+            invariance, figure, self.folder.invariances, data, images=images, size=size, device=device, seeds=seeds
+        )
+
+    def quality(
+        self,
+        data: str | Path | Source,
+        *,
+        images: int = 2000,
+        size: int | None = None,
+        device: str = "auto",
+    ) -> QualityTable:
+        """Measure the feature quality of every layer without labels, compared with random weights.
+
+        Args:
+            data: images, labeled or not: a name or path (its test part, where there is one), or a source.
+            images: number of images.
+            size: side of the views in pixels; by default that of pretraining.
+            device: auto, cpu, cuda ...
+
+        Returns:
+            The table, which is also written to `quality/` in the run, with its figure.
+        """
+        from selftaught.figures import quality as figure
+
+        return self._analyze(
+            measure_quality, figure, self.folder.qualities, data, images=images, size=size, device=device
+        )
 
     def audit(
         self,
@@ -278,6 +297,34 @@ class Run:
         from selftaught.report import write_report
 
         return write_report([self.path], Path(out) if out is not None else self.folder.report)
+
+    def _analyze(
+        self,
+        measure: Callable[..., Analysis],
+        figure: Callable[[Mapping[str, Any]], Any],
+        folder: Path,
+        data: str | Path | Source,
+        *,
+        images: int,
+        size: int | None,
+        device: str,
+        **more: object,
+    ) -> Analysis:
+        """Measure every layer on unlabeled images, and write the table and its figure to a subfolder."""
+        from selftaught.figures import svg
+
+        loaded = self._load(size, device)
+        size = loaded.arguments["size"]
+        if images < 2:
+            raise UserError(f"--images must be at least 2, got {images}.")
+        folder = self.folder.prepare_results(folder)
+        source = data if isinstance(data, Source) else open_unseen(data, size, images)
+        table = measure(**loaded.arguments, source=source, images=images, **more)
+        setting = {"images": source.fingerprint, "count": images, "size": size, **more}
+        path = folder / f"{file_stem(table.data, '', setting)}.json"
+        self.folder.write_result(path, {**table.to_json(), **loaded.stamp})
+        write_text(path.with_suffix(".svg"), svg(figure(table.to_json())), self.path)
+        return table
 
     def _probes(self, stamp: Mapping[str, object]) -> list[dict[str, Any]]:
         """Probe results of these weights; results of earlier versions have no digest and are matched by step."""

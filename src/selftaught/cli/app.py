@@ -23,6 +23,7 @@ from selftaught.cli.list_ import list_
 from selftaught.cli.pretrain import pretrain, run_pretrain
 from selftaught.cli.probe import probe_command
 from selftaught.cli.process import raise_on_termination, tune_process
+from selftaught.cli.quality import quality
 from selftaught.cli.report import report
 from selftaught.display.console import LastingStream
 from selftaught.errors import UserError, is_out_of_memory, readable
@@ -111,7 +112,7 @@ def application(given: Sequence[str]) -> App:
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
     app.command(probe_command(given[1:] if given[:1] == ["probe"] else []))
-    for command in (evaluate, baseline, invariance, audit, compare, report, demo):
+    for command in (evaluate, baseline, invariance, quality, audit, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")
     return app

@@ -7,6 +7,7 @@ from selftaught.figures.grid import grid, save_png
 from selftaught.figures.invariance import invariance
 from selftaught.figures.labels import label_curve
 from selftaught.figures.layers import layers
+from selftaught.figures.quality import quality
 from selftaught.figures.style import svg
 
-__all__ = ["audit", "curves", "filters", "grid", "invariance", "label_curve", "layers", "save_png", "svg"]
+__all__ = ["audit", "curves", "filters", "grid", "invariance", "label_curve", "layers", "quality", "save_png", "svg"]

@@ -49,6 +49,8 @@ class Record:
     """`invariance/*.json`, selected in the same way."""
     finetunes: Sequence[Mapping[str, Any]]
     """`finetune/*.json`, selected in the same way."""
+    qualities: Sequence[Mapping[str, Any]]
+    """`quality/*.json`, selected in the same way."""
     shown: Mapping[str, Path]
     """Example images of the task: name -> PNG; the final ones, otherwise the last ones saved during training."""
     earlier: Mapping[str, Sequence[tuple[int, Path]]]
@@ -174,6 +176,7 @@ def read_record(run: Path, name: str) -> Record:
         audits=current(folder.read_audits()),
         invariances=current(folder.read_invariances()),
         finetunes=current(folder.read_finetunes()),
+        qualities=current(folder.read_qualities()),
         shown=shown,
         earlier={name: find_earlier(folder, path) for name, path in shown.items()},
         skipped=folder.read_skipped(),

@@ -20,6 +20,12 @@ from selftaught.runs.sections import nest
 PLAIN = ("step", "seconds", "images_per_second", "learning_rate")
 """Logged numbers that are not plotted."""
 NO_SHORTCUT = "No shortcut detected."
+QUALITY_NOTE = (
+    "Effective rank: RankMe. Relative std: standard deviation of unit features over that of isotropic features; 0 if "
+    "all images have the same feature. Alignment: mean squared distance between two augmented views of an image. "
+    "Uniformity: lower if features of different images spread more. Dead channels have the same activation for all "
+    "images."
+)
 MAX_CHARTS = 16
 """Limit on the number of curves and on the number of image grids, so that the page stays small."""
 
@@ -42,7 +48,7 @@ class ProbeSection:
 
 @dataclass(frozen=True)
 class Analysis:
-    """A shortcut audit, an invariance analysis or an evaluation with few labels: figure and verdicts."""
+    """A shortcut audit, an evaluation with few labels, or an analysis of invariance or feature quality."""
 
     title: str
     figure: Markup
@@ -72,7 +78,7 @@ class Section:
     facts: Sequence[tuple[str, str]]
     probes: Sequence[ProbeSection]
     analyses: Sequence[Analysis]
-    """Evaluations with labels, shortcut audits, then invariance analyses."""
+    """Evaluations with labels, shortcut audits, then analyses of invariance and of feature quality."""
     curves: Sequence[Markup]
     more_curves: Sequence[Markup]
     broken: str
@@ -119,7 +125,7 @@ def make_section(record: Record, number: int, limit: int) -> Section:
 
 
 def gather_analyses(record: Record, salt: str) -> list[Analysis]:
-    """The evaluations with labels, shortcut audits and invariance analyses of a run."""
+    """Evaluations with labels, shortcut audits, and analyses of invariance and feature quality of a run."""
     analyses = [label_analysis(table, f"{salt}-labels{index}") for index, table in enumerate(record.finetunes)]
     for index, table in enumerate(record.audits):
         figure = inline(figures.audit(table), f"{salt}-audit{index}", "pretext accuracy with each cue removed or added")
@@ -128,6 +134,10 @@ def gather_analyses(record: Record, salt: str) -> list[Analysis]:
     for index, table in enumerate(record.invariances):
         figure = inline(figures.invariance(table), f"{salt}-invariance{index}", "invariance of every layer")
         analyses.append(Analysis(f"Invariance of every layer on {table['data']}", figure, []))
+    for index, table in enumerate(record.qualities):
+        figure = inline(figures.quality(table), f"{salt}-quality{index}", "feature quality of every layer")
+        title = f"Feature quality of every layer on {count(table['images'])} images of {table['data']}"
+        analyses.append(Analysis(title, figure, [QUALITY_NOTE]))
     return analyses
 
 

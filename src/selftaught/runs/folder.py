@@ -1,7 +1,7 @@
 """The run folder: paths, readers and writers of all files of a run.
 
 config.yaml  run.json  log.jsonl  checkpoint/  encoder.safetensors  encoder.json  shown/  probes/  audit/
-invariance/  finetune/  skipped.txt  images.npy  report.html
+invariance/  quality/  finetune/  skipped.txt  images.npy  report.html
 """
 
 import io
@@ -23,7 +23,18 @@ from selftaught.errors import UserError, readable
 from selftaught.runs.atomic import write_bytes, write_error, write_text
 from selftaught.runs.files import check_links, exists, list_folder, read_limited, read_start
 from selftaught.runs.log import read_log
-from selftaught.runs.models import Audit, Config, Description, FineTune, Invariance, Model, Probe, Status, mismatch
+from selftaught.runs.models import (
+    Audit,
+    Config,
+    Description,
+    FineTune,
+    Invariance,
+    Model,
+    Probe,
+    Quality,
+    Status,
+    mismatch,
+)
 from selftaught.runs.parse import one_line, parse_json, parse_yaml
 from selftaught.runs.sections import flatten, nest
 from selftaught.runs.weights import read_weights, weights_bytes
@@ -57,7 +68,7 @@ class RunFolder:
             path / "encoder.json",
             path / "skipped.txt",
         )
-        self.image_ids = path / "images.npy"
+        self.image_ids, self.qualities = path / "images.npy", path / "quality"
 
     def claim(self) -> None:
         """Create the folder, which must be new or empty.
@@ -231,6 +242,10 @@ class RunFolder:
         """`finetune/*.json`, by file name."""
         return self._read_results(self.finetunes, FineTune)
 
+    def read_qualities(self) -> list[dict[str, Any]]:
+        """`quality/*.json`, by file name."""
+        return self._read_results(self.qualities, Quality)
+
     def prepare_results(self, folder: Path) -> Path:
         """Check that a subfolder for results is writable, before a long computation; without results, none is left.
 
@@ -245,7 +260,7 @@ class RunFolder:
         return folder
 
     def write_result(self, path: Path, result: Mapping[str, Any]) -> None:
-        """Write a result of a probe, an audit or an invariance analysis."""
+        """Write a result of a probe or an analysis."""
         write_text(path, json.dumps(result, indent=1), self.path)
 
     def write_image_ids(self, ids: Tensor) -> None:

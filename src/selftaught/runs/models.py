@@ -206,6 +206,34 @@ class FineTune(Model):
         return self
 
 
+class QualityValues(Model):
+    """What was measured in one layer; an effective rank is at most the number of channels."""
+
+    rank: Amount
+    std: Share
+    alignment: Annotated[float, Field(ge=0, le=4 + 1e-6)]
+    uniformity: Annotated[float, Field(ge=-8 - 1e-6, le=1e-6)]
+    dead: Amount
+
+
+class QualityRow(Model):
+    """Feature quality of one layer."""
+
+    layer: Name
+    channels: Annotated[int, Field(ge=1, le=10**9)]
+    trained: QualityValues
+    random: QualityValues
+
+
+class Quality(Model):
+    """`quality/*.json`."""
+
+    data: Words
+    images: Count
+    rows: Annotated[list[QualityRow], Field(min_length=1, max_length=1000)]
+    step: Count | None = None
+
+
 def mismatch(model: type[Model], value: Any) -> str:
     """The first validation error of a value, as one line; empty if the value is valid."""
     try:

@@ -17,6 +17,9 @@ from selftaught.runs.atomic import append_text, write_text
 from selftaught.runs.log import read_log
 from selftaught.training.pace import PaceMonitor
 
+FEATURES = {"feature_rank": "feature rank", "feature_std": "std"}
+"""Measured values that are displayed, by their name in the log."""
+
 
 class Log:
     """Writes the lines of `log.jsonl` and displays progress on the console.
@@ -45,6 +48,7 @@ class Log:
         self.images_per_step = images_per_step
         self.console = console or stderr_console()
         self.pace = pace
+        self.features: dict[str, float] = {}  # last measured values
         self.begun = False
         self.before = 0.0  # seconds of training in earlier processes
         self.seconds = 0.0  # seconds of training up to the last line
@@ -76,8 +80,17 @@ class Log:
         """Whether this step is logged."""
         return step % self.every == 0
 
-    def write(self, step: int, logged: Mapping[str, Tensor], rate: float) -> dict[str, Any]:
-        """Write the line of a step. This is the only place where training synchronizes with the device."""
+    def write(
+        self, step: int, logged: Mapping[str, Tensor], rate: float, measured: Mapping[str, float] | None = None
+    ) -> dict[str, Any]:
+        """Write the line of a step. Training synchronizes with the device only here and for what a `Watch` measures.
+
+        Args:
+            step: number of completed steps.
+            logged: values of the loss; only scalars are logged.
+            rate: learning rate.
+            measured: further values, which not every line has.
+        """
         scalars = {name: value for name, value in logged.items() if value.ndim == 0}
         numbers = torch.stack([value.float() for value in scalars.values()]).tolist()
         now = monotonic()
@@ -89,6 +102,7 @@ class Log:
             "images_per_second": round(speed, 1),
             "learning_rate": rate,
             **dict(zip(scalars, numbers, strict=True)),
+            **(measured or {}),
         }
         # Flushed to disk before the checkpoint, so that a power cut cannot leave a checkpoint newer than the log.
         append_text(self.path, json.dumps(line) + "\n")
@@ -101,6 +115,8 @@ class Log:
         for name, level in self.chance.items():
             if name in line:
                 parts.append(f"{name} {line[name]:.3f} (chance {level:.3f})")
+        self.features = {**self.features, **{name: line[name] for name in FEATURES if name in line}}
+        parts += [f"{FEATURES[name]} {value:.3g}" for name, value in self.features.items()]
         self.meter.advance(steps, " · ".join(parts))
         change = None if self.pace is None else self.pace.update(line["step"], line["seconds"])
         if change is not None:

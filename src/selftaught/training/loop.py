@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 Mark = Callable[[str], None]
 """Callback at the end of each part of a step, with the name of the part; used to profile a step."""
 
-Watch = Callable[[int, Encoder, nn.ModuleDict, Views], None]
-"""Callback at every log line, with the step, the modules and the last views; it must not change the weights."""
+Watch = Callable[[int, Encoder, nn.ModuleDict, Views], Mapping[str, float] | None]
+"""Callback at every log line, with the step, the modules and the last views; it must not change the weights. Returns
+further values to log, if any."""
 
 
 @dataclass(frozen=True)
@@ -181,10 +182,11 @@ def train(
         stopped, last = stop is not None and stop.requested, done == run.steps
         if log.due(done) or last:
             _require_finite(logged, done, saved_step)
-            log.write(done, logged, run.optimization.rate(progress))
+            measured = None
             if watch is not None:
                 with preserve_rng(trainer.fabric.device):
-                    watch(done, trainer.encoder, trainer.heads, views)
+                    measured = watch(done, trainer.encoder, trainer.heads, views)
+            log.write(done, logged, run.optimization.rate(progress), measured)
         if stopped or last or (log.due(done) and monotonic() - last_save > save_seconds):
             _require_finite({**logged, **dict(trainer.module.named_parameters())}, done, saved_step)
             checkpoints.save({**trainer.state(), "step": done, "weights": weights})
