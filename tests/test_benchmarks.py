@@ -13,7 +13,7 @@ from benchmarks.two_views import TEMPERATURE, contrastive
 from torch import nn
 
 JOB = Job("rotation", "convnet", size=16, views=8, images=16, workers=0, threads=None, seconds=0.0)
-SECTION = re.compile(r"## .+ \(\d{4}-\d\d-\d\d\)\n\n    python -m benchmarks\.\w+ .+\n\n.+threads, torch .+\.\n\n\|")
+SECTION = re.compile(r"## .+ \(\d{4}-\d\d-\d\d\)\n\n    python -m benchmarks\.\w+ .+\n\n.+threads?, torch .+\.\n\n\|")
 
 
 def run_benchmark(module, folder, capsys, *arguments: str) -> dict:
