@@ -21,7 +21,9 @@ from selftaught.pretext import TASKS, task_class
 from selftaught.pretext.barlow import BarlowTwins
 from selftaught.pretext.byol import BYOL
 from selftaught.pretext.dino import DINO
+from selftaught.pretext.emp import EMP
 from selftaught.pretext.jigsaw import Jigsaw
+from selftaught.pretext.mae import MAE
 from selftaught.pretext.moco import MoCo
 from selftaught.pretext.simsiam import SimSiam
 from selftaught.pretext.swav import SwAV
@@ -41,6 +43,9 @@ OPTIONS: dict[type, dict[str, object]] = {
     SimSiam: {"dimensions": 32, "bottleneck": 16},
     VICReg: {"dimensions": 32},
     BarlowTwins: {"dimensions": 32},
+    # The check of mismatches compares with the initial loss, most of which would be the coefficient of 200.
+    EMP: {"patches": 4, "dimensions": 16, "hidden": 32, "invariance": 20.0},
+    MAE: {"decoder_width": 32, "decoder_depth": 1},
     SwAV: {"prototypes": 8, "dimensions": 16, "hidden": 32, "local_views": 2},
     DINO: {"outputs": 32, "hidden": 32, "bottleneck": 16, "local_views": 2},
 }

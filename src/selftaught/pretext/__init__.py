@@ -26,6 +26,8 @@ TASKS = {
     "barlow": "selftaught.pretext.barlow:BarlowTwins",
     "swav": "selftaught.pretext.swav:SwAV",
     "dino": "selftaught.pretext.dino:DINO",
+    "mae": "selftaught.pretext.mae:MAE",
+    "emp": "selftaught.pretext.emp:EMP",
 }
 """Name on the command line -> location of the class, imported on use, so that start-up is fast."""
 

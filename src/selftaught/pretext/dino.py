@@ -49,7 +49,7 @@ class DINO(MultiCropTask):
     """Dimension before the last layer (paper: 256)."""
     head_norm: bool = True
     """Batch norm in the hidden layers of the head (an option of the released code, off by default). Without it the
-    outputs for all images are nearly equal at first, and short runs end with uniform distributions."""
+    outputs for all images are nearly equal at first, and the teacher's distributions nearly uniform."""
     teacher_momentum: float = 0.99
     """Initial momentum of the teacher, which rises to 1 by a cosine (paper: 0.996, 0.9995 for batches of 256)."""
     student_temperature: float = 0.1
