@@ -195,7 +195,7 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def draw(name: str, path: Path) -> None:
     """Train as long as is needed to have something to show, and show it."""
     options: dict[str, Any] = {"steps": 1, "size": 64, "batch_size": 32, **OPTIONS.get(name, {})}
-    plain = {"crop_rotation": 0.0, "crop_jitter": 0.0, "photos.crop_area": (0.1, 1.0), "crops": 2000}
+    plain = {"crop_rotation": 0.0, "crop_jitter": 0.0, "crop_area": (0.1, 1.0), "crops": 2000}
     with tempfile.TemporaryDirectory() as folder:
         made = pretrain(list(PHOTOS), task=name, out=Path(folder) / "run", device="cpu", **plain, **options)
         if not made.finished:

@@ -214,7 +214,7 @@ def test_the_logged_spread_is_zero_for_equal_embeddings_and_one_for_random_ones(
 
 @pytest.mark.parametrize("name", TWO_VIEWS)
 def test_views_are_pairs_of_different_views_of_an_image(name):
-    task = task_class(name)(size=16, jitter=(0.0,) * 4, grayscale=0.0, blur=0.0, crop_area=(1.0, 1.0))
+    task = task_class(name)(size=16, jitter=(0.0,) * 4, grayscale=0.0, blur=0.0, view_area=(1.0, 1.0))
     source = ToySource()
     source.images = (torch.arange(24) / 48)[:, None, None, None].expand(24, 3, 16, 16).clone()
     views = task.views(source.batch(torch.arange(24), CPU), torch.Generator().manual_seed(0))["images"]
@@ -235,7 +235,7 @@ def test_views_are_pairs_of_different_views_of_an_image(name):
         ("byol", {"target_momentum": -0.1}, "--target-momentum must be from 0 to 1"),
         ("simsiam", {"bottleneck": 0}, "--bottleneck must be above 0"),
         ("vicreg", {"covariance": -1.0}, "--covariance must be above 0"),
-        ("barlow", {"crop_area": (0.5, 0.2)}, "--crop-area must be"),
+        ("barlow", {"view_area": (0.5, 0.2)}, "--view-area must be"),
     ],
 )
 def test_invalid_settings_are_refused(name, options, text):

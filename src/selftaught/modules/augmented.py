@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from selftaught.augment.views import ViewAugmentation
+from selftaught.augment.warp import require_shares
 from selftaught.contracts import Task
 from selftaught.errors import UserError
 
@@ -18,7 +19,7 @@ from selftaught.errors import UserError
 class AugmentedTask(Task, ABC):
     """A task on randomly cropped, flipped, recolored and blurred views of an image."""
 
-    crop_area: tuple[float, float] = (0.2, 1.0)
+    view_area: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest area of a view, as a fraction of the image (SimCLR, BYOL, VICReg, Barlow Twins: from 0.08,
     at 224 pixels)."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
@@ -30,11 +31,12 @@ class AugmentedTask(Task, ABC):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
+        require_shares("--view-area", self.view_area)
         self.augmentation()
 
     def augmentation(self) -> ViewAugmentation:
         """The augmentation with these settings."""
-        return ViewAugmentation(crop_area=self.crop_area, jitter=self.jitter, grayscale=self.grayscale, blur=self.blur)
+        return ViewAugmentation(crop_area=self.view_area, jitter=self.jitter, grayscale=self.grayscale, blur=self.blur)
 
 
 def split_views(images: Tensor) -> tuple[Tensor, ...]:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.augment.views import Crops, ViewAugmentation, multi_crop, two_views
+from selftaught.augment.warp import require_shares
 from selftaught.contracts import Batch, Encoder, Views
 from selftaught.errors import UserError
 from selftaught.modules.augmented import AugmentedTask
@@ -21,9 +22,9 @@ from selftaught.modules.heads import require_input_size
 
 @dataclass(frozen=True)
 class MultiCropTask(AugmentedTask, ABC):
-    """A task on two global views of `crop_area` and several local ones, of half the side."""
+    """A task on two global views of `view_area` and several local ones, of half the side."""
 
-    crop_area: tuple[float, float] = (0.3, 1.0)
+    view_area: tuple[float, float] = (0.3, 1.0)
     """Smallest and largest area of a global view, as a fraction of the image (SwAV: from 0.14, DINO: from 0.4)."""
     local_area: tuple[float, float] = (0.1, 0.3)
     """Smallest and largest area of a local view (SwAV: 0.05 to 0.14, DINO: 0.05 to 0.4)."""
@@ -34,7 +35,7 @@ class MultiCropTask(AugmentedTask, ABC):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        replace(self.augmentation(), crop_area=self.local_area)
+        require_shares("--local-area", self.local_area)
         if self.local_views < 0:
             raise UserError(f"--local-views must be at least 0, got {self.local_views}.")
 

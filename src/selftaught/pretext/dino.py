@@ -35,7 +35,7 @@ class DINO(MultiCropTask):
 
     defaults = {"learning_rate": 1e-3}  # noqa: RUF012
 
-    crop_area: tuple[float, float] = (0.4, 1.0)
+    view_area: tuple[float, float] = (0.4, 1.0)
     """Smallest and largest area of a global view, as a fraction of the image (paper: 0.4 to 1)."""
     local_area: tuple[float, float] = (0.1, 0.4)
     """Smallest and largest area of a local view (paper: 0.05 to 0.4)."""

@@ -25,7 +25,7 @@ from selftaught.modules.heads import mlp
 class EMP(AugmentedTask):
     """Equal embeddings of many small patches of an image, spread as widely as possible over the images."""
 
-    crop_area: tuple[float, float] = (0.25, 0.25)
+    view_area: tuple[float, float] = (0.25, 0.25)
     """Smallest and largest area of a patch, as a fraction of the image (paper: a quarter)."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
     """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the patches (paper: the same)."""

@@ -36,7 +36,7 @@ class MoCo(AugmentedTask):
     defaults = {"batch_size": 128}  # noqa: RUF012
     shortcut_guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
         "color": ({"jitter": (0.0,) * 4, "grayscale": 0.0}, {"jitter": (0.4, 0.4, 0.4, 0.1), "grayscale": 0.2}),
-        "crop": ({"crop_area": (1.0, 1.0)}, {"crop_area": (0.2, 1.0)}),
+        "crop": ({"view_area": (1.0, 1.0)}, {"view_area": (0.2, 1.0)}),
     }
 
     queue: int = 4096
