@@ -51,6 +51,7 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "inpainting": {"steps": 200, "size": 32},
     "gan": {"steps": 600, "size": 32},
     "bigan": {"steps": 6000, "size": 32},
+    "mae": {"steps": 150, "size": 32, "encoder": "vit"},
     "igpt": {"steps": 150, "size": 16, "encoder": "gpt"},
 }
 """What tasks are shown with, beside their defaults; those without `steps` make no pictures and are shown untrained."""

@@ -251,7 +251,8 @@ class Task(ABC):
     def view_sizes(self) -> Mapping[str, int]:
         """Sides in pixels of all images that the task passes to the encoder, which must be able to process them.
 
-        Keys are "crop" or "tile", the setting that gives the size as a fraction of `size`, or "view" for `size` itself.
+        Keys are "crop" or "tile", the setting that gives the size as a fraction of `size`, "view" for `size` itself, or
+        "local view" for a size that follows from it.
         """
         return {"view": self.size}
 

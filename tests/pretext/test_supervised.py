@@ -31,7 +31,7 @@ def test_the_loss_is_the_cross_entropy_with_the_smoothed_label():
     heads = task.heads(encoder, ToySource())
     views = views_of(task)
     with torch.no_grad():
-        loss, outcome = task.loss(encoder, heads, views)
+        loss, outputs = task.loss(encoder, heads, views)
         probabilities = heads["label"](encoder(views["images"])).softmax(1).tolist()
     labels = views["label"].tolist()
     expected = [
@@ -40,7 +40,7 @@ def test_the_loss_is_the_cross_entropy_with_the_smoothed_label():
     ]
     assert float(loss) == pytest.approx(sum(expected) / 8, rel=1e-4)
     right = sum((row[1] > row[0]) == bool(label) for row, label in zip(probabilities, labels, strict=True))
-    assert float(outcome["accuracy"]) == right / 8
+    assert float(outputs["accuracy"]) == right / 8
 
 
 def test_a_padded_view_is_the_whole_image_shifted_with_a_mirrored_border():

@@ -221,6 +221,8 @@ TOYS = {task.__name__.lower(): task for task in (Instances, Game, Clusters, Next
 def encoder_for(task: Task) -> Encoder:
     if isinstance(task, MaskedImage):
         return ViT(size=task.size, patch=task.patch, depth=2, width=32, heads=2)
+    if task.defaults.get("encoder") == "vit":
+        return ViT(size=task.size, patch=4 if task.size % 8 else task.size // 4, depth=2, width=32, heads=2)
     if "causal" in task.encoder_options():
         return GPT(size=task.size, context=8, depth=2, width=32, heads=2, colors=16, **task.encoder_options())
     return (Reader if task.encoder_options().get("input_mode") == "tokens" else ToyEncoder)(

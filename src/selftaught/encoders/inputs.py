@@ -29,7 +29,7 @@ def require_input_sizes(encoder: Encoder, sizes: Mapping[str, int]) -> None:
         try:
             _forward(encoder, side)
         except (AssertionError, RuntimeError, ValueError) as error:  # the type depends on the encoder
-            flag = "--size" if kind == "view" else f"--size or --{kind}"
+            flag = "--size" if kind.endswith("view") else f"--size or --{kind}"
             raise UserError(
                 f"the encoder cannot process {kind}s of {side} pixels: increase {flag}, or choose another --encoder."
             ) from error

@@ -2,7 +2,9 @@
 
 from typing import Literal
 
-from torch import nn
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from selftaught.contracts import Layer
 from selftaught.errors import UserError
@@ -42,6 +44,58 @@ def embedding(features: int, outputs: int, kind: HeadKind = "linear", norm: bool
     if not norm:
         return classifier(features, outputs, kind)
     return nn.Sequential(classifier(features, outputs, kind, bias=False), nn.BatchNorm1d(outputs, affine=False))
+
+
+def mlp(
+    features: int,
+    hidden: int,
+    outputs: int,
+    *,
+    layers: int = 2,
+    norm: bool = True,
+    output_norm: bool = False,
+    activation: type[nn.Module] = nn.ReLU,
+) -> nn.Sequential:
+    """Projector or predictor of a joint-embedding task: (B, features) -> (B, outputs).
+
+    Args:
+        features: input dimension.
+        hidden: width of the hidden layers.
+        outputs: output dimension.
+        layers: number of linear layers.
+        norm: whether hidden layers have batch norm, before their activation.
+        output_norm: whether the output has batch norm, without scale and shift.
+        activation: of the hidden layers.
+    """
+    blocks = nn.Sequential()
+    for _ in range(layers - 1):
+        blocks.append(nn.Linear(features, hidden, bias=not norm))
+        if norm:
+            blocks.append(nn.BatchNorm1d(hidden))
+        blocks.append(activation())
+        features = hidden
+    blocks.append(nn.Linear(features, outputs, bias=not output_norm))
+    if output_norm:
+        blocks.append(nn.BatchNorm1d(outputs, affine=False))
+    return blocks
+
+
+class Prototypes(nn.Module):
+    """Cosine similarities with K learned vectors: (B, D) -> (B, K), in float32.
+
+    Args:
+        dimensions: D.
+        count: K.
+    """
+
+    def __init__(self, dimensions: int, count: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(F.normalize(torch.randn(count, dimensions), dim=1))
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(B, D) -> (B, K), from -1 to 1."""
+        with torch.autocast(embeddings.device.type, enabled=False):
+            return F.normalize(embeddings.float(), dim=1) @ F.normalize(self.weight, dim=1).T
 
 
 def dense(features: int, outputs: int, affine: bool = True) -> nn.Module:

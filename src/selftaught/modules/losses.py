@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, FunctionCtx, once_differentiable
@@ -32,6 +33,53 @@ def nce(positive: Tensor, negatives: Tensor, log_normalizer: Tensor | None = Non
     log_c = log_normalizer.float().expand(len(positive))
     # -log h(positive) = log(1 + C / e) and -log(1 - h(negative)) = log(1 + e / C): softplus does not overflow.
     return F.softplus(log_c - positive) + F.softplus(negatives - log_c[:, None]).sum(1)
+
+
+def nt_xent(embeddings: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    """Normalized temperature-scaled cross-entropy: the other view of an image among all other views of the batch.
+
+    Chen et al. 2020 (SimCLR), equation 1, averaged over both directions.
+
+    Args:
+        embeddings: (B * 2, D), the two views of an image in a row.
+        temperature: of the cosine similarities.
+
+    Returns:
+        The loss, and the fraction of views that are most similar to the other view of their image.
+    """
+    with torch.autocast(embeddings.device.type, enabled=False):
+        unit = F.normalize(embeddings.float(), dim=1)
+        logits = (unit @ unit.T / temperature).fill_diagonal_(-torch.inf)
+    other = torch.arange(len(unit), device=unit.device) ^ 1  # the neighbor: 1, 0, 3, 2, ...
+    return F.cross_entropy(logits, other), (logits.argmax(1) == other).float().mean()
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
+    """Soft assignments that use all prototypes equally (Caron et al. 2020, SwAV, section 3.1 and appendix A).
+
+    Args:
+        scores: (B, K) similarities with K prototypes.
+        epsilon: regularization; the smaller, the harder the assignments.
+        iterations: of normalizing the prototypes, then the images.
+
+    Returns:
+        (B, K) in float32; every row sums to 1, and every column to about B / K.
+    """
+    logits = scores.float() / epsilon
+    q = (logits - logits.max()).exp()
+    for _ in range(iterations):
+        q = q / q.sum(0).clamp(min=1e-30)
+        q = q / q.sum(1, keepdim=True).clamp(min=1e-30)
+    return q
+
+
+def unit_std(embeddings: Tensor) -> Tensor:
+    """Mean standard deviation of L2-normalized embeddings (B, D), times the root of D: 0 if all are alike.
+
+    It is about 1 if they are spread evenly over all directions (Chen & He 2021, SimSiam, section 4.1).
+    """
+    return F.normalize(embeddings.detach().float(), dim=1).std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
 
 
 class _SumNormalizedNCE(Function):

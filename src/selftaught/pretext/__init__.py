@@ -18,6 +18,16 @@ TASKS = {
     "deepcluster": "selftaught.pretext.deepcluster:DeepCluster",
     "npid": "selftaught.pretext.npid:NPID",
     "pirl": "selftaught.pretext.pirl:PIRL",
+    "simclr": "selftaught.pretext.simclr:SimCLR",
+    "moco": "selftaught.pretext.moco:MoCo",
+    "byol": "selftaught.pretext.byol:BYOL",
+    "simsiam": "selftaught.pretext.simsiam:SimSiam",
+    "vicreg": "selftaught.pretext.vicreg:VICReg",
+    "barlow": "selftaught.pretext.barlow:BarlowTwins",
+    "swav": "selftaught.pretext.swav:SwAV",
+    "dino": "selftaught.pretext.dino:DINO",
+    "mae": "selftaught.pretext.mae:MAE",
+    "emp": "selftaught.pretext.emp:EMP",
     "supervised": "selftaught.pretext.supervised:Supervised",
 }
 """Name on the command line -> location of the class, imported on use, so that start-up is fast."""

@@ -1,0 +1,58 @@
+"""Base class of joint-embedding tasks: the settings of their augmentation.
+
+Letters: B images, S pixels along a view.
+"""
+
+import math
+from abc import ABC
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from selftaught.augment.views import ViewAugmentation
+from selftaught.augment.warp import require_shares
+from selftaught.contracts import Task
+from selftaught.errors import UserError
+
+
+@dataclass(frozen=True)
+class AugmentedTask(Task, ABC):
+    """A task on randomly cropped, flipped, recolored and blurred views of an image."""
+
+    view_area: tuple[float, float] = (0.2, 1.0)
+    """Smallest and largest area of a view, as a fraction of the image (SimCLR, BYOL, VICReg, Barlow Twins: from 0.08,
+    at 224 pixels)."""
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1)
+    """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views."""
+    grayscale: float = 0.2
+    """Probability of conversion to gray, so that color alone does not identify an image."""
+    blur: float = 0.5
+    """Probability of a Gaussian blur of at most 2 of 224 pixels."""
+
+    def __post_init__(self) -> None:
+        """Reject invalid settings."""
+        require_shares("--view-area", self.view_area)
+        self.augmentation()
+
+    def augmentation(self) -> ViewAugmentation:
+        """The augmentation with these settings."""
+        return ViewAugmentation(crop_area=self.view_area, jitter=self.jitter, grayscale=self.grayscale, blur=self.blur)
+
+
+def split_views(images: Tensor) -> tuple[Tensor, ...]:
+    """(B * 2, ...), the two views of an image in a row -> the first views (B, ...) and the second ones."""
+    return images.reshape(-1, 2, *images.shape[1:]).unbind(1)
+
+
+def require_positive(task: Task, *names: str) -> None:
+    """Reject settings of the task that are not above 0."""
+    for name in names:
+        if not 0 < (value := getattr(task, name)) < math.inf:
+            raise UserError(f"--{name.replace('_', '-')} must be above 0 and finite, got {value}.")
+
+
+def require_fraction(task: Task, *names: str) -> None:
+    """Reject settings of the task that are not from 0 to 1, such as momenta."""
+    for name in names:
+        if not 0 <= (value := getattr(task, name)) <= 1:
+            raise UserError(f"--{name.replace('_', '-')} must be from 0 to 1, got {value}.")

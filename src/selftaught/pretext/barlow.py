@@ -1,0 +1,66 @@
+"""Barlow Twins: Make the cross-correlation matrix of the embeddings of two views the identity.
+
+The diagonal makes each dimension invariant to the augmentation, and the rest makes dimensions different, so that they
+do not repeat each other and cannot collapse.
+
+Zbontar, Jing, Misra, LeCun, Deny, "Barlow Twins: Self-Supervised Learning via Redundancy Reduction", ICML 2021.
+https://arxiv.org/abs/2103.03230
+
+Letters: B images, S pixels along a view, D dimensions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from selftaught.augment.views import byol_augmentations, two_views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.modules.augmented import AugmentedTask, require_positive, split_views
+from selftaught.modules.heads import mlp
+
+
+@dataclass(frozen=True)
+class BarlowTwins(AugmentedTask):
+    """Make the cross-correlation matrix of the embeddings of two views the identity."""
+
+    defaults = {"batch_size": 256}  # noqa: RUF012
+
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
+    redundancy: float = 0.005
+    """Weight of the elements off the diagonal (lambda in the paper: 0.005)."""
+    dimensions: int = 512
+    """Dimension of the embeddings and width of the projector's three layers (paper: 8192)."""
+
+    def __post_init__(self) -> None:
+        """Reject invalid settings."""
+        super().__post_init__()
+        require_positive(self, "redundancy", "dimensions")
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The projector: three layers, then the batch norm that standardizes each dimension."""
+        channels, width = encoder.last.channels, self.dimensions
+        return nn.ModuleDict({"projection": mlp(channels, width, width, layers=3, output_norm=True)})
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B * 2, 3, S, S), the two views of an image in a row; the second ones may be solarized."""
+        return {"images": two_views(batch, self.size, generator, *byol_augmentations(self.augmentation()))}
+
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outputs]:
+        """Squared distance of the cross-correlation matrix from the identity (equations 1 and 2).
+
+        Logged: `correlation`, the mean of the diagonal, whose target is 1.
+        """
+        z1, z2 = (heads["projection"](encoder(view)).float() for view in split_views(views["images"]))
+        with torch.autocast(z1.device.type, enabled=False):
+            matrix = z1.T @ z2 / len(z1)
+        diagonal = matrix.diagonal()
+        rest = matrix.square().sum() - diagonal.square().sum()
+        return (1 - diagonal).square().sum() + self.redundancy * rest, {"correlation": diagonal.mean()}
+
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """Pairs of views."""
+        return {"views": views["images"]}

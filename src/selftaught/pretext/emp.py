@@ -1,0 +1,85 @@
+"""EMP-SSL: Equal embeddings of many small patches of an image, spread as widely as possible over the images.
+
+Patches are attracted to the mean embedding of their image, and the total coding rate over images prevents a collapse.
+Many patches per image make few passes over the images enough.
+
+Tong, Chen, Ma, LeCun, "EMP-SSL: Towards Self-Supervised Learning in One Training Epoch", preprint, 2023.
+https://arxiv.org/abs/2304.03977
+
+Letters: B images, S pixels along a patch, n patches of an image, D dimensions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.errors import UserError
+from selftaught.modules.augmented import AugmentedTask, require_positive
+from selftaught.modules.heads import mlp
+
+
+@dataclass(frozen=True)
+class EMP(AugmentedTask):
+    """Equal embeddings of many small patches of an image, spread as widely as possible over the images."""
+
+    view_area: tuple[float, float] = (0.25, 0.25)
+    """Smallest and largest area of a patch, as a fraction of the image (paper: a quarter)."""
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
+    """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the patches (paper: the same)."""
+    blur: float = 0.1
+    """Probability of a Gaussian blur of at most 2 of 224 pixels (paper: 0.1)."""
+    patches: int = 8
+    """Patches per image, n (paper: 20 to 200)."""
+    invariance: float = 200.0
+    """Coefficient of the similarity to the mean embedding (released code: 200)."""
+    epsilon: float = 0.2
+    """Distortion of the coding rate, squared (released code: 0.2)."""
+    dimensions: int = 128
+    """Dimension of the embeddings (released code: 1024)."""
+    hidden: int = 512
+    """Width of the projector's two hidden layers (released code: 4096)."""
+
+    def __post_init__(self) -> None:
+        """Reject invalid settings."""
+        super().__post_init__()
+        require_positive(self, "invariance", "epsilon", "dimensions", "hidden")
+        if self.patches < 2:
+            raise UserError(f"--patches must be at least 2, got {self.patches}.")
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The projector, three layers."""
+        return nn.ModuleDict({"projection": mlp(encoder.last.channels, self.hidden, self.dimensions, layers=3)})
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B * n, 3, S, S), the patches of an image in a row."""
+        return {"images": self.augmentation().views(batch, self.size, generator, self.patches)}
+
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outputs]:
+        """Minus the weighted cosine similarity and the total coding rate, as in the released code.
+
+        Logged: `similarity` of patches to the mean embedding of their image, and the `coding_rate`.
+        """
+        z = F.normalize(heads["projection"](encoder(views["images"])).float(), dim=1)
+        patches = z.reshape(-1, self.patches, self.dimensions)  # (B, n, D)
+        similarity = F.cosine_similarity(patches, patches.mean(1, keepdim=True), dim=2).mean()
+        rate = coding_rate(patches.transpose(0, 1), self.epsilon).mean()
+        return -self.invariance * similarity - rate, {"similarity": similarity, "coding_rate": rate}
+
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """Patches, those of an image in a row."""
+        return {"patches": views["images"]}
+
+
+def coding_rate(z: Tensor, epsilon: float) -> Tensor:
+    """Total coding rate, log det(I + D / (B epsilon) Z^T Z) / 2: (..., B, D) -> (...)."""
+    count, dimensions = z.shape[-2:]
+    with torch.autocast(z.device.type, enabled=False):
+        gram = z.transpose(-1, -2) @ z * (dimensions / (count * epsilon))
+        # The matrix is at least the identity, so its Cholesky factor exists.
+        factor = torch.linalg.cholesky(gram + torch.eye(dimensions, device=z.device))
+    return factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)

@@ -1,0 +1,105 @@
+"""MoCo v2: Identify the other view of the same image among a queue of embeddings of earlier batches.
+
+The queue gives many negatives at any batch size. Its embeddings (keys) stay consistent because they come from a
+momentum encoder, a slowly moving average of the encoder.
+
+He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Representation Learning", CVPR 2020.
+https://arxiv.org/abs/1911.05722
+Chen, Fan, Girshick, He, "Improved Baselines with Momentum Contrastive Learning", 2020. https://arxiv.org/abs/2003.04297
+
+Shuffling batch norm is done in one process: keys are normalized in groups that are not those of the queries, so that
+batch statistics do not identify the positive.
+
+Letters: B images, S pixels along a view, K keys in the queue, D dimensions.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.augment.views import two_views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.modules.augmented import AugmentedTask, require_fraction, require_positive, split_views
+from selftaught.modules.heads import mlp
+from selftaught.modules.momentum import momentum_copy, update_average
+from selftaught.modules.queue import Queue
+
+
+@dataclass(frozen=True)
+class MoCo(AugmentedTask):
+    """Identify the other view of the same image among a queue of embeddings of earlier batches."""
+
+    defaults = {"batch_size": 128}  # noqa: RUF012
+    shortcut_guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {
+        "color": ({"jitter": (0.0,) * 4, "grayscale": 0.0}, {"jitter": (0.4, 0.4, 0.4, 0.1), "grayscale": 0.2}),
+        "crop": ({"view_area": (1.0, 1.0)}, {"view_area": (0.2, 1.0)}),
+    }
+
+    queue: int = 4096
+    """Number of keys in the queue (paper: 65,536 on ImageNet)."""
+    key_momentum: float = 0.99
+    """Momentum of the key encoder (paper: 0.999, for runs of a million steps)."""
+    temperature: float = 0.2
+    """Temperature of the cosine similarities (v2: 0.2)."""
+    dimensions: int = 128
+    """Dimension of the embeddings (paper: 128)."""
+    groups: int = 8
+    """Groups in which keys are encoded, each with its own batch statistics (paper: its 8 GPUs)."""
+
+    def __post_init__(self) -> None:
+        """Reject invalid settings."""
+        super().__post_init__()
+        require_positive(self, "queue", "temperature", "dimensions", "groups")
+        require_fraction(self, "key_momentum")
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The projector (v2: two layers without batch norm), the key encoder with its own, and the queue."""
+        channels = encoder.last.channels
+        projection = mlp(channels, channels, self.dimensions, norm=False)
+        heads = {"projection": projection, "key": momentum_copy(encoder, projection)}
+        return nn.ModuleDict({**heads, "queue": Queue(self.queue, self.dimensions)})
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B * 2, 3, S, S): each image's query view and its key view, in a row."""
+        return {"images": two_views(batch, self.size, generator, self.augmentation())}
+
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outputs]:
+        """Cross-entropy of each query over its own key and the queue (InfoNCE, equation 1)."""
+        first, second = split_views(views["images"])
+        query = F.normalize(heads["projection"](encoder(first)).float(), dim=1)
+        key = F.normalize(self._keys(heads["key"], second).float(), dim=1)
+        with torch.autocast(query.device.type, enabled=False):
+            own = (query * key).sum(1, keepdim=True)
+            logits = torch.cat([own, query @ cast(Queue, heads["queue"]).entries.T], 1) / self.temperature
+        target = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+        accuracy = (logits.argmax(1) == 0).float().mean()
+        return F.cross_entropy(logits, target), {"accuracy": accuracy, "keys": key}
+
+    @torch.no_grad()
+    def _keys(self, encode: nn.Module, images: Tensor) -> Tensor:
+        """(B, 3, S, S) -> (B, D), every g-th image in a group; at least two images in each."""
+        groups = max(1, min(self.groups, len(images) // 2))
+        order = torch.cat([torch.arange(start, len(images), groups) for start in range(groups)])
+        keys = torch.cat([encode(images[start::groups]) for start in range(groups)])
+        return keys[order.argsort().to(keys.device)]
+
+    def after_step(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outputs: Outputs, progress: float = 0.0
+    ) -> None:
+        """Update the key encoder, and replace the oldest keys of the queue."""
+        update_average(heads["key"], encoder, heads["projection"], momentum=self.key_momentum)
+        cast(Queue, heads["queue"]).replace_oldest(outputs["keys"])
+
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """Pairs of query and key views."""
+        return {"views": views["images"]}
+
+    def chance(self, source: Source, batch_size: int) -> dict[str, float]:
+        """1 / (K + 1): the own key is as likely to be the most similar as any of the queue."""
+        return {"accuracy": 1 / (self.queue + 1)}

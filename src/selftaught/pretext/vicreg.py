@@ -1,0 +1,84 @@
+"""VICReg: Equal embeddings of two views of an image, with varying and uncorrelated dimensions.
+
+Three terms: invariance attracts the views of an image, variance keeps the standard deviation of each dimension above 1,
+and covariance decorrelates the dimensions. The last two prevent a collapse, without negatives or a momentum encoder.
+
+Bardes, Ponce, LeCun, "VICReg: Variance-Invariance-Covariance Regularization for Self-Supervised Learning", ICLR 2022.
+https://arxiv.org/abs/2105.04906
+
+Letters: B images, S pixels along a view, D dimensions.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from selftaught.augment.views import byol_augmentations, two_views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.modules.augmented import AugmentedTask, require_positive, split_views
+from selftaught.modules.heads import mlp
+
+
+@dataclass(frozen=True)
+class VICReg(AugmentedTask):
+    """Equal embeddings of two views of an image, with varying and uncorrelated dimensions."""
+
+    defaults = {"batch_size": 256}  # noqa: RUF012
+
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
+    invariance: float = 25.0
+    """Coefficient of the invariance term (paper: 25)."""
+    variance: float = 25.0
+    """Coefficient of the variance term (paper: 25)."""
+    covariance: float = 1.0
+    """Coefficient of the covariance term (paper: 1)."""
+    dimensions: int = 512
+    """Dimension of the embeddings and width of the expander's three layers (paper: 8192)."""
+
+    def __post_init__(self) -> None:
+        """Reject invalid settings."""
+        super().__post_init__()
+        require_positive(self, "invariance", "variance", "covariance", "dimensions")
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The expander: three layers."""
+        return nn.ModuleDict({"expander": mlp(encoder.last.channels, self.dimensions, self.dimensions, layers=3)})
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B * 2, 3, S, S), the two views of an image in a row; the second ones may be solarized."""
+        return {"images": two_views(batch, self.size, generator, *byol_augmentations(self.augmentation()))}
+
+    def loss(
+        self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
+    ) -> tuple[Tensor, Outputs]:
+        """Weighted sum of the three terms (equation 6 and algorithm 1).
+
+        Logged: `std`, the mean standard deviation of the dimensions, whose target is 1.
+        """
+        z1, z2 = (heads["expander"](encoder(view)).float() for view in split_views(views["images"]))
+        with torch.autocast(z1.device.type, enabled=False):
+            invariance = F.mse_loss(z1, z2)
+            # The sum over both views, as in the paper; the released code halves it.
+            variance = _variance(z1) + _variance(z2)
+            covariance = _covariance(z1) + _covariance(z2)
+        loss = self.invariance * invariance + self.variance * variance + self.covariance * covariance
+        return loss, {"std": z1.std(0).mean()}
+
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """Pairs of views."""
+        return {"views": views["images"]}
+
+
+def _variance(z: Tensor) -> Tensor:
+    """Mean amount by which the standard deviations of the dimensions are below 1 (equations 1 and 2)."""
+    return (1 - (z.var(0) + 1e-4).sqrt()).relu().mean()
+
+
+def _covariance(z: Tensor) -> Tensor:
+    """Sum of the squared covariances of different dimensions, divided by D (equations 3 and 4)."""
+    centered = z - z.mean(0)
+    matrix = centered.T @ centered / (len(z) - 1)
+    return (matrix.square().sum() - matrix.diagonal().square().sum()) / z.shape[1]
