@@ -305,7 +305,9 @@ def test_chance_is_what_features_without_information_score(case):
             scores[name].append(float(outputs[name]))
     for name, level in levels.items():
         found = torch.tensor(scores[name])
-        assert abs(found.mean() - level) < 4 * found.std() / 30**0.5 + 1e-6
+        # At least the deviation that an accuracy at chance has: a few rare hits underestimate it.
+        std = max(float(found.std()), (level * (1 - level) / len(case.batch)) ** 0.5)
+        assert abs(found.mean() - level) < 4 * std / 30**0.5 + 1e-6
 
 
 def test_what_is_shown_are_images(case):
