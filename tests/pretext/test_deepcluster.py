@@ -16,7 +16,7 @@ from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train
-from selftaught.training.optimizer import Optimization, forget
+from selftaught.training.optimizer import Optimization, reset_state
 from selftaught.training.plan import make_fabric
 from selftaught.training.randomness import epoch_indices
 from toys import ToyEncoder, ToySource
@@ -85,7 +85,7 @@ def test_the_top_begins_anew_with_its_optimizer_and_the_rest_goes_on():
     assert made.heads["top"].weight in optimizer.state
     kept = {name: weight.clone() for name, weight in made.heads["body"].state_dict().items()}
     (top,) = made.cluster(1).reset
-    forget(optimizer, top)
+    reset_state(optimizer, top)
     assert all((state == 0).all() for state in optimizer.state[made.heads["top"].weight].values())
     assert optimizer.state[made.heads["body"][0].weight]["exp_avg"].any()
     assert all(torch.equal(weight, kept[name]) for name, weight in made.heads["body"].state_dict().items())
