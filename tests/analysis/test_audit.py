@@ -131,15 +131,15 @@ def test_a_net_that_reads_light_is_exposed():
     assert {name for name, answer in found.items() if answer.uses_cue} == {"light from below"}
 
 
-def test_a_net_that_reads_fringes_is_exposed_and_follows_a_faked_lens():
+def test_a_network_that_uses_chromatic_aberration_follows_a_simulated_lens():
     found = asked(Judged(rule="fringe"), through_a_lens())
     assert found[TRAINED].accuracy > 0.95
-    assert found["grey"].accuracy == 0.5
-    assert found["fringes reversed"].accuracy < 0.1
-    assert found["fringes"].accuracy > 0.95
-    assert found["colours apart"].accuracy < 0.8
+    assert found["grayscale"].accuracy == 0.5
+    assert found["reversed chromatic aberration"].accuracy < 0.1
+    assert found["chromatic aberration"].accuracy > 0.95
+    assert found["color channels shifted"].accuracy < 0.8
     read = {name for name, answer in found.items() if answer.uses_cue and answer.kind == "planted"}
-    assert read == {"fringes", "fringes reversed"}
+    assert read == {"chromatic aberration", "reversed chromatic aberration"}
 
 
 def test_a_net_that_looks_at_content_is_not_accused():
@@ -165,7 +165,7 @@ def test_a_guess_is_not_told_from_a_guess():
     images = torch.rand(320, 3, 32, 32, generator=generator())
     found = asked(Judged(rule="light"), images, seeds=2)
     assert found[TRAINED].accuracy == pytest.approx(0.5, abs=0.1)
-    assert abs(found["jpeg"].difference) < 0.1
+    assert abs(found["JPEG blocks"].difference) < 0.1
 
 
 def test_the_interval_is_that_of_paired_groups():

@@ -1,5 +1,7 @@
 """Cues: each is found where it was planted and nowhere else, and a control has its damage without its pattern."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -132,11 +134,16 @@ def test_vignette_halves_corners_and_removes_a_sixth_on_average():
     assert dark[0, 0] == pytest.approx(1 - CORNER, abs=0.01)
     assert dark[100, 100] == pytest.approx(1, abs=0.01)
     assert dark.mean() == pytest.approx(1 - CORNER / 3, abs=1e-3)
-    dimmed = CUES["dimmed"].change(torch.ones(1, 3, 4, 4), generator())
-    assert torch.equal(dimmed, torch.full((1, 3, 4, 4), 1 - CORNER / 3))
+    darkened = CUES["darkened"].change(torch.ones(1, 3, 4, 4), generator())
+    assert torch.equal(darkened, torch.full((1, 3, 4, 4), 1 - CORNER / 3))
 
 
 def test_without_border_removes_a_frame():
     framed = torch.ones(1, 3, 40, 40)
     framed[..., :2, :] = framed[..., -2:, :] = framed[..., :2] = framed[..., -2:] = 0
     assert torch.allclose(without_border(framed, generator()), torch.ones(1, 3, 40, 40))
+
+
+def test_the_documentation_names_every_cue():
+    table = (Path(__file__).parents[2] / "docs" / "audit.md").read_text()
+    assert [name for name in CUES if name not in table] == []

@@ -30,9 +30,9 @@ def source(**changes: object) -> Stored:
 @pytest.fixture(params=["resident", "mapped"])
 def pixels(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: object) -> Resident:
     if request.param == "resident":
-        monkeypatch.setattr(stored, "PIECE", 7)  # more than one, and the last smaller
+        monkeypatch.setattr(stored, "COPY_BATCH", 7)  # more than one, and the last smaller
         return Resident(ARRAY)
-    monkeypatch.setattr(stored, "SHARE", 2**62)
+    monkeypatch.setattr(stored, "MAX_MEMORY_SHARE", 0.0)
     np.save(f"{tmp_path}/a.npy", ARRAY)
     return Resident(np.load(f"{tmp_path}/a.npy", mmap_mode="r"))
 
@@ -126,9 +126,9 @@ def test_free_memory_is_plausible() -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-@pytest.mark.parametrize("share", [4, 2**62])
-def test_on_a_gpu(share: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stored, "SHARE", share)
+@pytest.mark.parametrize("share", [0.25, 0.0])
+def test_on_a_gpu(share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stored, "MAX_MEMORY_SHARE", share)
     device = torch.device("cuda", 0)
     batch = source(rows=torch.arange(19, -1, -1)).batch(torch.tensor([5, 0, 5]), device)
     assert batch.images.device == batch.index.device == batch.targets["label"].device == device

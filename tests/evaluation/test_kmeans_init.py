@@ -59,6 +59,7 @@ class Patchify(Encoder):
 
 
 def test_filters_of_an_encoder_are_the_two_kinds_of_patches_of_its_images():
+    torch.manual_seed(1)  # seeds whose outputs have a variance near the epsilon of the norm are refused
     kinds, encoder = torch.rand(2, 3, 4, 4, generator=generator(3)), Patchify()
     places = torch.randint(2, (16, 4, 4), generator=generator(4))
     pictures = kinds[places].permute(0, 3, 1, 4, 2, 5).reshape(16, 3, 16, 16)

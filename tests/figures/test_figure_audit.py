@@ -16,9 +16,9 @@ def found() -> dict[str, Any]:
 
     rows = [
         row("as trained", "trained", 0.8, 0.8),
-        row("grey", "removed", 0.78, 0.8),
-        row("fringes", "planted", 0.4, 0.7, True),
-        row("colours apart", "control", 0.7, 0.8),
+        row("grayscale", "removed", 0.78, 0.8),
+        row("chromatic aberration", "planted", 0.4, 0.7, True),
+        row("color channels shifted", "control", 0.7, 0.8),
         row("tiles $touch$", "off", 0.9, 0.8, True),
     ]
     return {"answers": rows, "chance": 0.25}

@@ -293,7 +293,7 @@ def test_page_has_audit_and_invariance_with_the_used_cues(tmp_path: Path) -> Non
     step = json.loads((run / "run.json").read_text())["step"]
     answers = (
         AuditRow("as trained", "trained", "as trained", 0.8, "as trained", 0.8, 0.0),
-        AuditRow("grey", "removed", "without colour", 0.79, "as trained", 0.8, 0.03),
+        AuditRow("grayscale", "removed", "without colour", 0.79, "as trained", 0.8, 0.03),
         AuditRow("vignette", "planted", "with dark corners", 0.95, "as trained", 0.8, 0.03),
     )
     audit = AuditTable("cifar10", "accuracy", 0.25, 480, 1, answers).to_json()

@@ -32,7 +32,7 @@ def make_run(root: Path, images: Path) -> Path:
     probe = {"data": "toy", "layers": layers, "chance": 0.5, "pixels": 0.5, "probe": "ridge", "train": 8, "test": 8}
     rows = tuple(
         AuditRow(name, kind, name, 0.8, "as trained", 0.8, 0.1)
-        for name, kind in (("as trained", "trained"), ("grey", "removed"), ("vignette", "planted"))
+        for name, kind in (("as trained", "trained"), ("grayscale", "removed"), ("vignette", "planted"))
     )
     distances = tuple(
         Distances(layer, name, 0.2, None, 0.4, None, (9, *[0] * 39), (*[0] * 39, 9))

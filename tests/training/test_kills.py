@@ -278,6 +278,7 @@ def run_killed(tmp_path: Path, source: Callable[[Path], list[str]], steps: int, 
     return fell
 
 
+@pytest.mark.slow  # operation by operation above, and in test_loop.py without a signal
 def test_a_run_killed_twice_ends_as_if_nothing_had_happened(tmp_path):
     assert sum(run_killed(tmp_path, pictures, 24, 2).values()) >= 1
 

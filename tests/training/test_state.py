@@ -16,7 +16,7 @@ from selftaught.runs.atomic import write_text
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.folder import RunFolder
 from selftaught.training.log import Log
-from selftaught.training.optimizer import Optimization, forget, set_rate
+from selftaught.training.optimizer import Optimization, reset_state, set_rate
 from selftaught.training.randomness import derive_seed, epoch_indices
 
 
@@ -168,7 +168,7 @@ def test_a_module_whose_state_is_forgotten_trains_like_a_new_one_and_the_others_
         before = one.weight
         for forgets in steps:
             if forgets:
-                forget(optimizer, one)
+                reset_state(optimizer, one)
             before = one.weight.detach().clone()
             optimizer.zero_grad()
             (one(torch.ones(1, 2)) + other(torch.ones(1, 2))).sum().backward()

@@ -71,11 +71,11 @@ def finetune(
     trainings = Trainings(root, folder.path, encoder, fresh, train, test, labels, size, settings, device, stop, console)
     with folder.locked(), stop_on_signals(stop):
         try:
-            found = tuple(_result(trainings, count) for count in counts)
+            label_results = tuple(_result(trainings, count) for count in counts)
         except Stopped:
             console.print(f"interrupted; the same command continues: {readable(str(root))}")
             return None
-    table = _table(trainings, found, RECALIBRATED if recalibrated else "", folder)
+    table = _table(trainings, label_results, RECALIBRATED if recalibrated else "", folder)
     details = "-".join(["probe" if settings.frozen else "finetune", *(count.name.split()[0] for count in counts)])
     path = results / f"{file_stem(table.data, details[:60], {**setting, **vars(settings)})}.json"
     write_bytes(path.with_suffix(".npz"), table.npz(), folder.path)
@@ -114,7 +114,7 @@ def _result(trainings: Trainings, count: LabelCount) -> LabelResult:
     )
 
 
-def _table(trainings: Trainings, found: tuple[LabelResult, ...], note: str, folder: RunFolder) -> FineTuneTable:
+def _table(trainings: Trainings, results: tuple[LabelResult, ...], note: str, folder: RunFolder) -> FineTuneTable:
     test, settings = trainings.test, trainings.settings
     labels = labels_of(test)
     chosen = (labels >= 0).nonzero().flatten()
@@ -122,10 +122,10 @@ def _table(trainings: Trainings, found: tuple[LabelResult, ...], note: str, fold
         data=data_name(trainings.train.name),
         chance=int(labels[chosen].bincount().max()) / len(chosen),
         test=len(chosen),
-        repeated="seeds" if found[0].name == "all" else "draws",
+        repeated="seeds" if results[0].name == "all" else "draws",
         size=trainings.size,
         settings=vars(settings),
-        results=found,
+        results=results,
         note=note,
         seen=count_overlap(test, chosen, folder.read_image_ids()),
         labels=labels[chosen],

@@ -13,7 +13,7 @@ from rich.console import Console
 
 import selftaught
 from selftaught.api.run import Run
-from selftaught.api.samples import keep_shown
+from selftaught.api.samples import example_saver
 from selftaught.config.build import (
     Built,
     build,
@@ -128,25 +128,25 @@ def _existing(out: str | Path | None) -> RunFolder:
 
 
 def _resume(
-    folder: RunFolder, data: list[str], labels: str | None, given: Mapping[str, Any], stop: Stop, console: Console
+    folder: RunFolder, data: list[str], labels: str | None, named: Mapping[str, Any], stop: Stop, console: Console
 ) -> None:
     """Continue a run with its settings, or extend a finished run by the given budget."""
     original_data, config, original_labels = saved_config(folder)
-    _, given = resolve({**{name: config[name] for name in ("task", "encoder", "optimizer") if name in config}, **given})
-    budget = {name: value for name, value in given.items() if name in BUDGETS and value is not None}
+    _, named = resolve({**{name: config[name] for name in ("task", "encoder", "optimizer") if name in config}, **named})
+    budget = {name: value for name, value in named.items() if name in BUDGETS and value is not None}
     status = folder.read_status()
     # An extension that was killed before the config had its steps counts as not started.
     done = status.get("status") == "finished" or (status.get("steps") or 0) > config["steps"]
     # With a source, the command that started the run is repeated: the budget is that of the whole run.
     extends = bool(budget) and not data and done
-    kept = {name: value for name, value in given.items() if name not in budget} if extends else given
-    _require_same(folder, config, kept)
+    fixed = {name: value for name, value in named.items() if name not in budget} if extends else named
+    _require_same(folder, config, fixed)
     if data and data != original_data:
         raise UserError("cannot change SOURCE when resuming: leave it out, or start a new run.")
     if labels is not None and labels != original_labels:
         raise UserError("cannot change --labels when resuming: leave it out, or start a new run.")
-    device = given.get("device", config["device"])
-    if config.get("encoder.pretrained") and "encoder.pretrained" not in given:
+    device = named.get("device", config["device"])
+    if config.get("encoder.pretrained") and "encoder.pretrained" not in named:
         if not exists(folder.checkpoints / "last.pt"):
             raise UserError(
                 "this run starts from published weights, which would have to be downloaded: give --pretrained to allow "
@@ -164,11 +164,11 @@ def _resume(
         _train(folder, built, device, stop, console)
 
 
-def _require_same(folder: RunFolder, config: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def _require_same(folder: RunFolder, config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
     """Raise an error if a setting differs from that of the run, both as given and as resolved at its start."""
     status = folder.read_status()
     first = status.get("requested", {})
-    for name, value in given.items():
+    for name, value in named.items():
         if name == "device" or from_yaml(value) in (config.get(name), from_yaml(first.get(name, config.get(name)))):
             continue
         flag, again = flag_of(name, config), f"`selftaught pretrain --resume --out {readable(str(folder.path))}"
@@ -209,9 +209,9 @@ def _extend(folder: RunFolder, built: Built, budget: Budget, device: str, consol
     checkpoints.save(saved)
     Checkpoints(folder.checkpoints, folder.identity(extended)).save(saved)
     first = {name: value for name, value in folder.read_status().get("requested", {}).items() if name not in BUDGETS}
-    given = {name: value for name, value in vars(budget).items() if value is not None}
+    requested = {name: value for name, value in vars(budget).items() if value is not None}
     folder.update_status(
-        status="interrupted", steps=end, requested={**first, **given}, seconds_per_step=plan.seconds_per_step
+        status="interrupted", steps=end, requested={**first, **requested}, seconds_per_step=plan.seconds_per_step
     )
     folder.write_config(extended)
     console.print(f"extends the run from step {start:,} to {end:,}; the learning rate starts a new cycle")
@@ -288,10 +288,10 @@ def _train(folder: RunFolder, built: Built, device: str | None, stop: Stop, cons
     try:
         with stop_on_signals(stop):
             trainer = Trainer(make_fabric(where, config["precision"]), run, config["compile"] == "on")
-            keep, monitor = keep_shown(folder, run, every), FeatureMonitor(run, every, where, console)
+            save, monitor = example_saver(folder, run, every), FeatureMonitor(run, every, where, console)
 
             def watch(*state: Any) -> Mapping[str, float]:
-                keep(*state)
+                save(*state)
                 return monitor(*state)
 
             with log:

@@ -30,8 +30,8 @@ from selftaught.runs.weights import weights_digest
 from selftaught.training.interruption import Stop
 from selftaught.training.plan import choose_device
 
-MOST_PIXELS = 4096
-"""An upper bound on the side of views that catches typos, as for pretraining."""
+MAX_VIEW_SIZE = 4096
+"""Maximum side of views in pixels, which catches typos, as for pretraining."""
 
 
 Analysis = TypeVar("Analysis", InvarianceTable, QualityTable)
@@ -343,8 +343,8 @@ class Run:
             if step == before:
                 break
         side = int(description["size"]) if size is None else size
-        if side > MOST_PIXELS:
-            raise UserError(f"--size must be at most {MOST_PIXELS:,}, got {side:,}.")
+        if side > MAX_VIEW_SIZE:
+            raise UserError(f"--size must be at most {MAX_VIEW_SIZE:,}, got {side:,}.")
         require_input_sizes(encoder, {"view": side})
         arguments = _Arguments(
             encoder=encoder,

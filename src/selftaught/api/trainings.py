@@ -109,16 +109,16 @@ class Trainings:
             self.encoder, self.fresh, Subset(self.train, chosen), self.test, size=self.size, device=self.device,
             initializations=1,
         )  # fmt: skip
-        found = table.correctness
-        assert found is not None
+        correctness = table.correctness
+        assert correctness is not None
         rows = {row.layer: row for row in table.layers}
         layer, random_layer = table.gain.layer, table.gain.random_layer
         pairs = (
-            (layer, found.trained, rows[layer].held_out),
-            (random_layer, found.random, rows[random_layer].random_held_out),
+            (layer, correctness.trained, rows[layer].held_out),
+            (random_layer, correctness.random, rows[random_layer].random_held_out),
         )
         for folder, (best, correct, held_out) in zip(folders, pairs, strict=True):
-            of_layer = torch.from_numpy(correct[0, found.layers.index(best)])
+            of_layer = torch.from_numpy(correct[0, correctness.layers.index(best)])
             write_bytes(folder / RESULT, _packed(Repetition(of_layer, held_out, layer=best)), self.run)
 
     def _trained(self, name: str, folder: Path, chosen: Tensor, seed: int) -> Repetition:
@@ -139,8 +139,8 @@ class Trainings:
         run.encoder.to(self.device), run.heads.to(self.device)
         correct, _ = classify(run.encoder, run.heads["label"], self.test, self.size, self.device)
         if name == TUNED and len(chosen) == int((self.labels >= 0).sum()):
-            kept = {f"{part}.{key}": value for part in ("encoder", "heads") for key, value in best[part].items()}
-            write_bytes(folder / "model.safetensors", weights_bytes(kept), self.run)
+            tensors = {f"{part}.{key}": value for part in ("encoder", "heads") for key, value in best[part].items()}
+            write_bytes(folder / "model.safetensors", weights_bytes(tensors), self.run)
         return Repetition(correct, accuracy, rate, step)
 
     def _pretraining(self, name: str, fit: Source, rate: float, seed: int, folder: Path) -> Pretraining:

@@ -88,15 +88,15 @@ def projection(on: Tensor) -> tuple[Tensor, Tensor]:
     return linear, torch.zeros_like(linear)
 
 
-def drop_channels(images: Tensor, kept: Tensor, noise: Tensor) -> Tensor:
+def drop_channels(images: Tensor, channel: Tensor, noise: Tensor) -> Tensor:
     """Keep one channel of each image and replace the others by noise.
 
     Args:
         images: (n, C, H, W).
-        kept: (n,) int64, the channel to keep.
+        channel: (n,) int64, the channel to keep.
         noise: (n, C, H, W), or broadcastable to it.
     """
-    here = to_device(kept, images.device)[:, None] == torch.arange(images.shape[1], device=images.device)
+    here = to_device(channel, images.device)[:, None] == torch.arange(images.shape[1], device=images.device)
     return torch.where(here[..., None, None], images, to_device(noise, images.device))
 
 

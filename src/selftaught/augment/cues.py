@@ -57,8 +57,8 @@ def blurred(images: Tensor, generator: torch.Generator, deviation: float = 1.0) 
 
 def noisy(images: Tensor, generator: torch.Generator, deviation: float = 0.05) -> Tensor:
     """Gaussian noise, independent for each channel of each pixel, which hides fine noise patterns."""
-    drawn = torch.randn(images.shape, generator=generator)
-    return (images + deviation * to_device(drawn, images.device)).clamp(0, 1)
+    noise = torch.randn(images.shape, generator=generator)
+    return (images + deviation * to_device(noise, images.device)).clamp(0, 1)
 
 
 def resampled(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -124,7 +124,7 @@ def vignette(images: Tensor, generator: torch.Generator) -> Tensor:
     return images * (1 - CORNER * (place[:, None] + place) / 2)
 
 
-def dimmed(images: Tensor, generator: torch.Generator) -> Tensor:
+def darkened(images: Tensor, generator: torch.Generator) -> Tensor:
     """Darken uniformly, by the mean of a vignette."""
     return images * (1 - CORNER / 3)
 
@@ -159,20 +159,23 @@ class Cue:
 
 
 CUES: Mapping[str, Cue] = {
-    "grey": Cue("removed", "without color", grey),
+    "grayscale": Cue("removed", "without color", grey),
     "blurred": Cue("removed", "without fine detail", blurred),
     "noisy": Cue("removed", "with added noise", noisy),
     "resampled": Cue("removed", "with other resampling artifacts", resampled),
-    "no border": Cue("removed", "without the outer 5 % of images", without_border),
-    "fringes": Cue("planted", "with chromatic aberration", chromatic_aberration, "colours apart"),
-    "fringes reversed": Cue(
-        "planted", "with reversed chromatic aberration", partial(chromatic_aberration, by=-FRINGE), "colours apart"
+    "border removed": Cue("removed", "without the outer 5 % of images", without_border),
+    "chromatic aberration": Cue("planted", "with chromatic aberration", chromatic_aberration, "color channels shifted"),
+    "reversed chromatic aberration": Cue(
+        "planted",
+        "with reversed chromatic aberration",
+        partial(chromatic_aberration, by=-FRINGE),
+        "color channels shifted",
     ),
-    "colours apart": Cue("control", "with randomly shifted color channels", shift_channels_apart),
-    "jpeg": Cue("planted", "with JPEG blocks aligned to the corner", jpeg, "jpeg moved"),
-    "jpeg moved": Cue("control", "with JPEG blocks shifted by half a block", partial(jpeg, shift=BLOCK // 2)),
-    "vignette": Cue("planted", "with a vignette", vignette, "dimmed"),
-    "dimmed": Cue("control", "with lower brightness", dimmed),
+    "color channels shifted": Cue("control", "with randomly shifted color channels", shift_channels_apart),
+    "JPEG blocks": Cue("planted", "with JPEG blocks aligned to the corner", jpeg, "JPEG blocks shifted"),
+    "JPEG blocks shifted": Cue("control", "with JPEG blocks shifted by half a block", partial(jpeg, shift=BLOCK // 2)),
+    "vignette": Cue("planted", "with a vignette", vignette, "darkened"),
+    "darkened": Cue("control", "with lower brightness", darkened),
     "light from below": Cue("planted", "with light from below", partial(illuminated, above=False), "light from above"),
     "light from above": Cue("control", "with light from above", illuminated),
 }

@@ -51,9 +51,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warnings.filterwarnings("ignore", module="PIL")
     # The viewer's fonts draw the text of a chart, so a letter that matplotlib's font lacks is no loss.
     warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        code = _run(given)
+        code = _run(words)
         if sys.stdout is not None:
             sys.stdout.flush()  # here, where a closed pipe can be handled, rather than when the interpreter exits
         return code
@@ -74,10 +74,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail("out of memory: reduce --batch-size or --size, or choose another --device.")
 
 
-def _run(given: list[str]) -> int:
-    if any("\0" in word for word in given):  # a shell passes none, but a script may
+def _run(words: list[str]) -> int:
+    if any("\0" in word for word in words):  # a shell passes none, but a script may
         raise UserError("arguments cannot contain null characters.")
-    code = application(given)(given, exit_on_error=False, print_error=False, result_action="return_value")
+    code = application(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
     return code if isinstance(code, int) else 0
 
 
@@ -95,7 +95,7 @@ def _discard_output() -> None:
     os.close(nowhere)
 
 
-def application(given: Sequence[str]) -> App:
+def application(words: Sequence[str]) -> App:
     """All commands. What `pretrain` and `probe` offer depends on the task, the encoder and the probe that are given."""
     app = App(
         name="selftaught",
@@ -105,13 +105,13 @@ def application(given: Sequence[str]) -> App:
         default_parameter=Parameter(negative_iterable=()),
         suppress_keyboard_interrupt=False,  # `main` turns it into the exit code of its signal
     )
-    if given[:1] == ["pretrain"]:
+    if words[:1] == ["pretrain"]:
         from selftaught.cli.flags import pretrain_command
 
-        app.command(pretrain_command(given[1:], run_pretrain, pretrain.__doc__ or ""))
+        app.command(pretrain_command(words[1:], run_pretrain, pretrain.__doc__ or ""))
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
-    app.command(probe_command(given[1:] if given[:1] == ["probe"] else []))
+    app.command(probe_command(words[1:] if words[:1] == ["probe"] else []))
     for command in (evaluate, baseline, invariance, quality, audit, compare, report, demo):
         app.command(command)
     app.command(list_, name="list")

@@ -18,9 +18,9 @@ def compare(
     """Compare runs in one table."""
     from selftaught.report import compare, runs_among, write_report
 
-    found = runs_among(runs)
-    if left := [readable(str(path)) for path in runs if path not in found]:
+    folders = runs_among(runs)
+    if left := [readable(str(path)) for path in runs if path not in folders]:
         print(f"selftaught: skipped, not a run: {', '.join(left)}", file=LastingStream(sys.stderr))
-    print_result(compare(found))
+    print_result(compare(folders))
     if out is not None:
-        print(readable(str(write_report(found, out))))
+        print(readable(str(write_report(folders, out))))

@@ -33,21 +33,21 @@ NAMED = ("task", "encoder", "optimizer")
 """Settings that decide which others there are."""
 
 
-def pretrain_command(given: Sequence[str], pretrain: Callable[..., int], text: str) -> Callable[..., int]:
+def pretrain_command(words: Sequence[str], pretrain: Callable[..., int], text: str) -> Callable[..., int]:
     """The command for the given arguments.
 
     Args:
-        given: the words after `pretrain`.
+        words: the words after `pretrain`.
         pretrain: takes the data and the settings by key, and returns the exit code.
         text: the command's help.
     """
-    path, out = value_of("--config", given), value_of("--out", given)
+    path, out = value_of("--config", words), value_of("--out", words)
     config: dict[str, Any] = {}
     if path is not None:
         config = flatten(read_yaml(Path(path)))
-    elif "--resume" in given and out is not None:
+    elif "--resume" in words and out is not None:
         config = RunFolder(Path(out)).read_config()
-    chosen = {name: value_of(f"--{name}", given) or config.get(name) for name in ("task", "encoder", "optimizer")}
+    chosen = {name: value_of(f"--{name}", words) or config.get(name) for name in ("task", "encoder", "optimizer")}
     settings = offered_for({name: value for name, value in chosen.items() if value})
     keys = {setting.key.replace(".", "__"): setting.key for setting in settings}
 
@@ -110,13 +110,13 @@ def _from_config(
         UserError: a setting that does not exist, a labels file that is no path, or weights to download.
     """
     budget = any(name in named for name in BUDGETS)
-    kept = {
+    usable = {
         name: value
         for name, value in config.items()
         if name not in ("data", "labels") and value is not None and not (budget and name in BUDGETS)
     }
     try:
-        _, values = resolve({**kept, **{name: named[name] for name in NAMED if name in named}})
+        _, values = resolve({**usable, **{name: named[name] for name in NAMED if name in named}})
     except UserError as error:
         raise UserError(f"{readable(path)}: {error}") from error
     if values.get("encoder.pretrained") and "encoder.pretrained" not in named:

@@ -43,4 +43,4 @@ def _rows(what: str) -> list[dict[str, Any]]:
         classes = {name: task_class(name) for name in TASKS}
     else:
         classes = {name: encoder_class(name) for name in ENCODERS}
-    return [{"name": name, "what": (found.__doc__ or "").strip().splitlines()[0]} for name, found in classes.items()]
+    return [{"name": name, "what": (cls.__doc__ or "").strip().splitlines()[0]} for name, cls in classes.items()]

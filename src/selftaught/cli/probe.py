@@ -14,19 +14,19 @@ from selftaught.cli.output import print_result
 DEFAULT = "ridge"
 
 
-def probe_command(given: Sequence[str]) -> Callable[..., None]:
+def probe_command(words: Sequence[str]) -> Callable[..., None]:
     """The command for the given arguments.
 
     Args:
-        given: the words after `probe`; empty for a command without the settings of a probe, whose import takes seconds.
+        words: the words after `probe`; empty for a command without the settings of a probe, whose import takes seconds.
     """
-    if not given:
+    if not words:
         return probe
     from selftaught.cli.flags import setting_parameters, value_of
     from selftaught.config.settings import fields_of
     from selftaught.evaluation.probes import probe_class
 
-    name = value_of("--probe", given) or DEFAULT
+    name = value_of("--probe", words) or DEFAULT
     kind = probe_class(name)
     settings = fields_of(kind, f"Probe {name}", "probe")
     keys = {setting.key.replace(".", "__"): setting.name for setting in settings}

@@ -26,7 +26,7 @@ from selftaught.runs.sections import flatten
 from selftaught.training.optimizer import Optimization, optimizer_defaults
 from selftaught.training.plan import Budget, Compile, Precision
 
-MOST = {
+UPPER_BOUNDS = {
     "minutes": 10**7, "epochs": 10**6, "steps": 10**12, "size": 4096, "batch_size": 2**20, "seed": 2**32 - 1,
     "num_crops": 10**8, "threads": 1024,
 }  # fmt: skip
@@ -77,10 +77,10 @@ class General:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
-        for name, most in MOST.items():
+        for name, bound in UPPER_BOUNDS.items():
             value = getattr(self, name)
-            if value is not None and value > most:
-                raise UserError(f"--{name.replace('_', '-')} must be at most {most:,}, got {value:,}.")
+            if value is not None and value > bound:
+                raise UserError(f"--{name.replace('_', '-')} must be at most {bound:,}, got {value:,}.")
         if self.seed < 0:
             raise UserError(f"--seed must be at least 0, got {self.seed}.")
         bounds = (0, *self.restarts, *([] if self.steps is None else [self.steps]))
@@ -127,17 +127,17 @@ class Settings:
     """Settings of the encoder but `size` and `input_mode`, which the task may decide."""
 
     @classmethod
-    def of(cls, **given: Any) -> "Settings":
+    def of(cls, **named: Any) -> "Settings":
         """Sort values by owner; what is not given has its default.
 
         Args:
-            given: values by name (`angles`), by key (`task.angles`) or in sections (`task={"name": "rotation", ...}`).
+            named: values by name (`angles`), by key (`task.angles`) or in sections (`task={"name": "rotation", ...}`).
 
         Raises:
             UserError: a name that the chosen task, encoder and optimizer do not have or that several of them have, or a
                 value of the wrong type.
         """
-        offers, values = resolve(given)
+        offers, values = resolve(named)
         by_key = {setting.key: setting for setting in offers}
         for key, value in values.items():
             values[key] = from_yaml(value)
@@ -171,16 +171,16 @@ class Settings:
         }
 
 
-def resolve(given: Mapping[str, Any]) -> tuple[list[Setting], dict[str, Any]]:
+def resolve(named: Mapping[str, Any]) -> tuple[list[Setting], dict[str, Any]]:
     """The settings that exist for some given values, and these values by key.
 
     Args:
-        given: values by name, by key or in sections, see `Settings.of`.
+        named: values by name, by key or in sections, see `Settings.of`.
 
     Raises:
         UserError: a name that no setting or several settings have.
     """
-    flat = flatten(given)
+    flat = flatten(named)
     offers = offered_for(flat)
     keys = {setting.key for setting in offers}
     values: dict[str, Any] = {}

@@ -46,9 +46,9 @@ def folder_splits(root: Path, listing: Listing | None = None) -> dict[str, Reade
         return Files(readable(str(root)), labels, classes, root, titles, arrangement.layout, notes=tuple(notes))
 
     left_out = arrangement.left_out
-    kept = np.ones(len(listing.titles), dtype=np.bool_) if left_out is None else ~left_out
-    members = {split: np.flatnonzero(mask & kept) for split, mask in arrangement.splits.items()}
-    return {"all": reader(np.flatnonzero(kept)), **{split: reader(own) for split, own in members.items() if len(own)}}
+    used = np.ones(len(listing.titles), dtype=np.bool_) if left_out is None else ~left_out
+    members = {split: np.flatnonzero(mask & used) for split, mask in arrangement.splits.items()}
+    return {"all": reader(np.flatnonzero(used)), **{split: reader(own) for split, own in members.items() if len(own)}}
 
 
 def _no_images(listing: Listing) -> UserError:

@@ -50,9 +50,9 @@ def arrange(listing: Listing) -> Arrangement:
     if result.left_out is not None and result.left_out.any():
         notes.append(f"{_count_with_examples(listing, result.left_out)} left out")
     if result.classes:
-        kept = np.ones(len(result.labels), dtype=np.bool_) if result.left_out is None else ~result.left_out
-        for split, members in (result.splits or {"": kept}).items():
-            own = members & kept
+        used = np.ones(len(result.labels), dtype=np.bool_) if result.left_out is None else ~result.left_out
+        for split, members in (result.splits or {"": used}).items():
+            own = members & used
             missing = own & (result.labels == UNLABELED)
             where = f" of the {split} part" if split else ""
             if missing.any():
@@ -67,19 +67,21 @@ def class_folders(listing: Listing) -> Arrangement:
     to the class folders have no label if they are the minority; if they are the majority, folders are not classes.
     """
     parts: list[Parts] = [tuple(folder.split("/")) if folder else () for folder in listing.folders]
-    counts = np.bincount(listing.places, minlength=len(parts))
+    counts = np.bincount(listing.folder_indices, minlength=len(parts))
     top = _top(parts, counts)
     inside = {part for part in parts if part[: len(top)] == top and len(part) > len(top)}
     splits = _split_folders(top, inside)
     if not splits:
         names = _class_names(parts, counts, top)
-        labels, classes = _numbered(names, listing.places)
+        labels, classes = _numbered(names, listing.folder_indices)
         return Arrangement("one folder per class" if classes else "images without class folders", labels, classes)
     assigned = [splits.get(part[len(top)]) if part in inside else None for part in parts]
     names = _names_by_split(parts, counts, len(top), assigned)
-    labels, classes = _numbered(names, listing.places)
-    members = {split: np.array([own == split for own in assigned])[listing.places] for split in set(splits.values())}
-    left_out = np.array([split is None for split in assigned])[listing.places]
+    labels, classes = _numbered(names, listing.folder_indices)
+    members = {
+        split: np.array([own == split for own in assigned])[listing.folder_indices] for split in set(splits.values())
+    }
+    left_out = np.array([split is None for split in assigned])[listing.folder_indices]
     layout = "one folder per split and class" if classes else "one folder per split"
     return Arrangement(layout, labels, classes, members, left_out)
 
@@ -130,7 +132,7 @@ def voc(listing: Listing) -> Arrangement | None:
             listed |= {f"{base}JPEGImages/{line.split()[0]}" for line in lines}
         if listed and split not in splits:
             splits[split] = np.array([stem in listed for stem in stems])
-    left_out = ~np.isin(listing.places, [listing.folders.index(f"{base}JPEGImages") for base in bases])
+    left_out = ~np.isin(listing.folder_indices, [listing.folders.index(f"{base}JPEGImages") for base in bases])
     names = [
         None if out else _only_class(listing.root, stem.replace("JPEGImages/", "Annotations/", 1) + ".xml", others)
         for stem, out in zip(stems, left_out.tolist(), strict=True)
@@ -173,7 +175,7 @@ def pets(listing: Listing) -> Arrangement | None:
     splits = {
         split: np.array([title in rows and rows[title][0] == split for title in titles]) for split in ("train", "test")
     }
-    left_out = listing.places != listing.folders.index(f"{base}images")
+    left_out = listing.folder_indices != listing.folders.index(f"{base}images")
     return Arrangement("Oxford-IIIT Pet", labels, classes, splits, left_out)
 
 
@@ -295,19 +297,19 @@ def _above(rests: Sequence[Parts], classes: set[str]) -> Parts | None:
     return min(hits)[1] if hits else None
 
 
-def _numbered(names: Sequence[str | None], places: Indices | None = None) -> tuple[Indices, tuple[str, ...]]:
+def _numbered(names: Sequence[str | None], folder_of: Indices | None = None) -> tuple[Indices, tuple[str, ...]]:
     """Class names as indices into the sorted classes; no labels if there are fewer than two classes.
 
     Args:
         names: class name of each image, or of each folder.
-        places: (N,) index into `names` of each image's folder; None if `names` has one entry per image.
+        folder_of: (N,) index into `names` of each image's folder; None if `names` has one entry per image.
     """
     classes = tuple(sorted({name for name in names if name is not None}, key=natural_key))
     if len(classes) < 2:
-        return np.full(len(names if places is None else places), UNLABELED), ()
+        return np.full(len(names if folder_of is None else folder_of), UNLABELED), ()
     place = {name: position for position, name in enumerate(classes)}
     labels = np.array([UNLABELED if name is None else place[name] for name in names], dtype=np.int64)
-    return labels if places is None else labels[places], tuple(map(readable, classes))
+    return labels if folder_of is None else labels[folder_of], tuple(map(readable, classes))
 
 
 def _count_with_examples(listing: Listing, mask: Mask) -> str:

@@ -28,7 +28,7 @@ class Listing:
     """Titles of the images, in natural order."""
     folders: list[str]
     """Titles of the folders that directly contain images; "" is the root."""
-    places: Indices
+    folder_indices: Indices
     """(N,) index into `folders` of each image's folder."""
     others: list[str]
     """Titles of the other files, in natural order."""
@@ -56,7 +56,7 @@ def list_folder(root: Path) -> Listing:
     """
     titles: list[str] = []
     folders: list[str] = []
-    places: list[int] = []
+    folder_indices: list[int] = []
     others: list[str] = []
     skipped: list[tuple[str, str]] = []
     with Meter(f"listing {readable(str(root))}") as meter:
@@ -66,7 +66,7 @@ def list_folder(root: Path) -> Listing:
                 others.extend(folder.prefix + name for name in set(folder.files).difference(images))
             if images:
                 titles.extend(folder.prefix + name for name in images)
-                places.extend([len(folders)] * len(images))
+                folder_indices.extend([len(folders)] * len(images))
                 folders.append(folder.prefix[:-1])
             meter.advance(len(folder.files))
     keys = [natural_key(title) for title in titles]
@@ -75,7 +75,7 @@ def list_folder(root: Path) -> Listing:
         root,
         [titles[index] for index in order],
         folders,
-        np.array(places, dtype=np.int64)[order] if order else np.zeros(0, np.int64),
+        np.array(folder_indices, dtype=np.int64)[order] if order else np.zeros(0, np.int64),
         sorted(others, key=natural_key),
         tuple(skipped),
     )

@@ -26,11 +26,11 @@ from selftaught.data.parquet_labels import LabelColumn, Labels, unify
 from selftaught.data.reader import UNLABELED, Indices, Raw, Reader, files_digest, natural_key, readable, split_of
 from selftaught.errors import UserError
 
-ROWS = 64
+ROWS_PER_READ = 64
 """Rows per read."""
-RUNS = 10
+SAMPLE_RUNS = 10
 """Number of runs of consecutive rows in a sample."""
-DAMAGE = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
+READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 """Exceptions that pyarrow raises on damaged files, including text that is not UTF-8."""
 
 
@@ -63,8 +63,8 @@ class Parquet(Reader):
 
     def sample(self, count: int) -> Indices:
         """See `Reader`: runs of consecutive rows, because rows are read in groups."""
-        run = max(1, count // RUNS)
-        starts = np.linspace(0, max(len(self) - run, 0), RUNS).astype(np.int64)
+        run = max(1, count // SAMPLE_RUNS)
+        starts = np.linspace(0, max(len(self) - run, 0), SAMPLE_RUNS).astype(np.int64)
         indices = np.unique(starts[:, None] + np.arange(run))
         return indices[indices < len(self)]
 
@@ -85,7 +85,7 @@ class Parquet(Reader):
                     stop = start + file.metadata.row_group(group).num_rows
                     group_rows = rows[(rows >= start) & (rows < stop)]
                     if len(group_rows):
-                        for batch in file.iter_batches(ROWS, [group], [self.column], use_threads=False):
+                        for batch in file.iter_batches(ROWS_PER_READ, [group], [self.column], use_threads=False):
                             in_batch = (group_rows >= start) & (group_rows < start + len(batch))
                             batch_rows = group_rows[in_batch] - start
                             start += len(batch)
@@ -94,7 +94,7 @@ class Parquet(Reader):
                         if start != stop:
                             raise ValueError("the number of rows differs from the metadata")
                     start = stop
-        except DAMAGE as error:
+        except READ_ERRORS as error:
             raise _damaged(path, error) from error
 
     def fingerprint(self) -> str:
@@ -163,7 +163,7 @@ def _schema(path: Path) -> tuple[pa.Schema, int]:
     try:
         with pq.ParquetFile(path) as file:
             return file.schema_arrow, file.metadata.num_rows
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         raise _damaged(path, error) from error
 
 
@@ -174,7 +174,7 @@ def _column(path: Path, name: str, length: int) -> list[Any]:
             values: list[Any] = file.read(columns=[name], use_threads=False).column(name).to_pylist()
         if len(values) != length:
             raise ValueError("the number of rows differs from the metadata")
-    except DAMAGE as error:
+    except READ_ERRORS as error:
         raise _damaged(path, error) from error
     return values
 

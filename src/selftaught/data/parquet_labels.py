@@ -76,18 +76,18 @@ def unify(name: str, columns: Sequence[LabelColumn]) -> Labels:
     ]
     classes = tuple(dict.fromkeys([*declared, *sorted(used - set(declared), key=natural_key)]))
     place = {label: position for position, label in enumerate(classes)}
-    places = [{value: UNLABELED if label is None else place[label] for value, label in own.items()} for own in names]
+    indices = [{value: UNLABELED if label is None else place[label] for value, label in own.items()} for own in names]
     return Labels(
         [
             _positions(column, own) if any(label is not None for label in translated.values()) else None
-            for column, own, translated in zip(columns, places, names, strict=True)
+            for column, own, translated in zip(columns, indices, names, strict=True)
         ],
         classes,
     )
 
 
-def _positions(column: LabelColumn, places: dict[Any, int]) -> Indices:
-    return np.array([places[value] for value in column.values], dtype=np.int64)
+def _positions(column: LabelColumn, indices: dict[Any, int]) -> Indices:
+    return np.array([indices[value] for value in column.values], dtype=np.int64)
 
 
 def _borrowed(columns: Sequence[LabelColumn], numbered: Sequence[bool]) -> tuple[str, ...]:

@@ -254,13 +254,13 @@ def _decode_split(reader: Reader, indices: Indices, request: OpenRequest) -> tup
         return decode_cached(reader, request.side, chosen, request.cache, request.ranges), indices
     order, number = _random_order(indices, request.limit, request.seed), request.limit
     while True:
-        drawn = np.sort(order[:number])
-        decoded = decode_cached(reader, request.side, drawn, request.cache, request.ranges)
-        usable, skipped = _usable(reader, decoded, drawn, request.keep_unlabeled)
+        sample = np.sort(order[:number])
+        decoded = decode_cached(reader, request.side, sample, request.cache, request.ranges)
+        usable, skipped = _usable(reader, decoded, sample, request.keep_unlabeled)
         missing = request.limit - int(usable.sum())
-        hopeless = len(drawn) >= MIN_DRAWN and len(skipped) > usable.sum()
+        hopeless = len(sample) >= MIN_DRAWN and len(skipped) > usable.sum()
         if missing <= 0 or number >= len(order) or hopeless:
-            return decoded, drawn
+            return decoded, sample
         number += missing
 
 

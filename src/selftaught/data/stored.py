@@ -19,10 +19,10 @@ from selftaught.augment.warp import resample, to_device
 from selftaught.contracts import Batch, Source
 from selftaught.errors import UserError, unknown
 
-SHARE = 4
-"""An array is kept on a device if it takes less than 1 / SHARE of the free memory."""
+MAX_MEMORY_SHARE = 0.25
+"""An array is kept on a device if it takes less than this share of the free memory."""
 
-PIECE = 1024
+COPY_BATCH = 1024
 """Number of images per copy to a device."""
 
 
@@ -72,19 +72,19 @@ class Resident:
         """All images on `device`, loaded on first use; None if they do not fit."""
         with self._lock:
             if device not in self._resident:
-                fits = self.stored.nbytes < free_memory(device) / SHARE
+                fits = self.stored.nbytes < MAX_MEMORY_SHARE * free_memory(device)
                 self._resident[device] = self._loaded(device) if fits else None
             return self._resident[device]
 
     def _loaded(self, device: torch.device) -> Tensor | None:
-        """All images on `device`, copied in pieces because the host may have less memory than the device."""
+        """All images on `device`, copied in batches because the host may have less memory than the device."""
         try:
             images = torch.empty(self.stored.shape, dtype=torch.uint8, device=device)
         except RuntimeError:  # memory limit of the process (ulimit); torch has no more specific class for the CPU
             return None
-        for start in range(0, len(self.stored), PIECE):
-            piece = slice(start, start + PIECE)
-            images[piece] = torch.from_numpy(np.array(self.stored[piece]))
+        for start in range(0, len(self.stored), COPY_BATCH):
+            part = slice(start, start + COPY_BATCH)
+            images[part] = torch.from_numpy(np.array(self.stored[part]))
         return images
 
 

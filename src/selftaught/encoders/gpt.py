@@ -129,8 +129,8 @@ class GPT(Encoder):
         for position in range(tokens.shape[1], length):
             last = self._encode(new, begin, past)[-1][:, -1]
             cumulative = (predict(last).float() / temperature).softmax(1).cumsum(1)
-            drawn = torch.searchsorted(cumulative, draws[:, position, None] * cumulative[:, -1:], right=True)
-            new, begin = drawn.clamp(max=cumulative.shape[1] - 1), position + 1
+            sampled = torch.searchsorted(cumulative, draws[:, position, None] * cumulative[:, -1:], right=True)
+            new, begin = sampled.clamp(max=cumulative.shape[1] - 1), position + 1
             tokens = torch.cat([tokens, new], 1)
         return tokens
 

@@ -52,11 +52,11 @@ class Palette(nn.Module):
         pixels = torch.cat(
             [self._pixels(b.warp(identity(len(b)), self.side)).flatten(0, 1) for b in source.sample(IMAGES)]
         )
-        kept = torch.randperm(len(pixels), generator=generator)[:PIXELS]
-        distinct, counts = torch.unique(pixels[kept], dim=0, return_counts=True)
+        sample = torch.randperm(len(pixels), generator=generator)[:PIXELS]
+        distinct, counts = torch.unique(pixels[sample], dim=0, return_counts=True)
         if len(distinct) < len(self.colors):
             raise UserError(
-                f"a palette of {len(self.colors)} needs as many distinct colors, but {len(kept):,} pixels of "
+                f"a palette of {len(self.colors)} needs as many distinct colors, but {len(sample):,} pixels of "
                 f"{source.name} have {len(distinct)}: give --colors {max(2, len(distinct))} or fewer."
             )
         self.colors.copy_(k_means(distinct, counts.float(), len(self.colors), generator))

@@ -86,8 +86,8 @@ class LabelResult:
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
-        kept = {name: value for name, value in vars(self).items() if name != "rows"}
-        return {**kept, "rows": [row.to_json() for row in self.rows], "differences": self.differences()}
+        values = {name: value for name, value in vars(self).items() if name != "rows"}
+        return {**values, "rows": [row.to_json() for row in self.rows], "differences": self.differences()}
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class FineTuneTable:
 
     def to_json(self) -> dict[str, object]:
         """Plain values, as stored in `finetune/*.json` and printed by `--json`."""
-        kept = {name: value for name, value in vars(self).items() if name not in ("results", "labels", "test_ids")}
-        return {**kept, "metric": "accuracy", "results": [result.to_json() for result in self.results]}
+        values = {name: value for name, value in vars(self).items() if name not in ("results", "labels", "test_ids")}
+        return {**values, "metric": "accuracy", "results": [result.to_json() for result in self.results]}
 
     def npz(self) -> bytes:
         """The content of `finetune/*.npz`: "RESULT/ROW" (repetitions, n) bool, labels (n,) and test_ids (n,)."""

@@ -75,8 +75,8 @@ class FineTuning:
     @property
     def budget(self) -> Budget | None:
         """The budget of each training; None for the default."""
-        given = (self.minutes, self.epochs, self.steps)
-        return None if all(value is None for value in given) else Budget(*given)
+        limits = (self.minutes, self.epochs, self.steps)
+        return None if all(value is None for value in limits) else Budget(*limits)
 
     def repetitions(self, all_labels: bool) -> int:
         """How often a training is repeated: `seeds` with all labels, `draws` with some of them."""

@@ -65,13 +65,13 @@ class LayerMetrics:
 
     def numbers(self) -> dict[str, float]:
         """The metrics other than top-1 accuracy that exist, by name."""
-        found = {
+        metrics = {
             "top5": self.top5,
             "balanced_accuracy": self.balanced_accuracy,
             "macro_f1": self.macro_f1,
             "roc_auc": self.roc_auc,
         }
-        return {name: value for name, value in found.items() if value is not None}
+        return {name: value for name, value in metrics.items() if value is not None}
 
 
 def measure(result: ProbeResult) -> LayerMetrics:
@@ -130,8 +130,8 @@ def is_unbalanced(counts: Sequence[int]) -> bool:
 
 def mean_metrics(results: Sequence[LayerMetrics]) -> dict[str, float]:
     """The metrics of `LayerMetrics.numbers`, averaged over probe seeds or random initializations."""
-    found = [result.numbers() for result in results]
-    return {name: float(np.mean([numbers[name] for numbers in found])) for name in found[0]}
+    all_numbers = [result.numbers() for result in results]
+    return {name: float(np.mean([numbers[name] for numbers in all_numbers])) for name in all_numbers[0]}
 
 
 def total_confusion(results: Sequence[LayerMetrics]) -> Tensor:

@@ -60,16 +60,16 @@ class FeatureMonitor:
         """Values to log at this step, none between two measurements; see `training.loop.Watch`."""
         if step % self.interval and step != self.run.steps:
             return {}
-        found = self.measure(encoder)
-        if (collapsed := has_collapsed(found, self.start)) != self.collapsed:
+        quality = self.measure(encoder)
+        if (collapsed := has_collapsed(quality, self.start)) != self.collapsed:
             self.collapsed = collapsed
-            self.console.print(self._message(step, found) if collapsed else f"step {step:,}: features have recovered")
-        return {"feature_rank": round(found.rank, 4), "feature_std": round(found.std, 6)}
+            self.console.print(self._message(step, quality) if collapsed else f"step {step:,}: features have recovered")
+        return {"feature_rank": round(quality.rank, 4), "feature_std": round(quality.std, 6)}
 
-    def _message(self, step: int, found: Quality) -> str:
+    def _message(self, step: int, quality: Quality) -> str:
         return (
-            f"warning: the features have collapsed at step {step:,}: effective rank {found.rank:.2f} (at the start "
-            f"{self.start.rank:.2f}), standard deviation {found.std:.2g} ({self.start.std:.2g}). Images are hardly "
+            f"warning: the features have collapsed at step {step:,}: effective rank {quality.rank:.2f} (at the start "
+            f"{self.start.rank:.2f}), standard deviation {quality.std:.2g} ({self.start.std:.2g}). Images are hardly "
             "distinguished any more, even if the loss falls."
         )
 

@@ -179,7 +179,11 @@ def render(table: ProbeTable) -> Table:
             _number(row.random, row.random_std, places),
             f"{row.accuracy - row.random:+.{places}f}",
             str(row.dimensions),
-            *(f"{found['balanced_accuracy']:.{places}f}" for found in (row.metrics, row.random_metrics) if balanced),
+            *(
+                f"{metrics['balanced_accuracy']:.{places}f}"
+                for metrics in (row.metrics, row.random_metrics)
+                if balanced
+            ),
             style="bold" if row is table.best else None,
         )
     out.add_section()

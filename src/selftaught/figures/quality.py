@@ -49,9 +49,9 @@ def quality(table: Mapping[str, Any]) -> Figure:
 
 def values(row: Mapping[str, Any], of: str) -> list[float]:
     """The values of one layer in the order of `COLUMNS`; `of` is "trained" or "random"."""
-    found = row[of]
-    relative = found["std"] * row["channels"] ** 0.5
-    return [found["rank"], relative, found["alignment"], found["uniformity"], found["dead"]]
+    quality = row[of]
+    relative = quality["std"] * row["channels"] ** 0.5
+    return [quality["rank"], relative, quality["alignment"], quality["uniformity"], quality["dead"]]
 
 
 def _dots(axes: Axes, measured: Sequence[Sequence[float]]) -> None:

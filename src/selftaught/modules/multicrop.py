@@ -52,10 +52,10 @@ class MultiCropTask(AugmentedTask, ABC):
 
     def embedded(self, network: nn.Module, views: Views) -> Sequence[Tensor]:
         """V embeddings (B, D), of the two global views first; one pass for the views of each size."""
-        found = [*network(views["global"]).unflatten(0, (-1, 2)).unbind(1)]
+        embeddings = [*network(views["global"]).unflatten(0, (-1, 2)).unbind(1)]
         if "local" in views:
-            found += network(views["local"]).unflatten(0, (-1, self.local_views)).unbind(1)
-        return found
+            embeddings += network(views["local"]).unflatten(0, (-1, self.local_views)).unbind(1)
+        return embeddings
 
     def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Global views, two of each image, and local views."""

@@ -125,11 +125,11 @@ class Context(Task):
 
     def _dropped(self, tiles: Tensor, generator: torch.Generator) -> Tensor:
         """Replace two channels of each tile by noise: the other's mean and a hundredth of its deviation (the paper)."""
-        kept = torch.randint(3, (len(tiles),), generator=generator)
-        chosen = tiles[torch.arange(len(tiles)), to_device(kept, tiles.device)][:, None]
+        channel = torch.randint(3, (len(tiles),), generator=generator)
+        chosen = tiles[torch.arange(len(tiles)), to_device(channel, tiles.device)][:, None]
         mean, deviation = chosen.mean((2, 3), keepdim=True), chosen.std((2, 3), keepdim=True)
         noise = mean + deviation / 100 * to_device(torch.randn(tiles.shape, generator=generator), tiles.device)
-        return drop_channels(tiles, kept, noise)
+        return drop_channels(tiles, channel, noise)
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0

@@ -31,7 +31,7 @@ from selftaught.augment.views import ViewAugmentation, crop_pixels, require_crop
 from selftaught.augment.warp import identity, to_device
 from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.clusters import adjusted_nmi, kmeans, require_faiss, whitened
+from selftaught.modules.clusters import ami, kmeans, require_clustering, whitened
 from selftaught.modules.heads import HeadKind
 
 FEATURE_BATCH = 256
@@ -120,7 +120,7 @@ class DeepCluster(Task):
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Hidden layer (`body`), classifier (`top`, reinitialized after each clustering) and cluster assignments."""
-        require_faiss()
+        require_clustering()
         if (count := self._count(source)) < self.clusters:
             logging.getLogger(__name__).warning(
                 "deepcluster uses %d clusters instead of %d, so that each has %d images on average",
@@ -228,17 +228,17 @@ class Clusters(nn.Module):
         self.count = count
         self.register_buffer("assignments", torch.randint(count, (len(source),)))
         self.register_buffer("num_clusterings", torch.tensor(0))
-        self.register_buffer("nmi_before", torch.tensor(0.0))
+        self.register_buffer("ami_before", torch.tensor(0.0))
         if "label" in source.targets:
-            self.register_buffer("nmi_labels", torch.tensor(0.0))
+            self.register_buffer("ami_labels", torch.tensor(0.0))
 
     @property
     def agreement(self) -> dict[str, Tensor]:
-        """Normalized mutual information with the previous clusters (figure 2b) and with labels, if any (figure 2a).
+        """Adjusted mutual information with the previous clusters (figure 2b) and with labels, if any (figure 2a).
 
-        Adjusted for chance, unlike the paper's, because each clustering samples its images anew.
+        The paper's is not adjusted for chance; here each clustering samples its images anew.
         """
-        return {name: value for name, value in self.named_buffers() if name.startswith("nmi_")}
+        return {name: value for name, value in self.named_buffers() if name.startswith("ami_")}
 
     def assign(self, part: Tensor, assignment: Tensor, labels: Tensor) -> None:
         """Store a clustering and compare it with the previous one and with the labels.
@@ -248,12 +248,12 @@ class Clusters(nn.Module):
             assignment: (n,) the cluster of each.
             labels: (n,) the label of each, -1 if unlabeled.
         """
-        agreement = {"nmi_before": (self.assignments.cpu()[part], assignment)}
-        if "nmi_labels" in self.agreement:
-            agreement["nmi_labels"] = (labels, assignment)
+        agreement = {"ami_before": (self.assignments.cpu()[part], assignment)}
+        if "ami_labels" in self.agreement:
+            agreement["ami_labels"] = (labels, assignment)
         for name, (first, second) in agreement.items():
             valid = first >= 0
-            getattr(self, name).fill_(adjusted_nmi(first[valid], second[valid]))
+            getattr(self, name).fill_(ami(first[valid], second[valid]))
         self.assignments.fill_(-1)
         self.assignments[to_device(part, self.assignments.device)] = to_device(assignment, self.assignments.device)
         self.num_clusterings += 1

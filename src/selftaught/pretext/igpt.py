@@ -159,8 +159,8 @@ class IGPT(Task):
         start = tokens[:, : length // 2].repeat_interleave(6, 0)
         completed = preprocess.pictures(self._sampled(encoder, heads, start, length, generator))
         original = preprocess.pictures(tokens)
-        given = torch.arange(length, device=tokens.device).view(original.shape[2:]) < length // 2
-        upper = torch.where(given, original, 0.5)[:, None]
+        visible = torch.arange(length, device=tokens.device).view(original.shape[2:]) < length // 2
+        upper = torch.where(visible, original, 0.5)[:, None]
         return torch.cat([upper, completed.reshape(count, 6, *original.shape[1:]), original[:, None]], 1).flatten(0, 1)
 
     def _filled(
@@ -170,10 +170,10 @@ class IGPT(Task):
         preprocess, hidden = _pixel_model(encoder).preprocess, self._hidden(noise[: len(tokens)], tokens)
         *_, last = encoder.features(tokens.masked_fill(hidden, _pixel_model(encoder).hidden)).values()
         probabilities = (heads["color"](last).float() / self.temperature).softmax(2).cpu()
-        drawn = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator)
-        drawn = drawn.view(tokens.shape).to(tokens.device)
+        sampled = torch.multinomial(probabilities.flatten(0, 1), 1, generator=generator)
+        sampled = sampled.view(tokens.shape).to(tokens.device)
         likeliest = probabilities.argmax(2).to(tokens.device)
-        filled = [torch.where(hidden, other, tokens) for other in (likeliest, drawn)]
+        filled = [torch.where(hidden, other, tokens) for other in (likeliest, sampled)]
         original = preprocess.pictures(tokens)
         masked = torch.where(hidden.view(len(tokens), 1, *original.shape[2:]), 0.5, original)
         return torch.stack([masked, *map(preprocess.pictures, filled), original], 1).flatten(0, 1)

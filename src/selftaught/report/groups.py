@@ -80,13 +80,13 @@ def group_results(records: Sequence[Record]) -> list[GroupResult]:
 
 def sentences(groups: Sequence[GroupResult]) -> list[str]:
     """One sentence for each group against the best one by held-out accuracy, for each probe and its test images."""
-    found = []
+    texts = []
     for same in _comparable(groups):
         best = max(same, key=lambda group: group.held_out)
-        found += [_sentence(best, other) for other in same if other is not best]
+        texts += [_sentence(best, other) for other in same if other is not best]
         if len(same) > 2:
-            found.append(f"{best.probe}: the {len(same) - 1} intervals are not corrected for multiple comparisons.")
-    return found
+            texts.append(f"{best.probe}: the {len(same) - 1} intervals are not corrected for multiple comparisons.")
+    return texts
 
 
 def _comparable(groups: Sequence[GroupResult]) -> list[list[GroupResult]]:
@@ -152,8 +152,8 @@ def _column(probe: Mapping[str, Any], name: str) -> dict[str, float]:
 
 
 def _setting(record: Record) -> dict[str, str]:
-    kept = {name: str(value) for name, value in sorted(record.config.items()) if name not in IRRELEVANT}
-    return kept | {"images": str(record.state.get("fingerprint"))}
+    relevant = {name: str(value) for name, value in sorted(record.config.items()) if name not in IRRELEVANT}
+    return relevant | {"images": str(record.state.get("fingerprint"))}
 
 
 def _images(arrays: Mapping[str, NDArray[Any]]) -> str:

@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from selftaught.errors import StorageError
-from selftaught.runs.folder import UNBEGUN, RunFolder
+from selftaught.runs.folder import STARTUP_FILES, RunFolder
 
 
 @contextmanager
@@ -47,7 +47,7 @@ def _is_resumable(folder: RunFolder, error: BaseException) -> bool:
 def _remove(folder: RunFolder) -> None:
     """Remove the files that training writes, the lock last."""
     files = [folder.config, folder.status, folder.log, folder.weights, folder.encoder, folder.skipped]
-    for path in [*files, *(folder.path / name for name in UNBEGUN - {".lock"}), folder.path / ".lock"]:
+    for path in [*files, *(folder.path / name for name in STARTUP_FILES - {".lock"}), folder.path / ".lock"]:
         with suppress(OSError):
             path.unlink()
     for path in (folder.checkpoints, folder.shown):

@@ -39,12 +39,12 @@ from selftaught.runs.parse import one_line, parse_json, parse_yaml
 from selftaught.runs.sections import flatten, nest
 from selftaught.runs.weights import read_weights, weights_bytes
 
-PROBED = {".lock", ".writable", ".writable.part"}
+CLAIM_FILES = {".lock", ".writable", ".writable.part"}
 """Files that `claim` may leave in a folder when it is killed."""
-DECIDED = ("task", "encoder", "device", "precision", "compile", "steps", "size", "data")
+REQUIRED_SETTINGS = ("task", "encoder", "device", "precision", "compile", "steps", "size", "data")
 """Settings that the config of a run always contains, because they are fixed when the run starts."""
-_FIRST = ("skipped.txt", "images.npy", "run.json", "config.yaml")
-UNBEGUN = PROBED | {*_FIRST[:-1], *(f"{name}.part" for name in _FIRST)}
+_FIRST_FILES = ("skipped.txt", "images.npy", "run.json", "config.yaml")
+STARTUP_FILES = CLAIM_FILES | {*_FIRST_FILES[:-1], *(f"{name}.part" for name in _FIRST_FILES)}
 """Files that a run may leave when it is killed before its config is written."""
 MAX_CONFIG, MAX_RESULT, MAX_SKIPPED, MAX_IDS = 2**20, 2**23, 2**20, 2**32
 """Maximum size in bytes of a YAML file, a JSON file, the list of skipped images and the array of image digests."""
@@ -90,7 +90,7 @@ class RunFolder:
     def _is_unused(self) -> bool:
         """Whether the folder is empty but for files of a run that was killed before it started."""
         names = {path.name for path in self.path.iterdir()}
-        return names <= (UNBEGUN if ".lock" in names else PROBED)
+        return names <= (STARTUP_FILES if ".lock" in names else CLAIM_FILES)
 
     def must_be_run(self) -> None:
         """Raise `UserError` if the folder is not a run."""
@@ -127,7 +127,7 @@ class RunFolder:
         """The settings of the run by key (see `sections`), and its `data`.
 
         Args:
-            complete: whether all of `DECIDED` are required, as they are to resume a run.
+            complete: whether all of `REQUIRED_SETTINGS` are required, as they are to resume a run.
 
         Raises:
             UserError: the folder is not a run, or its config is damaged or incomplete.
@@ -139,7 +139,7 @@ class RunFolder:
                 f"{readable(str(self.path))} is a baseline, which has no pretext task: audit and resume need a "
                 "pretraining run."
             )
-        absent = [name for name in DECIDED if complete and config.get(name) is None]
+        absent = [name for name in REQUIRED_SETTINGS if complete and config.get(name) is None]
         if reason := f"{absent[0]} is missing" if absent else mismatch(Config, config):
             raise UserError(f"{readable(str(self.config))} is not a valid run config ({reason}): restore the file.")
         return config

@@ -66,9 +66,9 @@ class Log:
 
     def begin(self, step: int) -> None:
         """Start logging after `step`; lines of later steps, whose state was lost in a kill, are removed."""
-        kept = [line for line in read_log(self.path) if line["step"] <= step]
-        write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self.before = self.seconds = kept[-1].get("seconds", 0.0) if kept else 0.0
+        lines = [line for line in read_log(self.path) if line["step"] <= step]
+        write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
+        self.before = self.seconds = lines[-1].get("seconds", 0.0) if lines else 0.0
         self.started = self.noted = monotonic()
         self.noted_step = step
         self.meter.begin(step, self.seconds)

@@ -21,7 +21,7 @@ from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.machine import single_threaded_worker
-from selftaught.training.optimizer import Optimization, forget, set_rate
+from selftaught.training.optimizer import Optimization, reset_state, set_rate
 from selftaught.training.randomness import derive_seed, epoch_indices, generator_for, preserve_rng, seeded_rng
 
 if TYPE_CHECKING:
@@ -244,5 +244,5 @@ def _begin_epoch(run: Pretraining, trainer: Trainer, epoch: int) -> EpochUpdate:
         )
     for module in update.reset:
         for optimizer in trainer.optimizers:
-            forget(optimizer, module)
+            reset_state(optimizer, module)
     return update

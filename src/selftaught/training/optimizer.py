@@ -31,8 +31,8 @@ def optimizer_defaults(advised: Mapping[str, Any], optimizer: str | None = None)
     """
     own = advised.get("optimizer", Optimization.optimizer)
     optimizer = optimizer or own
-    kept = {name: value for name, value in advised.items() if optimizer == own or name not in OF_ONE_OPTIMIZER}
-    return {**OPTIMIZER_DEFAULTS.get(optimizer, {}), **kept, "optimizer": optimizer}
+    applicable = {name: value for name, value in advised.items() if optimizer == own or name not in OF_ONE_OPTIMIZER}
+    return {**OPTIMIZER_DEFAULTS.get(optimizer, {}), **applicable, "optimizer": optimizer}
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group["lr_scale"]
 
 
-def forget(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
+def reset_state(optimizer: torch.optim.Optimizer, module: nn.Module) -> None:
     """Reset the optimizer's state (momentum, second moments, step count) of a module whose parameters were reset.
 
     The state is set to zero, as before the first step, and not removed: fused SGD requires momentum buffers for all

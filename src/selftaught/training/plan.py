@@ -35,11 +35,11 @@ class Budget:
 
     def __post_init__(self) -> None:
         """Check that exactly one budget is given and that it is positive."""
-        given = {name: value for name, value in vars(self).items() if value is not None}
-        if len(given) != 1:
-            flags = " and ".join(f"--{name}" for name in given) or "none"
+        budgets = {name: value for name, value in vars(self).items() if value is not None}
+        if len(budgets) != 1:
+            flags = " and ".join(f"--{name}" for name in budgets) or "none"
             raise UserError(f"expected exactly one of --minutes, --epochs and --steps, got {flags}.")
-        ((name, value),) = given.items()
+        ((name, value),) = budgets.items()
         if not value > 0 or not math.isfinite(value):
             raise UserError(f"--{name} must be above 0, got {value}.")
 

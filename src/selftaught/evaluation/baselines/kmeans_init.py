@@ -94,10 +94,10 @@ def patch_filters(patches: Tensor, count: int, kind: Kind, generator: torch.Gene
     variances, directions = torch.linalg.eigh(centered.T @ centered / len(centered))
     # As the release, at most as many components as filters; smaller variances are rounding errors.
     variances, directions = variances[-count:].flip(0), directions[:, -count:].flip(1)
-    kept = variances > 1e-7 * variances[0].clamp(min=1e-30)
-    if not kept.any():
+    nonzero = variances > 1e-7 * variances[0].clamp(min=1e-30)
+    if not nonzero.any():
         return torch.randn(count, patches.shape[1], generator=generator).to(patches)
-    whitening = (directions[:, kept] * variances[kept].rsqrt()).float()  # (d, r)
+    whitening = (directions[:, nonzero] * variances[nonzero].rsqrt()).float()  # (d, r)
     rank = whitening.shape[1]
     if kind == "pca":
         units = torch.eye(rank)[:count]

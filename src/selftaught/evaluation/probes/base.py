@@ -104,20 +104,20 @@ def held_out(count: int, seed: int) -> Tensor:
     return torch.zeros(count, dtype=torch.bool).index_fill_(0, chosen, True)
 
 
-def require_training_images(kept: int, held: int, train: Source) -> None:
+def require_training_images(training: int, held: int, train: Source) -> None:
     """Raise an error unless there are labels both among the held-out images and among the others.
 
     Args:
-        kept: number of labeled images to train on.
+        training: number of labeled images to train on.
         held: number of labeled held-out images.
         train: the source, for the message.
 
     Raises:
         UserError: one of the two numbers is 0.
     """
-    if not kept or not held:
+    if not training or not held:
         raise UserError(
-            f"a probe needs labeled images to train on and others to hold out, but {train.name} has {kept + held} "
+            f"a probe needs labeled images to train on and others to hold out, but {train.name} has {training + held} "
             "in all: label more, or raise --limit."
         )
 

@@ -58,11 +58,11 @@ class KNNProbe(Probe):
         classes = len(require_labels(train))
         if not isinstance(encoder, Pixels):
             viewing = replace(viewing, dimensions=1)  # average over positions
-        found = collect(encoder, train, viewing, seed, on_progress)
-        banks = {name: Bank(F.normalize(x), found.labels) for name, x in found.layers.items()}
+        collected = collect(encoder, train, viewing, seed, on_progress)
+        banks = {name: Bank(F.normalize(x), collected.labels) for name, x in collected.layers.items()}
         scorers = {name: partial(self.votes, bank, classes) for name, bank in banks.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
-        held = {name: self._held_out_accuracy(bank, found.held, classes) for name, bank in banks.items()}
+        held = {name: self._held_out_accuracy(bank, collected.held, classes) for name, bank in banks.items()}
         return {
             name: ProbeResult(scores[name], labels, held[name], bank.features.shape[1]) for name, bank in banks.items()
         }

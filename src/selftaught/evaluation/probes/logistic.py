@@ -66,11 +66,11 @@ class LogisticProbe(Probe):
     ) -> dict[str, ProbeResult]:
         """See `Probe`."""
         classes = len(require_labels(train))
-        found = collect(encoder, train, viewing, seed, on_progress)
+        collected = collect(encoder, train, viewing, seed, on_progress)
         fitted = {}
-        for name in list(found.layers):
+        for name in list(collected.layers):
             on_progress(f"solving {name}", 0)
-            fitted[name] = self._fit(found.layers.pop(name), found, classes)
+            fitted[name] = self._fit(collected.layers.pop(name), collected, classes)
         scorers = {name: partial(Logistic.scores, logistic) for name, (logistic, _, _) in fitted.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
         return {
@@ -78,19 +78,19 @@ class LogisticProbe(Probe):
             for name, (logistic, held_out, cost) in fitted.items()
         }
 
-    def _fit(self, features: Tensor, found: TrainingFeatures, classes: int) -> tuple[Logistic, float, float]:
+    def _fit(self, features: Tensor, collected: TrainingFeatures, classes: int) -> tuple[Logistic, float, float]:
         """The classifier with the best held-out accuracy, that accuracy and its C; the smaller C on a tie."""
-        kept, labels = features[~found.held], found.labels[~found.held]
-        held, held_labels = features[found.held], found.labels[found.held]
-        mean = kept.mean(0)
-        kept = kept.sub_(mean)
-        scale = kept.square().mean().sqrt().clamp_min(torch.finfo(kept.dtype).tiny)
-        kept = kept.div_(scale)
-        weight = kept.new_zeros(kept.shape[1], classes)
-        bias = kept.new_zeros(classes)
+        inputs, labels = features[~collected.held], collected.labels[~collected.held]
+        held, held_labels = features[collected.held], collected.labels[collected.held]
+        mean = inputs.mean(0)
+        inputs = inputs.sub_(mean)
+        scale = inputs.square().mean().sqrt().clamp_min(torch.finfo(inputs.dtype).tiny)
+        inputs = inputs.div_(scale)
+        weight = inputs.new_zeros(inputs.shape[1], classes)
+        bias = inputs.new_zeros(classes)
         best, best_accuracy, best_cost, misses = None, -1.0, 0.0, 0
         for cost in sorted(self.costs):
-            weight, bias = minimize(kept, labels, weight, bias, cost, self.max_iterations)
+            weight, bias = minimize(inputs, labels, weight, bias, cost, self.max_iterations)
             logistic = Logistic(weight, bias, mean, scale)
             accuracy = float((logistic.scores(held).argmax(1) == held_labels).double().mean())
             if accuracy > best_accuracy:

@@ -49,12 +49,12 @@ class SVMProbe(Probe):
     ) -> dict[str, ProbeResult]:
         """See `Probe`; the seed also determines the folds."""
         require_labels(train)
-        found = collect(encoder, train, viewing, seed, on_progress)
-        folds = self._folds(found.labels[~found.held], train, seed)
+        collected = collect(encoder, train, viewing, seed, on_progress)
+        folds = self._folds(collected.labels[~collected.held], train, seed)
         fitted = {}
-        for name in list(found.layers):
+        for name in list(collected.layers):
             on_progress(f"solving {name}", 0)
-            fitted[name] = self._fit(found.layers.pop(name), found, folds)
+            fitted[name] = self._fit(collected.layers.pop(name), collected, folds)
         scorers = {name: partial(decision, weight) for name, (weight, _, _) in fitted.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
         return {
@@ -80,19 +80,19 @@ class SVMProbe(Probe):
             folds[rows[torch.randperm(len(rows), generator=generator)]] = torch.arange(len(rows)) % self.folds
         return folds.to(labels.device)
 
-    def _fit(self, features: Tensor, found: TrainingFeatures, folds: Tensor) -> tuple[Tensor, float, float]:
+    def _fit(self, features: Tensor, collected: TrainingFeatures, folds: Tensor) -> tuple[Tensor, float, float]:
         """Weights (d + 1, k) with the best C of each class, held-out accuracy, and the median of 1 / C."""
         features = with_constant(features)
-        kept, held = features[~found.held], features[found.held]
-        labels = found.labels[~found.held]
-        signs = 2.0 * F.one_hot(labels, int(labels.max()) + 1).to(kept.dtype) - 1
+        inputs, held = features[~collected.held], features[collected.held]
+        labels = collected.labels[~collected.held]
+        signs = 2.0 * F.one_hot(labels, int(labels.max()) + 1).to(inputs.dtype) - 1
         importance = torch.where(signs > 0, self.positive_weight, 1.0)
-        costs = self._choose(kept, signs, importance, folds)
-        weight = minimize(kept, signs, importance * costs)
-        accuracy = float(((held @ weight).argmax(1) == found.labels[found.held]).double().mean())
+        costs = self._choose(inputs, signs, importance, folds)
+        weight = minimize(inputs, signs, importance * costs)
+        accuracy = float(((held @ weight).argmax(1) == collected.labels[collected.held]).double().mean())
         return weight, accuracy, float(costs.reciprocal().median())
 
-    def _choose(self, kept: Tensor, signs: Tensor, importance: Tensor, folds: Tensor) -> Tensor:
+    def _choose(self, inputs: Tensor, signs: Tensor, importance: Tensor, folds: Tensor) -> Tensor:
         """(k,): the C of each class with the best cross-validated average precision, the smaller one on a tie."""
         classes = signs.shape[1]
         trained = torch.cat([(folds != fold)[:, None] * importance for fold in range(self.folds)], 1)
@@ -100,14 +100,14 @@ class SVMProbe(Probe):
         weight = None
         precisions = []
         for cost in sorted(self.costs):
-            weight = minimize(kept, repeated, cost * trained, weight)
-            scores = (kept @ weight).view(len(kept), self.folds, classes)
-            found = [
+            weight = minimize(inputs, repeated, cost * trained, weight)
+            scores = (inputs @ weight).view(len(inputs), self.folds, classes)
+            per_fold = [
                 average_precision(scores[folds == fold, fold], signs[folds == fold] > 0) for fold in range(self.folds)
             ]
-            precisions.append(torch.stack(found).mean(0))
+            precisions.append(torch.stack(per_fold).mean(0))
         best = torch.stack(precisions).argmax(0)
-        return kept.new_tensor(sorted(self.costs))[best]
+        return inputs.new_tensor(sorted(self.costs))[best]
 
 
 def with_constant(features: Tensor) -> Tensor:

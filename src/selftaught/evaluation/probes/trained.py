@@ -181,8 +181,8 @@ class TrainedProbe(Probe):
             scores.append(mean[:, has_label].clamp_min(1e-38).log().cpu())
             labels.append(batch.targets["label"][has_label].cpu())
             on_progress("testing", len(batch))
-        found = [part for part in scores if part.shape[1]] or scores[:1]
-        return torch.cat(found, 1), torch.cat(labels)
+        parts = [part for part in scores if part.shape[1]] or scores[:1]
+        return torch.cat(parts, 1), torch.cat(labels)
 
     @torch.no_grad()
     def _features(self, encoder: Encoder, batch: Batch, viewing: Viewing, matrix: Tensor) -> list[tuple[str, Tensor]]:
