@@ -83,6 +83,14 @@ class ProbedLayer(Model):
     penalty: Annotated[float | None, Field(alias="lambda")] = None
 
 
+class ProbedBaseline(Model):
+    """The best layer of a further baseline of a probe."""
+
+    title: Name
+    layer: Name
+    accuracy: Share
+
+
 class Probe(Model):
     """`probes/*.json`."""
 
@@ -91,6 +99,7 @@ class Probe(Model):
     labels: Words | None = None
     chance: Share | None = None
     pixels: Share | None = None
+    baselines: Annotated[list[ProbedBaseline], Field(max_length=100)] = []
     train: Count | None = None
     test: Count | None = None
     probe: Name | None = None
