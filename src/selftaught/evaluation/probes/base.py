@@ -117,8 +117,8 @@ def require_training_images(kept: int, held: int, train: Source) -> None:
     """
     if not kept or not held:
         raise UserError(
-            f"a probe needs labeled images to train on and others to hold out, but {train.name} has {kept + held} "
-            "in all: label more, or raise --limit."
+            f"a probe or evaluation needs labeled images to train on and others to hold out, but {train.name} has "
+            f"{kept + held} in all: label more, or raise --limit."
         )
 
 
@@ -129,5 +129,7 @@ def require_test_images(count: int, test: Source) -> int:
         UserError: it is 0.
     """
     if not count:
-        raise UserError(f"a probe needs labeled test images, but {test.name} has none: label some images.")
+        raise UserError(
+            f"a probe or evaluation needs labeled test images, but {test.name} has none: label some images."
+        )
     return count
