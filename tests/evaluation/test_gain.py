@@ -124,7 +124,7 @@ def test_initializations_that_differ_widen_the_interval():
 
 
 def result(correct: list[bool], held_out: float) -> LayerMetrics:
-    return LayerMetrics(torch.tensor(correct), held_out, 1, None, torch.zeros(2, 2), None, None)
+    return LayerMetrics(torch.tensor(correct), torch.arange(10) < 10 * held_out, 1, None, torch.zeros(2, 2), None, None)
 
 
 def test_layers_are_chosen_by_held_out_accuracy_on_either_side():

@@ -12,6 +12,7 @@ from selftaught.contracts import Encoder, Source
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 from selftaught.evaluation.baselines.cache import BaselineCache
+from selftaught.evaluation.choice import layer_choice
 from selftaught.evaluation.evaluator import Evaluator, cache_setting, pass_length, require_baselines
 from selftaught.evaluation.features import Pooling, Viewing, require_labels, require_seeds
 from selftaught.evaluation.gain import Results, gain_over_random
@@ -105,6 +106,7 @@ def probe_layers(
         layers=_rows(trained, random),
         baselines=further,
         gain=gain,
+        choice=layer_choice(trained),
         train=int((train_labels >= 0).sum()),
         test=len(chosen),
         probe=name_of(probe),

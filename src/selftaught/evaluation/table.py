@@ -7,6 +7,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from selftaught.evaluation.choice import LayerChoice
 from selftaught.evaluation.gain import Gain
 from selftaught.evaluation.metrics import UNBALANCED, is_unbalanced
 from selftaught.evaluation.overlap import overlap_warning
@@ -48,6 +49,8 @@ class ProbeTable:
     """Random initializations that were probed."""
     spread: str
     """What each standard deviation is over."""
+    choice: LayerChoice | None = None
+    """How certain the choice of the best layer is; None if there is only one layer."""
     baselines: tuple[BaselineRow, ...] = ()
     """Further baselines, on request."""
     note: str = ""
@@ -79,7 +82,7 @@ class ProbeTable:
 
     def to_json(self) -> dict[str, object]:
         """Plain values, as stored in `probes/*.json` and printed by `--json`."""
-        skipped = {"layers", "gain", "correctness", "baselines"}
+        skipped = {"layers", "gain", "correctness", "baselines", "choice"}
         if len(self.classes) > MAX_CONFUSION:
             skipped |= {"confusion"}
         return {
@@ -91,6 +94,7 @@ class ProbeTable:
                 for row in self.layers
             ],
             "gain": self.gain.to_json(),
+            "layer_choice": self.choice.to_json() if self.choice else None,
             "baselines": [row.to_json() for row in self.baselines],
         }
 
@@ -161,6 +165,7 @@ def _captions(table: ProbeTable) -> list[str]:
         f"Probe trained on {table.train:,} labeled images. {table.spread}",
         "Bold: the best layer, chosen by accuracy on held-out training images.",
         _gain_line(table),
+        table.choice.note if table.choice else "",
         _balance_line(table),
         table.note,
         RECALIBRATED if table.recalibrated else "",

@@ -91,6 +91,12 @@ class ProbedBaseline(Model):
     accuracy: Share
 
 
+class LayerChoice(Model):
+    """The two best layers of a probe on held-out images."""
+
+    note: Words = ""
+
+
 class Probe(Model):
     """`probes/*.json`."""
 
@@ -105,6 +111,7 @@ class Probe(Model):
     probe: Name | None = None
     pooling: Name | None = None
     dimensions: Count | None = None
+    layer_choice: LayerChoice | None = None
     spread: Words | None = None
     seeds: Count | None = None
     seen: StrictBool | Count | None = None

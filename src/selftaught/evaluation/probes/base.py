@@ -32,13 +32,19 @@ class ProbeResult:
     with the largest one is predicted."""
     labels: Tensor
     """(n,) int64 on the CPU."""
-    held_out: float
-    """Accuracy on the held-out training images, 0 to 1."""
+    held_correct: Tensor
+    """(m,) bool on the CPU: whether each labeled held-out image is classified correctly, by the classifier that was
+    chosen; the same images in the same order at every layer of a seed."""
     dimensions: int
     """Size of the feature that is classified."""
     penalty: float | None = None
     """Regularization strength chosen by the probe (the median over classes if it differs by class); None if it has
     none."""
+
+    @property
+    def held_out(self) -> float:
+        """Accuracy on the held-out training images, 0 to 1."""
+        return float(self.held_correct.double().mean())
 
     @property
     def correct(self) -> Tensor:
