@@ -164,7 +164,7 @@ class Matrices:
         ridge = Ridge(int(self.train_labels.max()) + 1)
         ridge.add(self.train[~self.held_out], self.train_labels[~self.held_out])
         ridge.hold_out(self.train[self.held_out], self.train_labels[self.held_out])
-        self.ridge_accuracy = ridge.solve().count_correct(self.test, self.test_labels) / len(self.test_labels)
+        self.ridge_accuracy = float(ridge.solve().correct(self.test, self.test_labels).double().mean())
 
     def fit_logistic(self) -> None:
         """Choose C on the held-out images, from the strongest penalty on, until two values in a row are worse."""

@@ -79,7 +79,7 @@ def test_the_result_has_every_repetition_and_the_correctness_of_every_test_image
         ours, theirs = (torch.from_numpy(kept[f"all/{row['name']}"]) for row in count["rows"])
         assert kept["labels"].tolist().count(0) == 8
     (difference,) = count["differences"]
-    assert (difference["low"], difference["high"]) == pytest.approx(paired_interval(ours, theirs))
+    assert (difference["low"], difference["high"]) == pytest.approx(paired_interval(ours, theirs, by_repetition=True))
     assert result["chance"] == 0.5
     assert result["step"] == 2
     assert table is not None

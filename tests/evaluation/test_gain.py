@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import binomtest, norm
+from scipy.stats import t as student
 
 from selftaught.evaluation.gain import best_layer, gain_over_random, paired_interval
 from selftaught.evaluation.metrics import LayerMetrics
@@ -62,6 +63,58 @@ def test_coverage_with_three_initializations(count):
     assert covered / trials > 0.93
 
 
+def draws(rng: np.random.Generator, count: int, own: float, shared: float = 0.05, repetitions: int = 5):
+    """Two sides with a true difference of 0.1: accuracies vary with the draw, by `shared` on both sides together and by
+    `own` on each side, and with the image."""
+    difficulty = rng.uniform(-0.2, 0.2, count)
+    together = shared * rng.standard_normal((repetitions, 1))
+    return tuple(
+        torch.from_numpy(
+            rng.random((repetitions, count))
+            < level + together + own * rng.standard_normal((repetitions, 1)) + difficulty
+        )
+        for level in (0.6, 0.5)
+    )
+
+
+def test_the_variance_is_that_over_images_plus_that_over_draws():
+    ours, theirs = draws(np.random.default_rng(0), 5000, own=0.02)
+    difference = ours.numpy().astype(float) - theirs.numpy()
+    over_images, over_draws = difference.mean(0).var() / 5000, difference.mean(1).var(ddof=1) / 5
+    freedom = (over_images + over_draws) ** 2 / (over_images**2 / 4999 + over_draws**2 / 4)
+    margin = student.ppf(0.975, freedom) * np.sqrt(over_images + over_draws)
+    low, high = paired_interval(ours, theirs, by_repetition=True)
+    assert (low, high) == pytest.approx((difference.mean() - margin, difference.mean() + margin), rel=0.01)
+
+
+def test_draws_that_change_both_sides_alike_do_not_widen_the_paired_interval():
+    """Perfectly correlated draws: in draw k, both sides lose the same images."""
+    lost = torch.arange(4000)[None] < torch.tensor([0, 800, 1600, 400, 1200])[:, None]
+    better, worse = torch.arange(4000) % 10 < 8, torch.arange(4000) % 10 < 7
+    ours, theirs = better & ~lost, worse & ~lost
+    (low, high), (wide_low, wide_high) = (paired_interval(ours, theirs, paired) for paired in (True, False))
+    assert high - low < 0.2 * (wide_high - wide_low)
+    assert low < float(ours.double().mean() - theirs.double().mean()) < high
+
+
+def test_one_repetition_and_identical_repetitions_are_the_same_either_way():
+    first, second = sides(60, 20, 10, 30)
+    for count in (1, 4):
+        ours, theirs = first.expand(count, -1), second.expand(count, -1)
+        assert paired_interval(ours, theirs, True) == pytest.approx(paired_interval(ours, theirs))
+
+
+@pytest.mark.parametrize("own", [0.0, 0.02, 0.05])
+@pytest.mark.parametrize("repetitions", [3, 5])
+def test_coverage_with_paired_draws(own, repetitions):
+    rng = np.random.default_rng(0)
+    covered = 0
+    for _ in range(500):
+        low, high = paired_interval(*draws(rng, 300, own, repetitions=repetitions), by_repetition=True)
+        covered += low <= 0.1 <= high
+    assert covered / 500 > 0.93
+
+
 def test_initializations_that_differ_widen_the_interval():
     ours = torch.ones(1, 1000, dtype=torch.bool)
     alike = torch.arange(1000).remainder(2).bool().expand(3, -1)
@@ -71,7 +124,7 @@ def test_initializations_that_differ_widen_the_interval():
 
 
 def result(correct: list[bool], held_out: float) -> LayerMetrics:
-    return LayerMetrics(torch.tensor(correct), held_out, 1, None, torch.zeros(2, 2), None, None)
+    return LayerMetrics(torch.tensor(correct), torch.arange(10) < 10 * held_out, 1, None, torch.zeros(2, 2), None, None)
 
 
 def test_layers_are_chosen_by_held_out_accuracy_on_either_side():

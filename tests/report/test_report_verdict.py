@@ -24,6 +24,13 @@ def test_gain_compares_best_layer_with_best_random_layer() -> None:
     )
 
 
+def test_further_baselines_are_in_the_sentence() -> None:
+    rows = [{"title": "k-means initialization", "layer": "layer2", "accuracy": acc} for acc in (0.6, 0.9)]
+    verdict = judge(GOOD | {"baselines": rows})
+    said = "k-means initialization (layer2) 0.600; k-means initialization (layer2) 0.900, above the best layer; raw"
+    assert said in verdict.sentence
+
+
 def test_the_best_layer_is_the_one_chosen_on_held_out_images_not_the_best_on_test_images() -> None:
     chosen = {"layer": "layer1", "random_layer": "layer4", "value": 0.123, "low": 0.1, "high": 0.14}
     verdict = judge(GOOD | {"gain": chosen})

@@ -1,6 +1,6 @@
 """`Run`: the folder of a pretraining run, with methods to probe, audit and report it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
@@ -94,6 +94,7 @@ class Run:
         probe: str | Probe = "ridge",
         pooling: Pooling = "average",
         dimensions: int | None = None,
+        baselines: Sequence[str] = (),
         size: int | None = None,
         limit: int | None = None,
         labels: str | Path | None = None,
@@ -108,6 +109,7 @@ class Run:
                 `KNNProbe(k=20)`.
             pooling: how feature maps are pooled: average, max or bilinear.
             dimensions: maximum number of pooled features of a layer; by default that of the probe.
+            baselines: further baselines, each one more pass over the images: kmeans, pca, scattering.
             size: side of the views in pixels; by default that of pretraining.
             limit: number of training images; all test images are used.
             labels: CSV file with path and label.
@@ -132,6 +134,7 @@ class Run:
             probe=probe,
             pooling=pooling,
             dimensions=dimensions,
+            baselines=baselines,
             pretraining_ids=self.folder.read_image_ids(),
             cache=cache_folder() / "baselines",
             encoder_setting=loaded.setting,
@@ -142,6 +145,7 @@ class Run:
             "probe": repr(probe),
             **{name: getattr(table, name) for name in ("size", "seeds", "initializations", "pooling", "dimensions")},
             "limit": limit,
+            **({"baselines": list(baselines)} if baselines else {}),
         }
         path = folder / f"{file_stem(table.data, details, setting)}.json"
         assert table.correctness is not None

@@ -64,6 +64,14 @@ def probe(
         int | None,
         Parameter(converter=integers, help="Maximum number of pooled features of a layer; default: that of the probe."),
     ] = None,
+    baselines: Annotated[
+        tuple[str, ...],
+        Parameter(
+            help="Further baselines: kmeans, pca, scattering. Default: none, as each takes one more pass over the "
+            "images.",
+            consume_multiple=True,
+        ),
+    ] = (),
     size: Size = None,
     limit: Annotated[
         int | None, Parameter(converter=integers, help="Number of training images; all test images are used.")
@@ -82,6 +90,7 @@ def probe(
         probe=probe,
         pooling=pooling,
         dimensions=dimensions,
+        baselines=baselines,
         size=size,
         limit=limit,
         labels=labels,

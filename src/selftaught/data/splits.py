@@ -127,8 +127,8 @@ def compare_classes(splits: Mapping[str, Reader]) -> None:
     name = splits["all"].name
     if len(train) == 1:
         raise UserError(
-            f"a probe needs two or more classes, but all training images of {name} are of the class {_few(train)}: add "
-            "images of other classes."
+            f"a probe or evaluation needs two or more classes, but all training images of {name} are of the class "
+            f"{_few(train)}: add images of other classes."
         )
     if train and test and not train & test and "test" in splits:
         raise UserError(
@@ -138,7 +138,8 @@ def compare_classes(splits: Mapping[str, Reader]) -> None:
     if train and not train & test:
         raise UserError(
             f"no class of {name} has both a training and a test image ({len(splits['all'])} images, "
-            f"{len(train | test)} classes): a probe needs several images of each class, or train and test folders."
+            f"{len(train | test)} classes): a probe or evaluation needs several images of each class, or train and "
+            "test folders."
         )
     if train - test:
         announce(

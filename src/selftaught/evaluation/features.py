@@ -151,12 +151,12 @@ def require_labels(source: Source) -> tuple[str, ...]:
     """
     if source.classes is None or "label" not in source.targets:
         raise UserError(
-            f"a probe needs labels, but {source.name} has none: "
+            f"a probe or evaluation needs labels, but {source.name} has none: "
             "use a --data folder with one subfolder per class, or give the labels with --labels file.csv."
         )
     if len(source.classes) < 2:
         raise UserError(
-            f"a probe needs at least 2 classes, but {source.name} has {len(source.classes)}: "
+            f"a probe or evaluation needs at least 2 classes, but {source.name} has {len(source.classes)}: "
             "use --data with images of several classes."
         )
     return source.classes

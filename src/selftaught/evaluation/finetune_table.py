@@ -73,16 +73,16 @@ class LabelResult:
     rows: tuple[Row, ...]
 
     def differences(self) -> list[dict[str, object]]:
-        """The first row minus each of the others, with 95 % intervals paired by test image."""
-        first, *others = self.rows
-        return [
-            {
-                "over": other.name,
-                "value": float(first.correct.double().mean() - other.correct.double().mean()),
-                **dict(zip(("low", "high"), paired_interval(first.correct, other.correct), strict=True)),
-            }
-            for other in others
-        ]
+        """The first row minus each of the others, with 95 % intervals paired by test image and by repetition.
+
+        All rows of a repetition have the same labeled and the same validation images.
+        """
+        first, *others = (row.correct.double() for row in self.rows)
+        found: list[dict[str, object]] = []
+        for row, other in zip(self.rows[1:], others, strict=True):
+            low, high = paired_interval(first, other, by_repetition=True)
+            found.append({"over": row.name, "value": float((first - other).mean()), "low": low, "high": high})
+        return found
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
@@ -175,8 +175,9 @@ def _captions(table: FineTuneTable) -> list[str]:
     count = len(first.repetitions)
     spread = f"Mean ± standard deviation over {count} {table.repeated}." if count > 1 else f"One {table.repeated[:-1]}."
     steps = ", ".join(f"{result.steps:,}" for result in table.results if result.steps is not None)
+    paired = f"test image and {table.repeated[:-1]}" if count > 1 else "test image"
     lines = [
-        f"{spread} Difference: {first.name} minus the row, paired by test image; variation between pretraining runs is "
+        f"{spread} Difference: {first.name} minus the row, paired by {paired}; variation between pretraining runs is "
         "not included.",
         "Learning rate and step are chosen on validation images, which are among the labels."
         f" Steps of each training: {steps}." if steps else "",

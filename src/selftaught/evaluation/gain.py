@@ -59,22 +59,30 @@ def gain_over_random(trained: Results, random: Results) -> Gain:
     return Gain(layer, random_layer, value, *paired_interval(ours, theirs))
 
 
-def paired_interval(ours: Tensor, theirs: Tensor) -> tuple[float, float]:
+def paired_interval(ours: Tensor, theirs: Tensor, by_repetition: bool = False) -> tuple[float, float]:
     """The 95 % interval of the difference between two accuracies on the same images.
+
+    Its variance is that of the differences over images plus that over repetitions. Images and repetitions are crossed
+    random factors (Searle, Casella, McCulloch, "Variance Components", 1992, chapter 4: two-way random model). Either
+    part includes the variance of the interaction, so the interval is slightly too wide rather than too narrow.
 
     Args:
         ours: (r, n) bool, whether each image is classified correctly, in each of r repetitions; or a fraction, where a
             repetition is an average.
         theirs: (s, n).
+        by_repetition: whether repetition i of both sides has the same random choices, such as the labeled images (then
+            r = s): the variance over repetitions is that of the differences, s_d^2 / r. Otherwise the sides are
+            independent, and their variances are added.
     """
-    difference = ours.double().mean(0) - theirs.double().mean(0)
+    ours, theirs = ours.double(), theirs.double()
+    difference = ours.mean(0) - theirs.mean(0)
     count = len(difference)
     center = float(difference.sum()) / (count + 2)
     spread = (float(difference.square().sum()) + 2) / (count + 2) - center**2
     parts = [(spread / (count + 2), count - 1)]
-    for side in (ours, theirs):
-        if len(side) > 1:
-            parts.append((float(side.double().mean(1).var()) / len(side), len(side) - 1))
+    for repeated in [ours - theirs] if by_repetition else [ours, theirs]:
+        if len(repeated) > 1:
+            parts.append((float(repeated.mean(1).var()) / len(repeated), len(repeated) - 1))
     variance = math.fsum(part for part, _ in parts)
     degrees_of_freedom = variance**2 / math.fsum(part**2 / max(degrees, 1) for part, degrees in parts)
     margin = float(stdtrit(degrees_of_freedom, 0.975)) * math.sqrt(variance)

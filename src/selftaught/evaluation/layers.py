@@ -1,7 +1,6 @@
 """Layer-wise evaluation: probe every layer and compare it with random weights, raw pixels and chance."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,17 @@ from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
 from selftaught.display.progress import Meter
-from selftaught.encoders.pixels import Pixels
 from selftaught.errors import UserError
-from selftaught.evaluation.baselines.cache import BaselineCache, state_digest
-from selftaught.evaluation.baselines.encoders import calibrate
-from selftaught.evaluation.features import Pooling, Viewing, grid, require_labels, require_seeds
+from selftaught.evaluation.baselines.cache import BaselineCache
+from selftaught.evaluation.choice import layer_choice
+from selftaught.evaluation.evaluator import Evaluator, cache_setting, pass_length, require_baselines
+from selftaught.evaluation.features import Pooling, Viewing, require_labels, require_seeds
 from selftaught.evaluation.gain import Results, gain_over_random
-from selftaught.evaluation.metrics import LayerMetrics, mean_metrics, measure, total_confusion
+from selftaught.evaluation.metrics import LayerMetrics, mean_metrics, total_confusion
 from selftaught.evaluation.overlap import content_ids_of, count_overlap
 from selftaught.evaluation.probes import Probe, make_probe, name_of
-from selftaught.evaluation.table import Correctness, LayerRow, ProbeTable, data_name, mean_and_std
+from selftaught.evaluation.rows import BaselineRow, Correctness, LayerRow
+from selftaught.evaluation.table import ProbeTable, data_name, mean_and_std
 
 INITIALIZATIONS = 3
 """Default number of random initializations."""
@@ -40,6 +40,7 @@ def probe_layers(
     pooling: Pooling = "average",
     recalibrate: bool = False,
     initializations: int = INITIALIZATIONS,
+    baselines: Sequence[str] = (),
     pretraining_ids: Tensor | None = None,
     cache: Path | None = None,
     encoder_setting: Mapping[str, object] | None = None,
@@ -62,22 +63,28 @@ def probe_layers(
         recalibrate: recompute the trained encoder's batch-norm statistics on whole training images first. Needed
             after pretraining on tiles, whose statistics differ from those of whole images.
         initializations: number of random initializations to probe.
+        baselines: further baselines of `EXTRA`, each probed once.
         pretraining_ids: (M,) int64, `Source.content_ids` of the pretraining images; None if unknown.
         cache: folder for the results of raw pixels and random weights; None disables the cache.
         encoder_setting: the settings from which `fresh` builds the encoder, part of the cache keys of random weights.
         progress: show progress on standard error.
 
     Raises:
-        UserError: labels are missing or too few, or the classes of train and test differ.
+        UserError: labels are missing or too few, the classes of train and test differ, or a baseline does not apply to
+            this encoder.
     """
     probe = make_probe(probe) if isinstance(probe, str) else probe
     _check(train, test, seeds, initializations)
+    baselines = tuple(dict.fromkeys(baselines))
+    require_baselines(baselines)
     viewing = Viewing(size, device or torch.device("cpu"), dimensions or probe.dimensions, pooling)
     trained_count = 1 if probe.deterministic else seeds
-    passes = trained_count + 1 + initializations
-    setting = _cache_setting(probe, train, test, viewing)
-    with Meter("probe", passes * _pass_length(probe, train, test), shown=progress) as meter:
-        evaluation = _Evaluation(probe, train, test, viewing, BaselineCache(cache, setting), meter)
+    passes = trained_count + 1 + initializations + len(baselines)
+    setting = cache_setting(probe, train, test, viewing)
+    with Meter("probe", passes * pass_length(probe, train, test), shown=progress) as meter:
+        evaluation = Evaluator(probe, train, test, viewing, BaselineCache(cache, setting), meter)
+        # First, because a baseline that does not apply to this encoder is an error.
+        further = tuple(evaluation.baseline(name, fresh, encoder_setting) for name in baselines)
         recalibrated = recalibrate and evaluation.calibrate(encoder)
         trained = [evaluation(encoder, seed, "trained") for seed in range(trained_count)]
         pixels = evaluation.pixels()
@@ -97,7 +104,9 @@ def probe_layers(
         random_per_class=_per_class([result[gain.random_layer] for result in random]),
         confusion=total_confusion(best).tolist(),
         layers=_rows(trained, random),
+        baselines=further,
         gain=gain,
+        choice=layer_choice(trained),
         train=int((train_labels >= 0).sum()),
         test=len(chosen),
         probe=name_of(probe),
@@ -110,74 +119,8 @@ def probe_layers(
         note=probe.note(train.side, size),
         recalibrated=recalibrated,
         seen=count_overlap(test, chosen, pretraining_ids),
-        correctness=_correctness(trained, random, pixels, test_labels[chosen], content_ids_of(test, chosen)),
+        correctness=_correctness(trained, random, pixels, further, test_labels[chosen], content_ids_of(test, chosen)),
     )
-
-
-@dataclass(frozen=True)
-class _Evaluation:
-    """Applies one probe to encoders, on a fixed pair of sources."""
-
-    probe: Probe
-    train: Source
-    test: Source
-    viewing: Viewing
-    cache: BaselineCache
-    meter: Meter
-
-    def __call__(self, encoder: Encoder, seed: int, name: str) -> dict[str, LayerMetrics]:
-        """Probe every layer; `name` labels the progress. Returns layer -> result."""
-
-        def on_progress(phase: str, images: int) -> None:
-            self.meter.advance(images, f"{name}: {phase}")
-
-        # With channels last, features and pooling of a convnet took 0.55 of the time (1,280 images, one thread).
-        moved = encoder.to(self.viewing.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        results = self.probe.evaluate(moved, self.train, self.test, self.viewing, seed, on_progress)
-        return {layer: measure(result) for layer, result in results.items()}
-
-    def calibrate(self, encoder: Encoder) -> bool:
-        """Recompute batch-norm statistics on training images, framed as test views; see `calibrate`."""
-        size, device = self.viewing.size, self.viewing.device
-        window = self.probe.window(self.train.side, size)
-        return calibrate(encoder.to(device), self.train, size, device, window=window)
-
-    def pixels(self) -> LayerMetrics:
-        """The result of raw pixels."""
-        side = grid(3, self.viewing.size, self.viewing.dimensions)
-        results = self._cached({"encoder": "pixels"}, lambda: self(Pixels(pooled_side=side), 0, "raw pixels"))
-        return results["pixels"]
-
-    def random(self, encoder: Encoder, setting: Mapping[str, object] | None) -> dict[str, LayerMetrics]:
-        """The results of one encoder with random weights, always with probe seed 0."""
-
-        def compute() -> dict[str, LayerMetrics]:
-            self.calibrate(encoder)
-            return self(encoder, 0, "random weights")
-
-        if setting is None:
-            return compute()
-        key = {"encoder": setting, "modules": repr(encoder), "weights": state_digest(encoder)}
-        return self._cached(key, compute)
-
-    def _cached(
-        self, setting: Mapping[str, object], compute: Callable[[], dict[str, LayerMetrics]]
-    ) -> dict[str, LayerMetrics]:
-        if self.cache.has(setting):
-            self.meter.advance(_pass_length(self.probe, self.train, self.test), "baselines from the cache")
-        return self.cache.get(setting, compute)
-
-
-def _cache_setting(probe: Probe, train: Source, test: Source, viewing: Viewing) -> dict[str, object]:
-    """Everything except the encoder that determines the results of raw pixels and random weights."""
-    sources = [[source.fingerprint, len(source), source.side, source.classes] for source in (train, test)]
-    views = [viewing.size, viewing.dimensions, viewing.pooling, viewing.batch_size, viewing.device.type]
-    return {"sources": sources, "probe": repr(probe), "views": views, "torch": torch.__version__}
-
-
-def _pass_length(probe: Probe, train: Source, test: Source) -> int:
-    """Number of images that a probe processes for one encoder."""
-    return probe.epochs * len(train) + len(test)
 
 
 def _check(train: Source, test: Source, seeds: int, initializations: int) -> None:
@@ -234,14 +177,21 @@ def _spread(probe: Probe, seeds: int, initializations: int) -> str:
 
 
 def _correctness(
-    trained: Results, random: Results, pixels: LayerMetrics, labels: Tensor, ids: Tensor | None
+    trained: Results,
+    random: Results,
+    pixels: LayerMetrics,
+    baselines: Sequence[BaselineRow],
+    labels: Tensor,
+    ids: Tensor | None,
 ) -> Correctness:
     def stacked(results: Results) -> NDArray[np.bool_]:
         return np.stack([[layer.correct.numpy() for layer in result.values()] for result in results])
 
     test_ids = np.zeros(0, np.int64) if ids is None else ids.numpy()
-    layers = tuple(trained[0])
-    return Correctness(layers, stacked(trained), stacked(random), pixels.correct.numpy(), labels.numpy(), test_ids)
+    others = np.stack([row.correct for row in baselines]) if baselines else np.zeros((0, len(labels)), np.bool_)
+    return Correctness(
+        tuple(trained[0]), stacked(trained), stacked(random), pixels.correct.numpy(), others, labels.numpy(), test_ids
+    )
 
 
 def _labels(source: Source, device: torch.device) -> Tensor:

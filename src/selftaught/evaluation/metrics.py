@@ -26,8 +26,8 @@ class LayerMetrics:
 
     correct: Tensor
     """(n,) bool on the CPU: whether each labeled test image is classified correctly, in the order of the source."""
-    held_out: float
-    """Accuracy on the held-out training images, 0 to 1."""
+    held_correct: Tensor
+    """(m,) bool on the CPU, see `ProbeResult`."""
     dimensions: int
     """Size of the feature that is classified."""
     penalty: float | None
@@ -38,6 +38,11 @@ class LayerMetrics:
     """Fraction of the images whose class has one of the five largest scores; None for five classes or fewer."""
     roc_auc: float | None
     """Area under the ROC curve of each class against the rest, averaged; None if only one class has test images."""
+
+    @property
+    def held_out(self) -> float:
+        """Accuracy on the held-out training images, 0 to 1."""
+        return float(self.held_correct.double().mean())
 
     @property
     def accuracy(self) -> float:
@@ -79,7 +84,7 @@ def measure(result: ProbeResult) -> LayerMetrics:
     scores, labels = result.scores, result.labels
     return LayerMetrics(
         correct=result.correct,
-        held_out=result.held_out,
+        held_correct=result.held_correct,
         dimensions=result.dimensions,
         penalty=result.penalty,
         confusion=confusion_matrix(scores.argmax(1), labels, scores.shape[1]),

@@ -1,18 +1,17 @@
-"""Results of a probe: accuracies by layer, as JSON and for the terminal, and correctness per test image."""
+"""The table of a probe: accuracies by layer, as JSON and for the terminal."""
 
-import io
 import re
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from rich.table import Table
 
+from selftaught.evaluation.choice import LayerChoice
 from selftaught.evaluation.gain import Gain
 from selftaught.evaluation.metrics import UNBALANCED, is_unbalanced
 from selftaught.evaluation.overlap import overlap_warning
+from selftaught.evaluation.rows import BaselineRow, Correctness, LayerRow
 
 RECALIBRATED = (
     "Pretraining used tiles, so the encoder's batch-norm statistics were recomputed on whole training images."
@@ -21,53 +20,6 @@ MAX_CONFUSION = 100
 """Maximum number of classes for which the confusion matrix is written to JSON."""
 TOO_WIDE = 0.05
 """Half width of an interval including zero above which the caption states that there are too few test images."""
-
-
-@dataclass(frozen=True)
-class LayerRow:
-    """One layer. Accuracies are fractions, 0 to 1; standard deviations are sample ones, None for a single value."""
-
-    layer: str
-    accuracy: float
-    """Mean over the probe seeds."""
-    std: float | None
-    """Over the probe seeds."""
-    held_out: float
-    """Accuracy on the held-out training images, used to choose the best layer."""
-    random: float
-    """Mean accuracy of random weights over the initializations."""
-    random_std: float | None
-    """Over the initializations."""
-    random_held_out: float
-    dimensions: int
-    penalty: float | None
-    metrics: dict[str, float] = field(default_factory=dict)
-    """Further metrics on the test images, by name, see `LayerMetrics.numbers`; means over the probe seeds."""
-    random_metrics: dict[str, float] = field(default_factory=dict)
-    """The same for random weights; means over the initializations."""
-
-
-@dataclass(frozen=True)
-class Correctness:
-    """Which test images were classified correctly, so that two results on the same images can be compared."""
-
-    layers: tuple[str, ...]
-    trained: NDArray[np.bool_]
-    """(probe seeds, layers, n)."""
-    random: NDArray[np.bool_]
-    """(initializations, layers, n)."""
-    pixels: NDArray[np.bool_]
-    """(n,)."""
-    labels: NDArray[np.int64]
-    """(n,)."""
-    test_ids: NDArray[np.int64]
-    """(n,) digests of the test images, see `Source.content_ids`; empty if unknown."""
-
-    def npz(self) -> bytes:
-        """The content of `probes/*.npz`."""
-        file = io.BytesIO()
-        np.savez_compressed(file, **{**vars(self), "layers": np.array(self.layers)})
-        return file.getvalue()
 
 
 @dataclass(frozen=True)
@@ -97,6 +49,10 @@ class ProbeTable:
     """Random initializations that were probed."""
     spread: str
     """What each standard deviation is over."""
+    choice: LayerChoice | None = None
+    """How certain the choice of the best layer is; None if there is only one layer."""
+    baselines: tuple[BaselineRow, ...] = ()
+    """Further baselines, on request."""
     note: str = ""
     """How the images were cropped, where that is not obvious."""
     recalibrated: bool = False
@@ -126,7 +82,7 @@ class ProbeTable:
 
     def to_json(self) -> dict[str, object]:
         """Plain values, as stored in `probes/*.json` and printed by `--json`."""
-        skipped = {"layers", "gain", "correctness"}
+        skipped = {"layers", "gain", "correctness", "baselines", "choice"}
         if len(self.classes) > MAX_CONFUSION:
             skipped |= {"confusion"}
         return {
@@ -138,6 +94,8 @@ class ProbeTable:
                 for row in self.layers
             ],
             "gain": self.gain.to_json(),
+            "layer_choice": self.choice.to_json() if self.choice else None,
+            "baselines": [row.to_json() for row in self.baselines],
         }
 
 
@@ -157,7 +115,7 @@ def digits(test: int) -> int:
 
 
 def render(table: ProbeTable) -> Table:
-    """The table for the terminal: layers first, then raw pixels and chance.
+    """The table for the terminal: layers first, then further baselines at their best layers, raw pixels and chance.
 
     Where classes are unbalanced, balanced accuracies are added.
     """
@@ -187,6 +145,16 @@ def render(table: ProbeTable) -> Table:
             style="bold" if row is table.best else None,
         )
     out.add_section()
+    for other in table.baselines:
+        out.add_row(
+            f"{other.title} ({other.layer})",
+            _number(other.accuracy, None, places),
+            f"{other.held_out:.{places}f}",
+            "",
+            "",
+            str(other.dimensions),
+            *([f"{other.metrics['balanced_accuracy']:.{places}f}"] if balanced else []),
+        )
     for name, accuracy, level in (
         ("raw pixels", table.pixels, table.pixels_metrics.get("balanced_accuracy", 0.0)),
         ("chance", table.chance, 1 / sum(any(row) for row in table.confusion) if table.confusion else 0.0),
@@ -201,6 +169,7 @@ def _captions(table: ProbeTable) -> list[str]:
         f"Probe trained on {table.train:,} labeled images. {table.spread}",
         "Bold: the best layer, chosen by accuracy on held-out training images.",
         _gain_line(table),
+        table.choice.note if table.choice else "",
         _balance_line(table),
         table.note,
         RECALIBRATED if table.recalibrated else "",

@@ -287,6 +287,7 @@ def probe_note(probe: Mapping[str, Any]) -> str:
     sentences = [
         f"Evaluated with: {', '.join(settings)}." if settings else "",
         str(probe.get("spread") or ""),
+        str((probe.get("layer_choice") or {}).get("note") or ""),
         str(probe.get("note") or ""),
         overlap_note(probe),
     ]

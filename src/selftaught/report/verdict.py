@@ -39,6 +39,8 @@ class Verdict:
     test: int | None
     """Number of test images."""
     initializations: int | None
+    baselines: tuple[tuple[str, float], ...] = ()
+    """Name with layer, and accuracy, of each further baseline at its best layer."""
     published: bool = False
     """Whether pretraining started from published weights. These were not probed, so the gain is not its own."""
 
@@ -102,9 +104,10 @@ class Verdict:
         if self.random is not None:
             over = f", mean of {self.initializations} initializations" if (self.initializations or 0) > 1 else ""
             parts.append(f"random weights {self._number(self.random)} ({self.random_layer}{over})")
-        if self.pixels is not None:
-            above = self.accuracy is not None and self.pixels > self.accuracy
-            parts.append(f"raw pixels {self._number(self.pixels)}{', above the best layer' if above else ''}")
+        pixels = [("raw pixels", self.pixels)] if self.pixels is not None else []
+        for name, value in (*self.baselines, *pixels):
+            above = self.accuracy is not None and value > self.accuracy
+            parts.append(f"{name} {self._number(value)}{', above the best layer' if above else ''}")
         if self.chance is not None:
             parts.append(f"chance {self._number(self.chance)}")
         return f"Accuracy: {'; '.join(parts)}." if parts else ""
@@ -138,6 +141,9 @@ def judge(probe: Mapping[str, Any], published: bool = False) -> Verdict:
         interval=(low, high) if low is not None and high is not None else None,
         test=integer(probe, "test"),
         initializations=integer(probe, "initializations"),
+        baselines=tuple(
+            (f"{row['title']} ({row['layer']})", float(row["accuracy"])) for row in probe.get("baselines", ())
+        ),
         published=published,
     )
 

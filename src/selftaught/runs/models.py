@@ -83,6 +83,20 @@ class ProbedLayer(Model):
     penalty: Annotated[float | None, Field(alias="lambda")] = None
 
 
+class ProbedBaseline(Model):
+    """The best layer of a further baseline of a probe."""
+
+    title: Name
+    layer: Name
+    accuracy: Share
+
+
+class LayerChoice(Model):
+    """The two best layers of a probe on held-out images."""
+
+    note: Words = ""
+
+
 class Probe(Model):
     """`probes/*.json`."""
 
@@ -91,11 +105,13 @@ class Probe(Model):
     labels: Words | None = None
     chance: Share | None = None
     pixels: Share | None = None
+    baselines: Annotated[list[ProbedBaseline], Field(max_length=100)] = []
     train: Count | None = None
     test: Count | None = None
     probe: Name | None = None
     pooling: Name | None = None
     dimensions: Count | None = None
+    layer_choice: LayerChoice | None = None
     spread: Words | None = None
     seeds: Count | None = None
     seen: StrictBool | Count | None = None

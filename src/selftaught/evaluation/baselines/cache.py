@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from selftaught.evaluation.metrics import LayerMetrics
 
-FORMAT = 2
+FORMAT = 3
 """Part of every key. Increase it when a change of a probe, pooling or calibration affects the results."""
 
 
@@ -87,7 +87,8 @@ def _write(path: Path, results: Mapping[str, LayerMetrics]) -> None:
         optional = [np.nan if x is None else x for x in (result.penalty, result.top5, result.roc_auc)]
         arrays[f"correct{number}"] = result.correct.numpy()
         arrays[f"confusion{number}"] = result.confusion.numpy()
-        arrays[f"numbers{number}"] = np.array([result.held_out, result.dimensions, *optional])
+        arrays[f"numbers{number}"] = np.array([result.dimensions, *optional])
+        arrays[f"held{number}"] = result.held_correct.numpy()
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part-{os.getpid()}")
     try:
@@ -103,12 +104,13 @@ def _read(path: Path) -> dict[str, LayerMetrics] | None:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
             results = {}
             for number, layer in enumerate(arrays["layers"].tolist()):
-                held_out, dimensions, *optional = arrays[f"numbers{number}"].tolist()
+                dimensions, *optional = arrays[f"numbers{number}"].tolist()
                 correct: Tensor = torch.from_numpy(arrays[f"correct{number}"])
+                held: Tensor = torch.from_numpy(arrays[f"held{number}"])
                 confusion: Tensor = torch.from_numpy(arrays[f"confusion{number}"])
                 penalty, top5, roc_auc = (None if np.isnan(x) else x for x in optional)
                 results[layer] = LayerMetrics(
-                    correct, held_out, int(dimensions), penalty, confusion, top5=top5, roc_auc=roc_auc
+                    correct, held, int(dimensions), penalty, confusion, top5=top5, roc_auc=roc_auc
                 )
             return results
     except Exception:  # missing, truncated or in another format: numpy and zipfile raise various exceptions

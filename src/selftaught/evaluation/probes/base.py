@@ -32,13 +32,19 @@ class ProbeResult:
     with the largest one is predicted."""
     labels: Tensor
     """(n,) int64 on the CPU."""
-    held_out: float
-    """Accuracy on the held-out training images, 0 to 1."""
+    held_correct: Tensor
+    """(m,) bool on the CPU: whether each labeled held-out image is classified correctly, by the classifier that was
+    chosen; the same images in the same order at every layer of a seed."""
     dimensions: int
     """Size of the feature that is classified."""
     penalty: float | None = None
     """Regularization strength chosen by the probe (the median over classes if it differs by class); None if it has
     none."""
+
+    @property
+    def held_out(self) -> float:
+        """Accuracy on the held-out training images, 0 to 1."""
+        return float(self.held_correct.double().mean())
 
     @property
     def correct(self) -> Tensor:
@@ -117,8 +123,8 @@ def require_training_images(training: int, held: int, train: Source) -> None:
     """
     if not training or not held:
         raise UserError(
-            f"a probe needs labeled images to train on and others to hold out, but {train.name} has {training + held} "
-            "in all: label more, or raise --limit."
+            f"a probe or evaluation needs labeled images to train on and others to hold out, but {train.name} has "
+            f"{training + held} in all: label more, or raise --limit."
         )
 
 
@@ -129,5 +135,7 @@ def require_test_images(count: int, test: Source) -> int:
         UserError: it is 0.
     """
     if not count:
-        raise UserError(f"a probe needs labeled test images, but {test.name} has none: label some images.")
+        raise UserError(
+            f"a probe or evaluation needs labeled test images, but {test.name} has none: label some images."
+        )
     return count

@@ -62,7 +62,7 @@ class KNNProbe(Probe):
         banks = {name: Bank(F.normalize(x), collected.labels) for name, x in collected.layers.items()}
         scorers = {name: partial(self.votes, bank, classes) for name, bank in banks.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
-        held = {name: self._held_out_accuracy(bank, collected.held, classes) for name, bank in banks.items()}
+        held = {name: self._held_out_correct(bank, collected.held, classes) for name, bank in banks.items()}
         return {
             name: ProbeResult(scores[name], labels, held[name], bank.features.shape[1]) for name, bank in banks.items()
         }
@@ -80,7 +80,8 @@ class KNNProbe(Probe):
             parts.append(rows.new_zeros(len(rows), classes).scatter_add_(1, bank.labels[indices], weight))
         return torch.cat(parts) if parts else queries.new_zeros(0, classes)
 
-    def _held_out_accuracy(self, bank: Bank, held: Tensor, classes: int) -> float:
+    def _held_out_correct(self, bank: Bank, held: Tensor, classes: int) -> Tensor:
+        """(m,) bool on the CPU: whether the other images classify each held-out one correctly."""
         others = Bank(bank.features[~held], bank.labels[~held])
         predicted = self.votes(others, classes, bank.features[held]).argmax(1)
-        return float((predicted == bank.labels[held]).double().mean())
+        return (predicted == bank.labels[held]).cpu()

@@ -74,12 +74,12 @@ class LogisticProbe(Probe):
         scorers = {name: partial(Logistic.scores, logistic) for name, (logistic, _, _) in fitted.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
         return {
-            name: ProbeResult(scores[name], labels, held_out, len(logistic.mean), 1 / cost)
-            for name, (logistic, held_out, cost) in fitted.items()
+            name: ProbeResult(scores[name], labels, held_correct, len(logistic.mean), 1 / cost)
+            for name, (logistic, held_correct, cost) in fitted.items()
         }
 
-    def _fit(self, features: Tensor, collected: TrainingFeatures, classes: int) -> tuple[Logistic, float, float]:
-        """The classifier with the best held-out accuracy, that accuracy and its C; the smaller C on a tie."""
+    def _fit(self, features: Tensor, collected: TrainingFeatures, classes: int) -> tuple[Logistic, Tensor, float]:
+        """The classifier with the best held-out accuracy, its correctness there and its C; the smaller C on a tie."""
         inputs, labels = features[~collected.held], collected.labels[~collected.held]
         held, held_labels = features[collected.held], collected.labels[collected.held]
         mean = inputs.mean(0)
@@ -88,19 +88,20 @@ class LogisticProbe(Probe):
         inputs = inputs.div_(scale)
         weight = inputs.new_zeros(inputs.shape[1], classes)
         bias = inputs.new_zeros(classes)
-        best, best_accuracy, best_cost, misses = None, -1.0, 0.0, 0
+        best, best_correct, best_cost, misses = None, held_labels < 0, 0.0, 0
         for cost in sorted(self.costs):
             weight, bias = minimize(inputs, labels, weight, bias, cost, self.max_iterations)
             logistic = Logistic(weight, bias, mean, scale)
-            accuracy = float((logistic.scores(held).argmax(1) == held_labels).double().mean())
-            if accuracy > best_accuracy:
-                best, best_accuracy, best_cost, misses = logistic, accuracy, cost, 0
-            elif accuracy < best_accuracy:
+            correct = logistic.scores(held).argmax(1) == held_labels
+            more = int(correct.sum()) - int(best_correct.sum())
+            if best is None or more > 0:
+                best, best_correct, best_cost, misses = logistic, correct, cost, 0
+            elif more < 0:
                 misses += 1
             if misses == PATIENCE:
                 break
         assert best is not None
-        return best, best_accuracy, best_cost
+        return best, best_correct.cpu(), best_cost
 
 
 def require_costs(costs: tuple[float, ...]) -> None:

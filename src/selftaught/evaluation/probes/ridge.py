@@ -30,7 +30,7 @@ class RidgeProbe(Probe):
         scorers = {name: linear.scores for name, linear in classifiers.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
         return {
-            name: ProbeResult(scores[name], labels, linear.held_out, len(linear.weight), linear.penalty)
+            name: ProbeResult(scores[name], labels, linear.held_correct.cpu(), len(linear.weight), linear.penalty)
             for name, linear in classifiers.items()
         }
 

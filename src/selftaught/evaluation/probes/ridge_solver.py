@@ -9,7 +9,7 @@ long: that is the `logistic` probe.
 Letters: n images so far, d dimensions, k classes.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 import torch.nn.functional as F
@@ -30,16 +30,16 @@ class Linear:
     bias: Tensor
     """(k,)."""
     penalty: float
-    held_out: float = 0.0
-    """Accuracy on the held-out images, 0 to 1."""
+    held_correct: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
+    """(m,) bool: whether each held-out image is classified correctly, in the order they were added."""
 
     def scores(self, features: Tensor) -> Tensor:
         """Class scores: (n, d) -> (n, k)."""
         return torch.addmm(self.bias, features, self.weight)
 
-    def count_correct(self, features: Tensor, labels: Tensor) -> int:
-        """Number of images that are classified correctly: features (n, d), labels (n,)."""
-        return int((self.scores(features).argmax(1) == labels).sum())
+    def correct(self, features: Tensor, labels: Tensor) -> Tensor:
+        """(n,) bool: whether each image is classified correctly: features (n, d), labels (n,)."""
+        return self.scores(features).argmax(1) == labels
 
 
 class Ridge:
@@ -96,21 +96,22 @@ class Ridge:
         unit = matrix.diagonal().sum() / len(mean)
 
         best, misses = Linear(torch.zeros_like(self._cross), prior, PENALTIES[0]), 0  # for uninformative features
-        best_count = best.count_correct(held, labels)
+        best_correct = best.correct(held, labels)
         for penalty in PENALTIES:
             weight = _solve_regularized(matrix, penalty * unit, rhs)
             if weight is None:
                 break
             weight = weight if back is None else back @ weight
             linear = Linear(weight, prior - (mean + self._shift) @ weight, penalty)
-            count = linear.count_correct(held, labels)
-            if count > best_count:
-                best, best_count, misses = linear, count, 0
-            elif count < best_count:  # ties do not count, as large penalties all predict the best_count frequent class
+            correct = linear.correct(held, labels)
+            more = int(correct.sum()) - int(best_correct.sum())
+            if more > 0:
+                best, best_correct, misses = linear, correct, 0
+            elif more < 0:  # ties do not count, as large penalties all predict the most frequent class
                 misses += 1
             if misses == PATIENCE:
                 break
-        return replace(best, held_out=best_count / len(labels))
+        return replace(best, held_correct=best_correct)
 
     def _target(self, labels: Tensor) -> Tensor:
         return F.one_hot(labels, self.classes).to(self._sum.dtype)

@@ -58,8 +58,8 @@ class SVMProbe(Probe):
         scorers = {name: partial(decision, weight) for name, (weight, _, _) in fitted.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
         return {
-            name: ProbeResult(scores[name], labels, held_out, len(weight) - 1, penalty)
-            for name, (weight, held_out, penalty) in fitted.items()
+            name: ProbeResult(scores[name], labels, held_correct, len(weight) - 1, penalty)
+            for name, (weight, held_correct, penalty) in fitted.items()
         }
 
     def _folds(self, labels: Tensor, train: Source, seed: int) -> Tensor:
@@ -80,8 +80,8 @@ class SVMProbe(Probe):
             folds[rows[torch.randperm(len(rows), generator=generator)]] = torch.arange(len(rows)) % self.folds
         return folds.to(labels.device)
 
-    def _fit(self, features: Tensor, collected: TrainingFeatures, folds: Tensor) -> tuple[Tensor, float, float]:
-        """Weights (d + 1, k) with the best C of each class, held-out accuracy, and the median of 1 / C."""
+    def _fit(self, features: Tensor, collected: TrainingFeatures, folds: Tensor) -> tuple[Tensor, Tensor, float]:
+        """Weights (d + 1, k) with the best C of each class, held-out correctness (m,), and the median of 1 / C."""
         features = with_constant(features)
         inputs, held = features[~collected.held], features[collected.held]
         labels = collected.labels[~collected.held]
@@ -89,8 +89,8 @@ class SVMProbe(Probe):
         importance = torch.where(signs > 0, self.positive_weight, 1.0)
         costs = self._choose(inputs, signs, importance, folds)
         weight = minimize(inputs, signs, importance * costs)
-        accuracy = float(((held @ weight).argmax(1) == collected.labels[collected.held]).double().mean())
-        return weight, accuracy, float(costs.reciprocal().median())
+        correct = ((held @ weight).argmax(1) == collected.labels[collected.held]).cpu()
+        return weight, correct, float(costs.reciprocal().median())
 
     def _choose(self, inputs: Tensor, signs: Tensor, importance: Tensor, folds: Tensor) -> Tensor:
         """(k,): the C of each class with the best cross-validated average precision, the smaller one on a tie."""

@@ -87,10 +87,10 @@ class TrainedProbe(Probe):
         require_training_images(labeled, len(held_labels), train)
         scores, labels = self._score(heads, encoder, test, torch.arange(len(test)), viewing, on_progress)
         require_test_images(len(labels), test)
-        accuracies = (held_scores.argmax(2) == held_labels).double().mean(1).tolist()
+        held_correct = held_scores.argmax(2) == held_labels
         return {
-            name: ProbeResult(rows, labels, accuracy, shape.numel())
-            for (name, shape), rows, accuracy in zip(shapes.items(), scores, accuracies, strict=True)
+            name: ProbeResult(rows, labels, correct, shape.numel())
+            for (name, shape), rows, correct in zip(shapes.items(), scores, held_correct, strict=True)
         }
 
     def rate(self, done: float, batch_size: int) -> float:

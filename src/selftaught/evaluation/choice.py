@@ -1,0 +1,70 @@
+"""How certain the choice of the best layer is: the paired difference of the two best layers on held-out images."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from selftaught.evaluation.gain import Results, paired_interval
+
+ENOUGH = 1000
+"""Number of held-out images from which the choice is not reported as uncertain: the paired standard error is the root
+of (fraction of the images that the layers classify differently) / (number of images), so for 1,000 images and layers
+that differ on a tenth of them it is 0.01. Layers that this does not separate are about equally good."""
+
+
+@dataclass(frozen=True)
+class LayerChoice:
+    """The two layers with the best held-out accuracies, and whether the held-out images separate them."""
+
+    layer: str
+    runner_up: str
+    images: int
+    """Held-out images of a probe seed; the smallest number if it differs."""
+    difference: float
+    """Held-out accuracy of the best layer minus that of the runner-up, 0 to 1."""
+    standard_error: float
+    """Of the difference, paired by image."""
+    separated: bool
+    """Whether the 95 % interval of the difference is above 0."""
+
+    @property
+    def note(self) -> str:
+        """A line for the caption of the table; empty if the choice is certain, or there are enough images."""
+        if self.separated or self.images >= ENOUGH:
+            return ""
+        return (
+            f"Only {self.images:,} held-out images: the choice of layer ({self.layer} or {self.runner_up}) is "
+            "uncertain, and the interval of the gain does not include it."
+        )
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values."""
+        return {**vars(self), "note": self.note}
+
+
+def layer_choice(results: Results) -> LayerChoice | None:
+    """Compare the two layers with the best held-out accuracies, averaged over the results.
+
+    The differences of all probe seeds are pooled. The held-out images of two seeds are drawn independently, a tenth of
+    the training images each, so few are in both.
+
+    Args:
+        results: layer -> result, for each probe seed.
+
+    Returns:
+        None if there is only one layer.
+    """
+    layers = sorted(results[0], key=lambda layer: -math.fsum(result[layer].held_out for result in results))
+    if len(layers) < 2:
+        return None
+    best, second = (torch.cat([result[layer].held_correct for result in results]).double() for layer in layers[:2])
+    low, _ = paired_interval(best[None], second[None])
+    return LayerChoice(
+        layer=layers[0],
+        runner_up=layers[1],
+        images=min(len(result[layers[0]].held_correct) for result in results),
+        difference=float((best - second).mean()),
+        standard_error=float((best - second).std(correction=0)) / len(best) ** 0.5,
+        separated=low > 0,
+    )

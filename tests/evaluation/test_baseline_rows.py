@@ -1,0 +1,118 @@
+"""Further baselines of a probe: k-means, PCA and scattering at their best layers."""
+
+import io
+import json
+
+import pytest
+import torch
+from rich.console import Console
+from torch import nn
+
+from probe_toys import Plain, Small, noise
+from selftaught.contracts import Layer
+from selftaught.encoders import make_encoder
+from selftaught.errors import UserError
+from selftaught.evaluation import RidgeProbe, probe_layers, render
+from selftaught.evaluation.baselines import prepare
+from selftaught.evaluation.features import Viewing
+
+CPU = torch.device("cpu")
+SETTING = {"name": "small"}
+
+
+class Deep(Small):
+    """Two layers, of which the second one only has the mean."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        nn.init.zeros_(self.convolution.bias)
+        self.layers = {"map": Layer(4, 1), "mean": Layer(4, 0)}
+
+    def features(self, inputs):
+        maps = super().features(inputs)["only"]
+        return {"map": maps, "mean": maps.mean((2, 3))}
+
+
+class Transposed(Small):
+    """An encoder that k-means cannot initialize."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__(seed)
+        self.convolution = nn.ConvTranspose2d(3, 4, 3, padding=1)
+
+
+def sources():
+    """Overlapping classes, so that accuracies differ."""
+    train, test = noise(120, 0, side=8), noise(80, 1, side=8)
+    for source in (train, test):
+        source.images[:, 0] += 0.06 * source.labels[:, None, None]
+    return train, test
+
+
+def probed(encoder=None, fresh=Deep, **more):
+    return probe_layers(encoder or Deep(9), fresh, *sources(), size=8, progress=False, initializations=1, **more)
+
+
+def alone(name, encoder):
+    """The results of a baseline by layer, without the table."""
+    train, test = sources()
+    prepare(name, encoder, train, 8, CPU, seed=0)
+    return RidgeProbe().evaluate(encoder, train, test, Viewing(8, CPU, RidgeProbe.dimensions), 0, lambda *_: None)
+
+
+def text(table):
+    out = io.StringIO()
+    Console(file=out, width=400).print(render(table))
+    return out.getvalue()
+
+
+@pytest.mark.parametrize("name", ["kmeans", "pca", "scattering"])
+def test_a_row_is_the_baseline_at_its_best_layer_by_held_out_accuracy(name):
+    if name == "scattering":
+        pytest.importorskip("kymatio")
+    found = alone(name, make_encoder("scattering", size=8) if name == "scattering" else Deep(0))
+    best = max(found, key=lambda layer: found[layer].held_out)
+    table = probed(baselines=(name,))
+    (row,) = json.loads(json.dumps(table.to_json()))["baselines"]
+    assert (row["name"], row["layer"]) == (name, best)
+    assert row["accuracy"] == pytest.approx(found[best].accuracy, abs=1e-9)
+    assert row["held_out"] == pytest.approx(found[best].held_out)
+    assert table.correctness.baselines.tolist() == [found[best].correct.tolist()]
+    (line,) = [line for line in text(table).splitlines() if f"{row['title']} ({best})" in line]
+    assert f"{row['accuracy']:.2f}" in line
+
+
+def test_other_rows_do_not_change_and_there_are_no_baselines_by_default():
+    plain, more = probed(), probed(baselines=("kmeans", "pca", "kmeans"))
+    assert plain.baselines == ()
+    assert plain.correctness.baselines.shape == (0, 80)
+    assert [row.name for row in more.baselines] == ["kmeans", "pca"]
+    assert (more.layers, more.gain, more.pixels) == (plain.layers, plain.gain, plain.pixels)
+
+
+def test_a_second_probe_reads_the_rows_from_the_cache(tmp_path, monkeypatch):
+    calls = []
+    evaluate = RidgeProbe.evaluate
+    monkeypatch.setattr(RidgeProbe, "evaluate", lambda *args: calls.append(1) or evaluate(*args))
+    first = probed(baselines=("kmeans",), cache=tmp_path, encoder_setting=SETTING)
+    assert len(calls) == 4  # trained, pixels, random, k-means
+    again = probed(baselines=("kmeans",), cache=tmp_path, encoder_setting=SETTING)
+    assert len(calls) == 5
+    assert again.baselines == first.baselines
+    probed(baselines=("pca",), cache=tmp_path, encoder_setting=SETTING)
+    assert len(calls) == 7
+
+
+@pytest.mark.parametrize(
+    ("fresh", "name", "message"),
+    [
+        (Transposed, "kmeans", "convolution of this encoder is a ConvTranspose2d: choose another --encoder"),
+        (lambda seed: Plain(), "pca", "need an encoder in which a norm follows each convolution"),
+        (Deep, "pixels", "no further baseline of a probe called 'pixels': choose one of kmeans, pca, scattering"),
+        (Deep, "kmean", "did you mean kmeans"),
+    ],
+)
+def test_a_baseline_that_does_not_apply_is_an_error_before_anything_is_probed(fresh, name, message, monkeypatch):
+    monkeypatch.setattr(RidgeProbe, "evaluate", None)
+    with pytest.raises(UserError, match=message):
+        probed(fresh(0), fresh, baselines=(name,))
