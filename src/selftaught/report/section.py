@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from selftaught import figures
 from selftaught.evaluation.baselines import label
+from selftaught.report.classes import ClassSection, make_classes
 from selftaught.report.commands import probe_command, repeat_command, resume_command
 from selftaught.report.compare import MISSING, count, fraction, probe_details
 from selftaught.report.embed import Picture, inline, picture, png_of
@@ -42,6 +43,8 @@ class ProbeSection:
     """Layer, accuracy, held-out accuracy, random weights, gain, regularization."""
     best: int
     """Index of the best layer's row; -1 if none was chosen on held-out images."""
+    classes: ClassSection | None
+    """Results by class at the best layer; None for probes of earlier versions."""
     note: str
     """How the probe was evaluated, and what each standard deviation is over."""
 
@@ -252,6 +255,7 @@ def make_table(probe: Mapping[str, Any], salt: str, record: Record) -> ProbeSect
         ),
         rows=[layer_cells(layer, verdict.test) for layer in probe["layers"]],
         best=names.index(verdict.best) if verdict.best in names else -1,
+        classes=make_classes(probe, f"{salt}-classes"),
         note=probe_note(probe),
     )
 
