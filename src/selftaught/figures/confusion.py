@@ -36,7 +36,7 @@ def confusion(counts: Sequence[Sequence[int]], classes: Sequence[str]) -> Figure
     side = 0.36 if count <= MAX_NUMBERED else 0.22
     labels, extent = 0.15 + CHARACTER * max(map(len, names)), side * count
     left = below = labels + 0.3
-    width, height = left + max(extent, 1.2) + 0.1, below + max(extent, 1.2) + 0.1
+    width, height = left + max(extent, 1.2) + 0.1, below + max(extent, 0.8) + 0.1  # room for the axis labels
     figure = Figure(figsize=(width, height), facecolor="none")
     axes = figure.add_axes(
         (left / width, 1 - (extent + 0.1) / height, extent / width, extent / height), facecolor="none"
