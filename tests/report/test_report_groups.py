@@ -92,3 +92,11 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
     found = json.loads((run / "probes" / "0.json").read_text())
     (run / "probes" / "0.json").write_text(json.dumps({**found, "correctness": "../../outside.npz"}))
     assert group_results(read_records([run])) == []
+
+
+def test_the_same_test_images_under_another_path_are_compared(tmp_path: Path) -> None:
+    runs = [probed_run(tmp_path / "good", (0.5, 0.8)), probed_run(tmp_path / "worse", (0.5, 0.5), batch_size=8)]
+    path = runs[1] / "probes" / "0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data": "/elsewhere/cifar10"}))
+    (sentence,) = sentences(group_results(read_records(runs)))
+    assert sentence.startswith("cifar10 (ridge, 50,000 labels): good is better than worse")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from selftaught.evaluation.baselines import FIXED
 from selftaught.evaluation.gain import paired_interval
-from selftaught.report.record import Record, is_number
+from selftaught.report.record import Record, is_number, last_part
 from selftaught.report.verdict import TOO_WIDE, digits
 from selftaught.runs.folder import RunFolder
 
@@ -138,13 +138,18 @@ def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDAr
     more = f" (mean of {len(members)} seeds)" if len(members) > 1 else ""
     return GroupResult(
         name=f"{record.name}{more}",
-        probe=f"{probe.get('data')} ({probe.get('probe')}, {probe.get('train'):,} labels)",
+        probe=f"{_data(probe, first)} ({probe.get('probe')}, {probe.get('train'):,} labels)",
         layer=layer,
         held_out=means[layer],
         correct=np.stack([arrays["trained"][:, layers.index(layer)].mean(0) for _, _, arrays in members]),
         random=None if record.baseline in FIXED else random,
         images=_images(first),
     )
+
+
+def _data(probe: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """The labeled source, without its folders if the test images are identified by their content."""
+    return last_part(str(probe.get("data"))) if len(arrays["test_ids"]) else str(probe.get("data"))
 
 
 def _column(probe: Mapping[str, Any], name: str) -> dict[str, float]:
