@@ -25,7 +25,7 @@ from selftaught.augment.warp import random_crop
 from selftaught.cli.process import keep_freed_memory
 from selftaught.contracts import Batch
 
-SCALE, JITTER, HUE, JITTERED, GREY = (0.08, 1.0), 0.4, 0.1, 0.8, 0.2
+SCALE, JITTER, HUE, JITTERED, GRAYSCALE = (0.08, 1.0), 0.4, 0.1, 0.8, 0.2
 """SimCLR's values at strength 0.5; at full strength jitter is 0.8, 0.8, 0.8, 0.2."""
 
 
@@ -35,7 +35,7 @@ def two_views(batch: Batch, size: int, generator: torch.Generator) -> Tensor:
     crop = random_crop(count, generator, scale=SCALE)
     views = batch.warp(crop.reshape(-1, 2, 3, 3), size).flatten(0, 1)
     jitter = {"brightness": JITTER, "contrast": JITTER, "saturation": JITTER, "hue": HUE}
-    return recolor(views, *random_color(count, generator, **jitter, grey=GREY, probability=JITTERED))
+    return recolor(views, *random_color(count, generator, **jitter, grayscale=GRAYSCALE, probability=JITTERED))
 
 
 class TorchvisionViews:
@@ -51,7 +51,7 @@ class TorchvisionViews:
                 v2.RandomResizedCrop(size, SCALE),
                 v2.RandomHorizontalFlip(),
                 v2.RandomApply([v2.ColorJitter(JITTER, JITTER, JITTER, HUE)], JITTERED),
-                v2.RandomGrayscale(GREY),
+                v2.RandomGrayscale(GRAYSCALE),
                 v2.ToImage(),
                 v2.ToDtype(torch.float32, scale=True),
             ]

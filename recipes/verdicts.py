@@ -64,7 +64,7 @@ QUESTIONS = {
     "guards": Question(
         "jigsaw",
         "layer2",
-        {"guarded": {}, "unguarded": {"gap": 0.0, "normalize": False, "shift": 0.0, "grey": 0.0}},
+        {"guarded": {}, "unguarded": {"gap": 0.0, "normalize": False, "shift": 0.0, "grayscale": 0.0}},
         settings={"permutations": 100},  # few enough to be learned in minutes
     ),
     "negatives": Question(

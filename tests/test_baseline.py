@@ -7,6 +7,7 @@ from PIL import Image
 import selftaught
 from selftaught.cli import main
 from selftaught.errors import UserError
+from selftaught.evaluation.table import render
 from selftaught.report.record import read_records
 
 
@@ -33,10 +34,15 @@ def test_a_baseline_is_probed_compared_and_reported_like_any_run(folder, name, c
     table = run.probe(folder)
     assert [row.layer for row in table.layers] == list(run.encoder.layers)
     assert table.best.accuracy == 1 or name != "pixels"  # brightness separates the classes
+    fixed = name in ("scattering", "pixels")
+    assert table.has_parameters is not fixed
+    assert ("so a gain over random weights is not defined" in str(render(table).caption)) is fixed
     run.invariance(folder, images=8)
     assert main(["compare", str(out)]) == 0
     assert name in capsys.readouterr().out
     html = run.report().read_text()
+    assert f"<pre>selftaught baseline {name} {folder} " in html
+    assert "Pretraining" not in html
     assert f"baseline {name}" in html
     (record,) = read_records([out])
     assert (record.step, record.log, record.status) == (0, [], "finished")

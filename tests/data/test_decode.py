@@ -190,6 +190,11 @@ def test_broken_files_give_a_reason(tmp_path: Path) -> None:
         assert words in result
 
 
+def test_files_that_cannot_be_opened_give_the_reason_of_the_system(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    assert decode(tmp_path / "file" / "image.png", 16) == "cannot be opened (not a directory)"
+
+
 def test_pipes_are_not_opened(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     assert decode(tmp_path / "pipe.png", 16) == "is a folder, a pipe, a socket or a device, not a file"

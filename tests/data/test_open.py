@@ -49,7 +49,7 @@ def test_images_of_a_folder_are_opened(pets: Path) -> None:
     assert source.batch(torch.tensor([0, 29, 30, 49]), CPU).targets["label"].tolist() == [0, 0, 1, 1]
 
 
-def test_labelled_images_without_a_split_are_split(pets: Path) -> None:
+def test_labeled_images_without_a_split_are_split(pets: Path) -> None:
     train, test = open_splits(str(pets))
     everything = open_source(str(pets), split="all")
     assert len(train) + len(test) == 50

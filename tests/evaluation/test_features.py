@@ -73,7 +73,7 @@ def test_features_do_not_depend_on_how_images_are_batched():
         torch.testing.assert_close(torch.cat([part.layers["image"] for part in parts]), source.images.flatten(1))
 
 
-def test_unlabelled_images_are_left_out():
+def test_unlabeled_images_are_left_out():
     source = half_red(10, seed=0)
     source.labels[3] = -1
     (part,) = layer_features(Plain(), source, Viewing(4, CPU))

@@ -14,7 +14,7 @@ from selftaught.modules.permutations import distant_permutations
 from selftaught.pretext.jigsaw import Jigsaw
 from toys import ToyBatch, ToyEncoder, ToySource
 
-BARE = {"normalize": False, "shift": 0.0, "grey": 0.0, "scale": (1.0, 1.0), "flip": False}
+BARE = {"normalize": False, "shift": 0.0, "grayscale": 0.0, "scale": (1.0, 1.0), "flip": False}
 
 
 def generator(seed=0):
@@ -117,8 +117,8 @@ def test_each_guard_does_its_part_and_can_be_switched_off(places):
         return task.views(batch_of(0.3 + 0.4 * places), generator())["images"]
 
     bare = tiles()
-    grey = tiles(grey=1.0)
-    torch.testing.assert_close(grey[:, 0], grey[:, 2])
+    grayscale = tiles(grayscale=1.0)
+    torch.testing.assert_close(grayscale[:, 0], grayscale[:, 2])
     projected = tiles(project=1.0)
     assert (2 * projected[:, 1] - projected[:, 0] - projected[:, 2]).abs().max() < 1e-5
     assert (2 * bare[:, 1] - bare[:, 0] - bare[:, 2]).abs().max() > 0.1
@@ -170,8 +170,8 @@ def test_mistakes_are_one_sentence():
         Jigsaw(tile=0.4)
     with pytest.raises(UserError, match="--puzzles of at least 1"):
         Jigsaw(puzzles=0)
-    with pytest.raises(UserError, match="--grey must be a fraction of the images from 0 to 1, got 30"):
-        Jigsaw(grey=30.0)
+    with pytest.raises(UserError, match="--grayscale must be a fraction of the images from 0 to 1, got 30"):
+        Jigsaw(grayscale=30.0)
     with pytest.raises(UserError, match="scale"):
         Jigsaw(scale=(0.0, 1.0))
     with pytest.raises(UserError, match=r"cannot process tiles of 4 pixels: increase --size"):
@@ -201,7 +201,7 @@ def test_the_trial_of_the_encoder_leaves_it_as_it_was():
 def test_projected_tiles_have_no_component_along_green_and_magenta_whatever_the_image(seed, contrast):
     """At high contrast most values are exactly 0 or 1, and projections of such colors lie outside of [0, 1]."""
     images = (contrast * torch.randn(2, 3, 32, 32, generator=generator(seed)) + 0.5).clamp(0, 1)
-    task = Jigsaw(size=32, **{**BARE, "project": 1.0, "grey": 0.3, "shift": 1 / 8})
+    task = Jigsaw(size=32, **{**BARE, "project": 1.0, "grayscale": 0.3, "shift": 1 / 8})
     tiles = task.views(batch_of(images), generator(seed))["images"]
     along = torch.einsum("c,nchw->nhw", torch.tensor([-1.0, 2.0, -1.0]), tiles)
     assert along.abs().max() < 1e-5

@@ -22,7 +22,7 @@ from selftaught.training.trial import require_batch_norm_inputs
 from toys import ToyBatch, ToyEncoder, ToySource
 
 CPU = torch.device("cpu")
-PLAIN = {"crop": 1.0, "scale": (1.0, 1.0), "flip": False, "jitter": (0.0, 0.0, 0.0, 0.0), "grey": 0.0}
+PLAIN = {"crop": 1.0, "scale": (1.0, 1.0), "flip": False, "jitter": (0.0, 0.0, 0.0, 0.0), "grayscale": 0.0}
 TASKS = {
     "npid": NPID(size=16, negatives=7, nce_normalizer="constant"),
     "neither": PIRL(size=16, negatives=7, weight=0),
@@ -305,7 +305,7 @@ def test_what_is_shown_has_a_picture_of_every_transformation():
         (PIRL, {"puzzle_scale": (0.9, 0.6)}, "--puzzle-scale must be"),
         (NPID, {"proximal": -1.0}, "--proximal must be at least 0"),
         (NPID, {"jitter": (0.4, 0.4, 0.4, 0.9)}, "--jitter must be"),
-        (NPID, {"grey": 2.0}, "--grey"),
+        (NPID, {"grayscale": 2.0}, "--grayscale"),
         (NPID, {"temperature": 0.0}, "--temperature must be above 0"),
     ],
 )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 from PIL import Image
@@ -132,3 +133,22 @@ def fake_run(
     if skipped:
         (folder / "skipped.txt").write_text("\n".join(skipped) + "\n", encoding="utf-8")
     return folder
+
+
+def probed_run(folder: Path, rates: tuple[float, float], seed: int = 0, count: int = 2000, **config: object) -> Path:
+    """A run whose layers classify images correctly at these rates; layer2 is best on held-out images."""
+    rng = np.random.default_rng([seed, int(1000 * rates[1])])
+    easy = np.random.default_rng(0).random(count)  # shared: images are easy for all runs or for none
+    correct = np.stack([0.8 * easy + 0.2 * rng.random(count) < rate for rate in rates])
+    random = np.stack([easy < 0.3, easy < 0.2])[None]
+    found = probe([0.4, 0.5], [0.3, 0.2], layers=LAYERS[:2], test=count, correctness="0.npz")
+    run = fake_run(folder, probes=[found], seed=seed, **config)
+    np.savez(
+        run / "probes" / "0.npz",
+        layers=np.array(LAYERS[:2]),
+        trained=correct[None],
+        random=random,
+        labels=np.arange(count),
+        test_ids=np.arange(count),
+    )
+    return run

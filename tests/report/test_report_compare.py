@@ -65,9 +65,9 @@ def test_probes_with_other_labels_are_told_apart(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", probes=probes)
     cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
     assert [cell["probed on"] for cell in cells] == [
-        "cifar10 (fast, 50,000 labels, labels from breeds.csv)",
-        "cifar10 (fast, 50,000 labels, labels from colors.csv)",
-        "cifar10 (fast, 50,000 labels)",
+        "cifar10 (ridge, 50,000 labels, labels from breeds.csv)",
+        "cifar10 (ridge, 50,000 labels, labels from colors.csv)",
+        "cifar10 (ridge, 50,000 labels)",
     ]
 
 

@@ -5,32 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_runs import fake_run, probe
+from fake_runs import probed_run
 
 from selftaught.errors import UserError
 from selftaught.report.groups import group_results, sentences
 from selftaught.report.record import read_records
-
-LAYERS = ("layer1", "layer2")
-
-
-def probed_run(folder: Path, rates: tuple[float, float], seed: int = 0, count: int = 2000, **config: object) -> Path:
-    """A run whose layers classify images correctly at these rates; layer2 is best on held-out images."""
-    rng = np.random.default_rng([seed, int(1000 * rates[1])])
-    easy = np.random.default_rng(0).random(count)  # shared: images are easy for all runs or for none
-    correct = np.stack([0.8 * easy + 0.2 * rng.random(count) < rate for rate in rates])
-    random = np.stack([easy < 0.3, easy < 0.2])[None]
-    found = probe([0.4, 0.5], [0.3, 0.2], layers=LAYERS, test=count, correctness="0.npz")
-    run = fake_run(folder, probes=[found], seed=seed, **config)
-    np.savez(
-        run / "probes" / "0.npz",
-        layers=np.array(LAYERS),
-        trained=correct[None],
-        random=random,
-        labels=np.arange(count),
-        test_ids=np.arange(count),
-    )
-    return run
 
 
 def test_runs_that_differ_in_the_seed_only_are_one_group(tmp_path: Path) -> None:
@@ -59,7 +38,7 @@ def test_a_clear_difference_is_a_sentence_and_a_small_one_is_not_decided(tmp_pat
     value, low, high = good.difference(worse.correct)
     assert clear == (
         f"cifar10 (ridge, 50,000 labels): good is better than worse by {value:.3f} top-1 accuracy (95 % interval "
-        f"{low:.3f} to {high:.3f}). One pretraining run each: variation between runs is not included."
+        f"{low:.3f} to {high:.3f}). One run each: variation between runs is not included."
     )
     assert ": not decided: good and same differ by " in close
     assert "the 2 intervals are not corrected for multiple comparisons" in note
@@ -73,7 +52,7 @@ def test_seeds_that_differ_a_lot_decide_nothing(tmp_path: Path) -> None:
     ]
     (sentence,) = sentences(group_results(read_records(runs)))
     assert "not decided" in sentence
-    assert "Variation between 2 and 2 pretraining seeds is included." in sentence
+    assert "Variation between 2 and 2 seeds is included." in sentence
     assert "too few to decide" in sentence
     (single,) = sentences(group_results(read_records([runs[0], runs[2]])))
     assert "is better than" in single
@@ -100,7 +79,7 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
     for wrong in (
         {"labels": arrays["labels"][:5]},
         {"trained": arrays["trained"].astype(float)},
-        {"layers": LAYERS[:1]},
+        {"layers": arrays["layers"][:1]},
     ):
         np.savez(path, **{**arrays, **wrong})
         with pytest.raises(UserError, match=r"0\.npz is damaged"):
@@ -113,3 +92,11 @@ def test_damaged_and_missing_files(tmp_path: Path) -> None:
     found = json.loads((run / "probes" / "0.json").read_text())
     (run / "probes" / "0.json").write_text(json.dumps({**found, "correctness": "../../outside.npz"}))
     assert group_results(read_records([run])) == []
+
+
+def test_the_same_test_images_under_another_path_are_compared(tmp_path: Path) -> None:
+    runs = [probed_run(tmp_path / "good", (0.5, 0.8)), probed_run(tmp_path / "worse", (0.5, 0.5), batch_size=8)]
+    path = runs[1] / "probes" / "0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data": "/elsewhere/cifar10"}))
+    (sentence,) = sentences(group_results(read_records(runs)))
+    assert sentence.startswith("cifar10 (ridge, 50,000 labels): good is better than worse")

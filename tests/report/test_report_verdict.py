@@ -67,6 +67,21 @@ def test_verdict_follows_the_interval(gain: float, outcome: str) -> None:
     assert "too few" not in verdict.sentence
 
 
+@pytest.mark.parametrize(
+    ("baseline", "subject", "single"),
+    [
+        ("", "Pretraining helped: ", "One pretraining run: variation between runs is not included."),
+        ("kmeans", "K-means initialization helped: ", "One seed: variation between seeds is not included."),
+        ("random", "This random initialization helped: ", "One seed: variation between seeds is not included."),
+        ("timm:r18", "Published weights helped: ", "One pretraining run: variation between runs is not included."),
+    ],
+)
+def test_the_gain_is_attributed_to_what_was_probed(baseline: str, subject: str, single: str) -> None:
+    sentence = judge(GOOD, baseline=baseline).sentence
+    assert sentence.startswith(f"{subject}+0.160 top-1 accuracy over random weights")
+    assert sentence.endswith(single)
+
+
 def test_small_test_sets_are_reported_with_two_digits() -> None:
     few = judge(gained(0.1667, 0.4, test=6))
     assert few.outcome == "unclear"

@@ -17,7 +17,7 @@ from selftaught.contracts import Encoder, Source
 from selftaught.data.photos import as_paths
 from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
-from selftaught.evaluation.baselines import FIXED, prepare, title
+from selftaught.evaluation.baselines import own_encoder, prepare, title
 from selftaught.runs.claim import claimed
 from selftaught.runs.folder import RunFolder
 from selftaught.training.machine import hardware
@@ -98,7 +98,7 @@ def baseline(
 
 def _encoder_name(name: str, encoder: str | None, pretrained: bool) -> str:
     title(name)
-    own = name if name in FIXED or name.startswith("timm:") else None
+    own = name if own_encoder(name) else None
     if own is None:
         return encoder or General.encoder
     if encoder is not None:

@@ -40,7 +40,7 @@ def recolor(images: Tensor, linear: Tensor, of_mean: Tensor, clamp: bool = True)
 
 
 def color_matrices(
-    brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, grey: Tensor
+    brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor, grayscale: Tensor
 ) -> tuple[Tensor, Tensor]:
     """The matrices of `recolor` for given factors.
 
@@ -49,14 +49,14 @@ def color_matrices(
         contrast: (B,) factor about the mean gray level of the image.
         saturation: (B,) factor about the gray level of each pixel.
         hue: (B,) rotation as a fraction of the full circle, -0.5 to 0.5.
-        grey: (B,) 1 to convert to grayscale, 0 to keep colors.
+        grayscale: (B,) 1 to convert to grayscale, 0 to keep colors.
 
     Returns:
         linear and of_mean, both (B, 3, 3).
     """
     eye, to_gray = torch.eye(3), LUMA.expand(3, 3)
     b, c = brightness[:, None, None], contrast[:, None, None]
-    s = (saturation * (1 - grey))[:, None, None]
+    s = (saturation * (1 - grayscale))[:, None, None]
     angle = -2 * math.pi * hue  # so that red turns to yellow, as in HSV
     turn = torch.zeros(len(hue), 3, 3)
     turn[:, 0, 0] = 1
@@ -108,7 +108,7 @@ def random_color(
     contrast: float = 0.4,
     saturation: float = 0.4,
     hue: float = 0.1,
-    grey: float = 0.0,
+    grayscale: float = 0.0,
     probability: float = 1.0,
 ) -> tuple[Tensor, Tensor]:
     """Random matrices for `recolor`.
@@ -120,7 +120,7 @@ def random_color(
         contrast: see brightness.
         saturation: see brightness.
         hue: rotations are uniform in -hue to hue, as a fraction of the circle.
-        grey: probability of conversion to grayscale.
+        grayscale: probability of conversion to grayscale.
         probability: fraction of the images with color jitter (independent of grayscale).
     """
     on = bernoulli(probability, count, generator)
@@ -130,14 +130,14 @@ def random_color(
 
     factors = factor(brightness), factor(contrast), factor(saturation)
     turn = on * uniform(-hue, hue, count, generator)
-    return color_matrices(*factors, turn, bernoulli(grey, count, generator))
+    return color_matrices(*factors, turn, bernoulli(grayscale, count, generator))
 
 
-def require_jitter(jitter: tuple[float, float, float, float], grey: float) -> None:
+def require_jitter(jitter: tuple[float, float, float, float], grayscale: float) -> None:
     """Reject invalid color jitter (brightness, contrast, saturation, hue) or an invalid fraction of gray images."""
     *factors, hue = jitter
-    if not (all(0 <= factor <= 1 for factor in factors) and 0 <= hue <= 0.5 and 0 <= grey <= 1):
+    if not (all(0 <= factor <= 1 for factor in factors) and 0 <= hue <= 0.5 and 0 <= grayscale <= 1):
         raise UserError(
-            "--jitter must be three factors in [0, 1] and a hue in [0, 0.5], and --grey a fraction in [0, 1], got "
-            f"{' '.join(map(str, jitter))} and {grey}; try 0.4 0.4 0.4 0.1 and 0.2."
+            "--jitter must be three factors in [0, 1] and a hue in [0, 0.5], and --grayscale a fraction in [0, 1], got "
+            f"{' '.join(map(str, jitter))} and {grayscale}; try 0.4 0.4 0.4 0.1 and 0.2."
         )

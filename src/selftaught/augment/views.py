@@ -85,7 +85,7 @@ class ViewAugmentation:
             return images
         factors = dict(zip(("brightness", "contrast", "saturation", "hue"), self.jitter, strict=True))
         matrices = random_color(
-            len(images), generator, **factors, grey=self.grayscale, probability=self.jitter_probability
+            len(images), generator, **factors, grayscale=self.grayscale, probability=self.jitter_probability
         )
         return recolor(images, *matrices)
 

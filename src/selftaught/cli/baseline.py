@@ -12,9 +12,8 @@ from selftaught.cli.output import print_result
 
 def baseline(
     name: Annotated[str, Parameter(help="random, kmeans, pca, scattering, pixels or timm:NAME.")],
-    source: Annotated[str, Parameter(help="Images: a folder, photos, parquet, or a known name.")],
     /,
-    *,
+    *source: Annotated[str, Parameter(help="Images: a folder, photos, parquet, or a known name.")],
     encoder: Annotated[str | None, Parameter(help="Encoder of random, kmeans and pca; default: convnet.")] = None,
     out: Annotated[Path | None, Parameter(help="Run folder, new or empty; default: a new one under runs/.")] = None,
     input_mode: Annotated[str, Parameter(help="Input preprocessing: color, lightness, grey, sobel.")] = "color",
@@ -35,7 +34,7 @@ def baseline(
 
     run = write(
         name,
-        source,
+        list(source),
         encoder=encoder,
         out=out,
         input_mode=input_mode,

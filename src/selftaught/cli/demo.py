@@ -13,7 +13,7 @@ def demo(
     minutes: Annotated[float, Parameter(help="Minutes of pretraining.")] = 3.0,
     out: Annotated[Path | None, Parameter(help="Run folder, new or empty; default: a new runs/demo.")] = None,
     data: Annotated[
-        str | None, Parameter(help="Labelled images to probe on as well; default: CIFAR-10 in $SELFTAUGHT_DATA.")
+        str | None, Parameter(help="Labeled images to probe on as well; default: CIFAR-10 in $SELFTAUGHT_DATA.")
     ] = None,
 ) -> int:
     """Pretrain on one bundled photo, probe every layer, write the report: no network, no files, a few minutes."""

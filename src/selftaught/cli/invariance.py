@@ -13,7 +13,7 @@ def invariance(
     run: Annotated[Path, Parameter(help="A run folder.")],
     /,
     *,
-    data: Annotated[str, Parameter(help="Images, labelled or not; their test part where there is one.")],
+    data: Annotated[str, Parameter(help="Images, labeled or not; their test part where there is one.")],
     images: Annotated[Count, Parameter(help="Number of images.")] = 1000,
     seeds: Annotated[Count, Parameter(help="Number of seeds of the transformations and random weights.")] = 1,
     size: Size = None,

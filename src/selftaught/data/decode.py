@@ -129,7 +129,7 @@ def _reason(error: Exception) -> str:
     if isinstance(error, MemoryError):
         return "needs more memory than is available"
     if isinstance(error, OSError) and error.strerror:
-        return f"cannot be open_image ({error.strerror.lower()})"
+        return f"cannot be opened ({error.strerror.lower()})"
     message = readable(str(error)).rstrip(".")
     if isinstance(error, EOFError) or "truncated" in message.lower():
         return "cannot be decoded (the file is truncated)"

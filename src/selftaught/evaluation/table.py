@@ -55,6 +55,8 @@ class ProbeTable:
     """Further baselines, on request."""
     note: str = ""
     """How the images were cropped, where that is not obvious."""
+    has_parameters: bool = True
+    """Whether the encoder has parameters; otherwise the "random weights" are the same encoder."""
     recalibrated: bool = False
     """Whether the trained encoder's batch-norm statistics were recomputed, as pretraining used tiles."""
     seen: int | None = None
@@ -134,8 +136,7 @@ def render(table: ProbeTable) -> Table:
             row.layer,
             _number(row.accuracy, row.std, places),
             f"{row.held_out:.{places}f}",
-            _number(row.random, row.random_std, places),
-            f"{row.accuracy - row.random:+.{places}f}",
+            *_compared(row, places, table.has_parameters),
             str(row.dimensions),
             *(
                 f"{metrics['balanced_accuracy']:.{places}f}"
@@ -164,6 +165,13 @@ def render(table: ProbeTable) -> Table:
     return out
 
 
+def _compared(row: LayerRow, places: int, has_parameters: bool) -> tuple[str, str]:
+    """Random weights and gain of a layer."""
+    if not has_parameters:
+        return "n.a.", "n.a."
+    return _number(row.random, row.random_std, places), f"{row.accuracy - row.random:+.{places}f}"
+
+
 def _captions(table: ProbeTable) -> list[str]:
     lines = [
         f"Probe trained on {table.train:,} labeled images. {table.spread}",
@@ -179,12 +187,14 @@ def _captions(table: ProbeTable) -> list[str]:
 
 
 def _gain_line(table: ProbeTable) -> str:
+    if not table.has_parameters:
+        return "The encoder has no parameters, so a gain over random weights is not defined."
     gain, places = table.gain, digits(table.test)
     margin = (gain.high - gain.low) / 2
     line = (
         f"Gain over the best layer of random weights ({gain.random_layer}): {gain.value:+.{places}f} "
-        f"(95 % interval {gain.low:+.{places}f} to {gain.high:+.{places}f}; one pretraining run: variation between "
-        "runs is not included)."
+        f"(95 % interval {gain.low:+.{places}f} to {gain.high:+.{places}f}; one run: variation between runs is "
+        "not included)."
     )
     if gain.low <= 0 <= gain.high and margin > TOO_WIDE:
         line += f" {table.test:,} test images are too few: the 95 % interval is ±{margin:.2f}."

@@ -38,16 +38,17 @@ class Line:
         return [End(finite_heights[-1], self.text, self.color)] if finite_heights and self.text else []
 
 
-def layers(probes: Mapping[str, Probe]) -> Figure:
+def layers(probes: Mapping[str, Probe], single: str = "trained") -> Figure:
     """Draw accuracy over layers, for one run or several probed on the same data.
 
     Solid lines: trained; dashed: random weights of the same encoder; both with bars of one standard deviation (over
     probe seeds and over random initializations) if available. Dotted: raw pixels and chance. Lines of a single run are
-    labeled "trained" and "random weights", those of several runs by name. If all encoders have the same layers, the
+    labeled `single` and "random weights", those of several runs by name. If all encoders have the same layers, the
     horizontal axis shows their names, otherwise the relative depth.
 
     Args:
         probes: the probe of each run, by the run's name; at least one, each with at least one layer.
+        single: label of the line of a single run.
 
     Returns:
         A figure with one line of trained accuracies for each run, then the lines of random accuracies: one for each run
@@ -56,7 +57,11 @@ def layers(probes: Mapping[str, Probe]) -> Figure:
     names = [[str(layer["layer"]) for layer in probe["layers"]] for probe in probes.values()]
     shared = all(each == names[0] for each in names)
     places = [list(map(float, range(len(each)))) if shared else depths(len(each)) for each in names]
-    trained, randoms, levels = trained_lines(probes, places), random_lines(probes, places), reference_levels(probes)
+    trained, randoms, levels = (
+        trained_lines(probes, places, single),
+        random_lines(probes, places),
+        reference_levels(probes),
+    )
     ends = [end for line in (*trained, *randoms) for end in line.end()] + levels
 
     crowded = shared and sum(len(name) + 2 for name in names[0]) > MAX_HORIZONTAL
@@ -91,12 +96,12 @@ def name_ticks(axes: Axes, names: Sequence[str], crowded: bool) -> None:
             label.set(ha="right", rotation_mode="anchor")
 
 
-def trained_lines(probes: Mapping[str, Probe], places: Sequence[Sequence[float]]) -> list[Line]:
+def trained_lines(probes: Mapping[str, Probe], places: Sequence[Sequence[float]], single: str) -> list[Line]:
     """One line for each run."""
     return [
         Line(where, column(probe, "accuracy"), column(probe, "std"), *series(number), text)
         for number, ((name, probe), where) in enumerate(zip(probes.items(), places, strict=True))
-        for text in ["trained" if len(probes) == 1 else shown_name(name)]
+        for text in [single if len(probes) == 1 else shown_name(name)]
     ]
 
 

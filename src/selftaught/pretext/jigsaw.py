@@ -7,7 +7,7 @@ https://arxiv.org/abs/1603.09246
 
 Every tile is encoded separately; only the head combines tiles. Guards against shortcuts: the gap hides lines that
 continue across tile borders, `normalize` removes the brightness and contrast that neighbors share, and `shift` and
-`grey` hide the chromatic aberration of lenses.
+`grayscale` hide the chromatic aberration of lenses.
 
 Letters: B images, K tiles, P permutations (puzzles) per image.
 """
@@ -43,7 +43,7 @@ class Jigsaw(Task):
         "gap": ({"gap": 0.0}, {"gap": 1 / 12}),
         "normalize": ({"normalize": False}, {"normalize": True}),
         "shift": ({"shift": 0.0}, {"shift": 1 / 32}),
-        "grey": ({"grey": 0.0}, {"grey": 1.0}),
+        "grayscale": ({"grayscale": 0.0}, {"grayscale": 1.0}),
     }
 
     permutations: int = 100
@@ -64,7 +64,7 @@ class Jigsaw(Task):
     shift: float = 1 / 32
     """Largest displacement between the color channels of a tile, as a fraction of its side, rounded up to pixels
     (paper: 2 of 64). 0 leaves chromatic aberration as it is."""
-    grey: float = 0.3
+    grayscale: float = 0.3
     """Fraction of the images that are converted to grayscale (0.5 in the released code)."""
     project: float = 0.0
     """Fraction of the other images whose green-magenta axis, the one of chromatic aberration, is removed (0.5 in the
@@ -81,7 +81,7 @@ class Jigsaw(Task):
             raise UserError(f"--grid must be 2 or 3 tiles per side, got {self.grid}.")
         require_fit(self.grid, self.tile, self.gap, self.gap / 2)
         require_permutations(self.grid**2, self.permutations)
-        for name in ("grey", "project"):
+        for name in ("grayscale", "project"):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise UserError(f"--{name} must be a fraction of the images from 0 to 1, got {share:g}; try 0.3.")
         if self.puzzles < 1 or not 0 <= self.shift <= 0.25:
@@ -126,8 +126,8 @@ class Jigsaw(Task):
     def _recolored(self, tiles: Tensor, count: int, generator: torch.Generator) -> Tensor:
         """Convert some images to grayscale and project some of the others; all tiles of an image alike."""
         one, none = torch.ones(count), torch.zeros(count)
-        grey = bernoulli(self.grey, count, generator)
-        to_gray, _ = color_matrices(one, one, one, none, grey)
+        grayscale = bernoulli(self.grayscale, count, generator)
+        to_gray, _ = color_matrices(one, one, one, none, grayscale)
         without_green, of_mean = projection(bernoulli(self.project, count, generator))
         linear = (without_green @ to_gray).repeat_interleave(self.grid**2, 0)
         return recolor(tiles, linear, of_mean.repeat_interleave(self.grid**2, 0), clamp=False)

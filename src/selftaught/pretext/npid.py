@@ -46,7 +46,7 @@ class NPID(Task):
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
     """Color jitter: largest change of brightness, contrast, saturation (factors) and hue (fraction of the circle);
     PIRL's code has these values, NPID's 0.4 of each."""
-    grey: float = 0.2
+    grayscale: float = 0.2
     """Fraction of the views that are converted to grayscale, so that color alone does not identify an image."""
     negatives: int = 4096
     """Number of negatives per image and step (paper: 4096); at most all other images."""
@@ -89,7 +89,12 @@ class NPID(Task):
     def augmentation(self) -> ViewAugmentation:
         """A random crop with color jitter."""
         return ViewAugmentation(
-            self.scale, flip=0.5 * self.flip, jitter=self.jitter, jitter_probability=1.0, grayscale=self.grey, blur=0.0
+            self.scale,
+            flip=0.5 * self.flip,
+            jitter=self.jitter,
+            jitter_probability=1.0,
+            grayscale=self.grayscale,
+            blur=0.0,
         )
 
     @property

@@ -43,7 +43,7 @@ class PIRL(Task):
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
     """Color jitter: largest change of brightness, contrast, saturation (factors) and hue (fraction of the circle), as
     in the released code."""
-    grey: float = 0.2
+    grayscale: float = 0.2
     """Fraction of the views that are converted to grayscale, so that color alone does not identify an image."""
     negatives: int = 4096
     """Number of negatives per image and step (paper: 32000 at its best, 4096 in its analysis); at most all other
@@ -95,7 +95,12 @@ class PIRL(Task):
     def augmentation(self) -> ViewAugmentation:
         """A random crop with color jitter."""
         return ViewAugmentation(
-            self.scale, flip=0.5 * self.flip, jitter=self.jitter, jitter_probability=1.0, grayscale=self.grey, blur=0.0
+            self.scale,
+            flip=0.5 * self.flip,
+            jitter=self.jitter,
+            jitter_probability=1.0,
+            grayscale=self.grayscale,
+            blur=0.0,
         )
 
     @property

@@ -48,7 +48,9 @@ CAPTION = (
     "random: the same for random weights, mean over initializations; gain: accuracy minus random, with its 95 % "
     "interval, which does not include variation between pretraining runs (dim or gray: the interval includes zero)"
 )
-
+GROUP_COLUMNS = ("runs", "probed on", "best layer", "seeds", "accuracy", "gain", "95 % interval")
+GROUP_TEXT_COLUMNS = 3
+"""Number of leading text columns of the groups."""
 GROUP_CAPTION = (
     "runs that differ in the seed only are one group; accuracy: mean ± standard deviation over pretraining seeds, at "
     "the layer with the best mean held-out accuracy; gain: over random weights; 95 % interval: paired over test "
@@ -63,7 +65,9 @@ def rows(records: Sequence[Record]) -> list[ComparisonRow]:
         data = [probe.get("data") for probe in record.probes]
         for probe, label in zip(record.probes, probe_labels(record.probes), strict=True):
             details = label if data.count(probe.get("data")) > 1 else ""
-            table.append(ComparisonRow(record, judge(probe, record.published), details + overlap(probe)))
+            table.append(
+                ComparisonRow(record, judge(probe, record.published, record.baseline), details + overlap(probe))
+            )
         if not record.probes:
             table.append(ComparisonRow(record, None))
     return table
@@ -108,18 +112,27 @@ def compare(runs: Sequence[str | Path]) -> Group:
 
 
 def group_table(groups: Sequence[GroupResult]) -> Table:
-    """Groups of runs: mean and spread over pretraining seeds, and the gain over random weights with its interval."""
+    """Groups of runs for the terminal."""
     table = Table(caption=GROUP_CAPTION, caption_justify="left")
-    for number, column in enumerate(("runs", "probed on", "best layer", "seeds", "accuracy", "gain", "95 % interval")):
-        table.add_column(column, justify="left" if number < 3 else "right", overflow="fold")
+    for number, column in enumerate(GROUP_COLUMNS):
+        table.add_column(column, justify="left" if number < GROUP_TEXT_COLUMNS else "right", overflow="fold")
+    for cells in group_cells(groups):
+        table.add_row(*map(Text, cells))
+    return table
+
+
+def group_cells(groups: Sequence[GroupResult]) -> list[list[str]]:
+    """The text of every column in `GROUP_COLUMNS`: mean and spread over seeds, and the gain over random weights."""
+    found = []
     for group in groups:
         places = digits(group.correct.shape[1])
-        gain, low, high = group.difference(group.random)
         accuracy = f"{group.mean:.{places}f}" + ("" if group.std is None else f" ± {group.std:.{places}f}")
-        interval = f"{low:+.{places}f} to {high:+.{places}f}"
-        cells = [group.name, group.probe, group.layer, str(len(group.correct)), accuracy]
-        table.add_row(*map(Text, [*cells, f"{gain:+.{places}f}", interval]))
-    return table
+        gain, interval = MISSING, MISSING
+        if group.random is not None:
+            value, low, high = group.difference(group.random)
+            gain, interval = f"{value:+.{places}f}", f"{low:+.{places}f} to {high:+.{places}f}"
+        found.append([group.name, group.probe, group.layer, str(len(group.correct)), accuracy, gain, interval])
+    return found
 
 
 def run_table(records: Sequence[Record]) -> Table:

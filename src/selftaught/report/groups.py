@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from selftaught.evaluation.baselines import FIXED
 from selftaught.evaluation.gain import paired_interval
-from selftaught.report.record import Record, is_number
+from selftaught.report.record import Record, is_number, last_part
 from selftaught.report.verdict import TOO_WIDE, digits
 from selftaught.runs.folder import RunFolder
 
@@ -40,8 +41,8 @@ class GroupResult:
     held_out: float
     correct: NDArray[np.float64]
     """(runs, n): how often each test image is classified correctly, averaged over the probe seeds."""
-    random: NDArray[np.float64]
-    """(initializations, n): the same for the best layer of random weights."""
+    random: NDArray[np.float64] | None
+    """(initializations, n): the same for the best layer of random weights; None for encoders without parameters."""
     images: str
     """Digest of labels and content of the test images; groups with another one are not compared."""
 
@@ -119,11 +120,11 @@ def _sentence(best: GroupResult, other: GroupResult) -> str:
 def _seeds(first: GroupResult, second: GroupResult) -> str:
     counts = [len(group.correct) for group in (first, second)]
     if max(counts) == 1:
-        return "One pretraining run each: variation between runs is not included."
+        return "One run each: variation between runs is not included."
     if min(counts) > 1:
-        return f"Variation between {counts[0]} and {counts[1]} pretraining seeds is included."
+        return f"Variation between {counts[0]} and {counts[1]} seeds is included."
     single = (first, second)[counts.index(1)].name
-    return f"{single} is a single pretraining run: its variation between runs is not included."
+    return f"{single} is a single run: its variation between runs is not included."
 
 
 def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDArray[Any]]]]) -> GroupResult:
@@ -133,17 +134,22 @@ def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDAr
     means = {layer: statistics.fmean(values[layer] for values in held) for layer in layers}
     layer = max(layers, key=means.__getitem__)
     random_held = _column(probe, "random_held_out")
-    random_layer = max(layers, key=random_held.__getitem__)
+    random = first["random"][:, layers.index(max(layers, key=random_held.__getitem__))].astype(np.float64)
     more = f" (mean of {len(members)} seeds)" if len(members) > 1 else ""
     return GroupResult(
         name=f"{record.name}{more}",
-        probe=f"{probe.get('data')} ({probe.get('probe')}, {probe.get('train'):,} labels)",
+        probe=f"{_data(probe, first)} ({probe.get('probe')}, {probe.get('train'):,} labels)",
         layer=layer,
         held_out=means[layer],
         correct=np.stack([arrays["trained"][:, layers.index(layer)].mean(0) for _, _, arrays in members]),
-        random=first["random"][:, layers.index(random_layer)].astype(np.float64),
+        random=None if record.baseline in FIXED else random,
         images=_images(first),
     )
+
+
+def _data(probe: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
+    """The labeled source, without its folders if the test images are identified by their content."""
+    return last_part(str(probe.get("data"))) if len(arrays["test_ids"]) else str(probe.get("data"))
 
 
 def _column(probe: Mapping[str, Any], name: str) -> dict[str, float]:

@@ -11,8 +11,19 @@ from markupsafe import Markup
 from selftaught import figures
 from selftaught.errors import UserError
 from selftaught.figures.style import DARK
-from selftaught.report.compare import CAPTION, COLUMNS, GAIN, TEXT_COLUMNS, rows
+from selftaught.report.compare import (
+    CAPTION,
+    COLUMNS,
+    GAIN,
+    GROUP_CAPTION,
+    GROUP_COLUMNS,
+    GROUP_TEXT_COLUMNS,
+    TEXT_COLUMNS,
+    group_cells,
+    rows,
+)
 from selftaught.report.embed import inline
+from selftaught.report.groups import group_results, sentences
 from selftaught.report.record import Record, read_records
 from selftaught.report.section import chances, make_section
 from selftaught.runs.atomic import write_bytes
@@ -66,6 +77,7 @@ def render(records: Sequence[Record]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    groups = group_results(records) if len(records) > 1 else []
     pictures = sum(len(record.shown) + sum(map(len, record.earlier.values())) for record in records)
     limit = min(MAX_IMAGE, MAX_TOTAL // max(pictures, 1))
     return environment.get_template("page.html").render(
@@ -75,6 +87,11 @@ def render(records: Sequence[Record]) -> str:
         caption=CAPTION,
         text_columns=TEXT_COLUMNS,
         gain=GAIN,
+        groups=group_cells(groups),
+        group_columns=GROUP_COLUMNS,
+        group_caption=GROUP_CAPTION,
+        group_text_columns=GROUP_TEXT_COLUMNS,
+        differences=sentences(groups),
         overlays=comparison_charts(records) if len(records) > 1 else [],
         colors={light[1:]: (light, dark) for light, dark in DARK.items()},
     )

@@ -13,6 +13,7 @@ from typing import Any, TypeGuard
 from torch import Tensor
 
 from selftaught.errors import UserError, readable
+from selftaught.evaluation.baselines import FIXED
 from selftaught.runs.files import exists, list_folder, read_limited
 from selftaught.runs.folder import RunFolder
 from selftaught.runs.sections import value_of
@@ -42,7 +43,10 @@ class Record:
     encoder: Mapping[str, Any]
     """`encoder.json`; empty if missing."""
     probes: Sequence[Mapping[str, Any]]
-    """`probes/*.json` with at least one layer, sorted by file name; those of an earlier training step are excluded."""
+    """`probes/*.json` with at least one layer, sorted by file name; those of an earlier training step are excluded.
+
+    Those of a baseline without parameters have neither random weights nor a gain.
+    """
     audits: Sequence[Mapping[str, Any]]
     """`audit/*.json`, selected in the same way."""
     invariances: Sequence[Mapping[str, Any]]
@@ -165,14 +169,15 @@ def read_record(run: Path, name: str) -> Record:
         return [result for result in results if _is_current(result, state, digest)]
 
     shown = {readable(path.stem): path for path in find_shown(folder)}
+    config, probes = folder.read_config(complete=False), current(folder.read_probes())
     return Record(
         path=run,
         name=name,
-        config=_printable(folder.read_config(complete=False)),
+        config=_printable(config),
         state=state,
         log=folder.read_log(),
         encoder=folder.read_description(),
-        probes=current(folder.read_probes()),
+        probes=list(map(_without_random, probes)) if config.get("baseline") in FIXED else probes,
         audits=current(folder.read_audits()),
         invariances=current(folder.read_invariances()),
         finetunes=current(folder.read_finetunes()),
@@ -181,6 +186,15 @@ def read_record(run: Path, name: str) -> Record:
         earlier={name: find_earlier(folder, path) for name, path in shown.items()},
         skipped=folder.read_skipped(),
     )
+
+
+def _without_random(probe: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A probe without random weights and gain: an encoder without parameters is the same for every seed."""
+    gain = probe.get("gain")
+    best = {"layer": gain.get("layer")} if isinstance(gain, Mapping) else None
+    layers = [{key: value for key, value in row.items() if not key.startswith("random")} for row in probe["layers"]]
+    kept = {key: value for key, value in probe.items() if not key.startswith("random") and key != "initializations"}
+    return {**kept, "layers": layers, "gain": best, "spread": ""}
 
 
 def _printable(value: Any) -> Any:

@@ -1,6 +1,5 @@
 """The content of one run's section of the report: text, tables, charts and images."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -10,7 +9,9 @@ import yaml
 from markupsafe import Markup
 
 from selftaught import figures
-from selftaught.errors import readable
+from selftaught.evaluation.baselines import label
+from selftaught.report.classes import ClassSection, make_classes
+from selftaught.report.commands import probe_command, repeat_command, resume_command
 from selftaught.report.compare import MISSING, count, fraction, probe_details
 from selftaught.report.embed import Picture, inline, picture, png_of
 from selftaught.report.record import Record, is_number, last_part
@@ -42,6 +43,8 @@ class ProbeSection:
     """Layer, accuracy, held-out accuracy, random weights, gain, regularization."""
     best: int
     """Index of the best layer's row; -1 if none was chosen on held-out images."""
+    classes: ClassSection | None
+    """Results by class at the best layer; None for probes of earlier versions."""
     note: str
     """How the probe was evaluated, and what each standard deviation is over."""
 
@@ -101,25 +104,21 @@ def make_section(record: Record, number: int, limit: int) -> Section:
     weight = record.filters
     charts = draw_curves(record, f"run{number}")
     main_curves = max(2, len([name for name in charts if name == "loss" or name in chances(record)]))
-    path, config_path = (shlex.quote(readable(str(path))) for path in (record.path, record.path / "config.yaml"))
     return Section(
         record=record,
         title=f"{record.pretext} from {last_part(record.source)}",
         state=unfinished(record),
-        resume=f"selftaught pretrain --resume --out {path}" if record.status in ("interrupted", "failed") else "",
+        resume=resume_command(record),
         facts=gather_facts(record),
-        probes=[
-            make_table(probe, f"run{number}-probe{index}", record.published)
-            for index, probe in enumerate(record.probes)
-        ],
+        probes=[make_table(probe, f"run{number}-probe{index}", record) for index, probe in enumerate(record.probes)],
         analyses=gather_analyses(record, f"run{number}"),
         curves=list(charts.values())[:main_curves],
         more_curves=list(charts.values())[main_curves:],
         broken=broken_loss(record),
         shown=[shown for name in list(record.shown)[:MAX_CHARTS] if (shown := gather_shown(record, name, limit))],
         filters=png_of(figures.filters(weight)) if weight is not None else None,
-        repeat=f"selftaught pretrain --config {config_path} --out {path}-again",
-        probe_command=f"selftaught probe {path} --data LABELED_IMAGES",
+        repeat=repeat_command(record),
+        probe_command=probe_command(record),
         config=yaml.safe_dump(nest(record.config), sort_keys=False, allow_unicode=True),
     )
 
@@ -242,16 +241,21 @@ def text_of(value: object) -> str:
     return MISSING if value is None else str(value)
 
 
-def make_table(probe: Mapping[str, Any], salt: str, published: bool) -> ProbeSection:
+def make_table(probe: Mapping[str, Any], salt: str, record: Record) -> ProbeSection:
     """Figure and table of one probe."""
-    verdict = judge(probe, published)
+    verdict = judge(probe, record.published, record.baseline)
     names = [str(layer["layer"]) for layer in probe["layers"]]
     return ProbeSection(
         verdict=verdict,
         data=f"{probe.get('data', MISSING)}{probe_details(probe)}",
-        figure=inline(figures.layers({"trained": probe}), salt, f"probe accuracy of every layer on {verdict.data}"),
+        figure=inline(
+            figures.layers({record.name: probe}, label(record.baseline) or "trained"),
+            salt,
+            f"probe accuracy of every layer on {verdict.data}",
+        ),
         rows=[layer_cells(layer, verdict.test) for layer in probe["layers"]],
         best=names.index(verdict.best) if verdict.best in names else -1,
+        classes=make_classes(probe, f"{salt}-classes"),
         note=probe_note(probe),
     )
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from selftaught.evaluation.baselines import FIXED, label
 from selftaught.report.record import is_number, last_part
 
 Outcome = Literal["helped", "unclear", "hurt", "unknown"]
@@ -43,10 +44,12 @@ class Verdict:
     """Name with layer, and accuracy, of each further baseline at its best layer."""
     published: bool = False
     """Whether pretraining started from published weights. These were not probed, so the gain is not its own."""
+    baseline: str = ""
+    """Name of the baseline that was probed; empty for a pretraining run."""
 
     @property
     def outcome(self) -> Outcome:
-        """Whether pretraining helped."""
+        """Whether pretraining, or what the baseline did to the weights, helped."""
         if self.gain is None or self.interval is None or self.published:
             return "unknown"
         low, high = self.interval
@@ -74,10 +77,23 @@ class Verdict:
             if self.margin is not None and self.margin > TOO_WIDE:
                 claim += f" {self.test:,} test images are too few: the 95 % interval is ±{self.margin:.2f}."
         else:
-            claim = f"Pretraining {self.outcome}: {self._gain()} on {self._images()}."
-        return f"{claim} {self._accuracies()} One pretraining run: variation between runs is not included."
+            claim = f"{self._subject()} {self.outcome}: {self._gain()} on {self._images()}."
+        return f"{claim} {self._accuracies()} {self._single()}"
+
+    def _subject(self) -> str:
+        """What the gain is attributed to."""
+        if self.baseline == "random":
+            return "This random initialization"
+        return _capitalized(label(self.baseline)) if self.baseline else "Pretraining"
+
+    def _single(self) -> str:
+        if self.baseline and not self.baseline.startswith("timm:"):
+            return "One seed: variation between seeds is not included."
+        return "One pretraining run: variation between runs is not included."
 
     def _unknown(self) -> str:
+        if self.baseline in FIXED:
+            return f"{_capitalized(label(self.baseline))}: no parameters, so a gain over random weights is not defined."
         if self.published:
             return "Gain of pretraining unknown: it started from published weights, which were not probed."
         if self.accuracy is None and self.random is None:
@@ -116,12 +132,13 @@ class Verdict:
         return f"{value:.{self.places}f}"
 
 
-def judge(probe: Mapping[str, Any], published: bool = False) -> Verdict:
+def judge(probe: Mapping[str, Any], published: bool = False, baseline: str = "") -> Verdict:
     """Compare the best layer with the best layer of random weights, raw pixels and chance.
 
     Args:
         probe: the content of a `probes/*.json`, with at least one layer.
         published: whether training started from published weights.
+        baseline: name of the baseline that was probed; empty for a pretraining run.
     """
     gain = probe.get("gain")
     gain = gain if isinstance(gain, Mapping) else {}
@@ -145,7 +162,12 @@ def judge(probe: Mapping[str, Any], published: bool = False) -> Verdict:
             (f"{row['title']} ({row['layer']})", float(row["accuracy"])) for row in probe.get("baselines", ())
         ),
         published=published,
+        baseline=baseline,
     )
+
+
+def _capitalized(text: str) -> str:
+    return text[:1].upper() + text[1:]
 
 
 def digits(test: int | None) -> int:

@@ -32,10 +32,23 @@ def title(name: str) -> str:
     Raises:
         UserError: there is no such baseline.
     """
-    kind = "timm:NAME" if name.startswith("timm:") else name
-    if kind not in BASELINES:
+    if _kind(name) not in BASELINES:
         raise unknown("baseline", name, BASELINES)
-    return BASELINES[kind]
+    return label(name)
+
+
+def label(name: str) -> str:
+    """What a baseline is, for tables; an unknown name, such as one of a later version, is returned unchanged."""
+    return BASELINES.get(_kind(name), name)
+
+
+def _kind(name: str) -> str:
+    return "timm:NAME" if name.startswith("timm:") else name
+
+
+def own_encoder(name: str) -> bool:
+    """Whether a baseline is an encoder of its own, so that no other can be chosen."""
+    return name in FIXED or name.startswith("timm:")
 
 
 def prepare(

@@ -1,0 +1,91 @@
+"""Accuracy by class and confusions of the best layer of a probe."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+from numpy.typing import NDArray
+
+from selftaught import figures
+from selftaught.report.compare import MISSING, count
+from selftaught.report.embed import inline
+from selftaught.report.record import is_number
+
+MAX_CLASSES = 30
+"""Maximum number of classes whose confusion matrix is drawn and whose accuracies are all listed."""
+MAX_PAIRS = 15
+"""Maximum number of confused pairs, and of the least accurate classes, that are listed for more classes."""
+
+
+@dataclass(frozen=True)
+class ClassSection:
+    """Results by class."""
+
+    figure: Markup | None
+    """The confusion matrix; None for too many classes."""
+    rows: Sequence[Sequence[str]]
+    """Class, test images, accuracy, random weights; the least accurate classes first."""
+    pairs: Sequence[Sequence[str]]
+    """True class, predicted class, fraction of the true class; empty if the confusion matrix is drawn."""
+    total: int
+    """Number of classes."""
+
+
+def make_classes(probe: Mapping[str, Any], salt: str) -> ClassSection | None:
+    """Results by class; None if the probe does not have them, as those of earlier versions."""
+    classes, per_class = probe.get("classes"), probe.get("per_class")
+    if not (isinstance(classes, list) and classes and isinstance(per_class, list) and len(per_class) == len(classes)):
+        return None
+    names, counts = [str(name) for name in classes], read_confusion(probe, len(classes))
+    few = len(names) <= MAX_CLASSES
+    figure = None
+    if few and counts is not None:
+        drawn = figures.confusion(counts.tolist(), names)
+        figure = inline(drawn, salt, "confusion matrix of the best layer, true classes by predicted classes")
+    rows = class_rows(probe, names, counts)
+    pairs = [] if figure is not None or counts is None else worst_pairs(counts, names)
+    return ClassSection(figure, rows if few else rows[:MAX_PAIRS], pairs, len(names))
+
+
+def read_confusion(probe: Mapping[str, Any], classes: int) -> NDArray[np.int64] | None:
+    """(k, k) numbers of test images by true class (row) and predicted class (column); None if missing or damaged."""
+    rows = probe.get("confusion")
+    if not (isinstance(rows, list) and len(rows) == classes):
+        return None
+    if not all(isinstance(row, list) and len(row) == classes for row in rows):
+        return None
+    if not all(is_number(value) and 0 <= value < 2**53 for row in rows for value in row):
+        return None
+    return np.array(rows, dtype=np.int64)
+
+
+def class_rows(probe: Mapping[str, Any], names: Sequence[str], counts: NDArray[np.int64] | None) -> list[list[str]]:
+    """One row for each class, the least accurate first; classes without test images last."""
+    random = probe.get("random_per_class")
+    random = random if isinstance(random, list) and len(random) == len(names) else [None] * len(names)
+    seeds = int(seeds) if is_number(seeds := probe.get("seeds")) and seeds >= 1 else 1
+    images = [None] * len(names) if counts is None else [int(total) // seeds for total in counts.sum(1)]
+    accuracies = [value if is_number(value) else None for value in probe["per_class"]]
+    order = sorted(range(len(names)), key=lambda place: (accuracies[place] is None, accuracies[place] or 0.0))
+    return [
+        [names[place], count(images[place]), two_digits(accuracies[place]), two_digits(random[place])]
+        for place in order
+    ]
+
+
+def worst_pairs(counts: NDArray[np.int64], names: Sequence[str]) -> list[list[str]]:
+    """The pairs of classes with the highest fraction of the true class confused."""
+    fractions = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    np.fill_diagonal(fractions, 0)
+    order = np.argsort(-fractions, axis=None, kind="stable")[:MAX_PAIRS]
+    places = [divmod(int(place), len(names)) for place in order]
+    return [
+        [names[true], names[other], f"{fractions[true, other]:.2f}"] for true, other in places if fractions[true, other]
+    ]
+
+
+def two_digits(value: object) -> str:
+    """A fraction with two digits: a class has few test images."""
+    return f"{value:.2f}" if is_number(value) else MISSING
