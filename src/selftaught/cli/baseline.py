@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from selftaught.cli.errors import integers
-from selftaught.cli.options import Count, Device, Size
+from selftaught.cli.options import Count, Device, LabelFile
 from selftaught.cli.output import print_result
 
 
@@ -17,10 +17,13 @@ def baseline(
     encoder: Annotated[str | None, Parameter(help="Encoder of random, kmeans and pca; default: convnet.")] = None,
     out: Annotated[Path | None, Parameter(help="Run folder, new or empty; default: a new one under runs/.")] = None,
     input_mode: Annotated[str, Parameter(help="Input preprocessing: color, lightness, grey, sobel.")] = "color",
-    size: Size = None,
+    size: Annotated[
+        int | None,
+        Parameter(converter=integers, help="Side of the views in pixels; default: that of the images, at most 128."),
+    ] = None,
     seed: Annotated[Count, Parameter(help="Random seed.")] = 0,
     limit: Annotated[int | None, Parameter(converter=integers, help="Number of images to use.")] = None,
-    labels: Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")] = None,
+    labels: LabelFile = None,
     pretrained: Annotated[
         bool, Parameter(negative="", help="Allow the published weights of timm:NAME to be downloaded.")
     ] = False,

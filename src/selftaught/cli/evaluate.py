@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from selftaught.cli.errors import integers
-from selftaught.cli.options import Count, Device, Json, Size
+from selftaught.cli.options import Count, Device, Json, LabelFile, Limit, Size
 from selftaught.cli.output import print_result
 
 Counts = Annotated[tuple[int, ...], Parameter(converter=integers, consume_multiple=True)]
@@ -48,10 +48,8 @@ def evaluate(
     minutes: Annotated[float | None, Parameter(help="Minutes of each training.")] = None,
     batch_size: Annotated[Count, Parameter(help="Number of images per step.")] = 64,
     size: Size = None,
-    limit: Annotated[
-        int | None, Parameter(converter=integers, help="Number of training images; all test images are used.")
-    ] = None,
-    labels: Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")] = None,
+    limit: Limit = None,
+    labels: LabelFile = None,
     device: Device = "auto",
     json_: Json = False,
 ) -> int:

@@ -1,5 +1,6 @@
 """Annotated types of options that several commands share."""
 
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -11,4 +12,8 @@ Count = Annotated[int, Parameter(converter=integers)]
 Size = Annotated[
     int | None, Parameter(converter=integers, help="Side of the views in pixels; default: that of pretraining.")
 ]
+Limit = Annotated[
+    int | None, Parameter(converter=integers, help="Number of training images; all test images are used.")
+]
+LabelFile = Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from selftaught.cli.errors import integers
-from selftaught.cli.options import Count, Device, Json, Size
+from selftaught.cli.options import Count, Device, Json, LabelFile, Limit, Size
 from selftaught.cli.output import print_result
 
 DEFAULT = "ridge"
@@ -73,10 +73,8 @@ def probe(
         ),
     ] = (),
     size: Size = None,
-    limit: Annotated[
-        int | None, Parameter(converter=integers, help="Number of training images; all test images are used.")
-    ] = None,
-    labels: Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")] = None,
+    limit: Limit = None,
+    labels: LabelFile = None,
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
