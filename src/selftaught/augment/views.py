@@ -174,6 +174,15 @@ def crop_and_flip(crop_area: tuple[float, float], flip: bool) -> ViewAugmentatio
     return ViewAugmentation(crop_area, flip=0.5 * flip, jitter=(0.0, 0.0, 0.0, 0.0), grayscale=0.0, blur=0.0)
 
 
+def crop_and_jitter(
+    crop_area: tuple[float, float], flip: bool, jitter: tuple[float, float, float, float], grayscale: float
+) -> ViewAugmentation:
+    """Random crops, half of them mirrored if `flip`, all with color jitter, some converted to gray; no blur."""
+    return ViewAugmentation(
+        crop_area, flip=0.5 * flip, jitter=jitter, jitter_probability=1.0, grayscale=grayscale, blur=0.0
+    )
+
+
 def crop_pixels(size: int, crop: float) -> int:
     """Side in pixels of views whose side is the fraction `crop` of `size` pixels."""
     return round(crop * size)

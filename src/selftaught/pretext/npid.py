@@ -23,7 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from selftaught.augment.views import ViewAugmentation, crop_pixels, require_crops
+from selftaught.augment.views import ViewAugmentation, crop_and_jitter, crop_pixels, require_crops
 from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.modules.bank import BankKind, MemoryBank, unit
@@ -88,14 +88,7 @@ class NPID(Task):
     @property
     def augmentation(self) -> ViewAugmentation:
         """A random crop with color jitter."""
-        return ViewAugmentation(
-            self.scale,
-            flip=0.5 * self.flip,
-            jitter=self.jitter,
-            jitter_probability=1.0,
-            grayscale=self.grayscale,
-            blur=0.0,
-        )
+        return crop_and_jitter(self.scale, self.flip, self.jitter, self.grayscale)
 
     @property
     def nce(self) -> InstanceNCE:

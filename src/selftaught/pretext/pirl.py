@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.augment.tiles import MIN_TILE, grid_tiles, mosaic, tile_pixels
-from selftaught.augment.views import ViewAugmentation, crop_pixels, require_crops
+from selftaught.augment.views import ViewAugmentation, crop_and_jitter, crop_pixels, require_crops
 from selftaught.augment.warp import random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
 from selftaught.errors import UserError
@@ -94,14 +94,7 @@ class PIRL(Task):
     @property
     def augmentation(self) -> ViewAugmentation:
         """A random crop with color jitter."""
-        return ViewAugmentation(
-            self.scale,
-            flip=0.5 * self.flip,
-            jitter=self.jitter,
-            jitter_probability=1.0,
-            grayscale=self.grayscale,
-            blur=0.0,
-        )
+        return crop_and_jitter(self.scale, self.flip, self.jitter, self.grayscale)
 
     @property
     def nce(self) -> InstanceNCE:
