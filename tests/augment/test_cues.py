@@ -13,7 +13,7 @@ from selftaught.augment.cues import (
     RADIUS,
     blurred,
     chromatic_aberration,
-    grey,
+    grayscale,
     illuminated,
     jpeg,
     shift_channels_apart,
@@ -67,7 +67,7 @@ def test_controls_change_images_as_much_as_their_cues():
 def test_grayscale_preserves_luma_and_removes_color():
     images = smooth()
     luma = 0.2989 * images[:, 0] + 0.587 * images[:, 1] + 0.114 * images[:, 2]
-    for channel in grey(images, generator()).unbind(1):
+    for channel in grayscale(images, generator()).unbind(1):
         assert torch.allclose(channel, luma)
 
 

@@ -81,9 +81,9 @@ def test_layers_equal_the_formulas_of_the_paper(causal, norm):
             if causal:
                 scores = scores + torch.full((16, 16), -torch.inf).triu(1)
             parts.append(scores.softmax(1) @ value[:, mine])
-        hidden = hidden + torch.cat(parts, 1) @ block.merge.weight.T
-        wide = normed(block.norm2, hidden) @ block.widen.weight.T
-        hidden = hidden + (wide * torch.sigmoid(wide)) @ block.narrow.weight.T
+        hidden = hidden + torch.cat(parts, 1) @ block.proj.weight.T
+        wide = normed(block.norm2, hidden) @ block.fc1.weight.T
+        hidden = hidden + (wide * torch.sigmoid(wide)) @ block.fc2.weight.T
     expected.append(normed(encoder.norm, hidden))
     for found, wanted in zip(encoder.features(seen).values(), expected, strict=True):
         torch.testing.assert_close(found[0], wanted, atol=1e-4, rtol=1e-4)

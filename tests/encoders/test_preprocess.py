@@ -42,11 +42,13 @@ def test_gradients_are_finite_for_all_colors(input_mode, value):
 
 def test_grayscale_mode_equals_deepclusters_first_layer(images):
     normalised = normalize(images, IMAGENET_MEAN, IMAGENET_STD)
-    torch.testing.assert_close(make_preprocess("grey")(images), conv2d(normalised, torch.full((1, 3, 1, 1), 1 / 3)))
+    torch.testing.assert_close(
+        make_preprocess("grayscale")(images), conv2d(normalised, torch.full((1, 3, 1, 1), 1 / 3))
+    )
 
 
 def test_edges_of_a_ramp_are_eight_times_its_slope():
-    right, down = 0.01, -0.02  # per pixel, in every channel; grey is divided by the deviations, one third each
+    right, down = 0.01, -0.02  # per pixel, in every channel; gray is divided by the deviations, one third each
     x, y = torch.arange(12.0), torch.arange(10.0)[:, None]
     ramp = (0.5 + right * x + down * y).expand(1, 3, 10, 12)
     scale = 8 * sum(1 / s for s in IMAGENET_STD) / 3
@@ -60,8 +62,8 @@ def test_edges_of_a_ramp_are_eight_times_its_slope():
 
 def test_sobel_agrees_with_scipy(images):
     ndimage = pytest.importorskip("scipy.ndimage")
-    grey = make_preprocess("grey")(images)[:, 0].numpy()
-    expected = [[torch.from_numpy(ndimage.sobel(one, axis, mode="mirror")) for axis in (1, 0)] for one in grey]
+    gray = make_preprocess("grayscale")(images)[:, 0].numpy()
+    expected = [[torch.from_numpy(ndimage.sobel(one, axis, mode="mirror")) for axis in (1, 0)] for one in gray]
     found = make_preprocess("sobel")(images)
     torch.testing.assert_close(found, torch.stack([torch.stack(pair) for pair in expected]), atol=1e-5, rtol=1e-5)
 

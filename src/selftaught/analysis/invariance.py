@@ -22,7 +22,7 @@ from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, evenly_spaced, pooled
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError
-from selftaught.evaluation.baselines.encoders import calibrate
+from selftaught.evaluation.baselines.encoders import calibrate, random_encoders
 from selftaught.evaluation.features import require_seeds
 from selftaught.evaluation.table import RECALIBRATED, mean_and_std
 
@@ -151,11 +151,10 @@ def invariance(
     recalibrated = recalibrate and calibrate(encoder, source, size, device)
     with Meter("invariance", (seeds + initializations) * count) as meter:
         trained = [_measure(encoder, source, chosen, size, seed, device, meter) for seed in range(seeds)]
-        untrained = []
-        for initialization in range(initializations):
-            random = fresh(initialization).to(device)
-            calibrate(random, source, size, device)
-            untrained.append(_measure(random, source, chosen, size, initialization % seeds, device, meter))
+        untrained = [
+            _measure(random, source, chosen, size, number % seeds, device, meter)
+            for number, random in enumerate(random_encoders(fresh, initializations, source, size, device))
+        ]
     return InvarianceTable(
         data=source.name,
         images=count,

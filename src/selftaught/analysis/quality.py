@@ -15,7 +15,7 @@ from selftaught.augment.views import two_views
 from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, evenly_spaced, pooled
 from selftaught.errors import UserError
-from selftaught.evaluation.baselines.encoders import calibrate
+from selftaught.evaluation.baselines.encoders import calibrate, random_encoders
 from selftaught.evaluation.quality import Quality, QualityStatistics
 from selftaught.evaluation.table import RECALIBRATED, mean_and_std
 
@@ -132,11 +132,10 @@ def measure_quality(
     encoder = encoder.to(device)
     recalibrated = recalibrate and calibrate(encoder, source, size, device)
     trained = quality_of_layers(encoder, source, count, size, device)
-    untrained = []
-    for initialization in range(initializations):
-        random = fresh(initialization).to(device)
-        calibrate(random, source, size, device)
-        untrained.append(quality_of_layers(random, source, count, size, device))
+    untrained = [
+        quality_of_layers(random, source, count, size, device)
+        for random in random_encoders(fresh, initializations, source, size, device)
+    ]
     rows = tuple(_row(layer, quality, [each[layer] for each in untrained]) for layer, quality in trained.items())
     return QualityTable(source.name, count, recalibrated, rows, initializations)
 

@@ -39,7 +39,7 @@ CORNER = 0.5
 """Fraction of the brightness that a vignette removes at the corners; a third of it on average."""
 
 
-def grey(images: Tensor, generator: torch.Generator) -> Tensor:
+def grayscale(images: Tensor, generator: torch.Generator) -> Tensor:
     """(B, 3, S, S) in grayscale, without chromatic aberration."""
     return (images * to_device(LUMA, images.device)[:, None, None]).sum(1, keepdim=True).expand_as(images)
 
@@ -159,7 +159,7 @@ class Cue:
 
 
 CUES: Mapping[str, Cue] = {
-    "grayscale": Cue("removed", "without color", grey),
+    "grayscale": Cue("removed", "without color", grayscale),
     "blurred": Cue("removed", "without fine detail", blurred),
     "noisy": Cue("removed", "with added noise", noisy),
     "resampled": Cue("removed", "with other resampling artifacts", resampled),

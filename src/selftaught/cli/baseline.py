@@ -16,7 +16,7 @@ def baseline(
     *source: Annotated[str, Parameter(help="Images: a folder, photos, parquet, or a known name.")],
     encoder: Annotated[str | None, Parameter(help="Encoder of random, kmeans and pca; default: convnet.")] = None,
     out: Annotated[Path | None, Parameter(help="Run folder, new or empty; default: a new one under runs/.")] = None,
-    input_mode: Annotated[str, Parameter(help="Input preprocessing: color, lightness, grey, sobel.")] = "color",
+    input_mode: Annotated[str, Parameter(help="Input preprocessing: color, lightness, grayscale, sobel.")] = "color",
     size: Annotated[
         int | None,
         Parameter(converter=integers, help="Side of the views in pixels; default: that of the images, at most 128."),

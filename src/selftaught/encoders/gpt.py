@@ -24,7 +24,7 @@ from selftaught.encoders.palette import Palette
 from selftaught.errors import UserError, unknown
 
 Norm = Literal["layer", "rms"]
-_QUICK = 1.702
+_SILU_SCALE = 1.702
 """Factor of the release's activation (quick GELU), x * sigmoid(1.702 x)."""
 
 
@@ -94,7 +94,7 @@ class GPT(Encoder):
         """The start token followed by all tokens but the last."""
         return F.pad(tokens[:, :-1], (1, 0), value=self.hidden)
 
-    def _encode(self, tokens: Tensor, begin: int = 0, past: "list[Past] | None" = None) -> list[Tensor]:
+    def _encode(self, tokens: Tensor, begin: int = 0, cache: "list[KeyValueCache] | None" = None) -> list[Tensor]:
         """Features of tokens (B, n) at the positions from `begin` on: depth + 1 tensors (B, n, D)."""
         hidden = self.tokens(tokens) + self.positions[begin : begin + tokens.shape[1]]
         features = []
@@ -102,7 +102,7 @@ class GPT(Encoder):
             assert isinstance(block, Block)
             normed = block.norm1(hidden)
             features.append(normed)
-            hidden = block(hidden, normed, self.causal, None if past is None else past[number])
+            hidden = block(hidden, normed, self.causal, None if cache is None else cache[number])
         return [*features, self.norm(hidden)]
 
     @torch.no_grad()
@@ -124,10 +124,10 @@ class GPT(Encoder):
         """
         assert self.causal, "autoregressive sampling requires causal attention"
         count, length = draws.shape
-        past = [Past(self.positions, count, length) for _ in self.blocks]
+        cache = [KeyValueCache(self.positions, count, length) for _ in self.blocks]
         new, begin = F.pad(tokens, (1, 0), value=self.hidden), 0
         for position in range(tokens.shape[1], length):
-            last = self._encode(new, begin, past)[-1][:, -1]
+            last = self._encode(new, begin, cache)[-1][:, -1]
             cumulative = (predict(last).float() / temperature).softmax(1).cumsum(1)
             sampled = torch.searchsorted(cumulative, draws[:, position, None] * cumulative[:, -1:], right=True)
             new, begin = sampled.clamp(max=cumulative.shape[1] - 1), position + 1
@@ -135,18 +135,18 @@ class GPT(Encoder):
         return tokens
 
 
-class Past:
+class KeyValueCache:
     """Key-value cache of one block."""
 
     def __init__(self, like: Tensor, count: int, length: int) -> None:
-        self.kept = like.new_empty(2, count, length, like.shape[1])
+        self.tensors = like.new_empty(2, count, length, like.shape[1])
         self.length = 0
 
     def extended(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Append keys and values (B, n, D) and return all cached ones."""
         begin, self.length = self.length, self.length + keys.shape[1]
-        self.kept[0, :, begin : self.length], self.kept[1, :, begin : self.length] = keys, values
-        return self.kept[0, :, : self.length], self.kept[1, :, : self.length]
+        self.tensors[0, :, begin : self.length], self.tensors[1, :, begin : self.length] = keys, values
+        return self.tensors[0, :, : self.length], self.tensors[1, :, : self.length]
 
 
 class Block(nn.Module):
@@ -160,29 +160,29 @@ class Block(nn.Module):
         self.heads = heads
         self.norm1, self.norm2 = _norm(width, norm), _norm(width, norm)
         self.qkv = nn.Linear(width, 3 * width, bias=False)
-        self.merge = nn.Linear(width, width, bias=False)
-        self.widen = nn.Linear(width, 4 * width, bias=False)
-        self.narrow = nn.Linear(4 * width, width, bias=False)
+        self.proj = nn.Linear(width, width, bias=False)
+        self.fc1 = nn.Linear(width, 4 * width, bias=False)
+        self.fc2 = nn.Linear(4 * width, width, bias=False)
         # Deviation 1 / sqrt(inputs), and 1 / sqrt(inputs * depth) for projections onto the residual stream, as in the
         # release's attention. Its MLP uses 0.02 for any width, which suits 512 and more but not narrow ones.
         nn.init.normal_(self.qkv.weight, std=width**-0.5)
-        nn.init.normal_(self.merge.weight, std=(width * depth) ** -0.5)
-        nn.init.normal_(self.widen.weight, std=_QUICK * width**-0.5)
-        nn.init.normal_(self.narrow.weight, std=(4 * width * depth) ** -0.5 / _QUICK)
+        nn.init.normal_(self.proj.weight, std=(width * depth) ** -0.5)
+        nn.init.normal_(self.fc1.weight, std=_SILU_SCALE * width**-0.5)
+        nn.init.normal_(self.fc2.weight, std=(4 * width * depth) ** -0.5 / _SILU_SCALE)
 
-    def forward(self, hidden: Tensor, normed: Tensor, causal: bool, past: Past | None = None) -> Tensor:
+    def forward(self, hidden: Tensor, normed: Tensor, causal: bool, cache: KeyValueCache | None = None) -> Tensor:
         """`hidden` and `norm1` of it, (B, n, D) each -> (B, n, D)."""
         query, key, value = self.qkv(normed).chunk(3, 2)
-        if past is not None:
-            key, value = past.extended(key, value)
+        if cache is not None:
+            key, value = cache.extended(key, value)
         query, key, value = (x.unflatten(2, (self.heads, -1)).transpose(1, 2) for x in (query, key, value))
         # A single new position attends to everything in the cache: only longer sequences need the causal mask.
         masked = causal and query.shape[2] > 1
         attended = F.scaled_dot_product_attention(query, key, value, is_causal=masked)
-        hidden = hidden + self.merge(attended.transpose(1, 2).flatten(2))
+        hidden = hidden + self.proj(attended.transpose(1, 2).flatten(2))
         # The release's x * sigmoid(1.702 x), an approximation of GELU, with the factor absorbed into the two matrices:
         # SiLU is a single kernel and takes half of GELU's time on a CPU.
-        return hidden + self.narrow(F.silu(self.widen(self.norm2(hidden))))
+        return hidden + self.fc2(F.silu(self.fc1(self.norm2(hidden))))
 
 
 def _norm(width: int, kind: Norm) -> nn.Module:

@@ -49,7 +49,7 @@ class Color(Preprocess):
         return (images - self.mean) / self.std
 
 
-class Grey(Preprocess):
+class Grayscale(Preprocess):
     """The unweighted mean of the three normalized color channels.
 
     Equal weights rather than luma, as at the input of DeepCluster's Sobel filters (Caron et al. 2018, released
@@ -69,7 +69,7 @@ class Grey(Preprocess):
 
 
 class Sobel(Preprocess):
-    """The gradient of `Grey` along x (to the right) and y (down), times 8: the usual 3 x 3 Sobel filters.
+    """The gradient of `Grayscale` along x (to the right) and y (down), times 8: the usual 3 x 3 Sobel filters.
 
     DeepCluster's fixed Sobel filters with two differences. The sign is positive where the image brightens to the right
     or down. The border is padded by reflection, so the gradient across it is zero; DeepCluster pads with zeros, which
@@ -80,14 +80,14 @@ class Sobel(Preprocess):
 
     def __init__(self) -> None:
         super().__init__()
-        self.grey = Grey()
+        self.grayscale = Grayscale()
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, 2, H, W)."""
         # Sums of shifted copies instead of a convolution, which autocast would run in bf16 (8 bits of precision).
-        grey = pad(self.grey(images), (1, 1, 1, 1), mode="reflect")
-        down_smoothed = grey[..., :-2, :] + 2 * grey[..., 1:-1, :] + grey[..., 2:, :]
-        right_smoothed = grey[..., :-2] + 2 * grey[..., 1:-1] + grey[..., 2:]
+        gray = pad(self.grayscale(images), (1, 1, 1, 1), mode="reflect")
+        down_smoothed = gray[..., :-2, :] + 2 * gray[..., 1:-1, :] + gray[..., 2:, :]
+        right_smoothed = gray[..., :-2] + 2 * gray[..., 1:-1] + gray[..., 2:]
         along_x = down_smoothed[..., 2:] - down_smoothed[..., :-2]
         along_y = right_smoothed[..., 2:, :] - right_smoothed[..., :-2, :]
         return torch.cat([along_x, along_y], 1)
@@ -106,7 +106,7 @@ class Lightness(Preprocess):
 PREPROCESSORS: dict[str, Callable[[], Preprocess]] = {
     "color": Color,
     "lightness": Lightness,
-    "grey": Grey,
+    "grayscale": Grayscale,
     "sobel": Sobel,
 }
 """Values of `input_mode`, except "tokens"."""

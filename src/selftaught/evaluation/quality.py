@@ -96,7 +96,7 @@ class QualityStatistics:
             self.aligned += len(first)
 
     def result(self) -> Quality:
-        """The statistics of everything that was added.
+        """The statistics of all images added so far.
 
         Raises:
             UserError: a feature was not finite.

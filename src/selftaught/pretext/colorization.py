@@ -29,7 +29,7 @@ from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.modules.decoders import Decoder
 
-GREY = 5.0
+GRAY = 5.0
 """Images are gray, and ignored by the loss, if no position has |a| or |b| above this (released code:
 `NonGrayMaskLayer`)."""
 SIGMA = 5.0
@@ -188,7 +188,7 @@ class Colorization(Task):
 
 def is_colored(colors: Tensor) -> Tensor:
     """(B, 2, G, G) of a and b -> (B,) bool: whether any position is not gray."""
-    return (colors.abs() > GREY).flatten(1).any(1)
+    return (colors.abs() > GRAY).flatten(1).any(1)
 
 
 def soft_bins(colors: Tensor, centers: Tensor, neighbors: int) -> tuple[Tensor, Tensor]:

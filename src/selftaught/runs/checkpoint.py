@@ -91,7 +91,7 @@ class Checkpoints:
 
 
 class _Digested:
-    """A file wrapper that computes a digest of everything written."""
+    """A binary file that also computes the digest of the bytes written to it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.file, self.digest = file, hashlib.blake2b(digest_size=DIGEST)

@@ -7,6 +7,8 @@ the convnet by 0.4, 1.7 and 1.2 percentage points (mean of three seeds, 8 of 9 h
 convolutions by 0.6, -0.3 and -1.3 (one seed).
 """
 
+from collections.abc import Callable, Iterator
+
 import torch
 from torch import nn
 
@@ -49,3 +51,21 @@ def calibrate(
         norm.momentum = momentum
         norm.eval()
     return True
+
+
+def random_encoders(
+    fresh: Callable[[int], Encoder], number: int, source: Source, size: int, device: torch.device
+) -> Iterator[Encoder]:
+    """Encoders with random weights and the batch-norm statistics of a source, one at a time.
+
+    Args:
+        fresh: seed -> the encoder with random weights.
+        number: number of random initializations; their seeds are 0, 1, 2, ...
+        source: the images, see `calibrate`.
+        size: side of the views in pixels.
+        device: where to compute.
+    """
+    for seed in range(number):
+        encoder = fresh(seed).to(device)
+        calibrate(encoder, source, size, device)
+        yield encoder
