@@ -35,7 +35,13 @@ class Batch(ABC):
     index: Tensor
     """(B,) int64 on the device: the images' indices in the source."""
     targets: Mapping[str, Tensor]
-    """Targets by name: `label` (B,) int64, dense targets (B, C, H, W) such as `depth`, or `real` (B,)."""
+    """Targets by name: `label` (B,) int64, `real` (B,), or float32 dense targets at the stored size:
+
+    - `depth` (B, 1, H, W): meters along the viewing axis of the camera; 0 where unknown or infinite.
+    - `normals` (B, 3, H, W): unit vectors, x right, y up, z toward the camera; the zero vector where undefined.
+    - `contours` (B, 1, H, W): in [0, 1], 1 on boundaries between instances.
+    - `instances` (B, 1, H, W): integer ids, 0 for the background.
+    """
     population: int
     """Number of images in the source."""
 
@@ -49,7 +55,8 @@ class Batch(ABC):
         Args:
             matrix: (B, 3, 3), or (B, K, 3, 3) for K views of each image; on the CPU.
             size: side of the output in pixels.
-            of: "image", or the name of a dense target, which is transformed exactly as the image.
+            of: "image", or the name of a dense target, which is transformed exactly as the image: normals are turned
+                with it, ids are sampled nearest, and undefined pixels do not bleed (`augment/dense.py`).
 
         Returns:
             (B, C, size, size), or (B, K, C, size, size), in the range of the input ([0, 1] for images).

@@ -1,6 +1,7 @@
 """Decode cache: the images of a reader as uint8 squares of one size in one file, read through a memory map.
 
-A cache is a folder `<key>` with `images.npy` (N, 3, S, S), `content.npy` (N,) and `meta.json`. The key is a digest of
+A cache is a folder `<key>` with `images.npy` (N, 3, S, S), `content.npy` (N,), `meta.json` and, for each dense target,
+a file such as `depth.npy` (N, C, S, S). The key is a digest of
 the content, so a changed file has a new key. A cache is written to a `<key>.part-*` folder under a lock and renamed
 once it is complete: after a crash the incomplete folder is never read, and the next build removes it. A second process
 waits for the first. Bytes are appended instead of written through a memory map, so that a full disk raises an error
@@ -20,19 +21,22 @@ import os
 import shutil
 import zlib
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
 from selftaught.data.brightness import NOMINAL, Ranges
+from selftaught.data.conventions import Conventions
 from selftaught.data.decode import RGB, decode_with_id
+from selftaught.data.dense import STORED, decode_dense, dense_names, stored_bytes
 from selftaught.data.reader import Indices, Raw, Reader
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError
@@ -41,6 +45,10 @@ FORMAT = 3
 """Format version, part of every key: increase it when the result of decoding changes."""
 CHECKED = 2**30
 """Largest size in bytes at which the checksum of the pixels is verified; takes a second at most."""
+DENSE_FORMAT = 1
+"""The same for dense targets, part of the keys of sources that have some."""
+ARRAYS: Mapping[str, tuple[int, type[np.generic]]] = {"images": (3, np.uint8), **STORED}
+"""Channels and type of each array of a cache."""
 BLOCK = 16
 """Images per work item of a thread: enough to make the overhead negligible even for 32-pixel images."""
 
@@ -58,6 +66,19 @@ class Decoded:
     """Index in the reader and reason of each image that could not be decoded."""
     content_ids: NDArray[np.int64]
     """(N,) digests of the encoded images, see `content_id`."""
+    dense: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
+    """Dense targets by name: (N, C, S, S) in the types of `dense.STORED`, read-only memory maps."""
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """One decoded image."""
+
+    image: RGB | str
+    """The image, or the reason why it or one of its targets could not be decoded."""
+    content_id: int
+    dense: Mapping[str, NDArray[np.generic]]
+    """Its dense targets by name."""
 
 
 def decode_cached(
@@ -81,21 +102,24 @@ def decode_cached(
     """
     indices = np.arange(len(reader)) if chosen is None else chosen
     content = reader.fingerprint_of(indices)
+    names = dense_names(reader)
     digest = hashlib.blake2b(f"{FORMAT} {side} {content} {chosen is None} {ranges}".encode(), digest_size=16)
+    if names:
+        digest.update(f"{DENSE_FORMAT} {names} {reader.conventions}".encode())
     digest.update(indices.astype(np.int64).tobytes())
     key = digest.hexdigest()
     folder = folder or cache_folder()
     try:
-        if cached := _read(folder / key, side):
+        if cached := _read(folder / key, side, names):
             return cached
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):
-            if cached := _read(folder / key, side):  # built by another process in the meantime
+            if cached := _read(folder / key, side, names):  # built by another process in the meantime
                 return cached
             _build(reader, side, indices, ranges, folder / key, content)
     except OSError as error:
-        raise _storage_error(error, folder, len(indices) * 3 * side**2) from error
-    written = _read(folder / key, side)
+        raise _storage_error(error, folder, len(indices) * _bytes(names, side)) from error
+    written = _read(folder / key, side, names)
     assert written, "a cache that was just written can be read"
     return written
 
@@ -110,29 +134,42 @@ def cache_folder() -> Path:
         raise UserError("no home folder for the decoded images: set SELFTAUGHT_CACHE to a folder.") from error
 
 
-def _read(target: Path, side: int) -> Decoded | None:
+def _bytes(names: tuple[str, ...], side: int) -> int:
+    """Bytes of an image and its dense targets."""
+    return 3 * side**2 + stored_bytes(names, side)
+
+
+def _read(target: Path, side: int, names: tuple[str, ...]) -> Decoded | None:
     """Load a cache; None if it does not exist or is damaged."""
     try:
         meta = json.loads((target / "meta.json").read_text(encoding="utf-8"))
         kept, skipped = meta["kept"], meta["skipped"]
         if meta["listed"] != _list_checksum(kept, skipped, meta["ranges"]):
             return None
-        with (target / "images.npy").open("rb") as file:
-            _header(header := io.BytesIO(), len(kept), side)
-            valid_header = file.read(header.tell()) == header.getvalue()
-            size = os.fstat(file.fileno()).st_size - file.tell()
-            if not valid_header or size != len(kept) * 3 * side**2:
-                return None
-            if size <= CHECKED and _checksum(file) != meta["pixels"]:
-                return None
+        checksums = {"images": meta["pixels"], **{name: meta["dense"][name] for name in names}}
+        if not all(_is_valid(target, name, len(kept), side, checksum) for name, checksum in checksums.items()):
+            return None
         content_ids = _read_ids(target / "content.npy", len(kept), meta["content"])
         if content_ids is None:
             return None
         images = np.load(target / "images.npy", mmap_mode="r")
+        dense = {name: np.load(target / f"{name}.npy", mmap_mode="r") for name in names}
         indices, failures = np.array(kept, dtype=np.int64), tuple((index, reason) for index, reason in skipped)
     except (OSError, ValueError, KeyError, TypeError, RecursionError, OverflowError):
         return None
-    return Decoded(target.name, images, indices, failures, content_ids)
+    return Decoded(target.name, images, indices, failures, content_ids, dense)
+
+
+def _is_valid(target: Path, name: str, count: int, side: int, checksum: int) -> bool:
+    """Whether an array of a cache has the expected header, length and, up to `CHECKED` bytes, checksum."""
+    with (target / f"{name}.npy").open("rb") as file:
+        header = _header(name, count, side)
+        valid_header = file.read(len(header)) == header
+        size = os.fstat(file.fileno()).st_size - file.tell()
+        channels, kind = ARRAYS[name]
+        if not valid_header or size != count * channels * side**2 * np.dtype(kind).itemsize:
+            return False
+        return size > CHECKED or _checksum(file) == checksum
 
 
 def _read_ids(path: Path, count: int, checksum: int) -> NDArray[np.int64] | None:
@@ -176,7 +213,7 @@ def _build(reader: Reader, side: int, indices: Indices, ranges: Ranges, target: 
     """Write a cache to a temporary folder and rename it once it is complete."""
     for stale in target.parent.glob(f"{target.name}.part-*"):  # under the lock, so its writer has ended
         shutil.rmtree(stale, ignore_errors=True)
-    if shutil.disk_usage(target.parent).free < len(indices) * 3 * side**2:
+    if shutil.disk_usage(target.parent).free < len(indices) * _bytes(dense_names(reader), side):
         raise OSError(errno.ENOSPC, "not enough space")
     part = target.with_name(f"{target.name}.part-{os.getpid()}")
     part.mkdir()
@@ -195,62 +232,100 @@ def _build(reader: Reader, side: int, indices: Indices, ranges: Ranges, target: 
 
 
 def _write(reader: Reader, side: int, indices: Indices, ranges: Ranges, part: Path) -> None:
-    """Decode into a folder: the images, the list of images, and checksums of both."""
+    """Decode into a folder: the images and their targets, the list of images, and checksums of all."""
     kept: list[int] = []
     skipped: list[tuple[int, str]] = []
     content_ids: list[int] = []
-    pixels = 0
-    with (part / "images.npy").open("wb") as file, Meter(f"decoding {reader.name}", len(indices)) as meter:
-        _header(file, len(indices), side)
-        results = _decode_all(reader, side, indices, ranges)
-        for index, (result, identity) in zip(indices.tolist(), results, strict=True):
-            if isinstance(result, str):
-                skipped.append((index, result))
+    with ExitStack() as stack:
+        meter = stack.enter_context(Meter(f"decoding {reader.name}", len(indices)))
+        names = ("images", *dense_names(reader))
+        arrays = {name: stack.enter_context(_ArrayFile(part, name, len(indices), side)) for name in names}
+        for index, result in zip(indices.tolist(), _decode_all(reader, side, indices, ranges), strict=True):
+            if isinstance(result.image, str):
+                skipped.append((index, result.image))
             else:
                 kept.append(index)
-                content_ids.append(identity)
-                file.write(result.data)
-                pixels = zlib.crc32(result.data, pixels)
+                content_ids.append(result.content_id)
+                for name, values in {"images": result.image, **result.dense}.items():
+                    arrays[name].append(values)
             meter.advance()
-        file.seek(0)
-        _header(file, len(kept), side)
-        file.flush()
-        os.fsync(file.fileno())
+        checksums = {name: array.finish(len(kept)) for name, array in arrays.items()}
     meta = {
         "kept": kept,
         "skipped": skipped,
         "listed": _list_checksum(kept, skipped, asdict(ranges)),
-        "pixels": pixels,
+        "pixels": checksums.pop("images"),
+        "dense": checksums,
         "content": _write_ids(part / "content.npy", content_ids),
         "ranges": asdict(ranges),
     }
     (part / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
 
 
-def _header(file: BinaryIO, count: int, side: int) -> None:
-    """Write the header of an .npy file; numpy pads it, so that the first axis can be changed later."""
-    fields = {"descr": "|u1", "fortran_order": False, "shape": (count, 3, side, side)}
-    np.lib.format.write_array_header_1_0(file, fields)
+class _ArrayFile:
+    """An .npy file that is appended to, one image at a time."""
+
+    def __init__(self, folder: Path, name: str, most: int, side: int) -> None:
+        self._name, self._side, self._checksum = name, side, 0
+        self._file = (folder / f"{name}.npy").open("wb")
+        self._file.write(_header(name, most, side))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def append(self, values: NDArray[np.generic]) -> None:
+        content = np.ascontiguousarray(values).data
+        self._file.write(content)
+        self._checksum = zlib.crc32(content, self._checksum)
+
+    def finish(self, count: int) -> int:
+        """Write the actual number of images, flush to the disk, and return the checksum."""
+        self._file.seek(0)
+        self._file.write(_header(self._name, count, self._side))
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        return self._checksum
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
 
 
-def _decode_all(
-    reader: Reader, side: int, indices: Indices, ranges: Ranges = NOMINAL
-) -> Iterator[tuple[RGB | str, int]]:
+def _header(name: str, count: int, side: int) -> bytes:
+    """The header of an .npy file; numpy pads it, so that the first axis can be changed later."""
+    channels, kind = ARRAYS[name]
+    fields = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (count, channels, side, side)}
+    np.lib.format.write_array_header_1_0(stream := io.BytesIO(), fields)
+    return stream.getvalue()
+
+
+def _decode_all(reader: Reader, side: int, indices: Indices, ranges: Ranges = NOMINAL) -> Iterator[DecodedImage]:
     """Decode in threads (Pillow releases the interpreter lock), in order, a few blocks ahead."""
-    raws = reader.stream(indices)
+    raws = zip(reader.stream(indices), reader.stream_dense(indices), strict=True)
     workers = threads()
-    pending: deque[Future[list[tuple[RGB | str, int]]]] = deque()
+    pending: deque[Future[list[DecodedImage]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
         while block := list(islice(raws, BLOCK)):
-            pending.append(pool.submit(_decode_block, block, side, ranges))
+            pending.append(pool.submit(_decode_block, block, side, ranges, reader.conventions))
             if len(pending) > 2 * workers:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
 
 
-def _decode_block(block: list[Raw], side: int, ranges: Ranges) -> list[tuple[RGB | str, int]]:
-    return [decode_with_id(raw, side, ranges) for raw in block]
+def _decode_block(
+    block: list[tuple[Raw, Mapping[str, Raw]]], side: int, ranges: Ranges, conventions: Conventions
+) -> list[DecodedImage]:
+    return [_decode_one(image, targets, side, ranges, conventions) for image, targets in block]
+
+
+def _decode_one(
+    raw: Raw, targets: Mapping[str, Raw], side: int, ranges: Ranges, conventions: Conventions
+) -> DecodedImage:
+    image, identity = decode_with_id(raw, side, ranges)
+    if isinstance(image, str) or not targets:
+        return DecodedImage(image, identity, {})
+    dense = decode_dense(raw, targets, conventions, side)
+    return DecodedImage(dense, identity, {}) if isinstance(dense, str) else DecodedImage(image, identity, dense)
 
 
 def threads() -> int:

@@ -1,4 +1,4 @@
-"""Choose the image column and the label column of a parquet file.
+"""Choose the columns of images, labels and dense targets of a parquet file.
 
 The choice is based on the `huggingface` metadata of the schema, or on the types and names of the columns if the
 metadata is missing or contradicts them.
@@ -15,6 +15,13 @@ from selftaught.data.reader import readable
 from selftaught.errors import UserError
 
 IMAGE_NAMES = ("image", "img", "picture", "photo")
+DENSE_NAMES = {
+    "depth": ("depth", "depth_map"),
+    "normals": ("normals", "normal", "surface_normals"),
+    "contours": ("contours",),
+    "instances": ("instances", "instance", "instance_ids"),
+}
+"""Column names of dense targets, in order of preference."""
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category")
 
 
@@ -32,6 +39,15 @@ def image_column(schema: pa.Schema, path: Path) -> str:
         f"{readable(str(path))} has no image column (bytes, or a struct with bytes), only {describe_columns(schema)}: "
         f"write it with the Image feature of the `datasets` library, or remove it from the folder."
     )
+
+
+def dense_columns(schema: pa.Schema, image: str) -> dict[str, str]:
+    """Columns of dense targets by name of the target; `image` is the column of the images."""
+    candidates = [name for name in image_columns(schema) if name != image]
+    found = {
+        target: next((name for name in names if name in candidates), None) for target, names in DENSE_NAMES.items()
+    }
+    return {target: name for target, name in found.items() if name is not None}
 
 
 def label_column(schema: pa.Schema) -> str | None:

@@ -29,6 +29,8 @@ UNSUPPORTED = (".heic", ".heif", ".jxl", ".svg")
 SUFFIXES = frozenset(
     [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".gif", ".bmp", ".dib", ".tif", ".tiff", ".webp", ".ppm"]
 ) | {".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".ico", ".avif", *UNSUPPORTED}
+ORIENTATION = 0x0112
+"""EXIF tag; values above 4 exchange height and width."""
 LARGE = 2**25
 """Number of pixels above which images are decoded one at a time, because each thread could need a gigabyte."""
 _ONE_LARGE = threading.Lock()
@@ -57,7 +59,7 @@ def decode_with_id(raw: Raw, side: int, ranges: Ranges = NOMINAL) -> tuple[RGB |
             with _exclusive_if_large(image):
                 return _square(_rgb(_upright(image), ranges), side), content_id(content)
     except Exception as error:  # Pillow's decoders raise almost any exception on damaged data
-        return _reason(error), 0
+        return failure_reason(error), 0
 
 
 def decode_whole(raw: Raw, ranges: Ranges = NOMINAL) -> RGB | str:
@@ -66,7 +68,7 @@ def decode_whole(raw: Raw, ranges: Ranges = NOMINAL) -> RGB | str:
         with open_image(raw) as image, _exclusive_if_large(image):
             return np.ascontiguousarray(np.asarray(_rgb(_upright(image), ranges)).transpose(2, 0, 1))
     except Exception as error:
-        return _reason(error)
+        return failure_reason(error)
 
 
 def short_side(raw: Raw) -> int | None:
@@ -76,6 +78,17 @@ def short_side(raw: Raw) -> int | None:
             return min(image.size)
     except Exception:
         return None
+
+
+def image_size(raw: Raw) -> tuple[int, int]:
+    """Height and width in pixels, from the header alone, as the image is displayed.
+
+    Raises:
+        Unreadable: it cannot be read.
+    """
+    with open_image(raw) as image:
+        turned = image.getexif().get(ORIENTATION, 1) > 4 if hasattr(image, "getexif") else False
+        return (image.width, image.height) if turned else (image.height, image.width)
 
 
 def _exclusive_if_large(image: Image.Image) -> AbstractContextManager[object]:
@@ -114,7 +127,7 @@ def _rgb(image: Image.Image, ranges: Ranges) -> Image.Image:
     return image.convert("RGB")
 
 
-def _reason(error: Exception) -> str:
+def failure_reason(error: Exception) -> str:
     """Reason for a decoding failure in plain words; Pillow's message is included only if it is readable."""
     if isinstance(error, Unreadable):
         return str(error)

@@ -4,7 +4,7 @@
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 
 from selftaught.data.columns import (
     declared_as,
+    dense_columns,
     describe_columns,
     image_column,
     image_columns,
@@ -22,10 +23,13 @@ from selftaught.data.columns import (
     label_columns,
     unusable_labels,
 )
+from selftaught.data.conventions import NO_CONVENTIONS, Conventions, parse_conventions
 from selftaught.data.parquet_labels import LabelColumn, Labels, unify
 from selftaught.data.reader import UNLABELED, Indices, Raw, Reader, files_digest, natural_key, readable, split_of
 from selftaught.errors import UserError
 
+METADATA = b"selftaught.targets"
+"""Key of the conventions of dense targets in the metadata of a schema."""
 ROWS_PER_READ = 64
 """Rows per read."""
 SAMPLE_RUNS = 10
@@ -42,6 +46,8 @@ class Parquet(Reader):
     column: str
     lengths: tuple[int, ...]
     """Rows of each file."""
+    dense_columns: tuple[str, ...] = ()
+    """The columns of the dense targets, in their order."""
 
     def __len__(self) -> int:
         return sum(self.lengths)
@@ -70,14 +76,24 @@ class Parquet(Reader):
 
     def stream(self, indices: Indices) -> Iterator[Raw]:
         """See `Reader`."""
+        return (raw for (raw,) in self._stream((self.column,), indices))
+
+    def stream_dense(self, indices: Indices) -> Iterator[Mapping[str, Raw]]:
+        """See `Reader`."""
+        if not self.dense:
+            return super().stream_dense(indices)
+        rows = self._stream(self.dense_columns, indices)
+        return (dict(zip(self.dense, raws, strict=True)) for raws in rows)
+
+    def _stream(self, columns: tuple[str, ...], indices: Indices) -> Iterator[tuple[Raw, ...]]:
         start = 0
         for file, length in zip(self.files, self.lengths, strict=True):
             rows = indices[(indices >= start) & (indices < start + length)] - start
             start += length
             if len(rows):
-                yield from self._stream_file(file, rows)
+                yield from self._stream_file(file, columns, rows)
 
-    def _stream_file(self, path: Path, rows: Indices) -> Iterator[Raw]:
+    def _stream_file(self, path: Path, columns: tuple[str, ...], rows: Indices) -> Iterator[tuple[Raw, ...]]:
         try:
             with pq.ParquetFile(path) as file:
                 start = 0
@@ -85,12 +101,13 @@ class Parquet(Reader):
                     stop = start + file.metadata.row_group(group).num_rows
                     group_rows = rows[(rows >= start) & (rows < stop)]
                     if len(group_rows):
-                        for batch in file.iter_batches(ROWS_PER_READ, [group], [self.column], use_threads=False):
+                        for batch in file.iter_batches(ROWS_PER_READ, [group], [*columns], use_threads=False):
                             in_batch = (group_rows >= start) & (group_rows < start + len(batch))
                             batch_rows = group_rows[in_batch] - start
                             start += len(batch)
-                            column = batch.column(self.column)  # row by row: binary views do not support `take`
-                            yield from (_raw(column[row].as_py(), path.parent) for row in batch_rows.tolist())
+                            read = [batch.column(name) for name in columns]
+                            for row in batch_rows.tolist():  # row by row: binary views do not support `take`
+                                yield tuple(_raw(column[row].as_py(), path.parent) for column in read)
                         if start != stop:
                             raise ValueError("the number of rows differs from the metadata")
                     start = stop
@@ -99,7 +116,8 @@ class Parquet(Reader):
 
     def fingerprint(self) -> str:
         """See `Reader`."""
-        return files_digest(self.files, [f"{file.name}:{self.column}" for file in self.files])
+        columns = ":".join((self.column, *self.dense_columns))
+        return files_digest(self.files, [f"{file.name}:{columns}" for file in self.files])
 
 
 def parquet_files(path: Path) -> list[Path]:
@@ -135,7 +153,11 @@ def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
                 f"all parquet files of a source must have images in the column {column!r}, but {readable(str(file))} "
                 f"has {describe_columns(schema)}: pass only files of one data set."
             )
+    dense = _dense_columns(files, schemas, column)
+    conventions = _conventions(files, schemas) if dense else NO_CONVENTIONS
     unified, notes = _labels(files, schemas, lengths)
+    if dense:
+        notes = (f"with {', '.join(dense)}", *notes)
     labels, classes = unified.of_files, unified.classes
 
     def reader(chosen: Sequence[int]) -> Parquet:
@@ -143,9 +165,37 @@ def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
         labeled = any(labels[i] is not None for i in chosen)
         joined, names = (np.concatenate(parts), classes) if labeled else (None, None)
         some, rows = tuple(files[i] for i in chosen), tuple(lengths[i] for i in chosen)
-        return Parquet(readable(str(path)), joined, names, some, column, rows, notes=notes)
+        return Parquet(
+            readable(str(path)), joined, names, some, column, rows, tuple(dense.values()),
+            notes=notes, dense=tuple(dense), conventions=conventions,
+        )  # fmt: skip
 
     return {"all": reader(range(len(files))), **{split: reader(own) for split, own in _by_split(path, files).items()}}
+
+
+def _dense_columns(files: Sequence[Path], schemas: Sequence[pa.Schema], image: str) -> dict[str, str]:
+    """Columns of dense targets by name of the target, the same in all files."""
+    columns = [dense_columns(schema, image) for schema in schemas]
+    for file, own in zip(files, columns, strict=True):
+        if own != columns[0]:
+            raise UserError(
+                f"all parquet files of a source must have the same dense targets, but {readable(files[0].name)} has "
+                f"{', '.join(columns[0]) or 'none'} and {readable(file.name)} has {', '.join(own) or 'none'}: pass "
+                "only files of one data set."
+            )
+    return columns[0]
+
+
+def _conventions(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> Conventions:
+    """Units and axes of dense targets from the metadata, the same in all files."""
+    texts = [(schema.metadata or {}).get(METADATA, b"{}") for schema in schemas]
+    for file, text in zip(files, texts, strict=True):
+        if text != texts[0]:
+            raise UserError(
+                f"all parquet files of a source must state the same units and axes, but {readable(files[0].name)} and "
+                f"{readable(file.name)} differ: pass only files of one data set."
+            )
+    return parse_conventions(texts[0], f"the metadata of {readable(str(files[0]))}")
 
 
 def _by_split(path: Path, files: list[Path]) -> dict[str, list[int]]:

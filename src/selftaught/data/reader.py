@@ -9,7 +9,7 @@ import hashlib
 import os
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from stat import S_ISREG
 import numpy as np
 from numpy.typing import NDArray
 
+from selftaught.data.conventions import NO_CONVENTIONS, Conventions
 from selftaught.errors import readable as readable  # names are made printable as soon as they are read
 
 Raw = Path | bytes | NDArray[np.uint8] | str
@@ -57,6 +58,10 @@ class Reader(ABC):
     """Class names; None if and only if `labels` is None."""
     notes: tuple[str, ...] = field(default=(), kw_only=True)
     """Notes on the labels for the user, one sentence each."""
+    dense: tuple[str, ...] = field(default=(), kw_only=True)
+    """Names of the dense targets that every image has; see `augment/dense.py`."""
+    conventions: Conventions = field(default=NO_CONVENTIONS, kw_only=True)
+    """Units and axes of the dense targets."""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -68,6 +73,10 @@ class Reader(ABC):
     @abstractmethod
     def stream(self, indices: Indices) -> Iterator[Raw]:
         """The images at ascending `indices`, in that order, with only a few in memory at a time."""
+
+    def stream_dense(self, indices: Indices) -> Iterator[Mapping[str, Raw]]:
+        """The encoded dense targets of the images at ascending `indices` by name, as `stream`."""
+        return ({} for _ in range(len(indices)))
 
     def sample(self, count: int) -> Indices:
         """At most `count` ascending indices, spread over the images as evenly as fast reading permits."""

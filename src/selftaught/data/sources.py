@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from selftaught.data.brightness import NOMINAL, Ranges, source_ranges
 from selftaught.data.cache import Decoded, cache_folder, decode_cached
 from selftaught.data.decode import short_side
+from selftaught.data.dense_units import check_units
 from selftaught.data.folder import folder_splits
 from selftaught.data.labels import with_labels
 from selftaught.data.listing import list_folder
@@ -115,7 +116,7 @@ class OpenRequest:
     ranges: Ranges = NOMINAL
     """Value ranges of the whole source, for images other than 8-bit ones."""
     pixels: dict[str, Resident] = field(default_factory=dict)
-    """Arrays opened so far, by key: two parts of one array share one copy on the device."""
+    """Arrays opened so far, by key (of targets `key/depth` etc.): parts of one array share one copy on the device."""
 
 
 def _readers(spec: Spec, request: OpenRequest) -> dict[str, Reader]:
@@ -123,6 +124,9 @@ def _readers(spec: Spec, request: OpenRequest) -> dict[str, Reader]:
     splits = _resolve(spec, request.cache, request.download)
     if not len(splits["all"]):
         raise UserError(f"no images in {splits['all'].name}: the source is empty.")
+    if splits["all"].dense:
+        checked = check_units(splits["all"])
+        splits = {split: replace(reader, notes=(*reader.notes, *checked)) for split, reader in splits.items()}
     if request.labels:
         splits = with_labels(splits, request.labels)
     parts = with_test_part(splits)
@@ -226,10 +230,14 @@ def _open(splits: Mapping[str, Reader], split: Split, request: OpenRequest) -> S
     labels = None if reader.labels is None else torch.from_numpy(reader.labels[decoded.kept[usable]])
     name = f"{reader.name} ({note})" if note else reader.name
     pixels = request.pixels.setdefault(decoded.key, Resident(decoded.images))
+    dense = {
+        target: request.pixels.setdefault(f"{decoded.key}/{target}", Resident(array))
+        for target, array in decoded.dense.items()
+    }
     rows = torch.from_numpy(np.flatnonzero(usable))
     content_ids = torch.from_numpy(decoded.content_ids[usable])
     notes = (*request.ranges.notes(), *reader.notes)
-    return Stored(name, pixels, rows, labels, reader.classes, decoded.key, skipped, content_ids, notes)
+    return Stored(name, pixels, rows, labels, reader.classes, decoded.key, skipped, content_ids, notes, dense)
 
 
 def _empty_split(reader: Reader, split: str, labels: Path | None) -> UserError:

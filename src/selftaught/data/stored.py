@@ -7,16 +7,21 @@ memory map batch by batch, in file order, and copied from pinned memory.
 import hashlib
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selftaught.augment.dense import warp_dense
 from selftaught.augment.warp import resample, to_device
 from selftaught.contracts import Batch, Source
+from selftaught.data.dense import from_stored
 from selftaught.errors import UserError, unknown
 
 MAX_MEMORY_SHARE = 0.25
@@ -24,6 +29,30 @@ MAX_MEMORY_SHARE = 0.25
 
 COPY_BATCH = 1024
 """Number of images per copy to a device."""
+
+
+class LazyTargets(Mapping[str, Tensor]):
+    """Targets of a batch; dense ones are loaded on first use, because few tasks use them.
+
+    Args:
+        targets: targets by name.
+        load: functions that load further targets, by name.
+    """
+
+    def __init__(self, targets: Mapping[str, Tensor], load: Mapping[str, Callable[[], Tensor]]) -> None:
+        self._loaded, self._load = {**targets}, load
+        self._names = (*targets, *load)
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._loaded:
+            self._loaded[name] = self._load[name]()
+        return self._loaded[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class StoredBatch(Batch):
@@ -41,30 +70,34 @@ class StoredBatch(Batch):
 
     def warp(self, matrix: Tensor, size: int, of: str = "image") -> Tensor:
         """See `Batch`."""
-        if of != "image":
-            raise unknown("picture in this source", of, ["image"])
-        return resample(self.images.float().div_(255), matrix, size)
+        if of == "image":
+            return resample(self.images.float().div_(255), matrix, size)
+        pictures = [name for name in self.targets if name != "label"]
+        if of not in pictures:
+            raise unknown("picture in this source", of, ["image", *pictures])
+        return warp_dense(of, self.targets[of], matrix, size)
 
 
 class Resident:
-    """An array of images (N, 3, S, S) uint8 in a file, with a copy on each device where it fits.
+    """An array of images or dense targets in a file, with a copy on each device where it fits.
 
     Args:
-        stored: the array, usually a memory map.
+        stored: (N, C, S, S), usually a memory map; images are uint8, for targets see `dense.STORED`.
     """
 
-    def __init__(self, stored: NDArray[np.uint8]) -> None:
+    def __init__(self, stored: NDArray[Any]) -> None:
         self.stored = stored
+        self._dtype = torch.from_numpy(np.empty(0, stored.dtype)).dtype
         self._resident: dict[torch.device, Tensor | None] = {}
         self._lock = threading.Lock()  # a prefetching thread may call this concurrently
 
     def take(self, rows: Tensor, device: torch.device) -> Tensor:
-        """The images at `rows` ((B,) int64, CPU) on `device`: (B, 3, S, S) uint8."""
+        """The images at `rows` ((B,) int64, CPU) on `device`: (B, C, S, S)."""
         images = self.resident(device)
         if images is not None:
             return images[to_device(rows, images.device)]
         order = rows.argsort().numpy()
-        out = torch.empty((len(rows), *self.stored.shape[1:]), dtype=torch.uint8, pin_memory=device.type == "cuda")
+        out = torch.empty((len(rows), *self.stored.shape[1:]), dtype=self._dtype, pin_memory=device.type == "cuda")
         out.numpy()[order] = self.stored[rows.numpy()[order]]
         return to_device(out, device)
 
@@ -79,7 +112,7 @@ class Resident:
     def _loaded(self, device: torch.device) -> Tensor | None:
         """All images on `device`, copied in batches because the host may have less memory than the device."""
         try:
-            images = torch.empty(self.stored.shape, dtype=torch.uint8, device=device)
+            images = torch.empty(self.stored.shape, dtype=self._dtype, device=device)
         except RuntimeError:  # memory limit of the process (ulimit); torch has no more specific class for the CPU
             return None
         for start in range(0, len(self.stored), COPY_BATCH):
@@ -101,6 +134,7 @@ class Stored(Source):
         skipped: (name, reason) of every image that could not be used.
         content_ids: (N,) int64, digests of the encoded images in the order of `rows`, or None.
         notes: notes on the source for the user, one sentence each.
+        dense: arrays of dense targets by name, with the rows of `pixels`.
     """
 
     def __init__(
@@ -114,14 +148,15 @@ class Stored(Source):
         skipped: tuple[tuple[str, str], ...] = (),
         content_ids: Tensor | None = None,
         notes: tuple[str, ...] = (),
+        dense: Mapping[str, Resident] = MappingProxyType({}),
     ) -> None:
         assert (labels is None) == (classes is None), "labels and classes are given together"
         self.name, self.classes, self.skipped, self.notes = name, classes, skipped, notes
         self._content_ids = content_ids
         self.side = pixels.stored.shape[-1]
-        self.targets = frozenset() if labels is None else frozenset({"label"})
+        self.targets = frozenset([*dense, *(() if labels is None else ("label",))])
         self.labels = labels
-        self._pixels, self._rows, self._key = pixels, rows, key
+        self._pixels, self._dense, self._rows, self._key = pixels, dense, rows, key
         digest = hashlib.blake2b(f"{key} {classes}".encode(), digest_size=16)
         for part in (rows, labels):
             digest.update(b"none" if part is None else part.numpy().tobytes())
@@ -139,7 +174,12 @@ class Stored(Source):
         """See `Source`."""
         images = self._pixels.take(self._rows[indices], device)
         targets = {} if self.labels is None else {"label": to_device(self.labels[indices], device)}
-        return StoredBatch(images, to_device(indices, device), targets, len(self))
+        load = {name: partial(self._load_dense, name, indices, device) for name in self._dense}
+        return StoredBatch(images, to_device(indices, device), LazyTargets(targets, load), len(self))
+
+    def _load_dense(self, name: str, indices: Tensor, device: torch.device) -> Tensor:
+        """Dense targets of the images at `indices`: (B, C, S, S) float32."""
+        return from_stored(name, self._dense[name].take(self._rows[indices], device))
 
     def subset(self, indices: Tensor, name: str | None = None) -> "Stored":
         """A source of the images at `indices` ((n,) int64), in that order, over the same pixels.
@@ -160,6 +200,7 @@ class Stored(Source):
             skipped=self.skipped,
             content_ids=None if self._content_ids is None else self._content_ids[indices],
             notes=self.notes,
+            dense=self._dense,
         )
 
 
