@@ -23,6 +23,7 @@ MAY = {
     "evaluation": {"augment", "contracts", "data", "display", "encoders", "errors", "training"},
     "analysis": {"augment", "contracts", "data", "display", "errors", "evaluation", "training"},
     "figures": {"errors"},
+    "rendering": {"augment", "contracts", "data", "display", "errors", "runs"},
     "report": {"errors", "evaluation", "figures", "runs"},
     "config": {"contracts", "data", "encoders", "errors", "pretext", "runs", "training"},
     "api": {
@@ -30,12 +31,12 @@ MAY = {
         *("modules", "report", "runs", "training"),
     },
     "cli": {
-        *("analysis", "api", "config", "data", "display", "encoders", "errors", "evaluation", "pretext", "report"),
-        "runs",
+        *("analysis", "api", "config", "data", "display", "encoders", "errors", "evaluation", "pretext", "rendering"),
+        *("report", "runs"),
         "training",
     },
     "__main__": {"cli"},
-    "__init__": {"api", "contracts", "data", "encoders", "errors", "pretext", "report"},
+    "__init__": {"api", "contracts", "data", "encoders", "errors", "pretext", "rendering", "report"},
 }
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from selftaught.encoders import ENCODERS, make_encoder
     from selftaught.errors import UserError
     from selftaught.pretext import TASKS
+    from selftaught.rendering.render import render
     from selftaught.report import write_report
 
 _HOMES = {
@@ -31,6 +32,7 @@ _HOMES = {
     "selftaught.encoders": ("ENCODERS", "make_encoder"),
     "selftaught.errors": ("UserError",),
     "selftaught.pretext": ("TASKS",),
+    "selftaught.rendering.render": ("render",),
     "selftaught.report": ("write_report",),
     "selftaught.api.baseline": ("baseline",),
     "selftaught.api.pretrain": ("pretrain",),
@@ -56,6 +58,7 @@ __all__ = [
     "open_splits",
     "pretrain",
     "profile",
+    "render",
     "write_report",
 ]
 

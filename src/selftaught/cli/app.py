@@ -24,6 +24,7 @@ from selftaught.cli.pretrain import pretrain, run_pretrain
 from selftaught.cli.probe import probe_command
 from selftaught.cli.process import raise_on_termination, tune_process
 from selftaught.cli.quality import quality
+from selftaught.cli.render import render
 from selftaught.cli.report import report
 from selftaught.display.console import LastingStream
 from selftaught.errors import UserError, is_out_of_memory, readable
@@ -112,7 +113,7 @@ def application(words: Sequence[str]) -> App:
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
     app.command(probe_command(words[1:] if words[:1] == ["probe"] else []))
-    for command in (evaluate, baseline, invariance, quality, audit, compare, report, demo):
+    for command in (evaluate, baseline, invariance, quality, audit, compare, report, render, demo):
         app.command(command)
     app.command(list_, name="list")
     return app

@@ -1,0 +1,1 @@
+"""Synthetic scenes with depth, surface normals and instance contours, rendered by Mitsuba 3 (extra `synthetic`)."""
