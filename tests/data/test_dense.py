@@ -96,11 +96,11 @@ def test_images_of_which_a_target_cannot_be_used_are_skipped(tmp_path: Path) -> 
     source = open_source(write_toys(tmp_path / "a.parquet", rows))
     assert len(source) == 7
     assert dict(source.skipped) == {
-        "a.parquet:1": "has depth that is empty",
-        "a.parquet:3": "has normals that begins like PNG, but its header is damaged or not supported by Pillow",
-        "a.parquet:4": "has instances of 8 x 8 pixels for an image of 16 x 16",
-        "a.parquet:6": "has depth that is nowhere positive and finite",
-        "a.parquet:8": "has normals that is nowhere of unit length",
+        "a.parquet:1": "has a depth map that is empty",
+        "a.parquet:3": "has a normal map that begins like PNG, but its header is damaged or not supported by Pillow",
+        "a.parquet:4": "has an instance map of 8 x 8 pixels for an image of 16 x 16",
+        "a.parquet:6": "has a depth map that is nowhere positive and finite",
+        "a.parquet:8": "has a normal map that is nowhere of unit length",
     }
     batch = source.batch(torch.tensor([2, 3]), CPU)  # rows 5 and 7
     for place, number in enumerate((5, 7)):

@@ -29,8 +29,17 @@ STORED: Mapping[str, tuple[int, type[np.generic]]] = {
     "instances": (1, np.int16),
 }
 """Channels and type of each stored target."""
+TITLES = {
+    "depth": "a depth map",
+    "normals": "a normal map",
+    "contours": "a contour map",
+    "instances": "an instance map",
+}
+"""What a file of a target is called in reasons."""
 SCALE = {"normals": 127, "contours": 255}
 """Stored value of 1."""
+MISSING = "is missing"
+"""The reason for a target that an image does not have, although others do."""
 MAX_INSTANCES = 32_767
 FAR = 65_000.0
 """Meters beyond which a depth counts as infinite: the largest half float."""
@@ -67,13 +76,15 @@ def decode_dense(
         size = image_size(image)
         squares = {}
         for name, raw in raws.items():
+            if isinstance(raw, str) and raw == MISSING:
+                return f"has no {TITLES[name].split(maxsplit=1)[1]}"
             values = to_values(name, read_values(raw), conventions)
             if values.shape[1:] != size:
                 (rows, columns), (height, width) = values.shape[1:], size
-                return f"has {name} of {columns} x {rows} pixels for an image of {width} x {height}"
+                return f"has {TITLES[name]} of {columns} x {rows} pixels for an image of {width} x {height}"
             squares[name] = _square(name, values, side)
     except Exception as error:  # decoders raise almost any exception on damaged data
-        return f"has {name} that {failure_reason(error)}" if name else failure_reason(error)
+        return f"has {TITLES[name]} that {failure_reason(error)}" if name else failure_reason(error)
     if "instances" in squares:
         squares["contours"] = contours_of(squares["instances"]).float()
     return {name: to_stored(name, square) for name, square in squares.items()}

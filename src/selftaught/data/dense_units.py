@@ -70,7 +70,7 @@ def _check_normals(arrays: list[NDArray[np.generic]], conventions: Conventions, 
     if floats:
         lengths = np.concatenate([np.linalg.norm(array.astype(np.float64), axis=2).ravel()[::7] for array in floats])
         lengths = lengths[np.isfinite(lengths) & (lengths > 0)]
-        median = float(np.median(lengths)) if len(lengths) else 0.0
+        median = float(np.median(lengths)) if len(lengths) else 1.0
         if not LENGTHS[0] <= median <= LENGTHS[1]:
             raise UserError(
                 f"normals of {where} must be unit vectors, got vectors of median length {median:.3g}: store floats in "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from selftaught.data.brightness import NOMINAL, Ranges, source_ranges
 from selftaught.data.cache import Decoded, cache_folder, decode_cached
 from selftaught.data.decode import short_side
+from selftaught.data.dense_folder import dense_splits
 from selftaught.data.dense_units import check_units
 from selftaught.data.folder import folder_splits
 from selftaught.data.labels import with_labels
@@ -151,7 +152,7 @@ def _resolve(spec: Spec, cache: Path | None, download: bool = True) -> dict[str,
     if os.path.isdir(path):  # noqa: PTH112 (Path's methods raise where a name is too long or a folder is locked)
         listing = list_folder(path)
         if not (tables := listing.with_suffix(".parquet")):
-            return folder_splits(path, listing)
+            return dense_splits(path, listing) or folder_splits(path, listing)
         try:
             return parquet_splits(path, [path / table for table in tables])
         except UserError:
