@@ -191,7 +191,7 @@ def test_compare_passes_over_pages_that_lie_between_runs(run, tmp_path, capsys):
     assert "is not a run folder (no config.yaml)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("what", ["tasks", "encoders", "sources"])
+@pytest.mark.parametrize("what", ["tasks", "encoders", "sources", "probes", "baselines"])
 def test_lists(what, capsys):
     assert main(["list", what, "--json"]) == 0
     names = [row["name"] for row in json.loads(capsys.readouterr().out)[what]]
@@ -368,3 +368,11 @@ class TestMistakes:
         assert "YAML" in mistake(capsys, "pretrain", "--config", tmp_path / "b.yaml")
         (tmp_path / "c.yaml").write_text("task: rotation\nangels: [0, 90]\n")
         assert "did you mean angles" in mistake(capsys, "pretrain", "--config", tmp_path / "c.yaml")
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"), [("pretrain", "SOURCE..."), ("compare", "RUN..."), ("baseline", "NAME SOURCE...")]
+)
+def test_usage_names_the_positional_arguments(command, arguments, capsys):
+    assert main([command, "--help"]) == 0
+    assert f"Usage: selftaught {command} [OPTIONS] {arguments}\n" in capsys.readouterr().out

@@ -44,8 +44,8 @@ def test_the_critic_minimises_the_value_of_the_paper_and_the_others_have_its_ans
     loss, outputs = task.critic_loss(encoder, heads, views)
     value = sum(map(log_d, encoded)) / 4 + sum(log_d(-x) for x in generated) / 4
     assert loss.item() == pytest.approx(-value / 2, rel=1e-5)
-    assert outputs["right_on_encoded"] == 0.75
-    assert outputs["right_on_generated"] == 0.5
+    assert outputs["accuracy_on_encoded"] == 0.75
+    assert outputs["accuracy_on_generated"] == 0.5
     exchanged = sum(log_d(-x) for x in encoded) / 4 + sum(map(log_d, generated)) / 4
     assert task.loss(encoder, heads, views)[0].item() == pytest.approx(-exchanged / 2, rel=1e-5)
 

@@ -41,8 +41,8 @@ def test_the_loss_is_goodfellows_and_the_shares_are_counted():
 
     value = sum(math.log(probability(x)) for x in real) / 4 + sum(math.log(1 - probability(x)) for x in generated) / 4
     assert loss.item() == pytest.approx(-value / 2, rel=1e-5)
-    assert outputs["right_on_real"] == 0.75
-    assert outputs["right_on_generated"] == 0.5
+    assert outputs["accuracy_on_real"] == 0.75
+    assert outputs["accuracy_on_generated"] == 0.5
 
 
 def test_the_generator_is_after_the_log_of_d():

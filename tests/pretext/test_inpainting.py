@@ -152,8 +152,8 @@ def test_the_critics_loss_is_the_cross_entropy_of_real_and_filled():
     made = 3 * torch.where(views["hidden"], 1.0, 2 * views["images"] - 1).mean((1, 2, 3))
     right = [*(1 / (1 + (-real).exp())), *(1 - 1 / (1 + (-made).exp()))]
     assert loss.item() == pytest.approx(-sum(math.log(p) for p in right) / 12, rel=1e-5)
-    assert outputs["right_on_real"].item() == pytest.approx(sum(p > 0.5 for p in right[:6]) / 6)
-    assert outputs["right_on_filled"].item() == pytest.approx(sum(p > 0.5 for p in right[6:]) / 6)
+    assert outputs["accuracy_on_real"].item() == pytest.approx(sum(p > 0.5 for p in right[:6]) / 6)
+    assert outputs["accuracy_on_filled"].item() == pytest.approx(sum(p > 0.5 for p in right[6:]) / 6)
 
 
 def test_each_player_learns_from_its_own_loss_alone():
@@ -183,7 +183,7 @@ def test_either_player_wins_while_the_other_stands_still(holes):
 def test_an_untrained_critic_guesses():
     scores = []
     task = Inpainting(size=16, holes="free", adversarial=0.001)
-    assert task.chance(ToySource(), 12) == {"right_on_real": 0.5, "right_on_filled": 0.5}
+    assert task.chance(ToySource(), 12) == {"accuracy_on_real": 0.5, "accuracy_on_filled": 0.5}
     assert Inpainting(size=16).chance(ToySource(), 12) == {}
     encoder, heads, views = setting(task)
     for seed in range(100):

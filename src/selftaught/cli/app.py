@@ -31,6 +31,8 @@ from selftaught.errors import UserError, is_out_of_memory, readable
 
 EXIT_CODES = """Exit codes: 0 success; 1 internal error, with a traceback; 2 user error; 129, 130, 143 after SIGHUP,
 SIGINT (Ctrl-C), SIGTERM (pretraining saves a checkpoint, and --resume continues it); 141 the output pipe was closed."""
+USAGE = {"pretrain": "[OPTIONS] SOURCE...", "compare": "[OPTIONS] RUN...", "baseline": "[OPTIONS] NAME SOURCE..."}
+"""Usage of the commands with a list of positional arguments, which cyclopts prints as "ARGS"."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -116,4 +118,6 @@ def application(words: Sequence[str]) -> App:
     for command in (evaluate, baseline, invariance, quality, audit, compare, report, render, demo):
         app.command(command)
     app.command(list_, name="list")
+    for name, usage in USAGE.items():
+        app[name].usage = f"Usage: selftaught {name} {usage}"
     return app

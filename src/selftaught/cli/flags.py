@@ -86,7 +86,7 @@ def setting_parameters(settings: Sequence[Setting]) -> list[inspect.Parameter]:
             names.append(f"--{setting.key}".replace("_", "-"))
         shown = Parameter(
             name=names,
-            help=" ".join(setting.help.split()),
+            help=_sentence(setting.help),
             group=Group(setting.owner, sort_key=owners.index(setting.owner)),
             consume_multiple=many,
             converter=integers if has_integers(setting.annotation) else None,
@@ -138,3 +138,9 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
         if argument.startswith(f"{flag}="):
             return argument.partition("=")[2]
     return None
+
+
+def _sentence(text: str) -> str:
+    """A help text on one line with a capital letter, which descriptions of arguments in docstrings lack."""
+    words = " ".join(text.split())
+    return words[:1].upper() + words[1:]

@@ -10,12 +10,12 @@ from selftaught.cli.output import print_result
 
 
 def list_(
-    what: Annotated[Literal["tasks", "encoders", "sources"], Parameter(help="What to list.")],
+    what: Annotated[Literal["tasks", "encoders", "sources", "probes", "baselines"], Parameter(help="What to list.")],
     /,
     *,
     json_: Json = False,
 ) -> None:
-    """List tasks, encoders or sources."""
+    """List tasks, encoders, sources, probes or baselines."""
     rows = _rows(what)
     if json_:
         print(json.dumps({what: rows}))
@@ -35,12 +35,26 @@ def _rows(what: str) -> list[dict[str, Any]]:
         from selftaught.data import list_sources
 
         return [row._asdict() for row in list_sources()]
-    from selftaught.encoders import ENCODERS, encoder_class
-    from selftaught.pretext import TASKS, task_class
+    return [{"name": name, "description": text} for name, text in _descriptions(what).items()]
 
+
+def _descriptions(what: str) -> dict[str, str]:
+    """Name -> description: for classes, the first line of the docstring."""
+    if what == "baselines":
+        from selftaught.evaluation.baselines.prepare import BASELINES
+
+        return dict(BASELINES)
     classes: dict[str, type] = {}
     if what == "tasks":
+        from selftaught.pretext import TASKS, task_class
+
         classes = {name: task_class(name) for name in TASKS}
-    else:
+    elif what == "encoders":
+        from selftaught.encoders import ENCODERS, encoder_class
+
         classes = {name: encoder_class(name) for name in ENCODERS}
-    return [{"name": name, "what": (cls.__doc__ or "").strip().splitlines()[0]} for name, cls in classes.items()]
+    else:
+        from selftaught.evaluation.probes import PROBES
+
+        classes = dict(PROBES)
+    return {name: (cls.__doc__ or "").strip().splitlines()[0] for name, cls in classes.items()}

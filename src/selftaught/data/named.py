@@ -90,7 +90,7 @@ class Row(NamedTuple):
     """A row of `selftaught list sources`."""
 
     name: str
-    what: str
+    description: str
     images: int
     origin: str
     """"bundled with ..." or "downloaded"."""

@@ -134,15 +134,15 @@ class BiGAN(Task):
     ) -> tuple[Tensor, Outputs]:
         """Mean binary cross-entropy of the two kinds of pairs: log 2 at chance (equation 3).
 
-        Logged: `right_on_encoded` and `right_on_generated`, the critic's accuracy on each kind.
+        Logged: `accuracy_on_encoded` and `accuracy_on_generated`, the critic's accuracy on each kind.
         """
         images, noise = views["images"], views["noise"]
         with torch.no_grad():
             codes, made = self._codes(encoder, heads, images), heads["generator"](noise)
         encoded, generated = self._logits(heads, images, codes, made, noise)
         return adversarial_loss(encoded, generated), {
-            "right_on_encoded": (encoded > 0).float().mean(),
-            "right_on_generated": (generated < 0).float().mean(),
+            "accuracy_on_encoded": (encoded > 0).float().mean(),
+            "accuracy_on_generated": (generated < 0).float().mean(),
         }
 
     def _codes(self, encoder: Encoder, heads: nn.ModuleDict, images: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class BiGAN(Task):
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """A critic that guesses is right on half of the pairs."""
-        return {"right_on_encoded": 0.5, "right_on_generated": 0.5}
+        return {"accuracy_on_encoded": 0.5, "accuracy_on_generated": 0.5}
 
 
 class Code(nn.Module):

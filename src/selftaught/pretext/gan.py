@@ -97,14 +97,14 @@ class GAN(Task):
     ) -> tuple[Tensor, Outputs]:
         """Mean binary cross-entropy: log 2 at chance (equation 1 of Goodfellow et al.).
 
-        Logged: `right_on_real` and `right_on_generated`, the accuracy on real and on generated images.
+        Logged: `accuracy_on_real` and `accuracy_on_generated`, the accuracy on real and on generated images.
         """
         with torch.no_grad():
             made = heads["generator"](views["noise"])
         real, generated = self._logits(encoder, heads, views["images"]), self._generated_logits(encoder, heads, made)
         return adversarial_loss(real, generated), {
-            "right_on_real": (real > 0).float().mean(),
-            "right_on_generated": (generated < 0).float().mean(),
+            "accuracy_on_real": (real > 0).float().mean(),
+            "accuracy_on_generated": (generated < 0).float().mean(),
         }
 
     def critic_loss(
@@ -135,4 +135,4 @@ class GAN(Task):
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """A discriminator that guesses is right on half of the images."""
-        return {"right_on_real": 0.5, "right_on_generated": 0.5}
+        return {"accuracy_on_real": 0.5, "accuracy_on_generated": 0.5}

@@ -160,14 +160,14 @@ class Inpainting(Task):
     ) -> tuple[Tensor, Outputs]:
         """Mean binary cross-entropy of real and filled regions: log 2 at chance (equation 2).
 
-        Logged: `right_on_real` and `right_on_filled`, the critic's accuracy on real and on filled regions.
+        Logged: `accuracy_on_real` and `accuracy_on_filled`, the critic's accuracy on real and on filled regions.
         """
         with torch.no_grad():
             filled = self._filled(self._prediction(encoder, heads, views), views)
         real, made = self._critic_logits(heads, 2 * views["images"] - 1), self._critic_logits(heads, filled)
         return adversarial_loss(real, made), {
-            "right_on_real": (real > 0).float().mean(),
-            "right_on_filled": (made < 0).float().mean(),
+            "accuracy_on_real": (real > 0).float().mean(),
+            "accuracy_on_filled": (made < 0).float().mean(),
         }
 
     def _prediction(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> Tensor:
@@ -199,7 +199,7 @@ class Inpainting(Task):
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """A critic that guesses is right on half of the regions."""
-        return {"right_on_real": 0.5, "right_on_filled": 0.5} if self.adversarial else {}
+        return {"accuracy_on_real": 0.5, "accuracy_on_filled": 0.5} if self.adversarial else {}
 
 
 def _masked(heads: nn.ModuleDict, views: Views) -> Tensor:

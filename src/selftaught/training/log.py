@@ -114,7 +114,7 @@ class Log:
         parts = [f"{line['images_per_second']:,.0f} img/s", f"loss {line['loss']:.3f}"]
         for name, level in self.chance.items():
             if name in line:
-                parts.append(f"{name} {line[name]:.3f} (chance {level:.3f})")
+                parts.append(f"{name.replace('_', ' ')} {line[name]:.3f} (chance {level:.3f})")
         self.features = {**self.features, **{name: line[name] for name in FEATURES if name in line}}
         parts += [f"{FEATURES[name]} {value:.3g}" for name, value in self.features.items()]
         self.meter.advance(steps, " · ".join(parts))
