@@ -4,8 +4,9 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
-from recipes import orders, recalibration, rotation, tasks, verdicts
+from recipes import orders, recalibration, rotation, scenes, tasks, verdicts
 from recipes.experiment import T95, interval, profile, spread
 from scipy import stats
 
@@ -148,3 +149,17 @@ def test_recalibration_compares_both_batch_statistics_for_every_layer(folder, tm
     rows = [line.split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| layer")]
     assert [row[0] for row in rows] == ["| layer1", "| layer2", "| layer3"]
     assert [row[1] for row in rows] == [spread([table.layers[n].accuracy for table in tables]) for n in range(3)]
+
+
+def test_the_contact_sheet_shows_every_picture_of_every_scene():
+    depth = torch.tensor([[[[0.0, 1.0], [10.0, 100.0]]]]).repeat(3, 1, 1, 1)
+    normals = torch.zeros(3, 3, 2, 2)
+    normals[:, 2, 0] = 1
+    images = torch.rand(3, 3, 2, 2)
+    sheet = scenes.draw(images, {"depth": depth, "normals": normals, "contours": torch.ones(3, 1, 2, 2)}, columns=2)
+    assert sheet.shape == (3, 4, 16)
+    assert torch.equal(sheet[:, 2:, :2], images[2])
+    assert torch.allclose(sheet[0, :2, 2:4], torch.tensor([[0.0, 1.0], [0.575, 0.15]]))
+    assert torch.equal(sheet[:, 0, 4], torch.tensor([0.5, 0.5, 1.0]))
+    assert (sheet[:, 1, 4:6] == 0).all()
+    assert (sheet[:, :, 6:8] == 1).all()
