@@ -12,6 +12,9 @@ Conventions that hold everywhere:
   drawn: they are small, and they determine the pyramid level to sample from without synchronizing with a device.
 - Randomness comes from one CPU `torch.Generator`, always the last argument and required, so that a seed gives the same
   views on every device. The loop reseeds it and the global generators from (seed, step): no random state to save.
+- Several processes may share a batch, each with a part of its images. Numbers of images are drawn by `augment.draws`, so
+  that an image has the same views in any process. A loss that is a mean over images needs nothing else; for one that
+  compares images see `modules.processes`.
 """
 
 from abc import ABC, abstractmethod
@@ -281,7 +284,11 @@ class Task(ABC):
 
     @abstractmethod
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """Inputs and targets of the loss: a pure function, and the only one that draws random numbers."""
+        """Inputs and targets of the loss: a pure function, and the only one that draws random numbers.
+
+        Numbers of images come from `rand`, `randn` and `randint` of `augment.draws` and from what is built on them,
+        those that all images share from `common(generator)`. Other draws raise an error where processes share a batch.
+        """
 
     @abstractmethod
     def loss(
@@ -290,6 +297,10 @@ class Task(ABC):
         """The loss minimized by all parameters but the critic's, and values to log or to pass to `after_step`.
 
         `progress` is the fraction of the run that is completed, 0 to 1, for schedules of temperatures, momenta etc.
+
+        Where several processes share a batch, each gets the views of its images, and the run minimizes the mean of
+        their losses. A loss in which images of a batch meet, other than in batch norm, uses `gather` of
+        `modules.processes`; one that is divided by a count that differs between images, `average`.
         """
 
     def critic_loss(
@@ -301,7 +312,11 @@ class Task(ABC):
     def before_epoch(
         self, encoder: Encoder, heads: nn.ModuleDict, source: Source, generator: torch.Generator
     ) -> EpochUpdate:
-        """Called before each epoch, in eval mode, to relabel or reweight images and to reinitialize modules."""
+        """Called before each epoch, in eval mode, to relabel or reweight images and to reinitialize modules.
+
+        Every process does the same, with the same generator; what comes of it is taken from the first. A long pass over
+        images may be divided with `in_parts` of `modules.processes`.
+        """
         return EpochUpdate()
 
     def epoch(self, source: Source) -> int:
@@ -311,7 +326,10 @@ class Task(ABC):
     def after_step(  # noqa: B027
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outputs: Outputs, progress: float = 0.0
     ) -> None:
-        """Called after each optimizer step, without gradients, to update memory banks and moving averages."""
+        """Called after each optimizer step, without gradients, to update memory banks and moving averages.
+
+        Tensors of `views` and `outputs` are those of the whole batch, in every process; scalars are means.
+        """
 
     @abstractmethod
     def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:

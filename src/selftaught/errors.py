@@ -25,6 +25,22 @@ class DivergedError(UserError):
     """The loss or the weights became NaN or infinite."""
 
 
+class ProcessLostError(UserError):
+    """Another process of the run ended without a reason, such as one that was killed."""
+
+
+class ReportedError(RuntimeError):
+    """Another process of the run failed and reports why, so this one does not.
+
+    Args:
+        kind: "resumable" if the run can be continued, else "final".
+    """
+
+    def __init__(self, kind: str) -> None:
+        super().__init__("another process failed")
+        self.resumable = kind == "resumable"
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal ended the work at once.
 

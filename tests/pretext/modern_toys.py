@@ -12,11 +12,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from selftaught.augment.draws import rand
 from selftaught.augment.views import ViewAugmentation, byol_augmentations, two_views
 from selftaught.augment.warp import random_crop, to_device
 from selftaught.contracts import ParameterGroup, Task, TokenEncoder
 from selftaught.errors import UserError
 from selftaught.modules.heads import classifier
+from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class SimCLR(Task):
         return {"images": two_views(batch, self.size, generator, ViewAugmentation(crop_area=(0.5, 1.0)))}
 
     def loss(self, encoder, heads, views, progress=0.0):
-        z = F.normalize(heads["projection"](encoder(views["images"])).float(), dim=1)
+        z = gather(F.normalize(heads["projection"](encoder(views["images"])).float(), dim=1))
         return self.contrast(z @ z.T / self.temperature)
 
     def contrast(self, similarity):
@@ -64,7 +66,8 @@ class VICReg(Task):
         return {"images": two_views(batch, self.size, generator, ViewAugmentation(crop_area=(0.5, 1.0)))}
 
     def loss(self, encoder, heads, views, progress=0.0):
-        first, second = heads["projection"](encoder(views["images"])).float().unflatten(0, (-1, 2)).unbind(1)
+        embeddings = gather(heads["projection"](encoder(views["images"])).float())
+        first, second = embeddings.unflatten(0, (-1, 2)).unbind(1)
         loss = self.invariance * F.mse_loss(first, second)
         for z in (first, second):
             centered = z - z.mean(0)
@@ -132,7 +135,7 @@ class MaskedImage(Task):
 
     def views(self, batch, generator):
         images = batch.warp(random_crop(len(batch), generator, scale=(0.8, 1.0)), self.size)
-        order = torch.rand(len(batch), (self.size // self.patch) ** 2, generator=generator).argsort(1)
+        order = rand(len(batch), (self.size // self.patch) ** 2, generator=generator).argsort(1)
         return {"images": images, "order": to_device(order, images.device)}
 
     def loss(self, encoder, heads, views, progress=0.0):

@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from modern_toys import MODERN, MaskedImage
 from torch import Tensor, nn
 
+from selftaught.augment.draws import randint
 from selftaught.augment.warp import identity, random_crop
 from selftaught.contracts import Encoder, EpochUpdate, Layer, Task
 from selftaught.encoders.gpt import GPT
 from selftaught.encoders.vit import ViT
 from selftaught.modules.adversarial import adversarial_groups
+from selftaught.modules.processes import average
 from toys import ToyEncoder
 
 
@@ -33,7 +35,7 @@ class Instances(Task):
 
     def views(self, batch, generator):
         matrix = random_crop(len(batch), generator, scale=(0.5, 1))
-        others = torch.randint(batch.population - 1, (len(batch), self.negatives), generator=generator)
+        others = randint(batch.population - 1, len(batch), self.negatives, generator=generator)
         others = others.to(batch.index.device)
         return {
             "images": batch.warp(matrix, self.size),
@@ -203,9 +205,10 @@ class Rendered(Task):
     def loss(self, encoder, heads, views, progress=0.0):
         feature = encoder.features(encoder.preprocess(views["images"]))["second"]
         rendered = ~views["real"]
-        off = (heads["depth"](feature).float() - views["depth"])[rendered].square().mean()
+        count = average(rendered.sum().float())
+        off = (heads["depth"](feature).float() - views["depth"])[rendered].square().mean((1, 2, 3)).sum() / count
         judged = heads["critic"](feature.mean((2, 3))[rendered]).float()
-        return off + 0.05 * F.binary_cross_entropy_with_logits(judged, torch.ones_like(judged)), {"depth_off": off}
+        return off + 0.05 * F.softplus(-judged).sum() / count, {"depth_off": off}
 
     def critic_loss(self, encoder, heads, views, progress=0.0):
         judged = heads["critic"](encoder(views["images"])).float()[:, 0]

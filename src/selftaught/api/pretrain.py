@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -27,19 +27,21 @@ from selftaught.config.types import from_yaml, to_yaml
 from selftaught.data.crops import Crops
 from selftaught.data.photos import as_paths
 from selftaught.display.console import stderr_console
-from selftaught.errors import UserError, readable
+from selftaught.errors import ProcessLostError, ReportedError, UserError, readable
 from selftaught.evaluation.monitor import FeatureMonitor
+from selftaught.modules.processes import alone, processes
 from selftaught.runs.atomic import write_text
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.claim import claimed
 from selftaught.runs.files import exists
 from selftaught.runs.folder import RunFolder
+from selftaught.training.distributed import explained, in_turn, joined
 from selftaught.training.interruption import Stop, stop_on_signals
 from selftaught.training.log import Log
-from selftaught.training.loop import Trainer, train
+from selftaught.training.loop import Pretraining, Trainer, Watch, train
 from selftaught.training.machine import hardware, use_threads
 from selftaught.training.pace import planned_pace
-from selftaught.training.plan import Budget, choose_device, make_fabric, make_plan
+from selftaught.training.plan import Budget, Plan, choose_device, make_fabric, make_plan
 from selftaught.training.trial import require_batch_norm_inputs
 
 LINES = 400
@@ -78,25 +80,46 @@ def pretrain(
         UserError: a setting, the images or the run folder cannot be used. A new run that fails before its first
             checkpoint leaves no folder, unless the disk is full: then `resume` continues it.
     """
-    console = stderr_console(highlight=False, markup=False, soft_wrap=True)
     sources = [absolute(word) for word in as_paths(data)] if data else []
     label_file = None if labels is None else absolute(str(labels))
     stop = stop or Stop()
     if resume:
         folder = _existing(out)
-        with folder.locked():
-            _resume(folder, sources, label_file, settings, stop, console)
+        with joined(str(settings.get("device", "auto"))):
+            console = stderr_console(highlight=False, markup=False, soft_wrap=True)
+            with folder.locked() if _writes() else nullcontext(), explained():
+                _resume(folder, sources, label_file, settings, stop, console)
         return Run(folder.path)
     chosen = Settings.of(**settings)
     _ = chosen.general.budget, choose_device(chosen.general.device)
     require_photos_for_crops(sources, chosen)
-    folder = RunFolder(Path(out) if out is not None else _new_path(sources, chosen))
-    with claimed(folder):
-        built = build(sources, chosen, None if label_file is None else Path(label_file), download)
-        with use_threads(chosen.general.threads):
-            _begin(folder, sources, label_file, chosen, built)
-            _train(folder, built, None, stop, console)
+    with joined(chosen.general.device):
+        console = stderr_console(highlight=False, markup=False, soft_wrap=True)
+        path = processes().first(lambda: Path(out) if out is not None else _new_path(sources, chosen))
+        folder = RunFolder(path)
+        with claimed(folder) if _writes() else nullcontext(), explained():
+            built = in_turn(lambda: build(sources, chosen, None if label_file is None else Path(label_file), download))
+            _require_divisible(built)
+            with use_threads(chosen.general.threads):
+                _begin(folder, sources, label_file, chosen, built)
+                _train(folder, built, None, stop, console)
     return Run(folder.path)
+
+
+def _writes() -> bool:
+    """Whether this process writes the run folder: of several processes the first one."""
+    return processes().rank == 0
+
+
+def _require_divisible(built: Built) -> None:
+    """Raise an error if a batch cannot be split into equal parts, one for each process."""
+    images, count = built.pretraining.batch_size, processes().count
+    if images % count:
+        near = [number for number in (images // count * count, (images // count + 1) * count) if number]
+        raise UserError(
+            f"--batch-size is the number of images of all {count} processes together and must be divisible by their "
+            f"number, got {images}: try --batch-size {' or '.join(map(str, near))}."
+        )
 
 
 def absolute(word: str) -> str:
@@ -131,33 +154,33 @@ def _resume(
     folder: RunFolder, data: list[str], labels: str | None, named: Mapping[str, Any], stop: Stop, console: Console
 ) -> None:
     """Continue a run with its settings, or extend a finished run by the given budget."""
-    original_data, config, original_labels = saved_config(folder)
+    original_data, config, original_labels = processes().first(lambda: saved_config(folder))
     _, named = resolve({**{name: config[name] for name in ("task", "encoder", "optimizer") if name in config}, **named})
     budget = {name: value for name, value in named.items() if name in BUDGETS and value is not None}
-    status = folder.read_status()
+    status = processes().first(folder.read_status)
     # An extension that was killed before the config had its steps counts as not started.
     done = status.get("status") == "finished" or (status.get("steps") or 0) > config["steps"]
     # With a source, the command that started the run is repeated: the budget is that of the whole run.
     extends = bool(budget) and not data and done
     fixed = {name: value for name, value in named.items() if name not in budget} if extends else named
-    _require_same(folder, config, fixed)
+    processes().first(lambda: _require_same(folder, config, fixed))
     if data and data != original_data:
         raise UserError("cannot change SOURCE when resuming: leave it out, or start a new run.")
     if labels is not None and labels != original_labels:
         raise UserError("cannot change --labels when resuming: leave it out, or start a new run.")
     device = named.get("device", config["device"])
     if config.get("encoder.pretrained") and "encoder.pretrained" not in named:
-        if not exists(folder.checkpoints / "last.pt"):
+        if not processes().first(lambda: exists(folder.checkpoints / "last.pt")):
             raise UserError(
                 "this run starts from published weights, which would have to be downloaded: give --pretrained to allow "
                 "it."
             )
         config = not_pretrained(config, "encoder.")  # the checkpoint has the weights
     settings = Settings.of(**{**config, "device": device})
-    built = build(
-        original_data, settings, None if original_labels is None else Path(original_labels), download=bool(data)
-    )
-    _require_same_images(folder, built)
+    label_file = None if original_labels is None else Path(original_labels)
+    built = in_turn(lambda: build(original_data, settings, label_file, download=bool(data)))
+    _require_divisible(built)
+    _require_same_images(status, built)
     with use_threads(settings.general.threads):
         if extends:
             _extend(folder, built, Budget(**budget), device, console)
@@ -181,9 +204,9 @@ def _require_same(folder: RunFolder, config: Mapping[str, Any], named: Mapping[s
         raise UserError(f"cannot change {flag} when resuming: {hint}")
 
 
-def _require_same_images(folder: RunFolder, built: Built) -> None:
+def _require_same_images(status: Mapping[str, Any], built: Built) -> None:
     source = built.pretraining.source
-    if folder.read_status().get("fingerprint") != source.fingerprint:
+    if status.get("fingerprint") != source.fingerprint:
         raise UserError(
             f"the images in {source.name} are not those that the run started with: restore them, or start a new run."
         )
@@ -195,14 +218,20 @@ def _extend(folder: RunFolder, built: Built, budget: Budget, device: str, consol
     A kill at any moment leaves the finished run or the extended one: the checkpoint is saved for both before the config
     changes, in that order.
     """
-    config = folder.read_config()
+    config = processes().first(folder.read_config)
+    plan = make_plan(
+        built.pretraining, budget, device=device, precision=config["precision"], compiling=config["compile"]
+    )
+    processes().first(lambda: _write_extension(folder, config, plan, budget, console))
+
+
+def _write_extension(
+    folder: RunFolder, config: Mapping[str, Any], plan: Plan, budget: Budget, console: Console
+) -> None:
     checkpoints = Checkpoints(folder.checkpoints, folder.identity())
     saved = checkpoints.load()
     if saved is None:
         raise UserError(f"cannot extend a run without its checkpoint: {checkpoints.last} is missing.")
-    plan = make_plan(
-        built.pretraining, budget, device=device, precision=config["precision"], compiling=config["compile"]
-    )
     start, end = config["steps"], config["steps"] + plan.steps
     extended = {**config, "steps": end, "restarts": [*(config.get("restarts") or ()), start]}
     Settings.of(**{name: from_yaml(value) for name, value in extended.items() if name not in ("data", "labels")})
@@ -219,8 +248,9 @@ def _extend(folder: RunFolder, built: Built, budget: Budget, device: str, consol
 
 def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Settings, built: Built) -> None:
     """Choose the device, the precision, the number of steps and so on, and record them."""
-    general, source = settings.general, built.pretraining.source
-    require_batch_norm_inputs(built.pretraining, make_fabric(choose_device(general.device), "32"))
+    general = settings.general
+    fabric = make_fabric(choose_device(general.device), "32", built.pretraining.has_critic)
+    require_batch_norm_inputs(built.pretraining, fabric)
     plan = make_plan(
         built.pretraining,
         general.budget,
@@ -228,6 +258,13 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
         precision=general.precision,
         compiling=general.compile,
     )
+    processes().first(lambda: _write_plan(folder, data, labels, settings, built, plan))
+
+
+def _write_plan(
+    folder: RunFolder, data: list[str], labels: str | None, settings: Settings, built: Built, plan: Plan
+) -> None:
+    general, source = settings.general, built.pretraining.source
     decided = replace(
         general,
         minutes=None,
@@ -259,6 +296,7 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
         chance=built.pretraining.task.chance(source, built.pretraining.batch_size),
         skipped=len(built.skipped),
         hardware=hardware(torch.device(plan.device)),
+        processes=processes().count,
         version=selftaught.__version__,
         torch=torch.__version__,
     )
@@ -269,48 +307,65 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
 
 def _train(folder: RunFolder, built: Built, device: str | None, stop: Stop, console: Console) -> None:
     """Train a run from its last checkpoint, and record its status whatever happens."""
-    config = folder.read_config()
+    config, status = processes().first(lambda: (folder.read_config(), folder.read_status()))
     run = replace(built.pretraining, steps=config["steps"], restarts=tuple(config.get("restarts") or ()))
     where = choose_device(device or config["device"])
-    checkpoints = Checkpoints(folder.checkpoints, folder.identity())
+    checkpoints = Checkpoints(folder.checkpoints, processes().first(folder.identity))
     every = max(1, run.steps // LINES)
     chance = run.task.chance(run.source, run.batch_size)
-    pace = planned_pace(folder.read_status(), run.steps, run.steps_per_epoch)
+    pace = planned_pace(status, run.steps, run.steps_per_epoch)
     log = Log(folder.log, run.steps, run.batch_size, chance, every, console, pace)
     if built.skipped:
         console.print(f"{len(built.skipped):,} images skipped, listed with reasons in {readable(str(folder.skipped))}")
     console.print(
         f"{config['task']} on {config['encoder']}, {len(run.source):,} images from {readable(run.source.name)}, "
         f"{run.steps:,} steps of {run.batch_size}, {config['size']} px, precision {config['precision']}, "
-        f"{hardware(where)}"
+        f"{hardware(where)}" + (f", {processes().count} processes" if processes().count > 1 else "")
     )
-    folder.update_status(status="running", steps=run.steps)
+    if _writes():
+        folder.update_status(status="running", steps=run.steps)
     try:
-        with stop_on_signals(stop):
-            trainer = Trainer(make_fabric(where, config["precision"]), run, config["compile"] == "on")
-            save, monitor = example_saver(folder, run, every), FeatureMonitor(run, every, where, console)
-
-            def watch(*state: Any) -> Mapping[str, float]:
-                save(*state)
-                return monitor(*state)
-
+        with stop_on_signals(stop), explained():
+            fabric = make_fabric(where, config["precision"], run.has_critic)
+            trainer = Trainer(fabric, run, config["compile"] == "on")
+            watch = _watch(folder, run, every, where, console) if _writes() else None
             with log:
                 done = train(run, trainer, checkpoints, log, watch=watch, stop=stop)
-            status = "finished" if done == run.steps else "interrupted"
-            _finalize(folder, status, built, checkpoints, log)
+            outcome = "finished" if done == run.steps else "interrupted"
+            if _writes():
+                _finalize(folder, outcome, built, checkpoints, log)
     except BaseException as error:
-        status = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
-        with suppress(UserError):  # the first error is the one to report; on a full disk the next is not far
-            if log.begun:  # before that nothing was changed: a checkpoint that does not fit becomes no encoder
-                _finalize(folder, status, built, checkpoints, log)
-        with suppress(UserError):
-            folder.update_status(status=status)
+        if _writes():
+            _record_failure(folder, built, checkpoints, log, error)
         raise
-    if status == "finished":
+    if outcome == "finished":
         console.print(f"{readable(str(folder.path))}: {done:,} steps in {log.seconds / 60:.1f} minutes")
     else:
         again = f"selftaught pretrain --resume --out {readable(str(folder.path))}"
         console.print(f"interrupted after step {done:,} of {run.steps:,}; to continue: {again}")
+
+
+def _watch(folder: RunFolder, run: Pretraining, every: int, where: torch.device, console: Console) -> Watch:
+    """What is done at log lines: saving examples, and measuring features."""
+    with alone():
+        save, monitor = example_saver(folder, run, every), FeatureMonitor(run, every, where, console)
+
+    def watch(*state: Any) -> Mapping[str, float]:
+        save(*state)
+        return monitor(*state)
+
+    return watch
+
+
+def _record_failure(folder: RunFolder, built: Built, checkpoints: Checkpoints, log: Log, error: BaseException) -> None:
+    """Leave a run that failed in a state from which it can be resumed and probed."""
+    lost = isinstance(error, ProcessLostError) or (isinstance(error, ReportedError) and error.resumable)
+    status = "interrupted" if lost or isinstance(error, KeyboardInterrupt) else "failed"
+    with suppress(UserError):  # the first error is the one to report; on a full disk the next is not far
+        if log.begun:  # before that nothing was changed: a checkpoint that does not fit becomes no encoder
+            _finalize(folder, status, built, checkpoints, log)
+    with suppress(UserError):
+        folder.update_status(status=status)
 
 
 def _finalize(folder: RunFolder, status: str, built: Built, checkpoints: Checkpoints, log: Log) -> None:

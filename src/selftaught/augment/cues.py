@@ -23,6 +23,7 @@ from PIL import Image
 from torch import Tensor
 
 from selftaught.augment.color import LUMA
+from selftaught.augment.draws import rand, randn
 from selftaught.augment.warp import affine, to_device
 
 FRINGE = 0.02
@@ -57,7 +58,7 @@ def blurred(images: Tensor, generator: torch.Generator, deviation: float = 1.0) 
 
 def noisy(images: Tensor, generator: torch.Generator, deviation: float = 0.05) -> Tensor:
     """Gaussian noise, independent for each channel of each pixel, which hides fine noise patterns."""
-    noise = torch.randn(images.shape, generator=generator)
+    noise = randn(*images.shape, generator=generator)
     return (images + deviation * to_device(noise, images.device)).clamp(0, 1)
 
 
@@ -83,7 +84,7 @@ def chromatic_aberration(images: Tensor, generator: torch.Generator, by: float =
 
 def shift_channels_apart(images: Tensor, generator: torch.Generator, by: float = FRINGE * RADIUS) -> Tensor:
     """Shift red and blue apart by 2 * `by` half sides, in a random direction per image: fringes without information."""
-    angle = 2 * math.pi * torch.rand(len(images), 1, generator=generator)
+    angle = 2 * math.pi * rand(len(images), 1, generator=generator)
     distance = torch.tensor([by, 0.0, -by])
     x, y = ((distance * along).flatten() for along in (angle.cos(), angle.sin()))
     return _each_color(images, affine(x=x, y=y, count=len(x)))

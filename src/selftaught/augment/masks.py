@@ -12,7 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from selftaught.augment.warp import affine, uniform
+from selftaught.augment.draws import rand
+from selftaught.augment.warp import affine
 from selftaught.errors import UserError
 
 
@@ -55,9 +56,9 @@ def block_masks(count: int, size: int, generator: torch.Generator, *, share: flo
     require_maskable(size, share)
     largest = size * math.sqrt(share / blocks)
     # Rounded down: otherwise K of the largest blocks could cover more than `share`.
-    sides = (uniform(0.5, 1.0, 2 * count * blocks, generator) * largest).floor().clamp(min=1)
-    sides = sides.view(2, count, blocks, 1)
-    low = (torch.rand(sides.shape, generator=generator) * (size - sides + 1)).floor()
+    shape = (2, count, blocks, 1)
+    sides = ((rand(*shape, generator=generator, axis=1) * 0.5 + 0.5) * largest).floor().clamp(min=1)
+    low = (rand(*shape, generator=generator, axis=1) * (size - sides + 1)).floor()
     place = torch.arange(size)
     down, across = (place >= low) & (place < low + sides)  # (count, K, S) each
     return (down[..., :, None] & across[..., None, :]).any(1, keepdim=True)
@@ -78,10 +79,10 @@ def free_masks(count: int, size: int, generator: torch.Generator, *, share: floa
         cells: noise cells along the view; fewer make larger regions. Released code: 0.06 per pixel of 128, 7.7.
     """
     require_maskable(size, share)
-    noise = torch.rand(count, 1, cells + 3, cells + 3, generator=generator)
+    noise = rand(count, 1, cells + 3, cells + 3, generator=generator)
     # A window at a random position of a larger lattice, so that regions are not aligned with the lattice.
     width = cells / (cells + 3)
-    shift = uniform(-1, 1, 2 * count, generator).view(2, count) / (cells + 3)
+    shift = (rand(2, count, generator=generator, axis=1) * 2 - 1) / (cells + 3)
     window = affine(x=shift[0], y=shift[1], width=width, height=width, count=count)[:, :2]
     grid = F.affine_grid(window, [count, 1, size, size], align_corners=False)
     smooth = F.grid_sample(noise, grid, mode="bicubic", padding_mode="reflection", align_corners=False).flatten(1)

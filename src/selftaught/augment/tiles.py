@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selftaught.augment.draws import rand, randint
 from selftaught.augment.warp import affine, to_device
 from selftaught.errors import UserError
 
@@ -93,8 +94,8 @@ def grid_tiles(
     pitch, room = tile + gap, 1 - (grid * tile + (grid - 1) * gap + 2 * jitter)
     place = torch.arange(grid * grid)
     corner = torch.stack([place % grid, place // grid], 1) * pitch + jitter  # (K, 2): x, y of the top left, 0 to 1
-    origin = max(room, 0.0) * torch.rand(count, 1, 2, generator=generator)
-    displacement = jitter * (2 * torch.rand(count, grid * grid, 2, generator=generator) - 1)
+    origin = max(room, 0.0) * rand(count, 1, 2, generator=generator)
+    displacement = jitter * (2 * rand(count, grid * grid, 2, generator=generator) - 1)
     x, y = (2 * (corner + origin + displacement) + tile - 1).reshape(-1, 2).unbind(1)
     side = tile + 2 * margin
     matrices = affine(x=x, y=y, width=side, height=side, count=count * grid * grid)
@@ -118,7 +119,7 @@ def shift_channels(tiles: Tensor, margin: int, generator: torch.Generator) -> Te
     if not margin:
         return tiles
     count, side = len(tiles), tiles.shape[-1] - 2 * margin
-    first = torch.randint(2 * margin + 1, (2, count, 3, 1), generator=generator)
+    first = randint(2 * margin + 1, 2, count, 3, 1, generator=generator, axis=1)
     row, column = to_device(first + torch.arange(side), tiles.device)  # (n, 3, t) each
     wide = tiles.shape[-1]
     rows = tiles.gather(2, row[..., None].expand(-1, -1, -1, wide))

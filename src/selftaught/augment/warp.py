@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from selftaught.augment.draws import rand
 from selftaught.errors import UserError
 
 FINER = 0.2
@@ -188,12 +189,12 @@ def affine(
 
 def uniform(low: float, high: float, count: int, generator: torch.Generator) -> Tensor:
     """(count,) uniform draws between `low` and `high`."""
-    return torch.rand(count, generator=generator) * (high - low) + low
+    return rand(count, generator=generator) * (high - low) + low
 
 
 def bernoulli(probability: float, count: int, generator: torch.Generator) -> Tensor:
     """(count,) of 0.0 and 1.0, 1 with `probability`."""
-    return (torch.rand(count, generator=generator) < probability).float()
+    return (rand(count, generator=generator) < probability).float()
 
 
 def require_shares(flag: str, shares: tuple[float, float]) -> None:

@@ -27,7 +27,8 @@ from selftaught.cli.quality import quality
 from selftaught.cli.render import render
 from selftaught.cli.report import report
 from selftaught.display.console import LastingStream
-from selftaught.errors import UserError, is_out_of_memory, readable
+from selftaught.errors import ReportedError, UserError, is_out_of_memory, readable
+from selftaught.training.launch import launch
 
 EXIT_CODES = """Exit codes: 0 success; 1 internal error, with a traceback; 2 user error; 129, 130, 143 after SIGHUP,
 SIGINT (Ctrl-C), SIGTERM (pretraining saves a checkpoint, and --resume continues it); 141 the output pipe was closed."""
@@ -61,30 +62,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stdout.flush()  # here, where a closed pipe can be handled, rather than when the interpreter exits
         return code
     except (UserError, CycloptsError) as error:
-        return _fail(sentence(error) if isinstance(error, CycloptsError) else " ".join(str(error).split()))
+        return _fail(sentence(error) if isinstance(error, CycloptsError) else " ".join(str(error).split()), error)
+    except ReportedError:
+        return 2
     except BrokenPipeError:  # `selftaught list tasks | head -1`
         _discard_output()
         return 128 + 13
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        return _fail(f"{where}{' '.join((error.strerror or str(error)).lower().split())}.")
+        return _fail(f"{where}{' '.join((error.strerror or str(error)).lower().split())}.", error)
     except KeyboardInterrupt as error:
-        _fail("interrupted")
+        _fail("interrupted", error)
         return 128 + getattr(error, "signal", signal.SIGINT)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        return _fail("out of memory: reduce --batch-size or --size, or choose another --device.")
+        return _fail("out of memory: reduce --batch-size or --size, or choose another --device.", error)
 
 
 def _run(words: list[str]) -> int:
     if any("\0" in word for word in words):  # a shell passes none, but a script may
         raise UserError("arguments cannot contain null characters.")
+    if launch() is not None and words[:1] not in ([], ["pretrain"]) and not words[0].startswith("-"):
+        raise UserError(f"`selftaught {words[0]}` runs in one process: start it without torchrun or srun.")
     code = application(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
     return code if isinstance(code, int) else 0
 
 
-def _fail(text: str) -> int:
+def _fail(text: str, error: BaseException) -> int:
+    place = launch()
+    if place is not None and place.rank and not hasattr(error, "explained"):
+        return 2  # the first of several processes has the same error, before they know of each other
     print(f"selftaught: {readable(text)}", file=LastingStream(sys.stderr))
     return 2
 

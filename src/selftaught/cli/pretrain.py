@@ -5,6 +5,7 @@ from typing import Any
 
 from selftaught.cli.output import print_result
 from selftaught.errors import UserError
+from selftaught.training.launch import launch, requeue
 
 
 def pretrain(*source: str) -> None:
@@ -18,8 +19,14 @@ def run_pretrain(data: Sequence[str], profile: bool = False, **options: Any) -> 
         from selftaught.training.interruption import Stop
 
         stop = Stop()
-        run = pretrain(data, stop=stop, **options)
-        return 0 if run.finished else stop.exit_code
+        run, place = pretrain(data, stop=stop, **options), launch()
+        if run.finished:
+            return 0
+        if place is None or place.rank == 0:
+            requeue(stop.signal)
+        return stop.exit_code
+    if launch() is not None:
+        raise UserError("--profile measures one process: run it without torchrun or srun.")
     from selftaught.api.profile import profile as measure
     from selftaught.api.profile import render
 

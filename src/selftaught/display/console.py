@@ -45,9 +45,18 @@ class LastingStream:
         return getattr(self._stream, name)
 
 
+_silent = False
+
+
+def silence() -> None:
+    """Print nothing more on consoles made from now on: for processes of a run whose first process prints."""
+    global _silent
+    _silent = True
+
+
 def stderr_console(**options: Any) -> Console:
     """A console on `sys.stderr` that does not raise on failed writes; `options` as for `rich.console.Console`."""
-    return Console(file=cast(TextIO, LastingStream(sys.stderr)), **options)
+    return Console(file=cast(TextIO, LastingStream(sys.stderr)), quiet=_silent, **options)
 
 
 def _discard_output(stream: TextIO) -> None:

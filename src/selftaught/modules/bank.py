@@ -6,8 +6,6 @@ from all entries but its own, as if drawn for it alone, and the comparison is on
 (B, m, D). Only the draws of two images of a batch are no longer independent. (The papers draw for each image; their
 released codes may draw an image's own entry as its negative.)
 
-Not supported: several processes, each of which would update only the entries of its own images.
-
 Letters: N images, m negatives, D dimensions, B anchors.
 
 Wu, Xiong, Yu, Lin, "Unsupervised Feature Learning via Non-Parametric Instance Discrimination", CVPR 2018.
@@ -21,7 +19,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftaught.augment.warp import to_device
 from selftaught.contracts import Batch, Source
+from selftaught.modules.processes import gather, in_parts, processes
 
 BankKind = Literal["device", "half", "host"]
 """Storage of the entries: float32 on the device, float16 on the device (half), or float16 in host memory (host)."""
@@ -113,8 +113,9 @@ class MemoryBank(nn.Module):
             return
         images = torch.randperm(len(source), generator=generator)
         for indices in images.chunk(max(1, len(images) // INIT_BATCH)):
-            batch = source.batch(indices.sort().values, self.log_normalizer.device)
-            self.update(batch.index, unit(embed(batch)), momentum=0.0)
+            indices = indices.sort().values
+            embedded = in_parts(indices, lambda part: unit(embed(source.batch(part, self.log_normalizer.device))))
+            self.update(to_device(indices, embedded.device), embedded, momentum=0.0)
         self.initialized.fill_(True)
 
     def update(self, index: Tensor, features: Tensor, momentum: float) -> None:
@@ -127,8 +128,8 @@ class MemoryBank(nn.Module):
 
         Wu et al. 2018, section 3.2: Z is a constant, estimated from the initial batches.
         """
-        count = torch.tensor(float(len(negatives)), device=negatives.device)
-        estimate = negatives.detach().logsumexp((0, 1)) - count.log()
+        count = torch.tensor(float(len(negatives) * processes().count), device=negatives.device)
+        estimate = gather(negatives.detach().logsumexp((0, 1))[None]).logsumexp(0) - count.log()
         return torch.where(self.log_normalizer.isnan(), estimate, self.log_normalizer)
 
 

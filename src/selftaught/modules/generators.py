@@ -10,6 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from selftaught.augment.draws import rand
 from selftaught.errors import UserError
 from selftaught.modules.precision import at_least_float32
 
@@ -81,4 +82,4 @@ def require_generator(latent: int, width: int) -> None:
 
 def uniform_noise(count: int, latent: int, generator: torch.Generator) -> Tensor:
     """(count, latent) uniform in [-1, 1], as in DCGAN and BiGAN."""
-    return 2 * torch.rand(count, latent, generator=generator) - 1
+    return 2 * rand(count, latent, generator=generator) - 1

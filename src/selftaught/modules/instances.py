@@ -16,6 +16,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
+from selftaught.augment.draws import common
 from selftaught.augment.warp import identity, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.errors import UserError
@@ -67,7 +68,8 @@ class InstanceNCE:
 
     def sample(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Indices (m + 1,) of the entries that all images of a batch are contrasted with, on its device: see `bank`."""
-        sampled = sample_distinct(min(self.negatives + 1, batch.population), batch.population, generator)
+        count = min(self.negatives + 1, batch.population)
+        sampled = sample_distinct(count, batch.population, common(generator))
         return to_device(sampled, batch.index.device)
 
     def __call__(self, bank: MemoryBank, anchors: Tensor, entries: BankEntries) -> tuple[Tensor, Outputs]:

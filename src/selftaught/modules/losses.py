@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import Function, FunctionCtx, once_differentiable
 
+from selftaught.modules.processes import gather, own
+
 
 def nce(positive: Tensor, negatives: Tensor, log_normalizer: Tensor | None = None) -> Tensor:
     """Noise-contrastive estimation: a binary cross-entropy for the own entry and for each of the m negatives.
@@ -49,14 +51,18 @@ def nt_xent(embeddings: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
     """
     with torch.autocast(embeddings.device.type, enabled=False):
         unit = F.normalize(embeddings.float(), dim=1)
-        logits = (unit @ unit.T / temperature).fill_diagonal_(-torch.inf)
-    other = torch.arange(len(unit), device=unit.device) ^ 1  # the neighbor: 1, 0, 3, 2, ...
+        everything = gather(unit)
+        itself = own(torch.arange(len(everything), device=unit.device))
+        logits = (unit @ everything.T / temperature).scatter_(1, itself[:, None], -torch.inf)
+    other = itself ^ 1  # the neighbor: 1, 0, 3, 2, ...
     return F.cross_entropy(logits, other), (logits.argmax(1) == other).float().mean()
 
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
-    """Soft assignments that use all prototypes equally (Caron et al. 2020, SwAV, section 3.1 and appendix A).
+    """Soft assignments by which the images of all processes together use all prototypes equally.
+
+    Caron et al. 2020 (SwAV), section 3.1 and appendix A.
 
     Args:
         scores: (B, K) similarities with K prototypes.
@@ -66,12 +72,12 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int) -> Tensor:
     Returns:
         (B, K) in float32; every row sums to 1, and every column to about B / K.
     """
-    logits = scores.float() / epsilon
+    logits = gather(scores).float() / epsilon
     q = (logits - logits.max()).exp()
     for _ in range(iterations):
         q = q / q.sum(0).clamp(min=1e-30)
         q = q / q.sum(1, keepdim=True).clamp(min=1e-30)
-    return q
+    return own(q)
 
 
 def unit_std(embeddings: Tensor) -> Tensor:
@@ -79,7 +85,8 @@ def unit_std(embeddings: Tensor) -> Tensor:
 
     It is about 1 if they are spread evenly over all directions (Chen & He 2021, SimSiam, section 4.1).
     """
-    return F.normalize(embeddings.detach().float(), dim=1).std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
+    unit = F.normalize(gather(embeddings.detach()).float(), dim=1)
+    return unit.std(0, correction=0).mean() * embeddings.shape[1] ** 0.5
 
 
 class _SumNormalizedNCE(Function):

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftaught.augment.draws import rand, randn
 from selftaught.augment.lab import lab_to_rgb, rgb_to_lab
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import to_device
@@ -85,9 +86,9 @@ class Autoencoder(Task):
         images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
         noisy = images
         if self.noise:
-            noisy = noisy + self.noise * to_device(torch.randn(images.shape, generator=generator), images.device)
+            noisy = noisy + self.noise * to_device(randn(*images.shape, generator=generator), images.device)
         if self.masked:
-            hidden = torch.rand(len(images), 1, self.side, self.side, generator=generator) < self.masked
+            hidden = rand(len(images), 1, self.side, self.side, generator=generator) < self.masked
             noisy = noisy.masked_fill(to_device(hidden, images.device), 0.5)
         return {"images": images} if noisy is images else {"images": images, "noisy": noisy.clamp(0, 1)}
 

@@ -18,6 +18,7 @@ from selftaught.augment.views import byol_augmentations, two_views
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.modules.augmented import AugmentedTask, require_positive, split_views
 from selftaught.modules.heads import mlp
+from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,7 @@ class BarlowTwins(AugmentedTask):
 
         Logged: `correlation`, the mean of the diagonal, whose target is 1.
         """
-        z1, z2 = (heads["projection"](encoder(view)).float() for view in split_views(views["images"]))
+        z1, z2 = (gather(heads["projection"](encoder(view)).float()) for view in split_views(views["images"]))
         with torch.autocast(z1.device.type, enabled=False):
             matrix = z1.T @ z2 / len(z1)
         diagonal = matrix.diagonal()

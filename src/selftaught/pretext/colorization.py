@@ -28,6 +28,7 @@ from selftaught.augment.warp import identity
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.modules.decoders import Decoder
+from selftaught.modules.processes import average
 
 GRAY = 5.0
 """Images are gray, and ignored by the loss, if no position has |a| or |b| above this (released code:
@@ -141,7 +142,8 @@ class Colorization(Task):
             each = (prediction - colors / SCALE).square().sum(2)
         with torch.no_grad():
             error = (self._decoded(prediction, heads) - colors).norm(dim=2)
-        positions = colored.sum().clamp(min=1) * colors.shape[1]
+        # Where no image is colored, both sums are 0.
+        positions = average(colored.sum()).clamp(min=1e-6) * colors.shape[1]
         return (each * colored).sum() / positions, {"ab_error": (error * colored).sum() / positions}
 
     def _prediction(self, encoder: Encoder, heads: nn.ModuleDict, images: Tensor) -> Tensor:

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.color import drop_channels, projection, recolor
+from selftaught.augment.draws import common, randint, randn
 from selftaught.augment.tiles import (
     TileNormalization,
     grid_tiles,
@@ -117,7 +118,7 @@ class Context(Task):
         if self.color == "project":
             tiles = recolor(tiles, *projection(torch.ones(len(tiles))), clamp=False)
         # One size per step for all downsampled tiles, so that they are one batch.
-        coarse = int(torch.randint(min(COARSEST, side - 1), side, (), generator=generator))
+        coarse = int(torch.randint(min(COARSEST, side - 1), side, (), generator=common(generator)))
         chosen = bernoulli(self.pixelate, len(tiles), generator)
         tiles = pixelate(tiles, chosen, coarse) if chosen.any() else tiles
         tiles = normalize_tiles(tiles, self.normalize)
@@ -125,10 +126,10 @@ class Context(Task):
 
     def _dropped(self, tiles: Tensor, generator: torch.Generator) -> Tensor:
         """Replace two channels of each tile by noise: the other's mean and a hundredth of its deviation (the paper)."""
-        channel = torch.randint(3, (len(tiles),), generator=generator)
+        channel = randint(3, len(tiles), generator=generator)
         chosen = tiles[torch.arange(len(tiles)), to_device(channel, tiles.device)][:, None]
         mean, deviation = chosen.mean((2, 3), keepdim=True), chosen.std((2, 3), keepdim=True)
-        noise = mean + deviation / 100 * to_device(torch.randn(tiles.shape, generator=generator), tiles.device)
+        noise = mean + deviation / 100 * to_device(randn(*tiles.shape, generator=generator), tiles.device)
         return drop_channels(tiles, channel, noise)
 
     def loss(

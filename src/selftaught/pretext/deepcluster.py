@@ -33,6 +33,7 @@ from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, T
 from selftaught.errors import UserError
 from selftaught.modules.clusters import ami, kmeans, require_clustering, whitened
 from selftaught.modules.heads import HeadKind
+from selftaught.modules.processes import in_parts, processes
 
 FEATURE_BATCH = 256
 """Batch size of the feature extraction for clustering."""
@@ -153,7 +154,8 @@ class DeepCluster(Task):
         features, labels = self._features(encoder, heads, source, part)
         seed = int(torch.randint(2**31 - 1, (), generator=generator))
         clusters, top = cast(Clusters, heads["clusters"]), cast(nn.Linear, heads["top"])
-        assignment = kmeans(whitened(features, self.components), clusters.count, self.iterations, seed)
+        points = whitened(features, self.components)
+        assignment = processes().first(lambda: kmeans(points, clusters.count, self.iterations, seed))
         clusters.assign(part, assignment, labels)
         _reinitialize(top, generator)
         # Uniform over non-empty clusters (section 3.2): an image's weight is inverse to the size of its cluster.
@@ -168,16 +170,21 @@ class DeepCluster(Task):
         "features") for central crops; with a linear head the features are the encoder's own.
         """
         device = cast(Clusters, heads["clusters"]).assignments.device
-        features, labels = [], []
-        for indices in torch.split(part, FEATURE_BATCH):
-            batch = source.batch(indices, device)
-            features.append(heads["body"](encoder(batch.warp(identity(len(batch)), self.size))).float().cpu())
-            labels.append(batch.targets["label"].cpu() if "label" in source.targets else -torch.ones_like(indices))
-        return torch.cat(features), torch.cat(labels)
+        labels = []
+
+        def compute(part: Tensor) -> Tensor:
+            features = []
+            for indices in torch.split(part, FEATURE_BATCH):
+                batch = source.batch(indices, device)
+                features.append(heads["body"](encoder(batch.warp(identity(len(batch)), self.size))).float().cpu())
+                labels.append(batch.targets["label"].cpu() if "label" in source.targets else -torch.ones_like(indices))
+            return torch.cat(features)
+
+        return in_parts(part, compute), in_parts(part, lambda part: torch.cat(labels))
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S), one crop of each image, and `index` (B,), the images' indices."""
-        if self.head == "mlp" and len(batch) < 2:
+        if self.head == "mlp" and len(batch) * processes().count < 2:
             raise UserError(
                 "deepcluster with --head mlp needs at least two images per batch, got 1; increase --batch-size."
             )

@@ -27,6 +27,7 @@ from selftaught.modules.augmented import require_fraction, require_positive
 from selftaught.modules.heads import Prototypes, mlp
 from selftaught.modules.momentum import cosine_momentum, momentum_copy, update_average
 from selftaught.modules.multicrop import MultiCropTask
+from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ class DINO(MultiCropTask):
             for view, other in permutations(range(len(student)), 2)
             if view < 2
         ]
-        first = teacher[0]
+        first = gather(teacher[0])
         entropy = -(first * first.clamp(min=1e-12).log()).sum(1).mean()
         agreement = F.one_hot(first.argmax(1), self.outputs).float().mean(0).max()
         logged = {"entropy": entropy, "agreement": agreement, "outputs": torch.cat([*outputs])}

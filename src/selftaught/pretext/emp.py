@@ -19,6 +19,7 @@ from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.errors import UserError
 from selftaught.modules.augmented import AugmentedTask, require_positive
 from selftaught.modules.heads import mlp
+from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ class EMP(AugmentedTask):
 
         Logged: `similarity` of patches to the mean embedding of their image, and the `coding_rate`.
         """
-        z = F.normalize(heads["projection"](encoder(views["images"])).float(), dim=1)
+        z = gather(F.normalize(heads["projection"](encoder(views["images"])).float(), dim=1))
         patches = z.reshape(-1, self.patches, self.dimensions)  # (B, n, D)
         similarity = F.cosine_similarity(patches, patches.mean(1, keepdim=True), dim=2).mean()
         rate = coding_rate(patches.transpose(0, 1), self.epsilon).mean()

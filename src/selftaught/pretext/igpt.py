@@ -22,9 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftaught.augment.draws import rand
 from selftaught.augment.warp import random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
 from selftaught.errors import UserError
+from selftaught.modules.processes import average
 
 
 class Palette(Protocol):
@@ -99,7 +101,7 @@ class IGPT(Task):
         images = batch.warp(random_crop(len(batch), generator, scale=self.scale, flip=0.5 * self.flip), self.size)
         if self.objective == "autoregressive":
             return {"images": images}
-        noise = torch.rand(len(batch), self.size, self.size, generator=generator)
+        noise = rand(len(batch), self.size, self.size, generator=generator)
         return {"images": images, "noise": to_device(noise, images.device)}
 
     def loss(
@@ -117,7 +119,7 @@ class IGPT(Task):
             shown = tokens.masked_fill(predicted, _pixel_model(encoder).hidden)
         *_, last = encoder.features(shown).values()
         logits = heads["color"](last).float()
-        count = predicted.sum().clamp(min=1)
+        count = average(predicted.sum()).clamp(min=1)
         # Other positions are ignored through their target instead of indexing, which would wait for the device.
         target = tokens.masked_fill(~predicted, -100).flatten()
         loss = F.cross_entropy(logits.flatten(0, 1), target, reduction="sum") / count

@@ -29,6 +29,7 @@ from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source
 from selftaught.errors import UserError
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
 from selftaught.modules.decoders import ChannelwiseDense, Decoder
+from selftaught.modules.processes import average
 
 SURVEY = 2048
 """Maximum number of images from which the mean color is computed."""
@@ -145,8 +146,8 @@ class Inpainting(Task):
         # Divided by the number of pixels, not by the sum of the weights: as in the released code, errors in the masked
         # region count the same with and without a band.
         weights = hidden + self.overlap_weight * band
-        l2 = (weights * error.square().mean(1, keepdim=True)).sum() / (hidden | band).sum()
-        hole_error = (error.detach().abs().mean(1, keepdim=True) / 2 * hidden).sum() / hidden.sum()
+        l2 = (weights * error.square().mean(1, keepdim=True)).sum() / average((hidden | band).sum())
+        hole_error = (error.detach().abs().mean(1, keepdim=True) / 2 * hidden).sum() / average(hidden.sum())
         if not self.adversarial:
             return l2, {"hole_error": hole_error}
         # Not log(1 - D) as in equation 2, whose gradient vanishes where the critic is confident, but -log D, as in the

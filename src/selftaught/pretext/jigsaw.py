@@ -22,12 +22,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.color import color_matrices, projection, recolor
+from selftaught.augment.draws import randint
 from selftaught.augment.tiles import grid_tiles, mosaic, normalize_tiles, require_fit, shift_channels, tile_pixels
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
 from selftaught.errors import UserError
 from selftaught.modules.heads import classifier, dense
 from selftaught.modules.permutations import distant_permutations, require_permutations
+from selftaught.modules.processes import processes
 
 UNITS = 512
 """Width of the head's layer for a single tile, as in the paper (1024 in the released code); the layer for all tiles has
@@ -117,7 +119,7 @@ class Jigsaw(Task):
         tiles = batch.warp(crop[:, None] @ cut, side + 2 * margin).flatten(0, 1)
         # Grayscale after the channel shift, because a gray tile with shifted channels would not be gray.
         tiles = self._recolored(shift_channels(tiles, margin, generator), count, generator)
-        classes = torch.randint(self.permutations, (count, self.puzzles), generator=generator)
+        classes = randint(self.permutations, count, self.puzzles, generator=generator)
         return {
             "images": normalize_tiles(tiles) if self.normalize else tiles,
             "order": to_device(classes, tiles.device),
@@ -144,7 +146,7 @@ class Jigsaw(Task):
         """Encode each tile once, then classify each permutation of the features: (B * P, permutations)."""
         tiles = _by_image(heads["tile"](encoder(views["images"])), self.grid)  # (B, K, UNITS)
         classes = views["order"]  # (B, P)
-        if heads.training and classes.numel() < 2:
+        if heads.training and classes.numel() * processes().count < 2:
             raise UserError(
                 "the batch norm of the jigsaw head needs at least two puzzles per batch, got one; increase "
                 "--batch-size or --puzzles."

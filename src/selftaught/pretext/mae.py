@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from selftaught.augment.draws import rand
 from selftaught.augment.warp import random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, TokenEncoder, Views
 from selftaught.errors import UserError
@@ -59,7 +60,7 @@ class MAE(Task):
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S) and `noise` (B, S, S), uniform in [0, 1), which determines the mask."""
         images = batch.warp(random_crop(len(batch), generator, scale=self.scale), self.size)
-        noise = torch.rand(len(batch), self.size, self.size, generator=generator)
+        noise = rand(len(batch), self.size, self.size, generator=generator)
         return {"images": images, "noise": to_device(noise, images.device)}
 
     def loss(

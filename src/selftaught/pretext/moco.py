@@ -7,8 +7,8 @@ He, Fan, Wu, Xie, Girshick, "Momentum Contrast for Unsupervised Visual Represent
 https://arxiv.org/abs/1911.05722
 Chen, Fan, Girshick, He, "Improved Baselines with Momentum Contrastive Learning", 2020. https://arxiv.org/abs/2003.04297
 
-Shuffling batch norm is done in one process: keys are normalized in groups that are not those of the queries, so that
-batch statistics do not identify the positive.
+Shuffling batch norm does not depend on the number of processes: keys are normalized in groups that are not those of the
+queries, so that batch statistics do not identify the positive.
 
 Letters: B images, S pixels along a view, K keys in the queue, D dimensions.
 """
@@ -26,6 +26,7 @@ from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.modules.augmented import AugmentedTask, require_fraction, require_positive, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.momentum import momentum_copy, update_average
+from selftaught.modules.processes import processes
 from selftaught.modules.queue import Queue
 
 
@@ -83,10 +84,12 @@ class MoCo(AugmentedTask):
 
     @torch.no_grad()
     def _keys(self, encode: nn.Module, images: Tensor) -> Tensor:
-        """(B, 3, S, S) -> (B, D), every g-th image in a group; at least two images in each."""
-        groups = max(1, min(self.groups, len(images) // 2))
-        order = torch.cat([torch.arange(start, len(images), groups) for start in range(groups)])
-        keys = torch.cat([encode(images[start::groups]) for start in range(groups)])
+        """(B, 3, S, S) -> (B, D), every g-th image of the whole batch in a group; at least two images in each."""
+        count, first = len(images) * processes().count, len(images) * processes().rank
+        groups = max(1, min(self.groups, count // 2))
+        starts = [(group - first) % groups for group in range(groups)]
+        order = torch.cat([torch.arange(start, len(images), groups) for start in starts])
+        keys = torch.cat([encode(images[start::groups]) for start in starts])
         return keys[order.argsort().to(keys.device)]
 
     def after_step(

@@ -16,6 +16,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from selftaught.augment.draws import rand, randint
 from selftaught.augment.tiles import MIN_TILE, grid_tiles, mosaic, tile_pixels
 from selftaught.augment.views import ViewAugmentation, crop_and_jitter, crop_pixels, require_crops
 from selftaught.augment.warp import random_crop, require_shares, to_device
@@ -158,7 +159,7 @@ class PIRL(Task):
     def _rotated(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Another crop of each image, rotated by a random multiple of 90 degrees: (B, 3, S, S)."""
         rotated = self.augmentation.views(batch, crop_pixels(self.size, self.crop), generator)
-        turns = torch.randint(4, (len(batch),), generator=generator)  # 0 included, as in the paper
+        turns = randint(4, len(batch), generator=generator)  # 0 included, as in the paper
         for turn in (1, 2, 3):
             chosen = to_device((turns == turn).nonzero().flatten(), rotated.device)
             rotated[chosen] = torch.rot90(rotated[chosen], turn, (2, 3))
@@ -169,7 +170,7 @@ class PIRL(Task):
         count, side = len(batch), tile_pixels(self.size, self.tile)
         crop = random_crop(count, generator, scale=self.puzzle_scale, flip=0.5 * self.flip)
         cut = grid_tiles(count, generator, tile=side / self.size, gap=1 / 3 - side / self.size)
-        order = torch.rand(count, TILES, generator=generator).argsort(1)
+        order = rand(count, TILES, generator=generator).argsort(1)
         shuffled = cut.gather(1, order[..., None, None].expand(cut.shape))
         return self.augmentation.recolor(batch.warp(crop[:, None] @ shuffled, side).flatten(0, 1), generator)
 

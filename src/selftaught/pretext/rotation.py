@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftaught.augment.draws import randint
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import affine, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
@@ -81,7 +82,7 @@ class Rotation(Task):
         if self.copies == "all":
             classes = torch.arange(ways).repeat(count, 1)
         else:
-            classes = torch.randint(ways, (count, 1), generator=generator)
+            classes = randint(ways, count, 1, generator=generator)
         if all(angle % 90 == 0 for angle in self.angles) and not self.inscribed:
             turned = self._quarter_turns(batch.warp(crop, self.side), classes)
         else:

@@ -24,6 +24,7 @@ from selftaught.modules.augmented import require_positive
 from selftaught.modules.heads import Prototypes, mlp
 from selftaught.modules.losses import sinkhorn
 from selftaught.modules.multicrop import MultiCropTask
+from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
@@ -75,5 +76,5 @@ class SwAV(MultiCropTask):
             for view, other in permutations(range(len(scores)), 2)
             if view < 2
         ]
-        nearest = F.one_hot(scores[0].argmax(1), self.prototypes)
+        nearest = F.one_hot(gather(scores[0].argmax(1)), self.prototypes)
         return torch.stack(losses).mean(), {"used": nearest.amax(0).float().mean()}

@@ -19,6 +19,7 @@ from selftaught.augment.views import byol_augmentations, two_views
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.modules.augmented import AugmentedTask, require_positive, split_views
 from selftaught.modules.heads import mlp
+from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ class VICReg(AugmentedTask):
 
         Logged: `std`, the mean standard deviation of the dimensions, whose target is 1.
         """
-        z1, z2 = (heads["expander"](encoder(view)).float() for view in split_views(views["images"]))
+        z1, z2 = (gather(heads["expander"](encoder(view)).float()) for view in split_views(views["images"]))
         with torch.autocast(z1.device.type, enabled=False):
             invariance = F.mse_loss(z1, z2)
             # The sum over both views, as in the paper; the released code halves it.

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from selftaught.errors import StorageError
+from selftaught.errors import ProcessLostError, ReportedError, StorageError
 from selftaught.runs.folder import STARTUP_FILES, RunFolder
 
 
@@ -38,8 +38,9 @@ def claimed(folder: RunFolder) -> Iterator[None]:
 
 
 def _is_resumable(folder: RunFolder, error: BaseException) -> bool:
-    """Whether the run has a config, and either a checkpoint or was interrupted by a signal or a full disk."""
-    stopped = not isinstance(error, Exception) or isinstance(error, StorageError)
+    """Whether the run has a config, and either a checkpoint or was interrupted by a signal, a full disk or a kill."""
+    stopped = not isinstance(error, Exception) or isinstance(error, StorageError | ProcessLostError)
+    stopped = stopped or (isinstance(error, ReportedError) and error.resumable)
     trained = any(folder.checkpoints.glob("*.pt"))
     return folder.config.exists() and (stopped or trained)
 

@@ -48,6 +48,7 @@ class Status(Model):
     fingerprint: Words | None = None
     chance: dict[str, float] | None = None
     requested: dict[str, Any] | None = None
+    processes: Count | None = None
     hardware: Words | None = None
     version: Words | None = None
     torch: Words | None = None

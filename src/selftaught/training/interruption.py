@@ -1,4 +1,7 @@
-"""Ctrl-C, SIGTERM and SIGHUP stop training after the current step; a second signal stops it at once."""
+"""Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 stop training after the current step; a second signal stops it at once.
+
+Slurm sends SIGUSR1 before the end of a job's time, if asked to.
+"""
 
 import signal
 from collections.abc import Iterator
@@ -7,8 +10,13 @@ from threading import current_thread, main_thread
 from types import FrameType
 
 from selftaught.errors import Interrupted
+from selftaught.modules.processes import processes
 
-SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name)]
+
+
+NO_SIGNAL = 1000
+"""Stands for a request that was not made by a signal; above all signal numbers."""
 
 
 class Stop:
@@ -21,6 +29,13 @@ class Stop:
     def request(self, number: int | None = None) -> None:
         """Request a stop after the current step, from a signal handler or another thread."""
         self.requested, self.signal = True, number
+
+    def agreed(self) -> bool:
+        """Whether to stop after this step: in all processes of a run after the same one, whichever got a signal."""
+        number = processes().agree((self.signal or NO_SIGNAL) if self.requested else 0)
+        if number and not self.requested:
+            self.request(None if number == NO_SIGNAL else number)
+        return number > 0
 
     @property
     def exit_code(self) -> int:

@@ -4,19 +4,26 @@
 
 It does not synchronize with the device between two log lines. Only the time of saving depends on the clock, so an
 interrupted and resumed run gives the same weights as an uninterrupted one, bit for bit on a CPU.
+
+Several processes take the same steps, each on its part of every batch (see `modules.processes`); the first one logs,
+watches and saves.
 """
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from selftaught.augment.draws import OnlyTheseDraws, PartGenerator
 from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
 from selftaught.errors import DivergedError, UserError
+from selftaught.modules.processes import alone, average, gather, own, processes
+from selftaught.modules.synchronized import synchronize_norms
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
@@ -58,6 +65,11 @@ class Pretraining:
         return (step - bounds[cycle] + 0.5) / (bounds[cycle + 1] - bounds[cycle])
 
     @property
+    def has_critic(self) -> bool:
+        """Whether a step trains two players, one after the other."""
+        return any(group.critic for group in self.task.parameter_groups(self.encoder, self.heads))
+
+    @property
     def steps_per_pass(self) -> int:
         """Number of full batches in the source, at least one."""
         return max(1, len(self.source) // self.batch_size)
@@ -81,6 +93,22 @@ class Losses(nn.Module):
         return loss(self.encoder, self.heads, views, progress)
 
 
+class WholeBatch(dict[str, Tensor]):
+    """Tensors by name that are those of the whole batch: the rows of all processes, or the mean of scalars.
+
+    A tensor is gathered when it is looked up, because few are needed and images are large.
+    """
+
+    def __getitem__(self, name: str) -> Tensor:
+        """The tensor `name` of the whole batch."""
+        value = super().__getitem__(name)
+        return gather(value) if value.ndim else average(value)
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """The tensor `name` of the whole batch, or the default."""
+        return self[name] if name in self else default  # noqa: SIM401 (this is `get`)
+
+
 class Trainer:
     """Takes optimizer steps for one player or two (as in adversarial training)."""
 
@@ -93,6 +121,8 @@ class Trainer:
         optimizers = [self.optimization.build(own) for own in players if own]
         # The weights of each player are fixed here: weights that were frozen when they were built stay frozen.
         self.weights = [[p for group in each.param_groups for p in group["params"]] for each in optimizers]
+        if processes().count > 1:
+            synchronize_norms(losses)
         if compile_losses:
             losses.compile()
         self.module, *self.optimizers = fabric.setup(losses, *optimizers)
@@ -117,7 +147,7 @@ class Trainer:
             logged |= {"critic_loss" if player == 1 else "loss": loss.detach()}
             logged |= {name: value.detach() for name, value in outputs.items()}
         with torch.no_grad():
-            self.task.after_step(self.encoder, self.heads, views, logged, progress)
+            self.task.after_step(self.encoder, self.heads, WholeBatch(views), WholeBatch(logged), progress)
         mark("after step")
         return logged
 
@@ -159,9 +189,10 @@ def train(
     Raises:
         DivergedError: the loss or the weights are not finite; the last checkpoint is kept.
     """
-    run, generator = pretraining, torch.Generator()
+    run, stop, first = pretraining, stop or Stop(), processes().rank == 0
+    generator = view_generator()
     start, weights, saved_step = 0, None, None
-    if (saved := checkpoints.load()) is not None:
+    if (saved := processes().first(checkpoints.load)) is not None:
         try:
             trainer.load(saved)
             start = saved_step = saved["step"]
@@ -171,29 +202,58 @@ def train(
                 f"the checkpoint in {checkpoints.last.parent} does not match this run: restore the checkpoint of this "
                 "run, or start a new run in another folder with --out."
             ) from error
-    log.begin(start)
+    if first:
+        log.begin(start)
     last_save = monotonic()
     for step, batch, weights in _batches(run, trainer, start, weights):  # noqa: B020 (an epoch may change them)
-        views = run.task.views(batch, generator.manual_seed(derive_seed(run.seed, "views", step)))
+        views = make_views(run.task, batch, generator.manual_seed(derive_seed(run.seed, "views", step)))
         trainer.encoder.train(), trainer.heads.train()
         progress, done = run.progress(step), step + 1
-        with seeded_rng(run.seed, "step", step, trainer.fabric.device):
+        with seeded_rng(run.seed, purpose("step"), step, trainer.fabric.device):
             logged = trainer.step(views, progress)
-        stopped, last = stop is not None and stop.requested, done == run.steps
+        stopped, last = stop.agreed(), done == run.steps
         if log.due(done) or last:
+            logged = _averaged(logged)
             _require_finite(logged, done, saved_step)
+        if first and (log.due(done) or last):
             measured = None
             if watch is not None:
-                with preserve_rng(trainer.fabric.device):
+                with alone(), preserve_rng(trainer.fabric.device):
                     measured = watch(done, trainer.encoder, trainer.heads, views)
             log.write(done, logged, run.optimization.rate(progress), measured)
-        if stopped or last or (log.due(done) and monotonic() - last_save > save_seconds):
+        if first and (stopped or last or (log.due(done) and monotonic() - last_save > save_seconds)):
             _require_finite({**logged, **dict(trainer.module.named_parameters())}, done, saved_step)
             checkpoints.save({**trainer.state(), "step": done, "weights": weights})
             last_save, saved_step = monotonic(), done
         if stopped:
             return done
     return run.steps
+
+
+def view_generator() -> torch.Generator:
+    """The generator of views: with several processes, that of the part of this process."""
+    those = processes()
+    return torch.Generator() if those.count == 1 else PartGenerator(those.rank, those.count)
+
+
+def make_views(task: Task, batch: Batch, generator: torch.Generator) -> Views:
+    """Make views of the images of this process."""
+    with OnlyTheseDraws() if isinstance(generator, PartGenerator) else nullcontext():
+        return task.views(batch, generator)
+
+
+def purpose(what: str) -> str:
+    """The purpose of global random numbers, which differ between processes: dropout masks of different images."""
+    return f"{what}/{processes().rank}" if processes().rank else what
+
+
+def _averaged(logged: Outputs) -> Outputs:
+    """The scalars among logged values, averaged over processes."""
+    if processes().count == 1:
+        return logged
+    scalars = {name: value for name, value in logged.items() if value.ndim == 0}
+    means = average(torch.stack([value.float() for value in scalars.values()]))
+    return dict(zip(scalars, means.unbind(), strict=True))
 
 
 def _require_finite(tensors: Mapping[str, Tensor], step: int, saved: int | None) -> None:
@@ -217,7 +277,7 @@ def _require_finite(tensors: Mapping[str, Tensor], step: int, saved: int | None)
 def _batches(
     run: Pretraining, trainer: Trainer, start: int, weights: Tensor | None
 ) -> Iterator[tuple[int, Batch, Tensor | None]]:
-    """Yield (step, batch, sampling weights of the epoch) from `start` on; the next batch is prefetched."""
+    """Yield (step, batch of this process, sampling weights of the epoch) from `start` on; the next is prefetched."""
     size, device, step = run.batch_size, trainer.fabric.device, start
     with single_threaded_worker() as fetcher:
         while step < run.steps:
@@ -226,7 +286,7 @@ def _batches(
                 weights = _begin_epoch(run, trainer, epoch).weights
             indices = epoch_indices(run.seed, epoch, len(run.source), weights, run.steps_per_epoch * size)
             end = min(run.steps_per_epoch, place + run.steps - step)
-            parts = [indices[i * size : (i + 1) * size] for i in range(place, end)]
+            parts = [own(indices[i * size : (i + 1) * size]) for i in range(place, end)]
             fetched = fetcher.submit(run.source.batch, parts[0], device)
             for following in [*parts[1:], None]:
                 batch = fetched.result()
@@ -242,6 +302,10 @@ def _begin_epoch(run: Pretraining, trainer: Trainer, epoch: int) -> EpochUpdate:
         update = run.task.before_epoch(
             trainer.encoder, trainer.heads, run.source, generator_for(run.seed, "epoch", epoch)
         )
+    if type(run.task).before_epoch is not Task.before_epoch:
+        # Every process did the same, but on GPUs only up to rounding.
+        processes().copy_first([*trainer.encoder.state_dict().values(), *trainer.heads.state_dict().values()])
+        update = replace(update, weights=processes().first(lambda: update.weights))
     for module in update.reset:
         for optimizer in trainer.optimizers:
             reset_state(optimizer, module)

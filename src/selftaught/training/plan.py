@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 
 from selftaught.errors import UserError
+from selftaught.modules.processes import processes
+from selftaught.training.launch import launch
 from selftaught.training.loop import Pretraining
 from selftaught.training.trial import Trial
 
@@ -75,9 +77,12 @@ class Plan:
 
 
 def choose_device(device: str) -> torch.device:
-    """`auto` is CUDA if available, else the CPU. Apple's MPS must be chosen explicitly: it is untested."""
+    """`auto` is CUDA if available, else the CPU. Apple's MPS must be chosen explicitly: it is untested.
+
+    Each of several processes on a machine has a GPU of its own, whatever number is given.
+    """
     if device == "auto":
-        return torch.device("cuda", 0) if torch.cuda.is_available() else torch.device("cpu")
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         chosen = torch.device(device)
         if chosen.type not in ("cpu", "cuda", "mps"):
@@ -88,6 +93,9 @@ def choose_device(device: str) -> torch.device:
         raise UserError(
             f"--device expects a device of this machine, got {device!r} ({reason}): omit it to choose automatically."
         ) from error
+    place = launch()
+    if chosen.type == "cuda" and place is not None:
+        return torch.device("cuda", place.local_rank % torch.cuda.device_count())
     return torch.device("cuda", 0) if chosen == torch.device("cuda") else chosen
 
 
@@ -144,8 +152,14 @@ def _clearly_faster(work: Callable[[], object], than: Callable[[], object], roun
     return best < 0.8 * best_other
 
 
-def make_fabric(device: torch.device, precision: str) -> "Fabric":
-    """A Fabric on one device."""
+def make_fabric(device: torch.device, precision: str, two_players: bool = False) -> "Fabric":
+    """A Fabric on one device, which averages gradients over processes if there are several.
+
+    Args:
+        device: the device of this process.
+        precision: "32" or "bf16".
+        two_players: `Pretraining.has_critic`, which matters with several processes.
+    """
     from lightning_fabric import Fabric  # imported here because it takes four seconds, too long for --help
     from lightning_fabric.plugins import MixedPrecision
 
@@ -156,9 +170,19 @@ def make_fabric(device: torch.device, precision: str) -> "Fabric":
             return data
 
     devices = [device.index or 0] if device.type == "cuda" else 1
+    options: dict[str, Any] = {"accelerator": device.type, "devices": devices}
     if precision == "bf16":
-        return Fabric(accelerator=device.type, devices=devices, plugins=Autocast("bf16-mixed", device.type))
-    return Fabric(accelerator=device.type, devices=devices, precision="32-true")
+        options["plugins"] = Autocast("bf16-mixed", device.type)
+    else:
+        options["precision"] = "32-true"
+    if processes().count > 1:
+        from selftaught.training.distributed import strategy
+
+        options |= {"strategy": strategy(two_players), "num_nodes": processes().count}
+    fabric = Fabric(**options)
+    if processes().count > 1:
+        fabric.launch()
+    return fabric
 
 
 def make_plan(
@@ -170,11 +194,11 @@ def make_plan(
     compiling: Compile = "auto",
 ) -> Plan:
     """Make the plan; where minutes or compilation require it, a few seconds of steps are timed on a copy."""
-    where = choose_device(device)
-    how = choose_precision(precision, where)
+    where, two_players = choose_device(device), pretraining.has_critic
+    how = processes().first(lambda: choose_precision(precision, where))
     measured: StepTime | None = None
     if budget.minutes is not None:
-        measured = _step_time(pretraining, make_fabric(where, how), False)
+        measured = _step_time(pretraining, make_fabric(where, how, two_players), False)
         steps = budget.steps_at(measured)
     elif budget.epochs is not None:
         steps = max(1, round(budget.epochs * pretraining.steps_per_pass))
@@ -183,12 +207,13 @@ def make_plan(
         steps = budget.steps
     compiled = compiling == "on"
     if compiling == "auto" and where.type == "cuda" and measured is not None and steps * measured.step > 600:
-        compiled = _compiles_soundly(pretraining, make_fabric(where, how))
+        compiled = _compiles_soundly(pretraining, make_fabric(where, how, two_players))
     if compiled and measured is not None:
-        faster = _step_time(pretraining, make_fabric(where, how), True)
+        faster = _step_time(pretraining, make_fabric(where, how, two_players), True)
         compiled = compiling == "on" or faster.step < 0.95 * measured.step
         if compiled:
             measured, steps = faster, budget.steps_at(faster)
+    steps, compiled, measured = processes().first(lambda: (steps, compiled, measured))
     each, epoch = (None, None) if measured is None else (measured.step, measured.epoch)
     return Plan(
         steps=steps,
@@ -205,12 +230,13 @@ def _step_time(pretraining: Pretraining, fabric: "Fabric", compiled: bool, spend
     seconds: list[float] = []
     trial = Trial(pretraining, fabric, compiled)
     trial.step(0)["loss"].item()
-    while len(seconds) < 2 or (sum(seconds) < spend and len(seconds) < 200):
+    while processes().first(lambda: len(seconds) < 2 or (sum(seconds) < spend and len(seconds) < 200)):
         begun = monotonic()
         trial.step(len(seconds) + 1)["loss"].item()
         seconds.append(monotonic() - begun)
     epoch = trial.before_epoch_seconds
-    return StepTime(median(seconds) + epoch / pretraining.steps_per_epoch, trial.once_seconds, epoch)
+    step = median(seconds) + epoch / pretraining.steps_per_epoch
+    return processes().first(lambda: StepTime(step, trial.once_seconds, epoch))
 
 
 def _compiles_soundly(pretraining: Pretraining, fabric: "Fabric", steps: int = 3) -> bool:
@@ -223,4 +249,5 @@ def _compiles_soundly(pretraining: Pretraining, fabric: "Fabric", steps: int = 3
     except Exception:  # compilers raise many exception types; training then stays eager
         return False
     # After the first step the losses depend on the gradients of the previous steps.
-    return bool(torch.isfinite(trails[1]).all() and torch.allclose(trails[0], trails[1], rtol=2e-2, atol=1e-3))
+    sound = bool(torch.isfinite(trails[1]).all() and torch.allclose(trails[0], trails[1], rtol=2e-2, atol=1e-3))
+    return processes().first(lambda: sound)

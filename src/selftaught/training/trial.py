@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.contracts import Outputs
 from selftaught.errors import UserError
-from selftaught.training.loop import Mark, Pretraining, Trainer
+from selftaught.modules.processes import own, processes
+from selftaught.training.loop import Mark, Pretraining, Trainer, make_views, view_generator
 from selftaught.training.randomness import derive_seed, seeded_rng
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ class Trial:
             self.trainer = Trainer(fabric, self.run, compiled)
         first = self._before_epoch()
         # A bank is filled once, clustering is repeated: the time of a second call is that of every epoch.
-        self.before_epoch_seconds = self._before_epoch() if first > 0.1 else first
+        self.before_epoch_seconds = self._before_epoch() if processes().first(lambda: first > 0.1) else first
         self.once_seconds = max(0.0, first - self.before_epoch_seconds)
 
     def _seeded(self, number: int = 0) -> AbstractContextManager[None]:
@@ -50,9 +51,9 @@ class Trial:
         run, mark = self.run, mark or (lambda part: None)
         run.encoder.train(), run.heads.train()
         indices = (torch.arange(run.batch_size) + number * run.batch_size) % len(run.source)
-        batch = run.source.batch(indices, self.fabric.device)
+        batch = run.source.batch(own(indices), self.fabric.device)
         mark("images")
-        views = run.task.views(batch, torch.Generator().manual_seed(derive_seed(run.seed, "trial", number)))
+        views = make_views(run.task, batch, view_generator().manual_seed(derive_seed(run.seed, "trial", number)))
         mark("views")
         with self._seeded(number):
             return self.trainer.step(views, run.optimization.warmup, mark)
