@@ -12,8 +12,8 @@ Conventions that hold everywhere:
   drawn: they are small, and they determine the pyramid level to sample from without synchronizing with a device.
 - Randomness comes from one CPU `torch.Generator`, always the last argument and required, so that a seed gives the same
   views on every device. The loop reseeds it and the global generators from (seed, step): no random state to save.
-- Several processes may share a batch, each with a part of its images. Numbers of images are drawn by `augment.draws`, so
-  that an image has the same views in any process. A loss that is a mean over images needs nothing else; for one that
+- Several processes may share a batch, each with a part of its images. Numbers of images are drawn by `augment.draws`,
+  so that an image has the same views in any process. A loss that is a mean over images needs nothing else; for one that
   compares images see `modules.processes`.
 """
 
