@@ -56,7 +56,7 @@ def require_close(one: Path, other: Path) -> None:
 
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_run_can_be_resumed(images, tmp_path, killed):
-    children = begun(images, tmp_path / "run", "--steps", "100000")
+    children = begun(images, tmp_path / "run", "--steps", "4000")
     wait_for_steps(tmp_path / "run", children)
     children[killed].kill()
     at = time.monotonic()
@@ -68,7 +68,7 @@ def test_a_killed_process_ends_the_others_and_the_run_can_be_resumed(images, tmp
     assert "--resume" in message
     assert (tmp_path / "run" / "config.yaml").exists()
     before = len(read_log(tmp_path / "run" / "log.jsonl"))
-    again = begun(images, tmp_path / "run", "--resume", "--steps", "100000")
+    again = begun(images, tmp_path / "run", "--resume", "--steps", "4000")
     wait_for_steps(tmp_path / "run", again, before)
     again[0].send_signal(signal.SIGTERM)
     assert [code for code, _ in finish(again)] == [143, 143]
@@ -77,7 +77,7 @@ def test_a_killed_process_ends_the_others_and_the_run_can_be_resumed(images, tmp
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 @pytest.mark.parametrize("receiver", [0, 1])
 def test_a_signal_to_one_process_stops_all_after_the_same_step(images, tmp_path, number, receiver):
-    children = begun(images, tmp_path / "run", "--steps", "100000")
+    children = begun(images, tmp_path / "run", "--steps", "4000")
     wait_for_steps(tmp_path / "run", children)
     children[receiver].send_signal(number)
     ended = finish(children, 60)
@@ -110,13 +110,13 @@ def test_a_run_can_be_resumed_on_another_number_of_processes(images, tmp_path, f
 
 
 def test_a_second_run_in_the_same_folder_is_refused(images, tmp_path):
-    children = begun(images, tmp_path / "run", "--steps", "100000")
+    children = begun(images, tmp_path / "run", "--steps", "4000")
     wait_for_steps(tmp_path / "run", children)
     second = finish(begun(images, tmp_path / "run", "--steps", "10"), 100)
     assert [code for code, _ in second] == [2, 2]
     (message,) = messages(second)
     assert "contains another run" in message
-    resumed = finish(begun(images, tmp_path / "run", "--resume", "--steps", "100000"), 100)
+    resumed = finish(begun(images, tmp_path / "run", "--resume", "--steps", "4000"), 100)
     assert [code for code, _ in resumed] == [2, 2]
     (message,) = messages(resumed)
     assert "another process is training" in message
@@ -200,7 +200,7 @@ def test_slurm_starts_processes_and_puts_the_job_back(images, tmp_path):
             del variables[name]
         variables |= {name: str(value) for name, value in (place | nodes).items()}
         program = ["-c", PROGRAM.format(patch=""), "pretrain", str(images), *TINY, "--out", str(tmp_path / "run")]
-        children.append(started([*program, "--steps", "100000"], variables))
+        children.append(started([*program, "--steps", "4000"], variables))
     wait_for_steps(tmp_path / "run", children)
     for child in children:
         child.send_signal(signal.SIGUSR1)

@@ -11,7 +11,6 @@ watches and saves.
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -19,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from selftaught.augment.draws import OnlyTheseDraws, PartGenerator
 from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
 from selftaught.errors import DivergedError, UserError
-from selftaught.modules.processes import alone, average, gather, own, processes
+from selftaught.modules.processes import alone, own, processes
 from selftaught.modules.synchronized import synchronize_norms
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.machine import single_threaded_worker
 from selftaught.training.optimizer import Optimization, reset_state, set_rate
+from selftaught.training.parts import WholeBatch, averaged, make_views, purpose, view_generator
 from selftaught.training.randomness import derive_seed, epoch_indices, generator_for, preserve_rng, seeded_rng
 
 if TYPE_CHECKING:
@@ -91,22 +90,6 @@ class Losses(nn.Module):
         """The task's loss or critic loss."""
         loss = self.task.critic_loss if of_critic else self.task.loss
         return loss(self.encoder, self.heads, views, progress)
-
-
-class WholeBatch(dict[str, Tensor]):
-    """Tensors by name that are those of the whole batch: the rows of all processes, or the mean of scalars.
-
-    A tensor is gathered when it is looked up, because few are needed and images are large.
-    """
-
-    def __getitem__(self, name: str) -> Tensor:
-        """The tensor `name` of the whole batch."""
-        value = super().__getitem__(name)
-        return gather(value) if value.ndim else average(value)
-
-    def get(self, name: str, default: Any = None) -> Any:
-        """The tensor `name` of the whole batch, or the default."""
-        return self[name] if name in self else default  # noqa: SIM401 (this is `get`)
 
 
 class Trainer:
@@ -213,7 +196,7 @@ def train(
             logged = trainer.step(views, progress)
         stopped, last = stop.agreed(), done == run.steps
         if log.due(done) or last:
-            logged = _averaged(logged)
+            logged = averaged(logged)
             _require_finite(logged, done, saved_step)
         if first and (log.due(done) or last):
             measured = None
@@ -228,32 +211,6 @@ def train(
         if stopped:
             return done
     return run.steps
-
-
-def view_generator() -> torch.Generator:
-    """The generator of views: with several processes, that of the part of this process."""
-    those = processes()
-    return torch.Generator() if those.count == 1 else PartGenerator(those.rank, those.count)
-
-
-def make_views(task: Task, batch: Batch, generator: torch.Generator) -> Views:
-    """Make views of the images of this process."""
-    with OnlyTheseDraws() if isinstance(generator, PartGenerator) else nullcontext():
-        return task.views(batch, generator)
-
-
-def purpose(what: str) -> str:
-    """The purpose of global random numbers, which differ between processes: dropout masks of different images."""
-    return f"{what}/{processes().rank}" if processes().rank else what
-
-
-def _averaged(logged: Outputs) -> Outputs:
-    """The scalars among logged values, averaged over processes."""
-    if processes().count == 1:
-        return logged
-    scalars = {name: value for name, value in logged.items() if value.ndim == 0}
-    means = average(torch.stack([value.float() for value in scalars.values()]))
-    return dict(zip(scalars, means.unbind(), strict=True))
 
 
 def _require_finite(tensors: Mapping[str, Tensor], step: int, saved: int | None) -> None:

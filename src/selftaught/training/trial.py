@@ -14,7 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from selftaught.contracts import Outputs
 from selftaught.errors import UserError
 from selftaught.modules.processes import own, processes
-from selftaught.training.loop import Mark, Pretraining, Trainer, make_views, view_generator
+from selftaught.training.loop import Mark, Pretraining, Trainer
+from selftaught.training.parts import make_views, view_generator
 from selftaught.training.randomness import derive_seed, seeded_rng
 
 if TYPE_CHECKING:
