@@ -41,7 +41,7 @@ def started(arguments: list[str], variables: dict[str, str]) -> subprocess.Popen
     return subprocess.Popen([sys.executable, *arguments], env=variables, **output)
 
 
-def finish(children: list[subprocess.Popen[str]], seconds: float = 120) -> list[tuple[int, str]]:
+def finish(children: list[subprocess.Popen[str]], seconds: float = 240) -> list[tuple[int, str]]:
     """Exit code and output of each, in order; all are ended when one takes longer."""
     try:
         outputs = [child.communicate(timeout=seconds)[0] for child in children]

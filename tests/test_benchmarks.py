@@ -6,7 +6,7 @@ import re
 
 import pytest
 import torch
-from benchmarks import bank, crops, igpt, memory, probes, startup, steps, views
+from benchmarks import bank, crops, igpt, memory, probes, processes, startup, steps, views
 from benchmarks.interleaved import Table, interleaved, markdown, rate, spread
 from benchmarks.recipes import CPU, Job, Ours, Usual
 from benchmarks.two_views import TEMPERATURE, contrastive
@@ -81,7 +81,7 @@ def test_bytes_written_by_counts_written_bytes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("module", [steps, startup, memory], ids=["steps", "startup", "memory"])
+@pytest.mark.parametrize("module", [steps, startup, memory, processes], ids=["steps", "startup", "memory", "processes"])
 def test_benchmarks_with_child_processes_print_and_save_a_table(module, tmp_path, capsys):
     assert len(run_benchmark(module, tmp_path, capsys)["tables"]) >= 1
 

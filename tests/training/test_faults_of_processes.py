@@ -18,7 +18,13 @@ TINY = [
     *("--task", "simclr", "--size", "16", "--batch-size", "8", "--width", "8"),
     *("--precision", "32", "--threads", "1", "--optimizer", "sgd"),
 ]
-PROGRAM = "import sys\n{patch}\nfrom selftaught import cli\nsys.exit(cli.main())"
+PROGRAM = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
+{patch}
+from selftaught import cli
+sys.exit(cli.main())
+"""
 
 pytestmark = pytest.mark.slow
 
@@ -29,7 +35,7 @@ def begun(images: Path, out: Path, *more: str, patch: str = "", count: int = 2) 
 
 
 def wait_for_steps(out: Path, children: list[subprocess.Popen[str]], more_than: int = 0) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 240
     while not (out / "log.jsonl").exists() or len(read_log(out / "log.jsonl")) <= more_than:
         assert time.monotonic() < until, "no step was logged"
         assert all(child.poll() is None for child in children), finish(children)
@@ -60,7 +66,7 @@ def test_a_killed_process_ends_the_others_and_the_run_can_be_resumed(images, tmp
     wait_for_steps(tmp_path / "run", children)
     children[killed].kill()
     at = time.monotonic()
-    ended = finish(children, 60)
+    ended = finish(children, 180)
     assert time.monotonic() - at < 60
     assert ended[1 - killed][0] == 2
     (message,) = messages(ended)
@@ -80,7 +86,7 @@ def test_a_signal_to_one_process_stops_all_after_the_same_step(images, tmp_path,
     children = begun(images, tmp_path / "run", "--steps", "4000")
     wait_for_steps(tmp_path / "run", children)
     children[receiver].send_signal(number)
-    ended = finish(children, 60)
+    ended = finish(children, 180)
     assert [code for code, _ in ended] == [128 + number] * 2
     assert messages(ended) == []
     assert sum(output.count("interrupted after step") for _, output in ended) == 1
@@ -112,11 +118,11 @@ def test_a_run_can_be_resumed_on_another_number_of_processes(images, tmp_path, f
 def test_a_second_run_in_the_same_folder_is_refused(images, tmp_path):
     children = begun(images, tmp_path / "run", "--steps", "4000")
     wait_for_steps(tmp_path / "run", children)
-    second = finish(begun(images, tmp_path / "run", "--steps", "10"), 100)
+    second = finish(begun(images, tmp_path / "run", "--steps", "10"), 240)
     assert [code for code, _ in second] == [2, 2]
     (message,) = messages(second)
     assert "contains another run" in message
-    resumed = finish(begun(images, tmp_path / "run", "--resume", "--steps", "4000"), 100)
+    resumed = finish(begun(images, tmp_path / "run", "--resume", "--steps", "4000"), 240)
     assert [code for code, _ in resumed] == [2, 2]
     (message,) = messages(resumed)
     assert "another process is training" in message
@@ -146,7 +152,7 @@ Checkpoints.save = full
 
 @pytest.mark.parametrize(("patch", "text"), [(BROKEN_IMAGE, "cannot read image 7"), (FULL_DISK, "no space left")])
 def test_an_error_in_one_process_ends_all_with_one_message(images, tmp_path, patch, text):
-    ended = finish(begun(images, tmp_path / "run", "--steps", "30", patch=patch), 100)
+    ended = finish(begun(images, tmp_path / "run", "--steps", "30", patch=patch), 240)
     assert [code for code, _ in ended] == [2, 2]
     (message,) = messages(ended)
     assert text in message
@@ -157,7 +163,7 @@ def test_an_error_in_one_process_ends_all_with_one_message(images, tmp_path, pat
     [(["--batch-size", "7"], "try --batch-size 6 or 8"), (["--learning-rate", "-1"], "must be above 0")],
 )
 def test_a_mistake_is_reported_once(images, tmp_path, more, text):
-    ended = finish(begun(images, tmp_path / "run", "--steps", "3", *more), 100)
+    ended = finish(begun(images, tmp_path / "run", "--steps", "3", *more), 240)
     assert [code for code, _ in ended] == [2, 2]
     (message,) = messages(ended)
     assert text in message
@@ -165,7 +171,7 @@ def test_a_mistake_is_reported_once(images, tmp_path, more, text):
 
 
 def test_minutes_are_planned_by_all_processes_together(images, tmp_path):
-    ended = finish(begun(images, tmp_path / "run", "--minutes", "0.02"), 100)
+    ended = finish(begun(images, tmp_path / "run", "--minutes", "0.02"), 240)
     assert [code for code, _ in ended] == [0, 0], ended
     status = json.loads((tmp_path / "run" / "run.json").read_text())
     assert status["processes"] == 2
@@ -180,7 +186,7 @@ def test_the_function_works_in_a_script_that_trains_twice(images, tmp_path):
         f"                              out={str(tmp_path)!r} + f'/{{number}}')\n"
         "    assert run.finished"
     )
-    ended = finish(start(["-c", program], 2), 100)
+    ended = finish(start(["-c", program], 2), 240)
     assert [code for code, _ in ended] == [0, 0], ended
     alone = pretrain(images, steps=3, size=16, batch_size=8, width=8, precision="32", out=tmp_path / "alone")
     require_close(alone.path, tmp_path / "2")
