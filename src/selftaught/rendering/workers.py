@@ -5,8 +5,8 @@ They are spawned, not forked: Mitsuba has threads, and so may the process of the
 
 import os
 import signal
-from collections.abc import Generator
-from contextlib import suppress
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing import get_context
 from multiprocessing.connection import wait
@@ -44,8 +44,9 @@ def render_shards(job: Job, shards: list[int], workers: int) -> Generator[None]:
     processes = [context.Process(target=_work, args=(job, tasks, messages), daemon=True) for _ in range(workers)]
     reader: Any = messages._reader  # type: ignore[attr-defined]  # SimpleQueue has no timeout of its own
     try:
-        for process in processes:
-            process.start()
+        with _interrupts_blocked():
+            for process in processes:
+                process.start()
         running = list(processes)
         while running:
             ready = wait([reader, *(process.sentinel for process in running)])
@@ -67,9 +68,25 @@ def render_shards(job: Job, shards: list[int], workers: int) -> Generator[None]:
                 process.join()
 
 
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Delay Ctrl-C to the end of the block; processes that are started in it never get it, not even while they import.
+
+    Ctrl-C reaches all processes of a terminal, but only the parent reacts to it and ends the others.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work(job: Job, tasks: Any, messages: Any) -> None:
     """Render shards until there are no more, or the parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal; the parent ends them
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it could not be blocked
     parent = os.getppid()
 
     def on_scene() -> None:
