@@ -179,9 +179,9 @@ Hazard = Callable[[Path, Outside], None]
 FILES = (
     "config.yaml", "run.json", "log.jsonl", "encoder.json", "encoder.safetensors", "skipped.txt", "report.html",
     "report.html.part", ".lock", "checkpoint/last.pt", "shown/views.png", "probes/a.json", "audit/a.json",
-    "invariance/a.json",
+    "invariance/a.json", "pictures/a.json", "pictures/toy.png",
 )  # fmt: skip
-FOLDERS = ("checkpoint", "shown", "probes", "audit", "invariance")
+FOLDERS = ("checkpoint", "shown", "probes", "audit", "invariance", "pictures")
 
 HAZARDS: dict[str, Hazard] = {
     **{f"link {name}": lambda run, out, name=name: link(run / name, out.secret) for name in FILES},
@@ -193,6 +193,9 @@ HAZARDS: dict[str, Hazard] = {
     "wide picture": lambda run, out: replace(run / "shown" / "views.png", png(17_000, 2, 2)),
     "picture bomb": lambda run, out: replace(run / "shown" / "views.png", png(60_000, 60_000)),
     "short picture": lambda run, out: replace(run / "shown" / "views.png", png(500, 500)),
+    "postscript drawn": lambda run, out: replace(run / "pictures" / "toy.png", POSTSCRIPT),
+    "drawn bomb": lambda run, out: replace(run / "pictures" / "toy.png", png(60_000, 60_000)),
+    "escapes in a title": lambda run, out: edit(first(run, "pictures"), title=ESCAPE, note=ESCAPE),
     "aliases": lambda run, out: replace(run / "config.yaml", ALIASES),
     "yaml code": lambda run, out: replace(
         run / "config.yaml", f'task: !!python/object/apply:os.system ["touch {out.trace}"]'

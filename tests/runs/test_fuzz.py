@@ -26,6 +26,7 @@ FILES = (
     "probes/toy.json",
     "audit/toy.json",
     "invariance/toy.json",
+    "pictures/toy.json",
 )
 WRONG: tuple[Any, ...] = (
     None, True, -1, 0, 0.5, 2, 1e308, 2**63 - 1, 10**30, float("nan"), float("inf"), "", "x", "5", "\0", "\ud800",

@@ -44,8 +44,10 @@ def make_run(root: Path, images: Path) -> Path:
         "audit": AuditTable("toy", "accuracy", 0.25, 16, 1, rows).to_json(),
         "invariance": InvarianceTable("toy", 16, 1, False, distances).to_json(),
     }
+    results["pictures"] = {"kind": "attention", "title": "Attention maps", "note": "p = 1", "data": "toy"}
     for folder, result in results.items():
         (run / folder).mkdir()
         (run / folder / "toy.json").write_text(json.dumps({**result, "step": 2}))
+    Image.new("RGB", (8, 8)).save(run / "pictures" / "toy.png")
     (run / "skipped.txt").write_text("a.png: is empty\n")
     return run

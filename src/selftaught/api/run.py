@@ -11,6 +11,9 @@ from selftaught.analysis.audit import audit
 from selftaught.analysis.audit_table import AuditTable, best_layers
 from selftaught.analysis.invariance import InvarianceTable, invariance
 from selftaught.analysis.quality import QualityTable, measure_quality
+from selftaught.analysis.style import StyleTransfer
+from selftaught.api import pictures
+from selftaught.api.pictures import Picture
 from selftaught.config.build import STORE, fresh_encoder, load_encoder, load_pretraining, open_unseen, unseen_source
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
@@ -295,6 +298,103 @@ class Run:
         self.folder.write_result(path, {**table.to_json(), **stamp})
         write_text(path.with_suffix(".svg"), svg(drawn(table.to_json())), self.path)
         return table
+
+    def attention(
+        self,
+        data: str | Path | Source,
+        *,
+        layers: Sequence[str] = (),
+        powers: Sequence[float] = (1, 2, 4),
+        images: int = 6,
+        size: int | None = None,
+        device: str = "auto",
+    ) -> Picture:
+        """Draw attention maps of every layer over images, beside those of random weights.
+
+        Args:
+            data: images: a name or path (its test part, where there is one), a photo, or a source.
+            layers: layers to draw; by default all, or the attention of the last block of a transformer with tokens.
+            powers: exponents of the activations, above 0 and up to 16.
+            images: number of images, evenly spread over the source.
+            size: side of the views in pixels; by default that of pretraining.
+            device: auto, cpu, cuda ...
+
+        Returns:
+            The picture, in `pictures/` of the run.
+        """
+        return pictures.attention(self, data, layers=layers, powers=powers, images=images, size=size, device=device)
+
+    def neighbors(
+        self,
+        data: str | Path | Source,
+        *,
+        layers: Sequence[str] = (),
+        queries: int = 6,
+        k: int = 5,
+        images: int = 2000,
+        size: int | None = None,
+        device: str = "auto",
+    ) -> Picture:
+        """Draw the nearest neighbors of images at every layer, beside those of random weights.
+
+        Args:
+            data: images, labeled or not: a name or path (its test part, where there is one), or a source. With labels,
+                the fraction of neighbors of the same class is measured, over all images.
+            layers: layers to draw; by default all.
+            queries: number of images whose neighbors are drawn, evenly spread.
+            k: number of neighbors of each.
+            images: number of images among which neighbors are searched.
+            size: side of the views in pixels; by default that of pretraining.
+            device: auto, cpu, cuda ...
+
+        Returns:
+            The picture, in `pictures/` of the run.
+        """
+        return pictures.neighbors(
+            self, data, layers=layers, queries=queries, k=k, images=images, size=size, device=device
+        )
+
+    def filters(self, *others: "Run") -> Picture:
+        """Draw the first-layer filters of this run, of other runs, and of random weights of this one's encoder.
+
+        Returns:
+            The picture, in `pictures/` of this run.
+        """
+        return pictures.filters(self, others)
+
+    def stylize(
+        self,
+        content: str | Path,
+        style: str | Path,
+        *,
+        size: int = 256,
+        random: bool = False,
+        out: str | Path | None = None,
+        device: str = "auto",
+        stop: Stop | None = None,
+        **settings: Any,
+    ) -> Picture:
+        """Transfer the style of one photo to another by the features of the encoder (Gatys et al., CVPR 2016).
+
+        Args:
+            content: image file, or name of a bundled photo.
+            style: likewise.
+            size: longer side of the two photos and of the result, in pixels.
+            random: repeat it with random weights of the same encoder, beside the result.
+            out: PNG file for the result alone; it must not exist.
+            device: auto, cpu, cuda ...
+            stop: request a stop from another thread; the image so far is then written.
+            settings: any field of `analysis.style.StyleTransfer`: style_weight, steps, content_layers ...
+
+        Returns:
+            The picture with the photos and the result, in `pictures/` of the run.
+        """
+        from selftaught.api.stylize import style_transfer
+
+        return style_transfer(
+            self, content, style, size=size, random=random, out=out, device=device, stop=stop,
+            settings=StyleTransfer(**settings),
+        )  # fmt: skip
 
     def report(self, out: str | Path | None = None) -> Path:
         """Write a self-contained HTML report of the run and return its path."""

@@ -12,20 +12,24 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 import selftaught
+from selftaught.cli.attention import attention
 from selftaught.cli.audit import audit
 from selftaught.cli.baseline import baseline
 from selftaught.cli.compare import compare
 from selftaught.cli.demo import demo
 from selftaught.cli.errors import sentence
 from selftaught.cli.evaluate import evaluate
+from selftaught.cli.filters import filters
 from selftaught.cli.invariance import invariance
 from selftaught.cli.list_ import list_
+from selftaught.cli.neighbors import neighbors
 from selftaught.cli.pretrain import pretrain, run_pretrain
 from selftaught.cli.probe import probe_command
 from selftaught.cli.process import raise_on_termination, tune_process
 from selftaught.cli.quality import quality
 from selftaught.cli.render import render
 from selftaught.cli.report import report
+from selftaught.cli.stylize import stylize
 from selftaught.display.console import LastingStream
 from selftaught.errors import ReportedError, UserError, is_out_of_memory, readable
 from selftaught.training.launch import launch
@@ -123,7 +127,8 @@ def application(words: Sequence[str]) -> App:
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
     app.command(probe_command(words[1:] if words[:1] == ["probe"] else []))
-    for command in (evaluate, baseline, invariance, quality, audit, compare, report, render, demo):
+    drawing = (attention, neighbors, filters, stylize)
+    for command in (evaluate, baseline, invariance, quality, audit, *drawing, compare, report, render, demo):
         app.command(command)
     app.command(list_, name="list")
     for name, usage in USAGE.items():

@@ -17,3 +17,4 @@ Limit = Annotated[
 ]
 LabelFile = Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
+Layers = Annotated[tuple[str, ...], Parameter(help="Layers to draw; default: all.", consume_multiple=True)]

@@ -1,7 +1,12 @@
 """Results on standard output."""
 
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from selftaught.errors import readable
+
+if TYPE_CHECKING:
+    from selftaught.api.pictures import Picture
 
 
 def print_result(result: Any) -> None:
@@ -21,3 +26,9 @@ def print_result(result: Any) -> None:
     if not console.is_terminal:
         console.width = 160
     console.print(result)
+
+
+def print_picture(picture: "Picture", as_json: bool) -> None:
+    """Print the path of a picture, or its facts with the path as `picture`."""
+    path = str(picture.path)
+    print_result({"picture": path, **picture.facts} if as_json else readable(path))

@@ -78,7 +78,9 @@ def render(records: Sequence[Record]) -> str:
         lstrip_blocks=True,
     )
     groups = group_results(records) if len(records) > 1 else []
-    pictures = sum(len(record.shown) + sum(map(len, record.earlier.values())) for record in records)
+    pictures = sum(
+        len(record.shown) + sum(map(len, record.earlier.values())) + len(record.pictures) for record in records
+    )
     limit = min(MAX_IMAGE, MAX_TOTAL // max(pictures, 1))
     return environment.get_template("page.html").render(
         sections=[make_section(record, number, limit) for number, record in enumerate(records)],

@@ -55,6 +55,8 @@ class Record:
     """`finetune/*.json`, selected in the same way."""
     qualities: Sequence[Mapping[str, Any]]
     """`quality/*.json`, selected in the same way."""
+    pictures: Sequence[tuple[Mapping[str, Any], Path]]
+    """`pictures/*.json`, selected in the same way, each with the path of its PNG."""
     shown: Mapping[str, Path]
     """Example images of the task: name -> PNG; the final ones, otherwise the last ones saved during training."""
     earlier: Mapping[str, Sequence[tuple[int, Path]]]
@@ -182,6 +184,11 @@ def read_record(run: Path, name: str) -> Record:
         invariances=current(folder.read_invariances()),
         finetunes=current(folder.read_finetunes()),
         qualities=current(folder.read_qualities()),
+        pictures=[
+            (facts, path)
+            for facts, path in folder.read_pictures()
+            if _is_current(facts, state, digest) and exists(path)
+        ],
         shown=shown,
         earlier={name: find_earlier(folder, path) for name, path in shown.items()},
         skipped=folder.read_skipped(),

@@ -9,6 +9,7 @@ import yaml
 from markupsafe import Markup
 
 from selftaught import figures
+from selftaught.errors import readable
 from selftaught.evaluation.baselines import label
 from selftaught.report.classes import ClassSection, make_classes
 from selftaught.report.commands import probe_command, repeat_command, resume_command
@@ -69,6 +70,15 @@ class ShownImages:
 
 
 @dataclass(frozen=True)
+class DrawnPicture:
+    """Attention maps, nearest neighbors, filters or a style transfer."""
+
+    title: str
+    picture: Picture
+    note: str
+
+
+@dataclass(frozen=True)
 class Section:
     """The content of one run's section."""
 
@@ -82,6 +92,7 @@ class Section:
     probes: Sequence[ProbeSection]
     analyses: Sequence[Analysis]
     """Evaluations with labels, shortcut audits, then analyses of invariance and of feature quality."""
+    drawn: Sequence[DrawnPicture]
     curves: Sequence[Markup]
     more_curves: Sequence[Markup]
     broken: str
@@ -112,6 +123,7 @@ def make_section(record: Record, number: int, limit: int) -> Section:
         facts=gather_facts(record),
         probes=[make_table(probe, f"run{number}-probe{index}", record) for index, probe in enumerate(record.probes)],
         analyses=gather_analyses(record, f"run{number}"),
+        drawn=gather_pictures(record, limit),
         curves=list(charts.values())[:main_curves],
         more_curves=list(charts.values())[main_curves:],
         broken=broken_loss(record),
@@ -138,6 +150,16 @@ def gather_analyses(record: Record, salt: str) -> list[Analysis]:
         title = f"Feature quality of every layer on {count(table['images'])} images of {table['data']}"
         analyses.append(Analysis(title, figure, [QUALITY_NOTE]))
     return analyses
+
+
+def gather_pictures(record: Record, limit: int) -> list[DrawnPicture]:
+    """Pictures of a run; files that are not PNG images are left out."""
+    found = [(facts, picture(path, record.path, limit)) for facts, path in record.pictures[:MAX_CHARTS]]
+    return [
+        DrawnPicture(readable(str(facts["title"])), image, readable(str(facts.get("note", ""))))
+        for facts, image in found
+        if image
+    ]
 
 
 def label_analysis(table: Mapping[str, Any], salt: str) -> Analysis:

@@ -1,7 +1,7 @@
 """The run folder: paths, readers and writers of all files of a run.
 
 config.yaml  run.json  log.jsonl  checkpoint/  encoder.safetensors  encoder.json  shown/  probes/  audit/
-invariance/  quality/  finetune/  skipped.txt  images.npy  report.html
+invariance/  quality/  finetune/  pictures/  skipped.txt  images.npy  report.html
 """
 
 import io
@@ -30,6 +30,7 @@ from selftaught.runs.models import (
     FineTune,
     Invariance,
     Model,
+    PictureFacts,
     Probe,
     Quality,
     Status,
@@ -68,7 +69,7 @@ class RunFolder:
             path / "encoder.json",
             path / "skipped.txt",
         )
-        self.image_ids, self.qualities = path / "images.npy", path / "quality"
+        self.image_ids, self.qualities, self.pictures = path / "images.npy", path / "quality", path / "pictures"
 
     def claim(self) -> None:
         """Create the folder, which must be new or empty.
@@ -245,6 +246,11 @@ class RunFolder:
     def read_qualities(self) -> list[dict[str, Any]]:
         """`quality/*.json`, by file name."""
         return self._read_results(self.qualities, Quality)
+
+    def read_pictures(self) -> list[tuple[dict[str, Any], Path]]:
+        """`pictures/*.json`, by file name, each with the path of its PNG, which may be missing."""
+        paths = [path for path in list_folder(self.pictures, self.path) if path.suffix == ".json"]
+        return [(self._read_json(path, PictureFacts), path.with_suffix(".png")) for path in paths]
 
     def prepare_results(self, folder: Path) -> Path:
         """Check that a subfolder for results is writable, before a long computation; without results, none is left.

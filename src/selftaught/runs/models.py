@@ -251,6 +251,15 @@ class Quality(Model):
     step: Count | None = None
 
 
+class PictureFacts(Model):
+    """`pictures/*.json`: what a PNG of the same name shows."""
+
+    kind: Name
+    title: Words
+    note: Words = ""
+    step: Count | None = None
+
+
 def mismatch(model: type[Model], value: Any) -> str:
     """The first validation error of a value, as one line; empty if the value is valid."""
     try:

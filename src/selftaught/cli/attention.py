@@ -1,0 +1,34 @@
+"""`selftaught attention`."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from selftaught.cli.options import Count, Device, Json, Layers, Size
+from selftaught.cli.output import print_picture
+
+
+def attention(
+    run: Annotated[Path, Parameter(help="A run folder.")],
+    /,
+    *,
+    data: Annotated[str, Parameter(help="Images, their test part where there is one; or a photo.")],
+    layers: Layers = (),
+    powers: Annotated[
+        tuple[float, ...],
+        Parameter(help="Powers of the activations, one row each. Larger ones show peaks.", consume_multiple=True),
+    ] = (1, 2, 4),
+    images: Annotated[Count, Parameter(help="Number of images.")] = 6,
+    size: Size = None,
+    device: Device = "auto",
+    json_: Json = False,
+) -> None:
+    """Draw attention maps of every layer over images, beside those of random weights.
+
+    The sum over channels of the powers of activations; for `vit`, the attention of its last block.
+    """
+    from selftaught.api.run import Run
+
+    picture = Run(run).attention(data, layers=layers, powers=powers, images=images, size=size, device=device)
+    print_picture(picture, json_)
