@@ -36,7 +36,12 @@ from selftaught.training.launch import launch
 
 EXIT_CODES = """Exit codes: 0 success; 1 internal error, with a traceback; 2 user error; 129, 130, 143 after SIGHUP,
 SIGINT (Ctrl-C), SIGTERM (pretraining saves a checkpoint, and --resume continues it); 141 the output pipe was closed."""
-USAGE = {"pretrain": "[OPTIONS] SOURCE...", "compare": "[OPTIONS] RUN...", "baseline": "[OPTIONS] NAME SOURCE..."}
+USAGE = {
+    "pretrain": "[OPTIONS] SOURCE...",
+    "compare": "[OPTIONS] RUN...",
+    "baseline": "[OPTIONS] NAME SOURCE...",
+    "filters": "[OPTIONS] RUN [OTHER...]",
+}
 """Usage of the commands with a list of positional arguments, which cyclopts prints as "ARGS"."""
 
 
