@@ -82,7 +82,8 @@ def dense_splits(root: Path, listing: Listing) -> dict[str, Reader] | None:
     belonging = sum(key in images for found in files.values() for key in found)
     if not files or 2 * belonging < sum(map(len, files.values())):
         return None
-    images = {key: title for key, title in images.items() if title in set(listing.titles)}
+    decodable = set(listing.titles)
+    images = {key: title for key, title in images.items() if title in decodable}
     names = tuple(name for name in DENSE_TARGETS if any(key in images for key in files.get(name, {})))
     partners = {name: [_exact(name, files[name].get(key, []), root) for key in images] for name in names}
     notes = [f"with {', '.join(names)}"]
