@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 import selftaught
-from selftaught.api import trainings
+from selftaught.api import best, trainings
 from selftaught.api.run import Run
 from selftaught.cli import main
 from selftaught.config.build import load_encoder
@@ -43,7 +43,7 @@ def run(pretrained, tmp_path) -> Run:
 def steps_taken(monkeypatch):
     """The trainer steps taken, in order of the trainings: [3, 3] for two of three steps."""
     taken: list[int] = []
-    step, begin = trainings.Trainer.step, trainings.Trainer.__init__
+    step, begin = best.Trainer.step, best.Trainer.__init__
 
     def counted(self, *arguments):
         taken[-1] += 1
@@ -53,8 +53,8 @@ def steps_taken(monkeypatch):
         taken.append(0)
         begin(self, *arguments)
 
-    monkeypatch.setattr(trainings.Trainer, "step", counted)
-    monkeypatch.setattr(trainings.Trainer, "__init__", begun)
+    monkeypatch.setattr(best.Trainer, "step", counted)
+    monkeypatch.setattr(best.Trainer, "__init__", begun)
     return taken
 
 
@@ -103,14 +103,14 @@ def test_an_interrupted_evaluation_continues_to_the_same_result(run, images, ste
     other = Run(shutil.copytree(run.path, tmp_path / "other"))
     expected = other.finetune(images, seeds=1, **FAST)
     steps_taken.clear()
-    stop, step = Stop(), trainings.Trainer.step
+    stop, step = Stop(), best.Trainer.step
 
     def interrupted(self, *arguments):
         if steps_taken == [3, 1]:
             stop.request()
         return step(self, *arguments)
 
-    monkeypatch.setattr(trainings.Trainer, "step", interrupted)
+    monkeypatch.setattr(best.Trainer, "step", interrupted)
     assert run.finetune(images, seeds=1, stop=stop, **FAST) is None
     assert steps_taken == [3, 2]
     assert not list((run.path / "finetune").glob("*.json"))
@@ -150,7 +150,7 @@ def test_the_learning_rate_is_chosen_on_validation_images_alone(run, images, mon
 
     def trained(all_of_them, folder, training, held):
         rate = training.optimization.peak
-        trainings._best(folder, training).save(
+        trainings.best_weights(folder, training).save(
             {"encoder": training.encoder.state_dict(), "heads": training.heads.state_dict(), "step": 1}
         )
         return {0.1: 0.5, 0.2: 0.9, 0.3: 0.7}[rate], -1.0, 1

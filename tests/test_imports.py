@@ -20,7 +20,7 @@ MAY = {
     "pretext": {"augment", "contracts", "errors", "modules"},
     "runs": {"contracts", "errors"},
     "training": {"augment", "contracts", "display", "errors", "modules", "runs"},
-    "evaluation": {"augment", "contracts", "data", "display", "encoders", "errors", "training"},
+    "evaluation": {"augment", "contracts", "data", "display", "encoders", "errors", "modules", "training"},
     "analysis": {"augment", "contracts", "data", "display", "errors", "evaluation", "training"},
     "figures": {"errors"},
     "rendering": {"augment", "contracts", "data", "display", "errors", "runs"},

@@ -4,7 +4,8 @@ from collections.abc import Callable, Mapping
 
 import torch
 
-from selftaught.api.trainings import Stopped, Trainings, training_settings, ways
+from selftaught.api.best import Stopped
+from selftaught.api.trainings import Trainings, training_settings, ways
 from selftaught.contracts import Encoder, Source
 from selftaught.display.console import stderr_console
 from selftaught.errors import UserError, readable

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, TypeVar
 
@@ -17,6 +18,7 @@ from selftaught.api.pictures import Picture
 from selftaught.config.build import STORE, fresh_encoder, load_encoder, load_pretraining, open_unseen, unseen_source
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
+from selftaught.data.annotated import Parts, open_boxes, open_masks
 from selftaught.data.cache import cache_folder
 from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
@@ -27,6 +29,11 @@ from selftaught.evaluation.layers import probe_layers
 from selftaught.evaluation.probes import Probe, make_probe, name_of
 from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.table import ProbeTable
+from selftaught.evaluation.transfer.contract import Transfer
+from selftaught.evaluation.transfer.detection import DetectionTransfer
+from selftaught.evaluation.transfer.segmentation import SegmentationTransfer
+from selftaught.evaluation.transfer.settings import TransferSettings
+from selftaught.evaluation.transfer.table import TransferTable
 from selftaught.runs.atomic import write_bytes, write_text
 from selftaught.runs.folder import RunFolder
 from selftaught.runs.weights import weights_digest
@@ -195,6 +202,63 @@ class Run:
         return finetune(
             self.folder, **loaded.arguments, train=train, test=test, settings=chosen, stamp=loaded.stamp, stop=stop
         )
+
+    def detection(self, data: str | Path, *others: "Run", **settings: Any) -> TransferTable | None:
+        """Train the encoder as the backbone of a detector, compared with random weights and with other runs.
+
+        Args:
+            data: a folder in VOC's or COCO's layout, see `data.annotated.open_boxes`.
+            others: further runs to compare.
+            settings: any field of `TransferSettings` and of `DetectionTransfer`; `size`, `device` and `stop` as for
+                `segmentation`.
+
+        Returns:
+            The table, which is also written to `transfer/` in this run, with all detections; None if it was stopped.
+        """
+        own = {name: settings.pop(name) for name in ("detector", "head_width") if name in settings}
+        return self._transfer(DetectionTransfer(**own), open_boxes, data, others, **settings)
+
+    def segmentation(self, data: str | Path, *others: "Run", **settings: Any) -> TransferTable | None:
+        """Train the encoder with a fully convolutional head, compared with random weights and with other runs.
+
+        Args:
+            data: a folder with masks, see `data.annotated.open_masks`.
+            others: further runs to compare.
+            settings: any field of `TransferSettings`; `size`, longer side of the images in pixels, 320 by default;
+                `device`; `stop`, to request a stop from another thread: the same call continues.
+
+        Returns:
+            The table, which is also written to `transfer/` in this run; None if it was stopped.
+        """
+        return self._transfer(SegmentationTransfer(), open_masks, data, others, **settings)
+
+    def _transfer(
+        self,
+        transfer: Transfer[Any],
+        open_parts: Callable[[str | Path, int], Parts[Any]],
+        data: str | Path,
+        others: Sequence["Run"],
+        *,
+        size: int = 320,
+        device: str = "auto",
+        stop: Stop | None = None,
+        **settings: Any,
+    ) -> TransferTable | None:
+        from selftaught.api.transfer import RANDOM, Backbone, transfer_encoders
+
+        chosen, runs = TransferSettings(**settings), [self, *others]
+        names, loaded = run_names([run.path for run in runs]), [run._load(size, device) for run in runs]
+        backbones = [
+            Backbone(name, run.folder, str(each.stamp["weights"]), partial(_same, each.arguments["encoder"]))
+            for name, run, each in zip(names, runs, loaded, strict=True)
+        ]
+        if chosen.random_weights:
+            key = repr((RANDOM, sorted(loaded[0].setting.items())))
+            backbones.append(Backbone(RANDOM, self.folder, key, loaded[0].arguments["fresh"]))
+        return transfer_encoders(
+            backbones, transfer, open_parts(data, size), chosen, data=str(data), size=size,
+            device=loaded[0].arguments["device"], stamp=dict(loaded[0].stamp), stop=stop,
+        )  # fmt: skip
 
     def invariance(
         self,
@@ -462,6 +526,26 @@ class Run:
 
     def _step(self) -> object:
         return self.folder.read_status().get("step")
+
+
+def _same(encoder: Encoder, seed: int) -> Encoder:
+    """A pretrained encoder, which does not depend on a seed."""
+    return encoder
+
+
+def run_names(paths: Sequence[Path]) -> list[str]:
+    """The names of run folders; with the folder above them where two are equal.
+
+    Raises:
+        UserError: a run is given twice.
+    """
+    if len({path.resolve() for path in paths}) < len(paths):
+        raise UserError("a run is given twice: give every run once.")
+    names = [path.resolve().name for path in paths]
+    return [
+        name if names.count(name) == 1 else f"{path.resolve().parent.name}/{name}"
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def _stamp(step: object, encoder: Encoder) -> dict[str, object]:

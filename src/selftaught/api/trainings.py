@@ -18,23 +18,21 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from selftaught.api.best import Stopped, best_weights, train_best
 from selftaught.config.build import supervised_pretraining
 from selftaught.contracts import Encoder, Source
 from selftaught.errors import DivergedError, UserError, readable
-from selftaught.evaluation.baselines.cache import digest
 from selftaught.evaluation.few_labels import LabelCount, Subset, draw_labels, split_validation
 from selftaught.evaluation.finetune_table import Repetition
 from selftaught.evaluation.finetuning import EPOCHS, MIN_STEPS, FineTuning, classify
 from selftaught.evaluation.layers import probe_layers
 from selftaught.runs.atomic import write_bytes, write_text
-from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.files import exists, make_folder, read_limited
 from selftaught.runs.weights import weights_bytes
 from selftaught.training.interruption import Stop
-from selftaught.training.log import Log
-from selftaught.training.loop import Pretraining, Trainer, train
+from selftaught.training.loop import Pretraining
 from selftaught.training.optimizer import Optimization
-from selftaught.training.plan import Budget, choose_precision, make_fabric, make_plan
+from selftaught.training.plan import Budget, choose_precision, make_plan
 from selftaught.training.randomness import seeded_rng
 
 EVALUATIONS = 10
@@ -44,10 +42,6 @@ TUNED, PROBES = "fine-tuned", ("probe", "probe, random weights")
 RESULT, PLAN = "result.npz", "plan.json"
 MAX_BYTES = 2**28
 """Maximum size of a file of results."""
-
-
-class Stopped(Exception):
-    """A signal stopped a training; its checkpoint is saved."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +126,7 @@ class Trainings:
         if step == 0:
             raise DivergedError(f"the loss became NaN or infinite with every learning rate of {name}: try lower ones.")
         run = self._pretraining(name, fit, rate, seed, folder.parent)
-        best = _best(folder / f"rate-{rate:g}", run).load()
+        best = best_weights(folder / f"rate-{rate:g}", run).load()
         if best is None:
             raise UserError(f"the weights in {readable(str(folder))} are missing: remove the folder and repeat.")
         run.encoder.load_state_dict(best["encoder"]), run.heads.load_state_dict(best["heads"])
@@ -179,54 +173,22 @@ def ways(settings: FineTuning) -> list[str]:
     return [*names, *(["from scratch"] if settings.from_scratch else [])]
 
 
-def _best(folder: Path, run: Pretraining) -> Checkpoints:
-    return Checkpoints(folder / "best", _identity(run))
-
-
-def _identity(run: Pretraining) -> str:
-    facts = [repr(run.task), repr(run.optimization), run.steps, run.batch_size, run.seed, run.source.fingerprint]
-    return digest({"training": facts})
-
-
 def _train(trainings: Trainings, folder: Path, run: Pretraining, held: Source) -> tuple[float, float, int]:
     """Train to the end and keep the weights that are best on the validation images.
 
     Returns:
         Validation accuracy, negative cross-entropy and step of the best weights; step 0 if the training diverged.
     """
-    path, root = folder / "validation.json", trainings.run
-    if exists(path):
-        accuracy, loss, step = json.loads(read_limited(path, root, MAX_BYTES))
-        return accuracy, loss, step
-    make_folder(folder, root)
-    best, every = _best(folder, run), max(1, run.steps // EVALUATIONS)
-    saved = best.load()
-    top = (0.0, -1e9, 0) if saved is None else (saved["accuracy"], saved["negative_loss"], saved["step"])
 
-    def watch(step: int, encoder: Encoder, heads: torch.nn.ModuleDict, views: object) -> None:
-        nonlocal top
+    def validate(encoder: Encoder, heads: torch.nn.ModuleDict) -> tuple[float, float]:
         correct, loss = classify(encoder, heads["label"], held, trainings.size, trainings.device)
-        reached = (float(correct.double().mean()), -loss)
-        if reached > top[:2]:
-            top = (*reached, step)
-            state = {"encoder": encoder.state_dict(), "heads": heads.state_dict()}
-            best.save({**state, "accuracy": top[0], "negative_loss": top[1], "step": step})
+        return float(correct.double().mean()), -loss
 
-    quiet = trainings.console if trainings.console.is_terminal else Console(quiet=True)
-    log = Log(folder / "log.jsonl", run.steps, run.batch_size, run.task.chance(run.source, 1), every, quiet)
-    trainer = Trainer(make_fabric(trainings.device, trainings.plan(run, folder.parent.parent)[1]), run)
-    try:
-        with log:
-            checkpoints = Checkpoints(folder / "checkpoint", _identity(run))
-            done = train(run, trainer, checkpoints, log, watch=watch, stop=trainings.stop)
-    except DivergedError:
-        top, done = (0.0, -1e9, 0), run.steps
-    if done < run.steps:
-        raise Stopped
-    write_text(path, json.dumps(top), root)
-    place = readable(str(folder.relative_to(trainings.root)))
-    trainings.console.print(f"{place}: validation accuracy {top[0]:.3f} at step {top[2]:,} of {run.steps:,}")
-    return top
+    return train_best(
+        run, folder, trainings.run, validate=validate, evaluations=EVALUATIONS, device=trainings.device,
+        precision=trainings.plan(run, folder.parent.parent)[1], name="accuracy", console=trainings.console,
+        stop=trainings.stop,
+    )  # fmt: skip
 
 
 def _packed(result: Repetition) -> bytes:

@@ -30,6 +30,7 @@ from selftaught.cli.quality import quality
 from selftaught.cli.render import render
 from selftaught.cli.report import report
 from selftaught.cli.stylize import stylize
+from selftaught.cli.transfer import detection, segmentation
 from selftaught.display.console import LastingStream
 from selftaught.errors import ReportedError, UserError, is_out_of_memory, readable
 from selftaught.training.launch import launch
@@ -41,6 +42,8 @@ USAGE = {
     "compare": "[OPTIONS] RUN...",
     "baseline": "[OPTIONS] NAME SOURCE...",
     "filters": "[OPTIONS] RUN [OTHER...]",
+    "detection": "[OPTIONS] RUN...",
+    "segmentation": "[OPTIONS] RUN...",
 }
 """Usage of the commands with a list of positional arguments, which cyclopts prints as "ARGS"."""
 
@@ -132,8 +135,20 @@ def application(words: Sequence[str]) -> App:
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
     app.command(probe_command(words[1:] if words[:1] == ["probe"] else []))
-    drawing = (attention, neighbors, filters, stylize)
-    for command in (evaluate, baseline, invariance, quality, audit, *drawing, compare, report, render, demo):
+    transfers, drawing = (detection, segmentation), (attention, neighbors, filters, stylize)
+    for command in (
+        evaluate,
+        *transfers,
+        baseline,
+        invariance,
+        quality,
+        audit,
+        *drawing,
+        compare,
+        report,
+        render,
+        demo,
+    ):
         app.command(command)
     app.command(list_, name="list")
     for name, usage in USAGE.items():

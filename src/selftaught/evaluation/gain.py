@@ -83,7 +83,18 @@ def paired_interval(ours: Tensor, theirs: Tensor, by_repetition: bool = False) -
     for repeated in [ours - theirs] if by_repetition else [ours, theirs]:
         if len(repeated) > 1:
             parts.append((float(repeated.mean(1).var()) / len(repeated), len(repeated) - 1))
-    variance = math.fsum(part for part, _ in parts)
-    degrees_of_freedom = variance**2 / math.fsum(part**2 / max(degrees, 1) for part, degrees in parts)
-    margin = float(stdtrit(degrees_of_freedom, 0.975)) * math.sqrt(variance)
+    margin = half_width(parts)
     return max(center - margin, -1.0), min(center + margin, 1.0)
+
+
+def half_width(parts: Sequence[tuple[float, int]]) -> float:
+    """Half the width of a 95 % interval whose variance is a sum: Student's t, degrees of freedom by Satterthwaite.
+
+    Args:
+        parts: each part of the variance and its degrees of freedom.
+    """
+    variance = math.fsum(part for part, _ in parts)
+    if not variance:
+        return 0.0
+    degrees_of_freedom = variance**2 / math.fsum(part**2 / max(degrees, 1) for part, degrees in parts)
+    return float(stdtrit(degrees_of_freedom, 0.975)) * math.sqrt(variance)

@@ -2,8 +2,9 @@
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from selftaught.contracts import Encoder
+from selftaught.contracts import Encoder, ParameterGroup
 from selftaught.errors import unknown
 
 
@@ -51,3 +52,37 @@ def require_layer(encoder: Encoder, name: str) -> int:
     if name not in encoder.layers:
         raise unknown("layer of this encoder", name, encoder.layers)
     return list(encoder.layers).index(name)
+
+
+def layer_groups(
+    encoder: Encoder, heads: nn.Module, side: int, *, decay: float = 1.0, freeze_until: str | None = None
+) -> list[ParameterGroup]:
+    """One parameter group for the heads and one per layer; gradients of frozen layers are switched off here.
+
+    Args:
+        encoder: any encoder.
+        heads: all other modules, which have the full learning rate.
+        side: side of an image that the encoder can process, in pixels.
+        decay: ratio of the learning rates of neighboring layers: the last layer has this fraction of the full rate, the
+            layer before it its square, and so on.
+        freeze_until: layer that is not trained, nor are those before it.
+    """
+    groups = [ParameterGroup(list(heads.parameters()))]
+    if not any(True for _ in encoder.parameters()):
+        return groups
+    depths = weight_depths(encoder, side)
+    frozen = -1 if freeze_until is None else require_layer(encoder, freeze_until)
+    for depth in range(len(encoder.layers)):
+        weights = [weight for weight in encoder.parameters() if depths.get(weight) == depth]
+        if depth <= frozen:
+            for weight in weights:
+                weight.requires_grad_(False)
+        groups.append(ParameterGroup(weights, decay ** (len(encoder.layers) - depth)))
+    return groups
+
+
+def fix_frozen_statistics(encoder: Encoder) -> None:
+    """Let batch norms whose weights are frozen use their running statistics, and leave these as they are."""
+    for module in encoder.modules():
+        if isinstance(module, _BatchNorm) and module.weight is not None and not module.weight.requires_grad:
+            module.eval()

@@ -17,14 +17,13 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.augment.color import random_color, recolor, require_jitter
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import affine, bernoulli, uniform
 from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
 from selftaught.errors import UserError
-from selftaught.modules.depth import require_layer, weight_depths
+from selftaught.modules.depth import fix_frozen_statistics, layer_groups, require_layer
 from selftaught.modules.heads import classifier
 
 
@@ -89,16 +88,7 @@ class Supervised(Task):
         """One group per layer and one for the classifier; gradients of frozen layers are switched off here."""
         if self.layer_decay == 1 and self.freeze_until is None:
             return super().parameter_groups(encoder, heads)
-        depths = weight_depths(encoder, self.side)
-        frozen = -1 if self.freeze_until is None else require_layer(encoder, self.freeze_until)
-        groups = [ParameterGroup(list(heads.parameters()))]
-        for depth in range(len(encoder.layers)):
-            weights = [weight for weight in encoder.parameters() if depths.get(weight) == depth]
-            if depth <= frozen:
-                for weight in weights:
-                    weight.requires_grad_(False)
-            groups.append(ParameterGroup(weights, self.layer_decay ** (len(encoder.layers) - depth)))
-        return groups
+        return layer_groups(encoder, heads, self.side, decay=self.layer_decay, freeze_until=self.freeze_until)
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S) and `label` (B,)."""
@@ -121,7 +111,7 @@ class Supervised(Task):
     ) -> tuple[Tensor, Outputs]:
         """Cross-entropy with the smoothed label."""
         if self.freeze_until is not None:
-            _fix_statistics(encoder)
+            fix_frozen_statistics(encoder)
         logits = heads["label"](encoder(views["images"])).float()
         accuracy = (logits.argmax(1) == views["label"]).float().mean()
         return F.cross_entropy(logits, views["label"], label_smoothing=self.label_smoothing), {"accuracy": accuracy}
@@ -133,10 +123,3 @@ class Supervised(Task):
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """1 / K."""
         return {"accuracy": 1 / len(source.classes or (1,))}
-
-
-def _fix_statistics(encoder: Encoder) -> None:
-    """Let batch norms whose weights are frozen use their running statistics, and leave these as they are."""
-    for module in encoder.modules():
-        if isinstance(module, _BatchNorm) and module.weight is not None and not module.weight.requires_grad:
-            module.eval()

@@ -1,7 +1,7 @@
 """The run folder: paths, readers and writers of all files of a run.
 
 config.yaml  run.json  log.jsonl  checkpoint/  encoder.safetensors  encoder.json  shown/  probes/  audit/
-invariance/  quality/  finetune/  pictures/  skipped.txt  images.npy  report.html
+invariance/  quality/  finetune/  transfer/  pictures/  skipped.txt  images.npy  report.html
 """
 
 import io
@@ -34,6 +34,7 @@ from selftaught.runs.models import (
     Probe,
     Quality,
     Status,
+    Transfer,
     mismatch,
 )
 from selftaught.runs.parse import one_line, parse_json, parse_yaml
@@ -62,7 +63,7 @@ class RunFolder:
         self.path = path
         self.config, self.status, self.log = path / "config.yaml", path / "run.json", path / "log.jsonl"
         self.checkpoints, self.shown, self.probes = path / "checkpoint", path / "shown", path / "probes"
-        self.finetunes = path / "finetune"
+        self.finetunes, self.transfers = path / "finetune", path / "transfer"
         self.audits, self.invariances, self.report = path / "audit", path / "invariance", path / "report.html"
         self.weights, self.encoder, self.skipped = (
             path / "encoder.safetensors",
@@ -242,6 +243,10 @@ class RunFolder:
     def read_finetunes(self) -> list[dict[str, Any]]:
         """`finetune/*.json`, by file name."""
         return self._read_results(self.finetunes, FineTune)
+
+    def read_transfers(self) -> list[dict[str, Any]]:
+        """`transfer/*.json`, by file name."""
+        return self._read_results(self.transfers, Transfer)
 
     def read_qualities(self) -> list[dict[str, Any]]:
         """`quality/*.json`, by file name."""

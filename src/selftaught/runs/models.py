@@ -223,6 +223,52 @@ class FineTune(Model):
         return self
 
 
+Difference = Annotated[float, Field(ge=-1, le=1)]
+
+
+class TransferMetric(Model):
+    """A metric of one encoder: its mean, standard deviation and values over seeds."""
+
+    mean: Share
+    std: Amount | None = None
+    values: Annotated[list[Share], Field(min_length=1, max_length=1000)]
+
+
+class TransferRow(Model):
+    """One encoder."""
+
+    name: Name
+    metrics: Annotated[dict[str, TransferMetric], Field(min_length=1, max_length=20)]
+
+
+class TransferDifference(Model):
+    """One encoder minus another one."""
+
+    of: Name
+    over: Name
+    value: Difference
+    low: Difference
+    high: Difference
+
+
+class Transfer(Model):
+    """`transfer/*.json`."""
+
+    transfer: Literal["detection", "segmentation"]
+    metrics: Annotated[dict[str, Name], Field(min_length=1, max_length=20)]
+    data: Words
+    test: Count
+    rows: Annotated[list[TransferRow], Field(min_length=1, max_length=100)]
+    differences: Annotated[list[TransferDifference], Field(max_length=100)]
+    step: Count | None = None
+
+    @model_validator(mode="after")
+    def _has_the_same_metrics(self) -> Self:
+        if any(set(row.metrics) != set(self.metrics) for row in self.rows):
+            raise ValueError("every encoder must have the same metrics")
+        return self
+
+
 class QualityValues(Model):
     """What was measured in one layer; an effective rank is at most the number of channels."""
 

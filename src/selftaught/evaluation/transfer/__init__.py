@@ -1,0 +1,1 @@
+"""Transfer of an encoder to detection and segmentation."""

@@ -1,0 +1,56 @@
+"""Settings of the trainings of a transfer."""
+
+import math
+from dataclasses import dataclass
+
+from selftaught.errors import UserError
+from selftaught.evaluation.features import require_seeds
+from selftaught.training.plan import Budget
+
+EPOCHS, MIN_STEPS = 12, 300
+"""Default budget: this many passes over the training images, and at least this many steps."""
+MOST_EVALUATIONS, VALIDATED = 100, 500
+"""Maximum numbers of evaluations, which catches typos, and of validation images."""
+
+
+@dataclass(frozen=True)
+class TransferSettings:
+    """How encoders are trained and compared."""
+
+    freeze_until: str | None = None
+    """Layer that is not trained, nor are those before it; the last layer to train the heads only."""
+    random_weights: bool = True
+    """Train the same encoder from random weights as well, with the same images and budget."""
+    learning_rates: tuple[float, ...] = (3e-4, 1e-3)
+    """Peak learning rates of AdamW to choose from on validation images."""
+    minutes: float | None = None
+    """Minutes of each training."""
+    epochs: float | None = None
+    """Passes over the training images in each training; default: 12, and at least 300 steps."""
+    steps: int | None = None
+    """Optimizer steps of each training."""
+    batch_size: int = 4
+    """Number of images per step."""
+    evaluations: int = 3
+    """How often each training is evaluated on the validation images, evenly spaced; the best weights are kept."""
+    seeds: int = 3
+    """Trainings of each encoder: initial weights of the heads (and of random encoders), order and mirroring."""
+
+    def __post_init__(self) -> None:
+        """Check the ranges."""
+        require_seeds(self.seeds)
+        if self.batch_size < 1:
+            raise UserError(f"--batch-size must be at least 1, got {self.batch_size}.")
+        if not 1 <= self.evaluations <= MOST_EVALUATIONS:
+            raise UserError(f"--evaluations must be from 1 to {MOST_EVALUATIONS}, got {self.evaluations:,}; try 3.")
+        if not self.learning_rates or not all(0 < rate < math.inf for rate in self.learning_rates):
+            raise UserError(
+                f"--learning-rates must be above 0, got {' '.join(map(str, self.learning_rates)) or 'none'}; try 0.001."
+            )
+        _ = self.budget
+
+    @property
+    def budget(self) -> Budget | None:
+        """The budget of each training; None for the default."""
+        limits = (self.minutes, self.epochs, self.steps)
+        return None if all(value is None for value in limits) else Budget(*limits)

@@ -1,0 +1,180 @@
+"""Results of a transfer: the metrics of every encoder, with differences to random weights."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.table import Table
+
+from selftaught.evaluation.gain import half_width
+from selftaught.evaluation.overlap import overlap_warning
+from selftaught.evaluation.table import mean_and_std
+from selftaught.evaluation.transfer.contract import Predictions
+
+SAMPLES = 500
+"""Bootstrap samples of the test images."""
+
+
+@dataclass(frozen=True)
+class Repetition:
+    """One training, with the learning rate and the step that are best on validation images."""
+
+    metrics: Mapping[str, float]
+    """On the test images."""
+    held_out: float
+    """The first metric on the validation images."""
+    learning_rate: float
+    step: int
+    """Optimizer steps after which the weights were taken."""
+    predictions: Predictions = field(compare=False, repr=False)
+    resampled: NDArray[np.float64] = field(compare=False, repr=False)
+    """(SAMPLES,) first metric on bootstrap samples of the test images, the same samples for all encoders."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One encoder."""
+
+    name: str
+    repetitions: tuple[Repetition, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values; of each metric the mean and the standard deviation over seeds."""
+        summaries = {}
+        for metric in self.repetitions[0].metrics:
+            values = [each.metrics[metric] for each in self.repetitions]
+            mean, std = mean_and_std(values)
+            summaries[metric] = {"mean": mean, "std": std, "values": values}
+        chosen = {
+            key: [getattr(each, key) for each in self.repetitions] for key in ("held_out", "learning_rate", "step")
+        }
+        return {"name": self.name, "metrics": summaries, **chosen}
+
+
+@dataclass(frozen=True)
+class TransferTable:
+    """What encoders reach on a data set when they are trained for detection or segmentation."""
+
+    transfer: str
+    """"detection" or "segmentation"."""
+    metrics: Mapping[str, str]
+    """Headings by name; differences are those of the first one."""
+    data: str
+    train: int
+    validation: int
+    test: int
+    """Numbers of images."""
+    classes: tuple[str, ...]
+    size: int
+    """Longer side of the images in pixels."""
+    steps: int
+    """Optimizer steps of each training."""
+    settings: Mapping[str, object]
+    rows: tuple[Row, ...]
+    """The encoders; random weights, if any, are the last one."""
+    notes: tuple[str, ...] = ()
+    seen: int | None = None
+    """Number of test images that were part of the first run's pretraining (without annotations); None if unknown."""
+
+    def differences(self) -> list[dict[str, object]]:
+        """Every row minus the last one, in the first metric, with 95 % intervals; empty for one row."""
+        *rows, last = self.rows
+        return [{"of": row.name, "over": last.name, **_difference(row, last)} for row in rows]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as stored in `transfer/*.json` and printed by `--json`."""
+        values = {name: value for name, value in vars(self).items() if name != "rows"}
+        return {**values, "rows": [row.to_json() for row in self.rows], "differences": self.differences()}
+
+    def npz(self) -> bytes:
+        """The content of `transfer/*.npz`: the predictions of every training, as "ROW/SEED/NAME"."""
+        arrays = {
+            f"{row.name}/{seed}/{name}": values
+            for row in self.rows
+            for seed, each in enumerate(row.repetitions)
+            for name, values in each.predictions.items()
+        }
+        file = io.BytesIO()
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # names are not those of its own parameters
+        return file.getvalue()
+
+
+def _difference(ours: Row, theirs: Row) -> dict[str, float]:
+    """The difference of the first metric, with a 95 % interval that is paired by test image and by seed.
+
+    Its variance is that over bootstrap samples of the images, of the mean over seeds, plus that of the mean over seeds:
+    images and seeds are crossed, as in `gain.paired_interval`.
+    """
+    metric = next(iter(ours.repetitions[0].metrics))
+    values = np.array([[each.metrics[metric] for each in row.repetitions] for row in (ours, theirs)])
+    by_seed = values[0] - values[1]
+    samples = [np.mean([each.resampled for each in row.repetitions], 0) for row in (ours, theirs)]
+    variance = float(np.nanvar(samples[0] - samples[1], ddof=1))
+    parts = [(variance, SAMPLES - 1)]
+    if len(by_seed) > 1:
+        parts.append((float(by_seed.var(ddof=1)) / len(by_seed), len(by_seed) - 1))
+    value, margin = float(by_seed.mean()), half_width(parts)
+    if not math.isfinite(margin):
+        margin = 2.0  # undefined in every sample: nothing is known
+    return {"value": value, "low": max(value - margin, -1.0), "high": min(value + margin, 1.0)}
+
+
+def sample_counts(images: int) -> NDArray[np.int64]:
+    """(SAMPLES, images): how often each image is in each bootstrap sample; the same for every encoder."""
+    return np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), SAMPLES)
+
+
+def render(table: TransferTable) -> Table:
+    """The table for the terminal."""
+    out = Table(
+        title=f"{table.transfer.capitalize()} on {table.test:,} test images of {Path(table.data).name}",
+        caption="\n".join(_captions(table)),
+        caption_justify="left",
+    )
+    out.add_column("encoder")
+    for heading in table.metrics.values():
+        out.add_column(heading, justify="right")
+    differences = [*table.differences(), {}]
+    if len(table.rows) > 1:
+        out.add_column("difference", justify="right")
+        out.add_column("95 % interval", justify="right")
+    for row, difference in zip(table.rows, differences, strict=True):
+        out.add_row(*_cells(row, difference)[: len(out.columns)])
+    return out
+
+
+def _cells(row: Row, difference: Mapping[str, object]) -> list[str]:
+    cells = [row.name]
+    summaries: Any = row.to_json()["metrics"]
+    for summary in summaries.values():
+        std = "" if summary["std"] is None else f" ± {summary['std']:.3f}"
+        cells.append(f"{summary['mean']:.3f}{std}")
+    if difference:
+        return [*cells, f"{difference['value']:+.3f}", f"{difference['low']:+.3f} to {difference['high']:+.3f}"]
+    return [*cells, "", ""]
+
+
+def _captions(table: TransferTable) -> Sequence[str]:
+    count, first = len(table.rows[0].repetitions), next(iter(table.metrics.values()))
+    spread = f"Mean ± standard deviation over {count} seeds." if count > 1 else "One seed."
+    frozen = table.settings.get("freeze_until")
+    paired = "test image and seed" if count > 1 else "test image"
+    difference = (
+        f" Difference: {first} minus that of {table.rows[-1].name}, paired by {paired}; variation between pretraining "
+        "runs is not included."
+    )
+    lines = [
+        spread + (difference if len(table.rows) > 1 else ""),
+        f"{table.steps:,} steps of {table.settings['batch_size']} images with a longer side of {table.size} px; layers "
+        f"up to {frozen} are frozen." if frozen else
+        f"{table.steps:,} steps of {table.settings['batch_size']} images with a longer side of {table.size} px.",
+        f"Learning rate and step are chosen on {table.validation:,} validation images.",
+        *table.notes,
+        overlap_warning(table.seen, table.test),
+    ]  # fmt: skip
+    return [line for line in lines if line]
