@@ -39,7 +39,7 @@ def trained(transfer, encoder, source, steps, rate, freeze_until=None):
     return heads
 
 
-@pytest.mark.parametrize(("detector", "steps"), [("c4", 40), ("fpn", 30)])
+@pytest.mark.parametrize(("detector", "steps"), [pytest.param("c4", 40, marks=pytest.mark.slow), ("fpn", 30)])
 def test_a_detector_overfits_four_images(voc, detector, steps):
     source = open_boxes(voc, 64).train
     torch.manual_seed(0)
