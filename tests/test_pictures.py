@@ -75,7 +75,7 @@ def test_attention_of_a_photo(run, data):
 
 def test_attention_weights_of_a_transformer_have_no_powers(transformer, data):
     facts = Run(transformer).attention(data / "images", images=2).facts
-    assert facts["layers"] == ["mean of heads", "head 1", "head 2"]
+    assert facts["layers"] == ["mean", "head 1", "head 2"]
     assert facts["powers"] == [1.0]
     assert "Attention that each patch receives" in facts["note"]
 

@@ -59,12 +59,12 @@ def test_a_transformer_shows_the_attention_that_patches_receive():
     encoder = make_encoder("vit", size=16, patch=4, depth=2, width=24, heads=2).eval()
     given = images(2)
     maps = attention_maps(encoder, given, powers=(1, 2))
-    assert list(maps) == ["mean of heads", "head 1", "head 2"]
+    assert list(maps) == ["mean", "head 1", "head 2"]
     with torch.no_grad():
         weights = encoder.attention(given)
     received = torch.stack([sum(weights[:, 1, query, key] for query in range(16)) / 16 for key in range(16)], 1)
     torch.testing.assert_close(maps["head 2"][:, 0], received.view(2, 4, 4))
-    torch.testing.assert_close(maps["mean of heads"][:, 1].sum((1, 2)), torch.ones(2))
+    torch.testing.assert_close(maps["mean"][:, 1].sum((1, 2)), torch.ones(2))
     assert list(attention_maps(encoder, given, layers=("block01",))) == ["block01"]
 
 

@@ -42,7 +42,7 @@ def attention_maps(
         powers: P exponents of activations; attention weights have none and are the same for every power.
 
     Returns:
-        Name -> (B, P, h, w) float32: layers; or "mean of heads", "head 1", "head 2", ...
+        Name -> (B, P, h, w) float32: layers; or "mean", "head 1", "head 2", ...
 
     Raises:
         UserError: a layer does not exist or has no positions, or a power is out of range.
@@ -92,4 +92,4 @@ def _received(encoder: TokenEncoder, images: Tensor) -> dict[str, Tensor]:
     weights = encoder.attention(images).float()  # (B, heads, queries, keys)
     rows, columns = (side // encoder.patch for side in images.shape[-2:])
     heads = weights.mean(2).reshape(*weights.shape[:2], rows, columns)
-    return {"mean of heads": heads.mean(1), **{f"head {n + 1}": heads[:, n] for n in range(heads.shape[1])}}
+    return {"mean": heads.mean(1), **{f"head {n + 1}": heads[:, n] for n in range(heads.shape[1])}}
