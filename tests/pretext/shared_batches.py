@@ -6,6 +6,7 @@ Each process writes what it saw and what came of it, for `test_processes.py` to 
 import copy
 import io
 import sys
+from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,10 +156,10 @@ def state_of(run: Pretraining) -> dict[str, Tensor]:
     return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
 
 
-def all_trained(folder: Path, steps: int) -> dict[str, Any]:
-    """`trained` of all cases."""
+def all_trained(folder: Path, steps: int, names: Iterable[str] = CASES) -> dict[str, Any]:
+    """`trained` of some cases."""
     results = {}
-    for number, name in enumerate(CASES):
+    for number, name in enumerate(names):
         place = folder / f"{number}-of-{processes().count}"
         place.mkdir(parents=True, exist_ok=True)
         results[name] = trained(name, steps, place)
@@ -174,5 +175,5 @@ if __name__ == "__main__":
     narrow()
     where, number_of_steps = Path(sys.argv[1]), int(sys.argv[2])
     with joined("cpu"):
-        found = all_trained(where, number_of_steps)
+        found = all_trained(where, number_of_steps, sys.argv[3:] or CASES)
         torch.save(found, where / f"rank{processes().rank}.pt")

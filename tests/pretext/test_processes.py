@@ -1,5 +1,10 @@
-"""Every task gives the same views, losses and weights whether one process trains it or several share its batches."""
+"""Every task gives the same views, losses and weights whether one process trains it or several share its batches.
 
+The table of results/processes.md: PYTHONPATH=src:tests:tests/pretext python tests/pretext/test_processes.py 5 2
+"""
+
+import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +14,7 @@ import torch
 from shared_batches import CASES, WRONG
 
 from processes import finish, start
+from selftaught.pretext import TASKS
 
 STEPS = 3
 """Two epochs, so that what happens before an epoch happens after training, too."""
@@ -25,8 +31,8 @@ def single(tmp_path_factory) -> dict[str, Any]:
         return shared_batches.all_trained(tmp_path_factory.mktemp("one"), STEPS)
 
 
-def several(count: int, folder: Path) -> list[dict[str, Any]]:
-    ended = finish(start([shared_batches.__file__, str(folder), str(STEPS)], count), 300)
+def several(count: int, folder: Path, steps: int = STEPS, *names: str) -> list[dict[str, Any]]:
+    ended = finish(start([shared_batches.__file__, str(folder), str(steps), *names], count), 3600)
     assert all(code == 0 for code, _ in ended), "\n".join(output for _, output in ended)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(count)]
 
@@ -56,7 +62,7 @@ def same_views(alone: dict[str, Any], parts: list[dict[str, Any]]) -> bool:
 def loss_difference(alone: dict[str, Any], first: dict[str, Any]) -> float:
     """Of all that is logged, relative to its largest value."""
     lines = list(zip(alone["lines"], first["lines"], strict=True))
-    assert len(lines) == STEPS
+    assert lines
     names = lines[0][0].keys()
     assert all(line.keys() == names for pair in lines for line in pair)
     return max(
@@ -107,3 +113,27 @@ def test_four_processes_train_as_one(name, single, four):
 def test_wrong_tasks_fail(name, single, pair):
     with pytest.raises(AssertionError):
         require_equal(single[name], [part[name] for part in pair])
+
+
+def table(steps: int, counts: tuple[int, ...], folder: Path) -> None:
+    """Print the largest differences for every task in the table, after some steps with one and with more processes."""
+    shared_batches.narrow()
+    torch.set_num_threads(1)
+    alone = shared_batches.all_trained(folder / "1", steps, TASKS)
+    groups = []
+    for count in counts:
+        (folder / str(count)).mkdir()
+        groups.append(several(count, folder / str(count), steps, *TASKS))
+    print("| task |" + "".join(f" logged, {count} | weights, {count} |" for count in counts))
+    print("|---|" + "---|---|" * len(counts))
+    for name in TASKS:
+        cells = []
+        for group in groups:
+            same = same_views(alone[name], [part[name] for part in group])
+            differences = loss_difference(alone[name], group[0][name]), weight_difference(alone[name], group[0][name])
+            cells += [f"{each:.0e}" if same else "other views" for each in differences]
+        print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    table(int(sys.argv[1]), tuple(map(int, sys.argv[2:])), Path(tempfile.mkdtemp()))
