@@ -6,6 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from torch.distributed import TCPStore
+
+STORES: list[TCPStore] = []
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 
@@ -31,8 +34,12 @@ def environment(rank: int, count: int, port: int, **more: str) -> dict[str, str]
 
 def start(arguments: list[str], count: int, **more: str) -> list[subprocess.Popen[str]]:
     """Start `python ARGUMENTS` `count` times, with their outputs captured."""
-    port = free_port()
-    return [started(arguments, environment(rank, count, port, **more)) for rank in range(count)]
+    store = TCPStore(
+        "127.0.0.1", 0, None, True, wait_for_workers=False
+    )  # torchrun has it, so it outlives all processes
+    STORES.append(store)
+    more = {"TORCHELASTIC_USE_AGENT_STORE": "True", **more}
+    return [started(arguments, environment(rank, count, store.port, **more)) for rank in range(count)]
 
 
 def started(arguments: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:

@@ -30,7 +30,8 @@ pytestmark = pytest.mark.slow
 
 
 def begun(images: Path, out: Path, *more: str, patch: str = "", count: int = 2) -> list[subprocess.Popen[str]]:
-    program = ["-c", PROGRAM.format(patch=patch), "pretrain", str(images), *TINY, "--out", str(out), *more]
+    options = [*TINY, *more] if "--batch-size" not in more else [*TINY[:4], *TINY[6:], *more]
+    program = ["-c", PROGRAM.format(patch=patch), "pretrain", str(images), *options, "--out", str(out)]
     return start(program, count)
 
 
