@@ -30,9 +30,13 @@ MAY = {
         *("analysis", "config", "contracts", "data", "display", "encoders", "errors", "evaluation", "figures"),
         *("modules", "report", "runs", "training"),
     },
+    "studies": {
+        *("api", "augment", "config", "contracts", "data", "display", "encoders", "errors", "evaluation", "figures"),
+        *("modules", "report", "runs", "training"),
+    },
     "cli": {
         *("analysis", "api", "config", "data", "display", "encoders", "errors", "evaluation", "pretext", "rendering"),
-        *("report", "runs"),
+        *("report", "runs", "studies"),
         "training",
     },
     "__main__": {"cli"},

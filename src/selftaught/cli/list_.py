@@ -10,12 +10,14 @@ from selftaught.cli.output import print_result
 
 
 def list_(
-    what: Annotated[Literal["tasks", "encoders", "sources", "probes", "baselines"], Parameter(help="What to list.")],
+    what: Annotated[
+        Literal["tasks", "encoders", "sources", "probes", "baselines", "studies"], Parameter(help="What to list.")
+    ],
     /,
     *,
     json_: Json = False,
 ) -> None:
-    """List tasks, encoders, sources, probes or baselines."""
+    """List tasks, encoders, sources, probes, baselines or studies."""
     rows = _rows(what)
     if json_:
         print(json.dumps({what: rows}))
@@ -35,6 +37,10 @@ def _rows(what: str) -> list[dict[str, Any]]:
         from selftaught.data import list_sources
 
         return [row._asdict() for row in list_sources()]
+    if what == "studies":
+        from selftaught.studies.library import list_studies
+
+        return [row._asdict() for row in list_studies()]
     return [{"name": name, "description": text} for name, text in _descriptions(what).items()]
 
 

@@ -1,0 +1,189 @@
+"""The verdict on a comparison: a difference in top-1 accuracy with its 95 % interval over seeds and test images.
+
+Runs of the same seed share what does not depend on the variant, such as the order of the images, so differences are
+paired by seed as well as by test image; the two are crossed random factors, whose variances are added, and so is that
+over draws of few labels (see `evaluation.gain.paired_interval`).
+"""
+
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.special import stdtrit
+
+from selftaught.errors import UserError
+from selftaught.evaluation.gain import paired_interval
+from selftaught.studies.definition import RANDOM, Comparison
+from selftaught.studies.results import Result
+
+Verdict = Literal["supported", "contradicted", "undecided"]
+Results = Mapping[str, Sequence[Result]]
+"""Variant -> the result of every seed, under one evaluation."""
+MOST_SEEDS = 1000
+"""Numbers of seeds above this are not computed."""
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison."""
+
+    name: str
+    """The variant, or "random weights"."""
+    place: str
+    """The layer of a probe, or the way to train with labels."""
+    correct: NDArray[np.float64]
+    """(seeds, n): how often each test image is classified correctly, averaged over probe seeds or draws of labels."""
+
+    @property
+    def mean(self) -> float:
+        """Mean top-1 accuracy."""
+        return float(self.correct.mean())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The result of a comparison."""
+
+    comparison: Comparison
+    first: Side
+    second: Side
+    value: float
+    """Difference in top-1 accuracy."""
+    low: float
+    high: float
+    paired: bool
+    """Whether the seeds of both sides are paired."""
+
+    @property
+    def seeds(self) -> int:
+        """Number of pretraining seeds."""
+        return min(len(self.first.correct), len(self.second.correct)) if self.paired else len(self.first.correct)
+
+    @property
+    def verdict(self) -> Verdict:
+        """With one seed nothing is decided: the variation between runs is unknown."""
+        return "undecided" if self.seeds < 2 else judge(self.comparison, self.low, self.high)
+
+    @property
+    def seeds_to_decide(self) -> int | None:
+        """How many seeds would decide, if difference and spread stay as they are; None if more seeds would not."""
+        if self.seeds < 2:
+            return None
+        ours, theirs = self.first.correct, self.second.correct
+        center, images = _image_part(ours, theirs)
+        parts = [ours - theirs] if self.paired else [ours, theirs]
+        spreads = [float(part.mean(1).var(ddof=1)) for part in parts if len(part) > 1]
+        for seeds in range(self.seeds + 1, MOST_SEEDS + 1):
+            margin = _margin(images, len(ours[0]) - 1, [spread / seeds for spread in spreads], seeds - 1)
+            if judge(self.comparison, center - margin, center + margin) != "undecided":
+                return seeds
+        return None
+
+
+def judge(comparison: Comparison, low: float, high: float) -> Verdict:
+    """Whether an interval supports or contradicts what was expected."""
+    if comparison.expected == "equal":
+        assert comparison.margin is not None
+        if -comparison.margin < low and high < comparison.margin:
+            return "supported"
+        return "contradicted" if low > comparison.margin or high < -comparison.margin else "undecided"
+    if low <= 0 <= high:
+        return "undecided"
+    return "supported" if (low > 0) == (comparison.expected == "higher") else "contradicted"
+
+
+def compare(comparison: Comparison, results: Results) -> Outcome:
+    """The outcome of a comparison.
+
+    Args:
+        comparison: what is compared.
+        results: the results of its evaluation.
+
+    Raises:
+        UserError: the two sides were tested on other images.
+    """
+    first = _side(comparison.variant, comparison.layer, comparison.labels, results[comparison.variant])
+    if comparison.against in results:
+        layer = comparison.against_layer or comparison.layer
+        second = _side(comparison.against, layer, comparison.labels, results[comparison.against])
+    else:
+        second = _reference(comparison, results[comparison.variant])
+    if first.correct.shape[1] != second.correct.shape[1]:
+        raise UserError("the variants were tested on different images: give all of them one source of labeled images.")
+    paired = not (comparison.against == RANDOM and second.place in results[comparison.variant][0].layers)
+    if paired and 1 not in (len(first.correct), len(second.correct)):
+        count = min(len(first.correct), len(second.correct))
+        first, second = _cut(first, count), _cut(second, count)
+    ours, theirs = torch.from_numpy(first.correct), torch.from_numpy(second.correct)
+    low, high = paired_interval(ours, theirs, by_repetition=paired)
+    return Outcome(comparison, first, second, first.mean - second.mean, low, high, paired)
+
+
+def best_layer(results: Sequence[Result], key: str = "held_out") -> str:
+    """The layer with the best held-out accuracy, averaged over the seeds; the first one on a tie."""
+    held = [result.held_out(key) for result in results]
+    return max(held[0], key=lambda layer: statistics.fmean(each[layer] for each in held))
+
+
+def chosen_layer(rule: str, results: Sequence[Result]) -> str:
+    """The layer that a rule chooses."""
+    if rule == "best":
+        return best_layer(results)
+    layers = results[0].layers
+    return {"first": layers[0], "last": layers[-1]}.get(rule, rule)
+
+
+def _side(name: str, rule: str, labels: str | None, results: Sequence[Result]) -> Side:
+    if results[0].layers:
+        layer = chosen_layer(rule, results)
+        return Side(name, layer, _stacked(results, f"layer/{layer}"))
+    return Side(name, results[0].rows[0], _stacked(results, f"{_count(labels, results)}/{results[0].rows[0]}"))
+
+
+def _reference(comparison: Comparison, results: Sequence[Result]) -> Side:
+    """Random weights (of a probe: the layer by the same rule, and each initialization once), or from scratch."""
+    first = results[0]
+    if first.layers:
+        rule = comparison.against_layer or comparison.layer
+        layer = best_layer(results, "random_held_out") if rule == "best" else chosen_layer(rule, results)
+        return Side(RANDOM, layer, first.correct[f"random/{layer}"].astype(np.float64))
+    row = first.row_of(comparison.against)
+    if row is None:
+        raise UserError(f"the evaluation has no results of {comparison.against!r}: it has {', '.join(first.rows)}.")
+    key = f"{_count(comparison.labels, results)}/{row}"
+    return Side(comparison.against, row, _stacked(results, key))
+
+
+def _count(labels: str | None, results: Sequence[Result]) -> str:
+    counts = results[0].label_counts
+    if labels is not None and labels not in counts:
+        raise UserError(f"a comparison names the labels {labels!r}, but there are: {', '.join(counts)}.")
+    return labels or counts[0]
+
+
+def _stacked(results: Sequence[Result], key: str) -> NDArray[np.float64]:
+    return np.stack([result.correct[key].mean(0) for result in results])
+
+
+def _cut(side: Side, count: int) -> Side:
+    return Side(side.name, side.place, side.correct[:count])
+
+
+def _image_part(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[float, float]:
+    """Center and variance over images of a difference, as in `paired_interval`."""
+    difference = ours.mean(0) - theirs.mean(0)
+    count = len(difference)
+    center = float(difference.sum()) / (count + 2)
+    return center, ((float(np.square(difference).sum()) + 2) / (count + 2) - center**2) / (count + 2)
+
+
+def _margin(images: float, image_degrees: int, parts: Sequence[float], degrees: int) -> float:
+    """Half the width of the 95 % interval, with the degrees of freedom of Welch and Satterthwaite."""
+    variance = images + math.fsum(parts)
+    denominator = images**2 / image_degrees + math.fsum(part**2 for part in parts) / degrees
+    return float(stdtrit(variance**2 / denominator, 0.975)) * math.sqrt(variance)

@@ -1,0 +1,144 @@
+"""Results of the evaluations of a run, one file each in `results/` of a study's folder, written once."""
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from selftaught.api.run import Run
+from selftaught.errors import UserError, readable
+from selftaught.evaluation.finetune_table import FineTuneTable
+from selftaught.evaluation.probes import probe_class
+from selftaught.evaluation.table import ProbeTable
+from selftaught.runs.files import read_limited
+from selftaught.studies.definition import FROM_SCRATCH, RANDOM, Evaluation
+from selftaught.training.interruption import Stop
+
+MAX_BYTES = 2**30
+"""Maximum size of a file of results."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What one evaluation of one run found."""
+
+    facts: Mapping[str, Any]
+    """Plain values, as the evaluation itself stores them, see `probes/`, `finetune/` and `audit/` of a run."""
+    correct: Mapping[str, NDArray[np.bool_]]
+    """Which test images are classified correctly. Of a probe: "layer/LAYER" (probe seeds, n) and "random/LAYER"
+    (initializations, n). Of few labels and fine-tuning: "LABELS/ROW" (draws or seeds, n). Empty for an audit."""
+
+    @property
+    def layers(self) -> list[str]:
+        """The layers of a probe, from the first to the last."""
+        return [name.removeprefix("layer/") for name in self.correct if name.startswith("layer/")]
+
+    @property
+    def label_counts(self) -> list[str]:
+        """Numbers of labels, such as "20 per class"."""
+        return [str(each["name"]) for each in self.facts.get("results", ())]
+
+    @property
+    def rows(self) -> list[str]:
+        """Ways to train with labels; the first one uses the pretrained encoder."""
+        return [str(row["name"]) for row in self.facts["results"][0]["rows"]]
+
+    def row_of(self, against: str) -> str | None:
+        """The row of labels that "random weights" or "from scratch" stands for; None if there is none."""
+        wanted = "probe, random weights" if against == RANDOM else FROM_SCRATCH
+        return wanted if wanted in self.rows else None
+
+    def held_out(self, key: str) -> dict[str, float]:
+        """Held-out accuracy of every layer of a probe; `key` is "held_out" or "random_held_out"."""
+        return {str(row["layer"]): float(row[key]) for row in self.facts["layers"]}
+
+    def npz(self) -> bytes:
+        """The content of the file."""
+        file = io.BytesIO()
+        np.savez_compressed(file, facts=np.array(json.dumps(self.facts)), **self.correct)  # type: ignore[arg-type]
+        return file.getvalue()
+
+
+def read_result(path: Path, root: Path) -> Result:
+    """Read a file of results.
+
+    Raises:
+        UserError: it is damaged.
+    """
+    content = read_limited(path, root, MAX_BYTES)
+    try:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            facts = json.loads(str(arrays["facts"]))
+            return Result(facts, {name: arrays[name] for name in arrays.files if name != "facts"})
+    except Exception as error:  # numpy, zip and JSON raise many exception types for damaged files
+        raise UserError(f"{readable(str(path))} is damaged: remove it and repeat the command.") from error
+
+
+def evaluate(run: Run, evaluation: Evaluation, stop: Stop) -> Result | None:
+    """Evaluate a run.
+
+    Returns:
+        The result; None if it was stopped.
+    """
+    assert evaluation.source is not None
+    source = evaluation.source
+    if not isinstance(source, str):
+        raise UserError(f"labeled images must be one source, got {len(source)}: give --probe-data.")
+    if evaluation.audit is not None:
+        table = run.audit(**evaluation.audit)
+        return Result(_plain(table.to_json()), {})
+    if evaluation.probe is not None:
+        name, settings = probe_of(evaluation)
+        probe = probe_class(name)(**settings)
+        return _of_probe(
+            run.probe(
+                source, probe=probe, pooling=evaluation.pooling, dimensions=evaluation.dimensions,
+                size=evaluation.size, limit=evaluation.limit,
+            )
+        )  # fmt: skip
+    tuned = run.finetune(
+        source, size=evaluation.size, limit=evaluation.limit, stop=stop, **finetuning_settings(evaluation)
+    )
+    return None if tuned is None else _of_finetuning(tuned)
+
+
+def probe_of(evaluation: Evaluation) -> tuple[str, dict[str, Any]]:
+    """Name and settings of the probe of an evaluation."""
+    if isinstance(evaluation.probe, dict):
+        settings = {key: _tupled(value) for key, value in evaluation.probe.items()}
+        return str(settings.pop("name", "ridge")), settings
+    return str(evaluation.probe), {}
+
+
+def finetuning_settings(evaluation: Evaluation) -> dict[str, Any]:
+    """Fields of `FineTuning`."""
+    given = evaluation.few_labels if evaluation.few_labels is not None else evaluation.finetune or {}
+    settings = {key: _tupled(value) for key, value in given.items()}
+    return {"frozen": True, **settings} if evaluation.few_labels is not None else settings
+
+
+def _tupled(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _of_probe(table: ProbeTable) -> Result:
+    found = table.correctness
+    assert found is not None
+    correct = {f"layer/{layer}": found.trained[:, place] for place, layer in enumerate(found.layers)}
+    if table.has_parameters:
+        correct |= {f"random/{layer}": found.random[:, place] for place, layer in enumerate(found.layers)}
+    return Result(_plain(table.to_json()), correct)
+
+
+def _of_finetuning(table: FineTuneTable) -> Result:
+    correct = {f"{result.name}/{row.name}": row.correct.numpy() for result in table.results for row in result.rows}
+    return Result(_plain(table.to_json()), correct)
+
+
+def _plain(values: Mapping[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(values))

@@ -1,0 +1,71 @@
+"""The conclusion of a comparison in words."""
+
+from selftaught.evaluation.table import digits
+from selftaught.studies.definition import RANDOM, Comparison
+from selftaught.studies.outcome import MOST_SEEDS, Outcome, Side
+
+
+def conclusion(comparison: Comparison, outcome: Outcome | None) -> str:
+    """The verdict and the figures that it rests on; `outcome` is None if all runs of one side failed."""
+    if outcome is None:
+        sides = f"{comparison.variant} and {comparison.against}"
+        return f"**Undecided:** {sides} cannot be compared, because all runs of one of them failed."
+    count = outcome.first.correct.shape[1]
+    places = digits(count)
+    first, second = (f"{_name(side)} {side.mean:.{places}f}" for side in (outcome.first, outcome.second))
+    verdict = outcome.verdict
+    text = (
+        f"**{verdict.capitalize()}:** {_claim(outcome)}. Top-1 accuracy: {first}; {second}; difference "
+        f"{outcome.value:+.{places}f} (95 % interval {outcome.low:+.{places}f} to {outcome.high:+.{places}f}, "
+        f"{_basis(outcome)}). Expected: {_expected(comparison)}."
+    )
+    return f"{text} {_more(outcome)}" if verdict == "undecided" else text
+
+
+def _name(side: Side) -> str:
+    return f"{side.name} ({side.place})"
+
+
+def _claim(outcome: Outcome) -> str:
+    comparison, low, high = outcome.comparison, outcome.low, outcome.high
+    first, second = _name(outcome.first), _name(outcome.second)
+    if outcome.verdict == "undecided":
+        if comparison.expected == "equal":
+            return f"the interval does not show whether {first} and {second} differ by less than {comparison.margin:g}"
+        if low <= 0 <= high:
+            return f"{first} and {second} do not differ significantly"
+        return f"there is one run each of {first} and {second}"
+    if comparison.expected == "equal":
+        size = "less" if outcome.verdict == "supported" else "more"
+        return f"{first} and {second} differ by {size} than {comparison.margin:g}"
+    return f"{first} is {'better' if outcome.value > 0 else 'worse'} than {second}"
+
+
+def _basis(outcome: Outcome) -> str:
+    images = f"{outcome.first.correct.shape[1]:,} test images"
+    if outcome.seeds < 2:
+        return f"over {images}; one seed"
+    if outcome.paired:
+        return f"paired over {outcome.seeds} seeds and {images}"
+    initializations = len(outcome.second.correct)
+    return f"over {outcome.seeds} seeds, {initializations} initializations and {images}"
+
+
+def _expected(comparison: Comparison) -> str:
+    if comparison.expected == "equal":
+        return f"a difference below {comparison.margin:g}"
+    other = comparison.against if comparison.against != RANDOM else "random weights"
+    return f"{comparison.variant} is {'better' if comparison.expected == 'higher' else 'worse'} than {other}"
+
+
+def _more(outcome: Outcome) -> str:
+    """How many seeds would decide."""
+    if outcome.seeds < 2:
+        return "One seed: the variation between runs is unknown, so nothing is decided; three seeds or more are needed."
+    seeds = outcome.seeds_to_decide
+    if seeds is None:
+        return (
+            f"With this difference and these test images, not even {MOST_SEEDS:,} seeds would decide: "
+            "the difference is too small."
+        )
+    return f"If difference and spread stay as they are, {seeds:,} seeds would decide."

@@ -1,0 +1,61 @@
+"""A process that does runs of a study: `python -m selftaught.studies.worker FOLDER`, started by `jobs.py`.
+
+It reads one index per line and answers with one JSON object per line: `{"done": true}`, `{"done": false}` after a stop,
+or `{"error": "..."}`.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
+
+from selftaught.errors import UserError, is_out_of_memory
+from selftaught.studies.cells import run_cell
+from selftaught.studies.folder import StudyFolder
+from selftaught.training.interruption import Stop
+
+
+def main(path: str) -> None:
+    """Do the runs that standard input names, until it ends."""
+    # What libraries print must not mix with the answers.
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    folder, stop = StudyFolder(Path(path)), Stop()
+    state = folder.read_state()
+    assert state is not None
+    grid = state.grid
+    cells = grid.cells
+    for index in _indices(stop):
+        try:
+            answer: dict[str, object] = {"done": run_cell(folder, state, grid, cells[index], stop)}
+        except UserError as error:
+            answer = {"error": f"{cells[index].name}: {error}"}
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            answer = {"error": f"{cells[index].name}: out of memory: use fewer --jobs, or a smaller size or batch."}
+        print(json.dumps(answer), file=answers, flush=True)
+        if not answer.get("done"):
+            return
+
+
+def _indices(stop: Stop) -> Iterator[int]:
+    """The indices, read in a thread of its own, which requests a stop when the input ends."""
+    lines: SimpleQueue[str] = SimpleQueue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            lines.put(line)
+        stop.request()
+        lines.put("")
+
+    Thread(target=read, daemon=True).start()
+    while line := lines.get():
+        yield int(line)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

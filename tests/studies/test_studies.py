@@ -1,0 +1,332 @@
+"""Studies: what is refused before training, the verdict, and a study that is killed and continued."""
+
+import json
+import math
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+from scipy import stats
+
+from selftaught.api.run import Run
+from selftaught.cli import main
+from selftaught.config.settings import Settings
+from selftaught.encoders import make_encoder
+from selftaught.errors import UserError
+from selftaught.studies import Options, list_studies, load_study, plan_study, planning, run_study
+from selftaught.studies.checks import check_comparison
+from selftaught.studies.definition import Comparison
+from selftaught.studies.grid import make_grid, try_baseline
+from selftaught.studies.outcome import compare, judge
+from selftaught.studies.page import COST
+from selftaught.studies.results import Result
+from selftaught.studies.wording import conclusion
+from selftaught.training.plan import Plan
+
+TINY = {
+    "question": "Is one angle per image as good as all?",
+    "paper": "Gidaris et al., ICLR 2018",
+    "finding": "All angles are better.",
+    "source": "unknown",
+    "settings": {
+        "task": "rotation",
+        "size": 16,
+        "steps": 3,
+        "batch_size": 8,
+        "encoder": {"name": "convnet", "width": 8},
+    },
+    "variants": {"all": {}, "one": {"task": {"copies": "one"}}},
+    "comparison": {"variant": "all", "against": "one", "layer": "layer2"},
+    "seeds": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory) -> Path:
+    """Two classes of noisy images, in a training and a test part."""
+    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
+    for part in ("train", "test"):
+        for name, level in (("bright", 150), ("dark", 60)):
+            (place := root / part / name).mkdir(parents=True)
+            for number in range(24):
+                pixels = level + rng.integers(-50, 50, (20, 20, 3))
+                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
+    return root
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Plans without measurements."""
+    plan = Plan(5, "cpu", "32", False, 0.1, 0.0)
+    monkeypatch.setattr(planning, "measure", lambda built, minutes, device: plan)
+
+
+def written(folder: Path, images: Path, **changes) -> str:
+    path = folder / "tiny.yaml"
+    path.write_text(yaml.safe_dump({**TINY, "source": str(images), **changes}))
+    return str(path)
+
+
+def page_without_cost(page: Path) -> list[str]:
+    return [line for line in page.read_text().splitlines() if not line.startswith(COST)]
+
+
+# --- the verdict --------------------------------------------------------------------------------------------------
+
+
+def results(rates: list[float], seed: int, count: int = 400) -> list[Result]:
+    """A probe of two layers for each seed; layer b is best on held-out images, and worse on test images."""
+    found = []
+    for number, rate in enumerate(rates):
+        rng = np.random.default_rng([seed, number])
+        layers = {"a": rng.random((1, count)) < rate + 0.1, "b": rng.random((1, count)) < rate}
+        rows = [{"layer": "a", "held_out": 0.2}, {"layer": "b", "held_out": 0.9}]
+        random = {f"random/{name}": rng.random((3, count)) < 0.2 for name in layers}
+        found.append(Result({"layers": rows}, {f"layer/{name}": value for name, value in layers.items()} | random))
+    return found
+
+
+def test_the_interval_is_that_of_the_formula_over_seeds_and_images():
+    found = {"x": results([0.7, 0.75, 0.72], 1), "y": results([0.5, 0.52, 0.55], 2)}
+    outcome = compare(Comparison(variant="x", against="y"), found)
+    assert (outcome.first.place, outcome.second.place) == ("b", "b")  # chosen on held-out images
+    ours, theirs = (np.stack([r.correct["layer/b"][0] for r in found[name]]).astype(float) for name in "xy")
+    # Bonett and Price: two pseudo-observations, one in favor of each side; plus the variance over paired seeds.
+    d = ours.mean(0) - theirs.mean(0)
+    n, seeds = len(d), 3
+    center = d.sum() / (n + 2)
+    of_images = ((np.square(d).sum() + 2) / (n + 2) - center**2) / (n + 2)
+    of_seeds = np.var(ours.mean(1) - theirs.mean(1), ddof=1) / seeds
+    degrees = (of_images + of_seeds) ** 2 / (of_images**2 / (n - 1) + of_seeds**2 / (seeds - 1))
+    margin = stats.t.ppf(0.975, degrees) * math.sqrt(of_images + of_seeds)
+    assert outcome.low == pytest.approx(center - margin)
+    assert outcome.high == pytest.approx(center + margin)
+    assert outcome.value == pytest.approx(ours.mean() - theirs.mean())
+    assert outcome.verdict == "supported"
+    assert compare(Comparison(variant="y", against="x"), found).verdict == "contradicted"
+    assert compare(Comparison(variant="y", against="x", expected="lower"), found).verdict == "supported"
+
+
+def test_random_weights_are_independent_of_the_seeds():
+    found = {"x": results([0.7, 0.75], 1)}
+    outcome = compare(Comparison(variant="x", against="random weights", layer="first"), found)
+    assert outcome.second.correct.shape == (3, 400)
+    assert not outcome.paired
+    assert "2 seeds, 3 initializations" in conclusion(outcome.comparison, outcome)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "verdict"),
+    [(-0.01, 0.01, "supported"), (-0.03, 0.01, "undecided"), (0.001, 0.03, "undecided"), (0.021, 0.03, "contradicted")],
+)
+def test_equal_means_within_the_margin(low, high, verdict):
+    assert judge(Comparison(variant="x", against="y", expected="equal", margin=0.02), low, high) == verdict
+
+
+def test_the_number_of_seeds_that_would_decide_does_decide():
+    pairs = [(0.60, 0.55), (0.56, 0.55), (0.61, 0.56)]
+    found = {"x": results([a for a, _ in pairs], 1, 20_000), "y": results([b for _, b in pairs], 1, 20_000)}
+    outcome = compare(Comparison(variant="x", against="y"), found)
+    needed = outcome.seeds_to_decide
+    assert outcome.verdict == "undecided"
+    assert needed is not None
+    assert f"{needed} seeds would decide" in conclusion(outcome.comparison, outcome)
+    # The same spread with that many seeds: repeat the differences, corrected for the divisor n - 1 of the variance.
+    differences = outcome.first.correct.mean(1) - outcome.second.correct.mean(1)
+    spread = np.std(differences, ddof=1)
+
+    def excludes_zero(seeds: int) -> bool:
+        margin = stats.t.ppf(0.975, seeds - 1) * spread / math.sqrt(seeds)  # the images' part is negligible here
+        return margin < outcome.value
+
+    assert excludes_zero(needed + 2)
+    assert not excludes_zero(max(needed - 2, 3))
+
+
+def test_one_seed_decides_nothing():
+    found = {"x": results([0.9], 1), "y": results([0.3], 2)}
+    outcome = compare(Comparison(variant="x", against="y"), found)
+    assert (outcome.verdict, outcome.seeds_to_decide) == ("undecided", None)
+    assert "One seed" in conclusion(outcome.comparison, outcome)
+
+
+# --- what is refused ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "text"),
+    [
+        ({"varients": {}}, "there is no key of a study called 'varients': did you mean variants?"),
+        ({"comparison": {"variant": "all", "against": "on"}}, "there is no variant called 'on': did you mean one?"),
+        ({"comparison": {"variant": "all", "against": "one", "layr": "x"}}, "key of comparison called 'layr'"),
+        ({"variants": {"all": {}, "one": {"task": {"copys": "one"}}}}, "variant 'one': .*'task.copys'.*task.copies"),
+        ({"variants": {"all": {}, "one": {"task": "rotatoin"}}}, "variant 'one': .*'rotatoin': did you mean rotation"),
+        ({"variants": {"all": {}, "one": {"task": {"angles": [0]}}}}, "variant 'one': rotation needs at least two"),
+        ({"variants": {"all": {}, "one": {"source": "/no/such/folder"}}}, "variant 'one': no such file or folder"),
+        ({"evaluations": [{"probe": "rigde"}]}, "evaluation 1 .*'rigde': did you mean ridge"),
+        ({"evaluations": [{"probe": "ridge", "source": "/no/such"}]}, "evaluation 1 .*no such file or folder"),
+        ({"evaluations": [{"probe": "ridge", "source": "x.jpg"}]}, "photos have no labels"),
+        ({"evaluations": [{"finetune": {"stps": 3}}]}, "'stps': did you mean steps"),
+        ({"comparison": {"variant": "all", "against": "one", "layer": "layer9"}}, "variant 'all': .*layer9"),
+        ({"comparison": {"variant": "all", "against": "one", "expected": "equal"}}, "margin"),
+        ({"seeds": 0}, "seeds: .*got 0"),
+    ],
+)
+def test_mistakes_are_one_sentence_before_anything_is_trained(changes, text, images, tmp_path, quick, capsys):
+    out = tmp_path / "out"
+    assert main(["study", written(tmp_path, images, **changes), "--out", str(out)]) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert re.search(text, said), said
+    assert not out.exists()
+
+
+def test_a_folder_of_another_study_is_refused(images, tmp_path, quick):
+    out = tmp_path / "out"
+    study = written(tmp_path, images, settings={**TINY["settings"], "steps": 1}, seeds=1)
+    run_study(study, Options(threads=1), out)
+    other = written(tmp_path, images, settings={**TINY["settings"], "steps": 2}, seeds=1)
+    with pytest.raises(UserError, match="another study: its settings differs"):
+        run_study(other, Options(threads=1), out)
+
+
+# --- the shipped studies ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [row.name for row in list_studies()])
+def test_shipped_studies_have_valid_settings_at_every_scale(name):
+    _, study = load_study(name)
+    for scale in ("small", "full"):
+        if getattr(study.scales, scale) is not None:
+            grid = make_grid(study, scale)
+            assert grid.cells
+            for variant in grid.variants:
+                assert variant.minutes is None or variant.minutes > 0
+            layers = {variant.name: layers_of(variant) for variant in grid.variants}
+            for comparison in (study.comparison, *study.further):
+                check_comparison(grid, comparison, layers)
+
+
+def layers_of(variant):
+    """The layers of a variant, without its images."""
+    if variant.baseline is not None:
+        return try_baseline(variant)
+    chosen = Settings.of(**variant.settings)
+    return list(make_encoder(chosen.general.encoder, **{**chosen.encoder, "size": chosen.general.size or 32}).layers)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", [row.name for row in list_studies()])
+def test_shipped_studies_are_planned_on_a_substitute_source(name, quick, tmp_path):
+    size = 96 if load_study(name)[1].source == "imagenette" else 32
+    images, rng = tmp_path / "images", np.random.default_rng(0)
+    for part in ("train", "test"):
+        for label in ("a", "b"):
+            (place := images / part / label).mkdir(parents=True)
+            for number in range(80):
+                Image.fromarray(rng.integers(0, 255, (size, size, 3)).astype(np.uint8)).save(place / f"{number}.png")
+    _, study = load_study(name)
+    photos = "source" not in study.variants and study.source not in ("cifar10", "imagenette")
+    data = [] if photos else [str(images)]
+    plan = plan_study(name, Options(data=data, probe_data=str(images), seeds=1))
+    assert plan.minutes > 0
+
+
+def test_studies_are_listed(capsys):
+    assert main(["list", "studies", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["studies"]
+    assert [row["name"] for row in rows] == sorted(row["name"] for row in rows)
+    assert all(row["question"].endswith("?") for row in rows)
+
+
+def test_sources_can_be_replaced_by_name():
+    _, study = load_study("rotation-angles")
+    grid = make_grid(study, "small", ["a", "0 and 180=b"], "c", 5)
+    assert [variant.data for variant in grid.variants[:2]] == [("a",), ("b",)]
+    assert grid.evaluations[0].source == "c"
+    assert grid.seeds == 5
+
+
+# --- a study from end to end --------------------------------------------------------------------------------------
+
+
+def test_a_study_with_few_labels_and_a_baseline(images, tmp_path, quick):
+    study = written(
+        tmp_path, images, seeds=1,
+        variants={"all": {}, "k-means": {"baseline": "kmeans"}},
+        comparison={"variant": "all", "against": "k-means", "evaluation": 2},
+        evaluations=[{"few_labels": {"labels_per_class": [4], "draws": 2, "steps": 3, "from_scratch": False}},
+                     {"probe": "knn"}, {"audit": {"images": 8}}],
+    )  # fmt: skip
+    with pytest.raises(UserError, match="audit"):  # a baseline has no pretext task
+        run_study(study, Options(threads=1), tmp_path / "out")
+
+
+def test_a_null_study_is_undecided_and_a_killed_one_gives_the_same_page(images, tmp_path, quick):
+    study = written(tmp_path, images, variants={"all": {}, "one": {}})
+    whole = run_study(study, Options(threads=1), tmp_path / "whole")
+    text = whole.read_text()
+    assert "**Undecided:** all (layer2) and one (layer2) do not differ significantly" in text
+    assert json.loads((whole.parent / "outcome.json").read_text())["verdict"] == "undecided"
+    runs = sorted((whole.parent / "runs").iterdir())
+    assert [run.name for run in runs] == ["all-0", "all-1", "one-0", "one-1"]
+    assert all(Run(run).finished for run in runs)
+
+    # Killed after the first result, in the middle of a write, and with the last run half done.
+    out = tmp_path / "killed"
+    script = (
+        "import sys\nfrom selftaught.studies import planning, Options, run_study\n"
+        "from selftaught.training.plan import Plan\n"
+        "planning.measure = lambda *a: Plan(5, 'cpu', '32', False, 0.1, 0.0)\n"
+        "run_study(sys.argv[1], Options(threads=1), sys.argv[2])\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script, study, str(out)], stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 120
+    while not list(out.glob("results/*.npz")) and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert list(out.glob("results/*.npz"))
+    assert not (out / "README.md").exists()
+    again = run_study(study, Options(threads=1), out)
+    command = f"--out {tmp_path}"
+    assert [line for line in page_without_cost(again) if command not in line] == [
+        line for line in page_without_cost(whole) if command not in line
+    ]
+    assert json.loads((out / "outcome.json").read_text()) == json.loads((whole.parent / "outcome.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_processes_give_the_page_of_one(images, tmp_path, quick):
+    study = written(tmp_path, images)
+    one = run_study(study, Options(threads=1), tmp_path / "one")
+    two = run_study(study, Options(threads=1, jobs=2), tmp_path / "two")
+    command = f"--out {tmp_path}"
+    assert [line for line in page_without_cost(two) if command not in line] == [
+        line for line in page_without_cost(one) if command not in line
+    ]
+
+
+def test_plan_reports_runs_and_time_and_writes_nothing(images, tmp_path, quick, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    study = written(tmp_path, images)
+    assert main(["study", study, "--plan"]) == 0
+    assert "4 runs, each evaluated by: ridge probe" in capsys.readouterr().out
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny.yaml"]
+    plan = plan_study(study, Options(seeds=3))
+    assert plan.minutes == pytest.approx(sum(each.seconds for each in plan.estimates) / 60)
+    assert [each.steps for each in plan.estimates] == [3, 3]
+
+
+def test_minutes_become_steps_once(images, tmp_path, quick):
+    settings = {name: value for name, value in TINY["settings"].items() if name != "steps"}
+    study = written(tmp_path, images, settings={**settings, "minutes": 0.1}, seeds=1)
+    page = run_study(study, Options(threads=1), tmp_path / "out")
+    assert json.loads((page.parent / "study.json").read_text())["steps"] == {"all": 5, "one": 5}
+    assert Run(page.parent / "runs" / "one-0").folder.read_config()["steps"] == 5
