@@ -29,10 +29,13 @@ from selftaught.config.settings import Setting, offered
 from selftaught.contracts import Task
 from selftaught.figures.grid import enlarge
 from selftaught.pretext import TASKS, task_class
+from selftaught.rendering.render import render
 
 HERE = Path(__file__).parent
 MEASURED = HERE.parent / "results" / "tasks.json"
 PHOTOS = ("chelsea", "china", "astronaut", "coffee", "flower", "rocket")
+SCENES = 1000
+"""Rendered scenes for tasks that need them."""
 SHOWN = 8
 """Images in a picture."""
 WIDE = 640
@@ -53,6 +56,7 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "bigan": {"steps": 6000, "size": 32},
     "mae": {"steps": 150, "size": 32, "encoder": "vit"},
     "igpt": {"steps": 150, "size": 16, "encoder": "gpt"},
+    "synthetic": {"steps": 250},
 }
 """What tasks are shown with, beside their defaults; those without `steps` make no pictures and are shown untrained."""
 
@@ -116,7 +120,8 @@ def encoder(name: str) -> str:
 def command(name: str) -> str:
     """What starts it."""
     with_encoder = "" if encoder(name) == "convnet" else f" --encoder {encoder(name)}"
-    return f"selftaught pretrain my/images --task {name}{with_encoder} --minutes 10 --out runs/{name}"
+    source = "scenes" if is_rendered(name) else "my/images"
+    return f"selftaught pretrain {source} --task {name}{with_encoder} --minutes 10 --out runs/{name}"
 
 
 def advised(task: type[Task]) -> list[str]:
@@ -124,12 +129,18 @@ def advised(task: type[Task]) -> list[str]:
     return [f"It comes with its own {code(task.defaults)}."] if task.defaults else []
 
 
+def is_rendered(name: str) -> bool:
+    """Whether the task needs rendered images."""
+    return "depth" in task_class(name)().required_targets()
+
+
 def caption(name: str) -> str:
     """What the picture shows, in the words of the task."""
     said = " ".join((inspect.getdoc(task_class(name).visualize) or "").split("\n\n")[0].split())
     steps = OPTIONS.get(name, {}).get("steps")
     said = re.sub(r" \(\w+, [^)]*\)", "", said)  # shapes are for those who read code
-    return text(said) + (f" After {steps} steps on crops of {len(PHOTOS)} photos." if steps else "")
+    images = "rendered scenes" if is_rendered(name) else f"crops of {len(PHOTOS)} photos"
+    return text(said) + (f" After {steps} steps on {images}." if steps else "")
 
 
 def text(said: str) -> str:
@@ -195,13 +206,16 @@ def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def draw(name: str, path: Path) -> None:
     """Train as long as is needed to have something to show, and show it."""
-    if "label" in task_class(name).required_targets:
+    if "label" in task_class(name)().required_targets():
         draw_labeled(name, path)
         return
     options: dict[str, Any] = {"steps": 1, "size": 64, "batch_size": 32, **OPTIONS.get(name, {})}
     plain = {"crop_rotation": 0.0, "crop_jitter": 0.0, "crop_area": (0.1, 1.0), "num_crops": 2000}
     with tempfile.TemporaryDirectory() as folder:
-        made = pretrain(list(PHOTOS), task=name, out=Path(folder) / "run", device="cpu", **plain, **options)
+        source: Any = list(PHOTOS)
+        if is_rendered(name):
+            source, plain = render(SCENES, size=64, out=Path(folder) / "scenes"), {}
+        made = pretrain(source, task=name, out=Path(folder) / "run", device="cpu", **plain, **options)
         if not made.finished:
             sys.exit(f"{name} was stopped: no picture")
         run, _ = load_pretraining(made.folder)

@@ -1,8 +1,10 @@
 """A source in memory and a small encoder, for tests of everything that takes either."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftaught.augment.dense import warp_dense
 from selftaught.augment.warp import resample
 from selftaught.contracts import Batch, Encoder, Layer, Source
 from selftaught.encoders.preprocess import make_preprocess
@@ -13,7 +15,9 @@ class ToyBatch(Batch):
         self.pictures, self.index, self.targets, self.population = pictures, index, targets, population
 
     def warp(self, matrix: Tensor, size: int, of: str = "image") -> Tensor:
-        return resample(self.pictures[of], matrix, size)
+        if of == "image":
+            return resample(self.pictures[of], matrix, size)
+        return warp_dense(of, self.pictures[of], matrix, size)
 
 
 class ToySource(Source):
@@ -30,16 +34,19 @@ class ToySource(Source):
         for image, label in zip(self.images, self.labels, strict=True):
             image[int(torch.randint(3, (), generator=generator)), 2:6, 2 + 7 * label : 7 + 7 * label] += 0.1
         self.images[::2, 2] += 0.2  # what is real is bluer
-        self.depth = self.images.mean(1, keepdim=True)
-        self.targets = frozenset({"label", "depth", "real"})
+        depth = self.images.mean(1, keepdim=True)
+        slope = torch.cat([*reversed(torch.gradient(depth, dim=(2, 3))), torch.full_like(depth, 0.1)], 1)
+        contours = (depth > depth.amax((2, 3), keepdim=True) - 0.1).float()
+        self.dense = {"depth": depth, "normals": F.normalize(slope, dim=1), "contours": contours}
+        self.targets = frozenset({"label", "real", *self.dense})
 
     def __len__(self) -> int:
         return len(self.images)
 
     def batch(self, indices: Tensor, device: torch.device) -> ToyBatch:
-        depth = self.depth[indices]
-        targets = {"label": self.labels[indices], "depth": depth, "real": indices % 2 == 0}
-        return ToyBatch({"image": self.images[indices], "depth": depth}, indices, targets, len(self))
+        dense = {name: values[indices] for name, values in self.dense.items()}
+        targets = {"label": self.labels[indices], "real": indices % 2 == 0, **dense}
+        return ToyBatch({"image": self.images[indices], **dense}, indices, targets, len(self))
 
 
 class ToyEncoder(Encoder):

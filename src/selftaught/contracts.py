@@ -20,6 +20,7 @@ Conventions that hold everywhere:
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -237,8 +238,6 @@ class Task(ABC):
     A task imports `contracts, augment, modules, errors`, never another task, `training` or `data`.
     """
 
-    required_targets: ClassVar[tuple[str, ...]] = ()
-    """Targets that the source must have, e.g. ("label",)."""
     index_based: ClassVar[bool] = False
     """Whether the loss depends on the images' indices: it can then be computed for pretraining images only."""
     predicts_transformation: ClassVar[bool] = False
@@ -253,6 +252,14 @@ class Task(ABC):
     size: int = 32
     """Side of a view in pixels: the input size of the encoder and of probes. Tasks with tiles cut them from a view of
     this size."""
+
+    def required_targets(self) -> tuple[str, ...]:
+        """Targets that the source must have, e.g. ("label",)."""
+        return ()
+
+    def real_images(self) -> Path | None:
+        """A second source, of real images, or None. They are half of each batch: see the target `real`."""
+        return None
 
     def encoder_options(self) -> Mapping[str, object]:
         """Options that the encoder must be built with, e.g. {"input_mode": "lightness"}."""

@@ -15,6 +15,8 @@ from selftaught.augment.cues import CUES, chromatic_aberration
 from selftaught.augment.warp import affine, identity
 from selftaught.contracts import Encoder, Layer, Task
 from selftaught.errors import UserError
+from selftaught.pretext.bigan import BiGAN
+from toys import ToyEncoder, ToySource
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -278,3 +280,11 @@ def test_what_cannot_be_audited_is_refused():
         audit(Judged(), Nothing(), nn.ModuleDict(), given(noise()[:3]))
     with pytest.raises(UserError, match="seeds"):
         audit(Judged(), Nothing(), nn.ModuleDict(), given(noise()), seeds=0)
+
+
+def test_the_accuracy_of_a_critic_is_not_audited():
+    source, task = ToySource(), BiGAN(size=16, generator_width=4, critic_width=4)
+    torch.manual_seed(0)
+    encoder = ToyEncoder()
+    with pytest.raises(UserError, match="chance level, but BiGAN has none"):
+        audit(task, encoder, task.heads(encoder, source), source)

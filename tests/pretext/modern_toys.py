@@ -155,9 +155,11 @@ class MaskedImage(Task):
 class Supervised(Task):
     """Classify labels, with a learning rate that decays towards the first layers. https://arxiv.org/abs/2003.10555"""
 
-    required_targets = ("label",)
     size: int = 16
     layer_decay: float = 0.5
+
+    def required_targets(self):
+        return ("label",)
 
     def heads(self, encoder, source):
         return nn.ModuleDict({"label": nn.Linear(encoder.last.channels, len(source.classes))})

@@ -15,6 +15,7 @@ from torch import Tensor
 from toy_tasks import TOYS, encoder_for
 
 from selftaught.augment.warp import identity
+from selftaught.config.types import from_yaml, to_yaml
 from selftaught.contracts import Batch, Task
 from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
@@ -214,6 +215,7 @@ OTHER_WAYS = [
     ("npid", {"nce_normalizer": "constant", "proximal": 1.0, "bank": "half"}),
     ("pirl", {"transform": "both", "head": "mlp"}),
     ("rotation", {"angles": (0, 45)}),
+    ("synthetic", {"predict": ("normals",), "channel": "random"}),
 ]
 """Options under which a task computes something else."""
 
@@ -287,10 +289,9 @@ def test_saving_and_loading_restores_the_loss_exactly(case):
 
 
 def test_hyperparameters_survive_yaml(case):
-    kind = type(case.task)
-    written = yaml.safe_dump({k: list(v) if isinstance(v, tuple) else v for k, v in asdict(case.task).items()})
-    read = {k: tuple(v) if isinstance(v, list) else v for k, v in yaml.safe_load(written).items()}
-    assert kind(**read) == case.task
+    written = yaml.safe_dump({name: to_yaml(value) for name, value in asdict(case.task).items()})
+    read = {name: from_yaml(value) for name, value in yaml.safe_load(written).items()}
+    assert {name: to_yaml(value) for name, value in asdict(type(case.task)(**read)).items()} == yaml.safe_load(written)
 
 
 def test_the_paper_is_named(case):

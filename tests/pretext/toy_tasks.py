@@ -1,6 +1,7 @@
 """Five tasks of a few lines that strain the contracts in five directions, and an encoder that reads tokens."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,7 @@ from selftaught.encoders.gpt import GPT
 from selftaught.encoders.vit import ViT
 from selftaught.modules.adversarial import adversarial_groups
 from selftaught.modules.processes import average
+from selftaught.pretext.synthetic import Synthetic
 from toys import ToyEncoder
 
 
@@ -188,8 +190,10 @@ class Rendered(Task):
     """Targets from the source, moved as the image is; real and rendered images side by side.
     https://arxiv.org/abs/1711.09082"""
 
-    required_targets = ("depth", "real")
     size: int = 16
+
+    def required_targets(self):
+        return ("depth", "real")
 
     def heads(self, encoder, source):
         return nn.ModuleDict({"depth": nn.Conv2d(width(encoder), 1, 1), "critic": nn.Linear(width(encoder), 1)})
@@ -218,7 +222,14 @@ class Rendered(Task):
         return {"views": views["images"], "depth": views["depth"].expand(-1, 3, -1, -1)}
 
 
-TOYS = {task.__name__.lower(): task for task in (Instances, Game, Clusters, NextWord, Rendered)} | MODERN
+@dataclass(frozen=True)
+class Adapted(Synthetic):
+    """`synthetic` with domain adaptation, which the default has not. https://arxiv.org/abs/1711.09082"""
+
+    real: Path | None = Path("photos")
+
+
+TOYS = {task.__name__.lower(): task for task in (Instances, Game, Clusters, NextWord, Rendered, Adapted)} | MODERN
 
 
 def encoder_for(task: Task) -> Encoder:

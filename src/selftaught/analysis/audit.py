@@ -86,10 +86,7 @@ def audit(
     require_seeds(seeds)
     levels = task.chance(source, GROUP)
     if not levels:
-        raise UserError(
-            f"an audit needs a task that logs an accuracy with a chance level, but {type(task).__name__} has none: "
-            "choose a run of another task, such as rotation or jigsaw."
-        )
+        raise _no_accuracy(task)
     metric, device = next(iter(levels)), device or torch.device("cpu")
     groups = _groups(task.auditable_indices(heads, source), images, source.name)
     encoder.to(device).eval(), heads.to(device).eval()
@@ -167,9 +164,19 @@ def _accuracy_function(
     def measure(batch: Batch, draw: int) -> float:
         with seeded_rng(draw, "audit", device=device), torch.inference_mode():
             views = task.views(batch, torch.Generator().manual_seed(draw))
-            return float(task.loss(encoder, heads, views)[1][metric])
+            outputs = task.loss(encoder, heads, views)[1]
+            if metric not in outputs:  # the accuracy of a critic
+                raise _no_accuracy(task)
+            return float(outputs[metric])
 
     return measure
+
+
+def _no_accuracy(task: Task) -> UserError:
+    return UserError(
+        f"an audit needs a task that logs an accuracy with a chance level, but {type(task).__name__} has none: "
+        "choose a run of another task, such as rotation or jigsaw."
+    )
 
 
 def _row(name: str, variant: Variant, accuracies: Mapping[str, Tensor]) -> AuditRow:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 
 import selftaught
-from selftaught.api.pretrain import absolute, numbered
+from selftaught.api.pretrain import numbered
 from selftaught.api.run import Run
 from selftaught.config.build import LARGEST_VIEW, build_source, describe_encoder
-from selftaught.config.settings import General, Settings
+from selftaught.config.settings import General, Settings, absolute
 from selftaught.config.types import to_yaml
 from selftaught.contracts import Encoder, Source
 from selftaught.data.photos import as_paths

@@ -1,6 +1,5 @@
 """Pretraining in one call: settings and images in, a run folder out."""
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import replace
@@ -22,7 +21,7 @@ from selftaught.config.build import (
     require_photos_for_crops,
     saved_config,
 )
-from selftaught.config.settings import BUDGETS, Settings, flag_of, resolve
+from selftaught.config.settings import BUDGETS, Settings, absolute, flag_of, resolve
 from selftaught.config.types import from_yaml, to_yaml
 from selftaught.data.crops import Crops
 from selftaught.data.photos import as_paths
@@ -120,11 +119,6 @@ def _require_divisible(built: Built) -> None:
             f"--batch-size is the number of images of all {count} processes together and must be divisible by their "
             f"number, got {images}: try --batch-size {' or '.join(map(str, near))}."
         )
-
-
-def absolute(word: str) -> str:
-    """A path that holds in whatever folder the run is resumed or repeated; names of sources stay as they are."""
-    return os.path.abspath(word) if os.path.lexists(word) else word  # noqa: PTH100 (links stay links)
 
 
 def _new_path(data: list[str], settings: Settings) -> Path:

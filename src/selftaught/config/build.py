@@ -12,6 +12,7 @@ from selftaught.config.types import from_yaml, to_yaml
 from selftaught.contracts import Encoder, Source, Task
 from selftaught.data import Spec, Stored, is_photos, open_source, photos
 from selftaught.data.crops import Crops
+from selftaught.data.mixed import MixedSource
 from selftaught.data.photos import as_paths
 from selftaught.encoders import make_encoder
 from selftaught.encoders.inputs import require_input_sizes
@@ -54,10 +55,11 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None, d
     """
     general = settings.general
     _try_out(settings)
-    source = build_source(data, settings, labels, download)
-    size = general.size or min(source.side, LARGEST_VIEW)
-    task = task_class(general.task)(**settings.task, size=size)
-    _check_targets(general.task, task, source)
+    images = build_source(data, settings, labels, download)
+    size = general.size or min(images.side, LARGEST_VIEW)
+    task = make_task(settings, size)
+    _check_targets(general.task, task, images)
+    source = with_real_images(task, images, settings)
     options = {**settings.encoder, **task.encoder_options(), "size": size}
     with seeded_rng(general.seed, "weights"):
         encoder = make_encoder(general.encoder, **options)
@@ -74,7 +76,7 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None, d
         batch_size=min(general.batch_size, len(source)),
         seed=general.seed,
     )
-    return Built(pretraining, options, source.skipped if isinstance(source, Stored) else ())
+    return Built(pretraining, options, images.skipped if isinstance(images, Stored) else ())
 
 
 def supervised_pretraining(
@@ -97,10 +99,26 @@ def supervised_pretraining(
     return Pretraining(supervised, encoder, heads, source, optimization, 1, batch_size, seed)
 
 
+def make_task(settings: Settings, size: int) -> Task:
+    """The task of a run for views of `size` pixels."""
+    return task_class(settings.general.task)(**settings.task, size=size)
+
+
+def with_real_images(task: Task, images: Source, settings: Settings) -> Source:
+    """The images, mixed with the real ones for domain adaptation if the task has some.
+
+    Their data set is never downloaded, because the config of a stranger's run may name it.
+    """
+    if (real := task.real_images()) is None:
+        return images
+    general = replace(settings.general, limit=None, num_crops=None, size=settings.general.size or images.side)
+    return MixedSource(images, build_source([str(real)], replace(settings, general=general), download=False))
+
+
 def _try_out(settings: Settings) -> None:
     """Build task and encoder once and discard them, so that invalid options fail before any image is decoded."""
     size = settings.general.size or LARGEST_VIEW
-    task = task_class(settings.general.task)(**settings.task, size=size)
+    task = make_task(settings, size)
     with seeded_rng(0, "weights"):
         make_encoder(settings.general.encoder, **{**settings.encoder, **task.encoder_options(), "size": size})
 
@@ -123,7 +141,7 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
             limit=general.limit,
             seed=general.seed,
             labels=labels,
-            keep_unlabeled="label" not in task_class(general.task).required_targets,
+            keep_unlabeled="label" not in make_task(settings, general.size or LARGEST_VIEW).required_targets(),
             download=download,
         )
     if labels is not None:
@@ -155,7 +173,7 @@ def require_photos_for_crops(data: Sequence[str], settings: Settings) -> None:
 
 
 def _check_targets(name: str, task: Task, source: Source) -> None:
-    missing = [target for target in task.required_targets if target not in source.targets]
+    missing = [target for target in task.required_targets() if target not in source.targets]
     if missing:
         available = ", ".join(sorted(source.targets)) or "none"
         raise UserError(
@@ -246,8 +264,9 @@ def unseen_source(folder: RunFolder) -> Source:
     if is_photos(as_paths(data)):
         others = replace(settings.general, seed=settings.general.seed + 1)
         return build_source(data, replace(settings, general=others))
-    side = round(STORE * (settings.general.size or LARGEST_VIEW))
-    return open_unseen(data[0], side, labels=labels, download=False)
+    size = settings.general.size or LARGEST_VIEW
+    unseen = open_unseen(data[0], round(STORE * size), labels=labels, download=False)
+    return with_real_images(make_task(settings, size), unseen, settings)
 
 
 def open_unseen(

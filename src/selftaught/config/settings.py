@@ -6,6 +6,7 @@ depend on what was chosen. Settings are nested in YAML and have dotted keys else
 """
 
 import inspect
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -16,7 +17,7 @@ from typing import Any, NamedTuple, get_type_hints
 
 from docstring_parser import parse, parse_from_object
 
-from selftaught.config.types import describe, from_yaml, has_type
+from selftaught.config.types import describe, from_yaml, has_type, is_path
 from selftaught.contracts import Encoder, Task
 from selftaught.data.crops import Cropping
 from selftaught.encoders import encoder_class
@@ -191,8 +192,14 @@ def resolve(named: Mapping[str, Any]) -> tuple[list[Setting], dict[str, Any]]:
             raise UserError(f"{name} is ambiguous: choose {several}.")
         if name not in keys and not owners:
             raise unknown("setting of this task, encoder and optimizer", name, [*keys, *(s.name for s in offers)])
-        values[name if name in keys else owners[0].key] = value
+        setting = owners[0] if name not in keys else next(each for each in offers if each.key == name)
+        values[setting.key] = absolute(str(value)) if value is not None and is_path(setting.annotation) else value
     return offers, values
+
+
+def absolute(word: str) -> str:
+    """A path that holds in whatever folder the run is resumed or repeated; names of sources stay as they are."""
+    return os.path.abspath(word) if os.path.lexists(word) else word  # noqa: PTH100 (links stay links)
 
 
 def is_unique(setting: Setting, offers: Sequence[Setting]) -> bool:

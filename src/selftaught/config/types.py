@@ -33,6 +33,11 @@ def _numbers(value: Any) -> list[float]:
     return [value] if isinstance(value, int | float) else []
 
 
+def is_path(annotation: Any) -> bool:
+    """Whether a setting is a path, or a path or None."""
+    return Path in (annotation, *get_args(annotation))
+
+
 def describe(annotation: Any) -> str:
     """The expected type in words."""
     kind, parts = get_origin(annotation), get_args(annotation)
@@ -44,7 +49,13 @@ def describe(annotation: Any) -> str:
         return f"a list, each {describe(parts[0])}"
     if kind is tuple:
         return f"{len(parts)} values, each {describe(parts[0])}"
-    names = {int: "an integer of at most 18 digits", float: "a finite number", bool: "true or false", str: "text"}
+    names = {
+        int: "an integer of at most 18 digits",
+        float: "a finite number",
+        bool: "true or false",
+        str: "text",
+        Path: "a path",
+    }
     return names.get(annotation, str(annotation))
 
 

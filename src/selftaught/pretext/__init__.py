@@ -28,6 +28,7 @@ TASKS = {
     "dino": "selftaught.pretext.dino:DINO",
     "mae": "selftaught.pretext.mae:MAE",
     "emp": "selftaught.pretext.emp:EMP",
+    "synthetic": "selftaught.pretext.synthetic:Synthetic",
     "supervised": "selftaught.pretext.supervised:Supervised",
 }
 """Name on the command line -> location of the class, imported on use, so that start-up is fast."""

@@ -31,8 +31,6 @@ from selftaught.modules.heads import classifier
 class Supervised(Task):
     """Classify the label of an image."""
 
-    required_targets = ("label",)
-
     crop: float = 1.0
     """Side of the views as a fraction of --size."""
     scale: tuple[float, float] = (0.6, 1.0)
@@ -71,6 +69,10 @@ class Supervised(Task):
     def view_sizes(self) -> dict[str, int]:
         """Crops."""
         return {"crop": self.side}
+
+    def required_targets(self) -> tuple[str, ...]:
+        """Labels."""
+        return ("label",)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A linear classifier on the pooled last layer."""
