@@ -96,10 +96,12 @@ class Case:
 
 
 def task_or_toy(name: str) -> type[Task]:
-    return TOYS[name] if name in TOYS else task_class(name)
+    return task_class(name) if name in TASKS else TOYS[name.removeprefix(TOY)]
 
 
-NAMES = (*TASKS, *TOYS)
+TOY = "toy-"
+"""Some toys have the name of a task."""
+NAMES = (*TASKS, *(TOY + name for name in TOYS))
 
 
 @pytest.fixture(params=NAMES)

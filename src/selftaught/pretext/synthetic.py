@@ -14,7 +14,7 @@ Letters: B images, S pixels along a view.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -163,7 +163,8 @@ class Synthetic(Task):
         features = encoder.features(encoder.preprocess(views["images"]))
         rendered = ~views["real"]
         last = list(features.values())[-1]
-        total, outputs = torch.zeros((), device=last.device), {}
+        total = torch.zeros((), device=last.device)
+        outputs: Outputs = {}
         for name in self.predict:
             prediction = heads[name](last).float()
             total = total + self._weights[name] * LOSSES[name](prediction, views[name], rendered)
@@ -187,7 +188,7 @@ class Synthetic(Task):
         with torch.no_grad():
             features = encoder.features(encoder.preprocess(views["images"]))[self._adapted(encoder)]
         real, slots = views["real"], torch.where(views["real"], -1, views["slots"])
-        logits = heads["critic"](heads["pool"].exchanged(features, slots)).float()
+        logits = heads["critic"](cast(FeaturePool, heads["pool"]).exchanged(features, slots)).float()
         loss = (_mean_over(F.softplus(-logits), real) + _mean_over(F.softplus(logits), ~real)) / 2
         return loss, {
             "accuracy_on_real": _mean_over((logits > 0).float(), real),
@@ -199,7 +200,7 @@ class Synthetic(Task):
     ) -> None:
         """Write the features of rendered images to the pool."""
         if self.real is not None:
-            heads["pool"].store(outputs["pooled"], torch.where(views["real"], -1, views["slots"]))
+            cast(FeaturePool, heads["pool"]).store(outputs["pooled"], torch.where(views["real"], -1, views["slots"]))
 
     def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """`predicted`: image, then prediction and truth of each target, side by side; truths of real images are black.

@@ -24,14 +24,16 @@ from selftaught.modules.depth import fix_frozen_statistics, layer_groups, requir
 class Detection(Task):
     """Detect the boxes of an image. The views are whole images on canvases, half of them mirrored."""
 
-    required_targets = ("boxes",)
-
     detector: Variant = "c4"
     """Boxes from the last layer, or from a feature pyramid over the layers."""
     head_width: int = 256
     """Width of the box head; the pyramid has a quarter of it."""
     freeze_until: str | None = None
     """Layer of the encoder that is not trained, nor are those before it; their batch norms use fixed statistics."""
+
+    def required_targets(self) -> tuple[str, ...]:
+        """Boxes with classes."""
+        return ("boxes",)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The detector's heads, with random weights."""

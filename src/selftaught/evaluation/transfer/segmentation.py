@@ -30,10 +30,12 @@ from selftaught.modules.depth import fix_frozen_statistics, layer_groups, requir
 class Segmentation(Task):
     """Classify every pixel of an image. The views are whole images on canvases, half of them mirrored."""
 
-    required_targets = ("mask",)
-
     freeze_until: str | None = None
     """Layer of the encoder that is not trained, nor are those before it; their batch norms use fixed statistics."""
+
+    def required_targets(self) -> tuple[str, ...]:
+        """The class of every pixel."""
+        return ("mask",)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The head, with random weights."""
