@@ -19,7 +19,8 @@ MIN_CONTOURS = 350 / 227**2
 def depth_loss(prediction: Tensor, depth: Tensor, rendered: Tensor) -> Tensor:
     """Half of the mean squared error of log depth plus half of the squared mean error of each image.
 
-    The second term is that of the released code. The scale-invariant error of Eigen et al. 2014 subtracts it.
+    The second term is that of the released code, which averages the error over the batch before squaring it. The
+    scale-invariant error of Eigen et al. 2014 subtracts it.
 
     Args:
         prediction: (B, 1, S, S), log of the depth in meters.
@@ -51,7 +52,8 @@ def normals_loss(prediction: Tensor, normals: Tensor, rendered: Tensor) -> Tenso
 def contours_loss(prediction: Tensor, contours: Tensor, rendered: Tensor) -> Tensor:
     """Binary cross-entropy of contours, with one weight per image: (pixels - contour pixels) / contour pixels.
 
-    Images with a smaller fraction of contour pixels than `MIN_CONTOURS` are left out, as in the released code.
+    Images with a smaller fraction of contour pixels than `MIN_CONTOURS` are left out; the released code leaves them out
+    of all three losses.
 
     Args:
         prediction: (B, 1, S, S) logits.
@@ -88,7 +90,7 @@ def normals_errors(prediction: Tensor, normals: Tensor, rendered: Tensor) -> dic
 def contours_errors(prediction: Tensor, contours: Tensor, rendered: Tensor) -> dict[str, Tensor]:
     """F1 score of contour pixels, and that of calling every pixel a contour as the trivial prediction."""
     pixels = rendered[:, None, None, None].expand_as(contours)
-    true = (contours > 0.5) & pixels
+    true = (contours > 0.499) & pixels  # a line of two pixels at half the resolution may be 0.5 everywhere
     scores = {}
     for name, positive in (("contours_f1", (prediction > 0) & pixels), ("contours_f1_constant", pixels)):
         counts = torch.stack([(positive & true).sum(), positive.sum() + true.sum()]).float()

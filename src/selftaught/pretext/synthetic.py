@@ -7,7 +7,10 @@ they hold on photos.
 Ren and Lee, "Cross-Domain Self-supervised Multi-task Feature Learning using Synthetic Imagery", CVPR 2018.
 https://arxiv.org/abs/1711.09082
 
-Images come from `selftaught render` or any folder of renderings (docs/scenes.md).
+Images come from `selftaught render` or any folder of renderings (docs/scenes.md). The encoder's layers must be maps.
+
+Unlike the released code, rendered and real images are one batch for batch norm, only rendered features are pooled, and
+the critic has the optimizer of the run.
 
 Letters: B images, S pixels along a view.
 """
@@ -67,7 +70,8 @@ class Synthetic(Task):
     contours_weight: float = 1.0
     """Weight of the contour loss (released code: 1)."""
     channel: Literal["all", "random"] = "all"
-    """Input colors: all, or one random color channel in the place of all three (released code)."""
+    """Input colors: all, or one random color channel of each image in the place of all three (released code: one of
+    each batch)."""
     real: Path | None = None
     """Source of real images for domain adaptation, half of each batch: a folder, photos, parquet or a data set that is
     on this machine. Without it there is no adversarial loss."""
