@@ -61,6 +61,8 @@ def run_in_processes(
         _end_input(workers)
         for worker in workers:
             worker.wait()
+            if worker.stdout is not None:
+                worker.stdout.close()
 
 
 def _wait(futures: Sequence[Future[bool]], stop: Stop) -> None:
