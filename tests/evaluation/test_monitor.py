@@ -10,7 +10,8 @@ from rich.console import Console
 from test_wrong_tasks import InvarianceAlone
 
 from selftaught.contracts import evenly_spaced
-from selftaught.evaluation.monitor import FeatureMonitor
+from selftaught.evaluation.monitor import FeatureMonitor, spread
+from selftaught.pretext import vicreg
 from selftaught.pretext.autoencoder import Autoencoder
 from selftaught.pretext.rotation import Rotation
 from selftaught.runs.checkpoint import Checkpoints
@@ -42,7 +43,7 @@ def go(
 
 
 def test_a_complete_collapse_is_reported_once(tmp_path):
-    """A partial one is not: VICReg without its variance term alone, or BYOL without its target, with some seeds."""
+    """A partial one is not, if the loss returns no embeddings."""
     _, told = go(InvarianceAlone(), tmp_path, steps=200, images=128)
     assert told.count("warning: the features have collapsed at step") == 1
 
@@ -84,3 +85,54 @@ def test_the_log_has_the_values_at_steps_that_depend_on_the_settings_alone(tmp_p
 def test_a_large_batch_is_measured_at_every_line(tmp_path):
     run, _ = go(Rotation(size=16), tmp_path, steps=1)
     assert FeatureMonitor(replace(run, batch_size=4096), 7, CPU, Console(file=io.StringIO())).interval == 7
+
+
+def test_spread_is_that_of_the_definition():
+    z = torch.randn(50, 12, generator=torch.Generator().manual_seed(0)) + 2
+    found = spread(z)
+    unit = z.double() / z.double().norm(dim=1, keepdim=True)
+    assert found.std == pytest.approx(float(((unit - unit.mean(0)) ** 2).mean(0).sqrt().mean()))
+    shares = torch.linalg.svdvals(z.double() - z.double().mean(0))
+    shares = shares / shares.sum() + 1e-7
+    assert found.rank == pytest.approx(float(torch.exp(-(shares * shares.log()).sum())), rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(100, 16), (64, 512)])
+def test_isotropic_embeddings_have_not_collapsed(shape):
+    found = spread(torch.randn(*shape, generator=torch.Generator().manual_seed(0)))
+    assert found.relative_std == pytest.approx(1, abs=0.05)
+    assert found.rank > 0.8 * min(shape)
+    assert not found.collapsed()
+
+
+def test_embeddings_collapse_to_a_point_or_to_a_line():
+    noise = torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    assert spread(torch.ones(64, 32)).collapsed()
+    assert spread(1 + 0.01 * noise).collapsed()
+    assert spread(noise[:, :1] * noise[:1] + 1e-4 * noise).collapsed()
+    assert not spread(noise[:, :8] @ noise[:8]).collapsed()
+
+
+@pytest.mark.parametrize("variance", [25.0, 0.0])
+def test_vicreg_without_its_variance_term_is_reported(variance, tmp_path):
+    task = vicreg.VICReg(size=16, variance=variance, dimensions=64)
+    _, told = go(task, tmp_path, steps=120, rate=0.03)
+    assert ("the embeddings have collapsed at step" in told) == (variance == 0)
+    lines = read_log(tmp_path / "log.jsonl")
+    assert all({"embedding_rank", "embedding_std"} <= set(line) for line in lines)
+
+
+def test_embeddings_that_collapse_for_one_line_only_are_not_reported():
+    told = io.StringIO()
+    source = ToySource(64)
+    encoder, task = ToyEncoder(), Rotation(size=16)
+    run = Pretraining(task, encoder, task.heads(encoder, source), source, Optimization(), 1000, 12, 0)
+    watch = FeatureMonitor(run, 1, CPU, Console(file=told, width=400))
+    same, different = {"embeddings": torch.ones(12, 32)}, {"embeddings": torch.eye(12, 32)}
+    for step, outputs in enumerate([same, same, different, same], 1):
+        watch(step, encoder, run.heads, {}, outputs)
+    assert told.getvalue() == ""
+    for step, outputs in enumerate([different, same, same, same, same, different], 5):
+        watch(step, encoder, run.heads, {}, outputs)
+    assert told.getvalue().count("the embeddings have collapsed at step 8") == 1
+    assert told.getvalue().count("step 10: embeddings have recovered") == 1

@@ -56,10 +56,10 @@ def go(run: Pretraining, folder, stop_after: int | None = None, watch=None) -> i
     folder.mkdir(exist_ok=True)
     stop = Stop()
 
-    def look(step, encoder, heads, views):
+    def look(step, encoder, heads, views, outputs):
         stop.requested = step == stop_after
         if watch is not None:
-            watch(step, encoder, heads, views)
+            watch(step, encoder, heads, views, outputs)
 
     trainer = Trainer(make_fabric(torch.device("cpu"), "32"), run)
     log = Log(folder / "log.jsonl", run.steps, 8, {}, 1, Console(file=io.StringIO()))
@@ -180,7 +180,7 @@ def test_relabelling_resets_the_head_and_its_momentum(tmp_path):
     go(
         pretraining(TOYS["clusters"]),
         tmp_path / "run",
-        watch=lambda s, e, h, v: seen.append(h["top"].weight.detach().clone()),
+        watch=lambda s, e, h, v, o: seen.append(h["top"].weight.detach().clone()),
     )
     moved = [float((b - a).abs().max()) for a, b in pairwise(seen)]
     assert moved[4] > 3 * max(moved[:4])  # steps 1 to 5 are an epoch; between 5 and 6 the head starts anew

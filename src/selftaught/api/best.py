@@ -77,7 +77,7 @@ def train_best(
     saved = best.load()
     top = (*WORST, 0) if saved is None else (*saved["scores"], saved["step"])
 
-    def watch(step: int, encoder: Encoder, heads: torch.nn.ModuleDict, views: object) -> None:
+    def watch(step: int, encoder: Encoder, heads: torch.nn.ModuleDict, *rest: object) -> None:
         nonlocal top
         scores = validate(encoder, heads)
         if scores > top[:2]:

@@ -12,7 +12,7 @@ from rich.console import Console
 
 import selftaught
 from selftaught.api.run import Run
-from selftaught.api.samples import example_saver
+from selftaught.api.watching import Watchers, open_monitored
 from selftaught.config.build import (
     Built,
     build,
@@ -23,11 +23,12 @@ from selftaught.config.build import (
 )
 from selftaught.config.settings import BUDGETS, Settings, absolute, flag_of, resolve
 from selftaught.config.types import from_yaml, to_yaml
+from selftaught.contracts import Source
 from selftaught.data.crops import Crops
 from selftaught.data.photos import as_paths
 from selftaught.display.console import stderr_console
 from selftaught.errors import ProcessLostError, ReportedError, UserError, readable
-from selftaught.evaluation.monitor import FeatureMonitor
+from selftaught.evaluation.knn_monitor import KNNMonitor
 from selftaught.modules.processes import alone, processes
 from selftaught.runs.atomic import write_text
 from selftaught.runs.checkpoint import Checkpoints
@@ -80,6 +81,8 @@ def pretrain(
             checkpoint leaves no folder, unless the disk is full: then `resume` continues it.
     """
     sources = [absolute(word) for word in as_paths(data)] if data else []
+    if isinstance(settings.get("monitor"), str):
+        settings["monitor"] = absolute(settings["monitor"])
     label_file = None if labels is None else absolute(str(labels))
     stop = stop or Stop()
     if resume:
@@ -100,8 +103,9 @@ def pretrain(
             built = in_turn(lambda: build(sources, chosen, None if label_file is None else Path(label_file), download))
             _require_divisible(built)
             with use_threads(chosen.general.threads):
+                monitored = _monitored(chosen, built, download)
                 _begin(folder, sources, label_file, chosen, built)
-                _train(folder, built, None, stop, console)
+                _train(folder, built, None, stop, console, monitored)
     return Run(folder.path)
 
 
@@ -175,10 +179,11 @@ def _resume(
     built = in_turn(lambda: build(original_data, settings, label_file, download=bool(data)))
     _require_divisible(built)
     _require_same_images(status, built)
+    monitored = _monitored(settings, built, bool(data or named.get("monitor")))
     with use_threads(settings.general.threads):
         if extends:
             _extend(folder, built, Budget(**budget), device, console)
-        _train(folder, built, device, stop, console)
+        _train(folder, built, device, stop, console, monitored)
 
 
 def _require_same(folder: RunFolder, config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
@@ -287,7 +292,6 @@ def _write_plan(
         images=len(source),
         source=source.name,
         fingerprint=source.fingerprint,
-        chance=built.pretraining.task.chance(source, built.pretraining.batch_size),
         skipped=len(built.skipped),
         hardware=hardware(torch.device(plan.device)),
         processes=processes().count,
@@ -299,14 +303,17 @@ def _write_plan(
     folder.write_config({name: to_yaml(value) for name, value in config.items()})
 
 
-def _train(folder: RunFolder, built: Built, device: str | None, stop: Stop, console: Console) -> None:
+def _train(
+    folder: RunFolder, built: Built, device: str | None, stop: Stop, console: Console, monitored: Source | None
+) -> None:
     """Train a run from its last checkpoint, and record its status whatever happens."""
     config, status = processes().first(lambda: (folder.read_config(), folder.read_status()))
     run = replace(built.pretraining, steps=config["steps"], restarts=tuple(config.get("restarts") or ()))
     where = choose_device(device or config["device"])
     checkpoints = Checkpoints(folder.checkpoints, processes().first(folder.identity))
     every = max(1, run.steps // LINES)
-    chance = run.task.chance(run.source, run.batch_size)
+    knn = None if monitored is None else KNNMonitor(monitored, run, every, where)
+    chance = {**run.task.chance(run.source, run.batch_size), **(knn.chance if knn else {})}
     pace = planned_pace(status, run.steps, run.steps_per_epoch)
     log = Log(folder.log, run.steps, run.batch_size, chance, every, console, pace)
     if built.skipped:
@@ -317,12 +324,12 @@ def _train(folder: RunFolder, built: Built, device: str | None, stop: Stop, cons
         f"{hardware(where)}" + (f", {processes().count} processes" if processes().count > 1 else "")
     )
     if _writes():
-        folder.update_status(status="running", steps=run.steps)
+        folder.update_status(status="running", steps=run.steps, chance=chance)
     try:
         with stop_on_signals(stop), explained():
             fabric = make_fabric(where, config["precision"], run.has_critic)
             trainer = Trainer(fabric, run, config["compile"] == "on")
-            watch = _watch(folder, run, every, where, console) if _writes() else None
+            watch = _watch(folder, run, every, where, console, knn) if _writes() else None
             with log:
                 done = train(run, trainer, checkpoints, log, watch=watch, stop=stop)
             outcome = "finished" if done == run.steps else "interrupted"
@@ -339,16 +346,18 @@ def _train(folder: RunFolder, built: Built, device: str | None, stop: Stop, cons
         console.print(f"interrupted after step {done:,} of {run.steps:,}; to continue: {again}")
 
 
-def _watch(folder: RunFolder, run: Pretraining, every: int, where: torch.device, console: Console) -> Watch:
-    """What is done at log lines: saving examples, and measuring features."""
+def _watch(
+    folder: RunFolder, run: Pretraining, every: int, where: torch.device, console: Console, knn: KNNMonitor | None
+) -> Watch:
+    """What is done at log lines."""
     with alone():
-        save, monitor = example_saver(folder, run, every), FeatureMonitor(run, every, where, console)
+        return Watchers(folder, run, every, where, console, knn)
 
-    def watch(*state: Any) -> Mapping[str, float]:
-        save(*state)
-        return monitor(*state)
 
-    return watch
+def _monitored(settings: Settings, built: Built, download: bool) -> Source | None:
+    """The source of `--monitor`."""
+    size = built.pretraining.task.size
+    return in_turn(lambda: open_monitored(settings.general.monitor, size, download))
 
 
 def _record_failure(folder: RunFolder, built: Built, checkpoints: Checkpoints, log: Log, error: BaseException) -> None:

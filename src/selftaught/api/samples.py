@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from selftaught.contracts import Encoder, Views, evenly_spaced
+from selftaught.contracts import Encoder, Outputs, Views, evenly_spaced
 from selftaught.figures.grid import png_bytes
 from selftaught.runs.atomic import write_bytes
 from selftaught.runs.folder import RunFolder
@@ -27,7 +27,7 @@ def example_saver(folder: RunFolder, run: Pretraining, every: int) -> Any:
     steps = {math.ceil(run.steps * part / every) * every for part in SAVE_AT} | {run.steps}
     spread = evenly_spaced(GRID_IMAGES, len(run.source))
 
-    def watch(step: int, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> None:
+    def watch(step: int, encoder: Encoder, heads: nn.ModuleDict, views: Views, outputs: Outputs) -> None:
         if step not in steps:
             return
         encoder.eval(), heads.eval()

@@ -63,6 +63,8 @@ class General:
     """Number of images to use, a random subset."""
     num_crops: int | None = None
     """Number of virtual crops of the photos, if the source is photos. Default: 100000."""
+    monitor: str | None = None
+    """Labeled source whose k-NN accuracy is logged during training, such as cifar10; its test part is not used."""
     device: str = "auto"
     """auto (CUDA where there is one), cpu, cuda, cuda:1, mps."""
     precision: Precision = "auto"

@@ -1,19 +1,26 @@
-"""Monitors the features of the last layer during training, and reports when they collapse.
+"""Monitors the last layer's features and the loss's embeddings during training, and reports when they collapse.
 
-A loss may fall while all images get the same feature, so the loss alone does not show a collapse. The measurement uses
-a fixed batch of images, changes nothing of the training, and happens at log lines only.
+A loss may fall while all images get the same feature, so the loss alone does not show a collapse. Two things are
+measured, at log lines only, and neither changes the training:
+
+- the features of a fixed batch of images, compared with those of the initial weights. A task of few classes narrows
+  features as well, so only a complete collapse is told from healthy training.
+- the embeddings of the last step, of losses that return them (see `Outputs`). Joint-embedding losses are the ones that
+  collapse, and do so in the space of their embeddings first. There a healthy loss spreads images over many directions.
 """
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
 from selftaught.augment.warp import identity
-from selftaught.contracts import Encoder, Views, evenly_spaced
-from selftaught.evaluation.quality import Quality, QualityStatistics, batch_statistics
+from selftaught.contracts import Encoder, Outputs, Views, evenly_spaced
+from selftaught.evaluation.quality import Quality, QualityStatistics, batch_statistics, effective_rank
 from selftaught.training.loop import Pretraining
 from selftaught.training.randomness import preserve_rng
 
@@ -27,10 +34,65 @@ NARROW = (0.1, 0.2)
 """Effective rank above 1, and standard deviation, both relative to the start of training, below which features lie
 near a line. Strict, because a task of few classes narrows features as well: healthy rotation fell to 0.14 and 0.21 in a
 small net. So a partial collapse is not reported, see results/feature-quality.md."""
+EMBEDDINGS = 128
+"""Maximum number of embeddings that are measured, one of each image."""
+SAME = 0.1
+"""Standard deviation of embeddings of unit length, relative to 1 / sqrt(D), below which they are nearly the same.
+Healthy MoCo, whose projection has no batch norm, falls to 0.18 in its first steps; see results/feature-quality.md."""
+FEW_DIRECTIONS = 3.0
+"""Effective rank of embeddings around their mean below which they lie along few directions. SimSiam without its
+stop-gradient falls below 3 within 40 steps, while its standard deviation stays above 0.35."""
+FEWEST = 8
+"""Number of embeddings, and of their dimensions, from which the standard deviation is meaningful."""
+FEWEST_FOR_RANK = 32
+"""The same for the effective rank, which is at most either number."""
+RECOVERED = 2.0
+"""Factor of both thresholds above which embeddings have recovered."""
+LINES = 3
+"""Number of consecutive log lines at which embeddings must be collapsed: single batches are not reported."""
+
+
+@dataclass(frozen=True)
+class Spread:
+    """How far the embeddings of different images are spread."""
+
+    rank: float
+    """Effective rank around their mean: 1 on a line, at most min(n - 1, D); 0 if all are equal."""
+    std: float
+    """Standard deviation of embeddings of unit length, averaged over dimensions; see `Quality.std`."""
+    count: int
+    """n."""
+    dimensions: int
+    """D."""
+
+    @property
+    def relative_std(self) -> float:
+        """1 if embeddings are spread evenly over all directions, 0 if all are the same."""
+        return self.std * math.sqrt(self.dimensions)
+
+    def collapsed(self, factor: float = 1.0) -> bool:
+        """Whether embeddings are nearly the same, or lie along few of many directions.
+
+        Args:
+            factor: of both thresholds; above 1 to report a recovery, so that reports do not alternate.
+        """
+        fewest = min(self.count, self.dimensions)
+        few_directions = fewest >= FEWEST_FOR_RANK and self.rank < factor * FEW_DIRECTIONS
+        return few_directions or (fewest >= FEWEST and self.relative_std < factor * SAME)
+
+
+def spread(embeddings: Tensor) -> Spread:
+    """The spread of embeddings (n, D) of different images, of the first `EMBEDDINGS` of them."""
+    z = embeddings.detach()[:EMBEDDINGS].double().cpu()
+    std = F.normalize(z, dim=1).std(0, correction=0).mean()
+    centered = z - z.mean(0)
+    gram = centered @ centered.T if len(z) < z.shape[1] else centered.T @ centered  # cheaper than singular values
+    rank = effective_rank(torch.linalg.eigvalsh(gram).clamp(min=0).sqrt())
+    return Spread(rank, float(std), *z.shape)
 
 
 class FeatureMonitor:
-    """Measures effective rank and standard deviation of the last layer's features.
+    """Measures effective rank and standard deviation of the last layer's features and of the loss's embeddings.
 
     Args:
         run: the run, whose encoder still has its initial weights: they are the reference.
@@ -43,7 +105,8 @@ class FeatureMonitor:
         self.run, self.device, self.console = run, device, console
         self.chosen = evenly_spaced(IMAGES, len(run.source))
         self.interval = math.ceil(len(self.chosen) / (3 * SHARE * run.batch_size) / every) * every
-        self.collapsed = False
+        self.collapsed = self.embeddings_collapsed = False
+        self.lines = 0
         with preserve_rng(device):
             self.start = self.measure(run.encoder)
 
@@ -56,8 +119,13 @@ class FeatureMonitor:
         statistics.add(features.float())
         return statistics.result()
 
-    def __call__(self, step: int, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> Mapping[str, float]:
-        """Values to log at this step, none between two measurements; see `training.loop.Watch`."""
+    def __call__(
+        self, step: int, encoder: Encoder, heads: nn.ModuleDict, views: Views, outputs: Outputs
+    ) -> Mapping[str, float]:
+        """Values to log at this step; those of features at some lines only. See `training.loop.Watch`."""
+        return {**self._watch_features(step, encoder), **self._watch_embeddings(step, outputs)}
+
+    def _watch_features(self, step: int, encoder: Encoder) -> Mapping[str, float]:
         if step % self.interval and step != self.run.steps:
             return {}
         quality = self.measure(encoder)
@@ -65,6 +133,25 @@ class FeatureMonitor:
             self.collapsed = collapsed
             self.console.print(self._message(step, quality) if collapsed else f"step {step:,}: features have recovered")
         return {"feature_rank": round(quality.rank, 4), "feature_std": round(quality.std, 6)}
+
+    def _watch_embeddings(self, step: int, outputs: Outputs) -> Mapping[str, float]:
+        embeddings = outputs.get("embeddings")
+        if embeddings is None:
+            return {}
+        now = spread(embeddings)
+        most = min(now.count - 1, now.dimensions)
+        self.lines = self.lines + 1 if now.collapsed() else 0
+        if self.lines == LINES and not self.embeddings_collapsed:
+            self.embeddings_collapsed = True
+            self.console.print(
+                f"warning: the embeddings have collapsed at step {step:,}: standard deviation {now.relative_std:.2g} "
+                f"times 1 / sqrt(D), effective rank {now.rank:.1f} of at most {most:,}. "
+                "Images are hardly distinguished by the loss any more, even if it falls."
+            )
+        elif self.embeddings_collapsed and not now.collapsed(RECOVERED):
+            self.embeddings_collapsed = False
+            self.console.print(f"step {step:,}: embeddings have recovered")
+        return {"embedding_rank": round(now.rank, 4), "embedding_std": round(now.std, 6)}
 
     def _message(self, step: int, quality: Quality) -> str:
         return (

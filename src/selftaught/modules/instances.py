@@ -82,8 +82,8 @@ class InstanceNCE:
         return nce(positive, negatives, log_normalizer), {**outputs, "log_normalizer": log_normalizer}
 
     def update(self, bank: MemoryBank, views: Views, outputs: Outputs) -> None:
-        """Update the entries of the images `index` with their `features`, and the constant normalizer."""
-        bank.update(views["index"], outputs["features"], self.bank_momentum)
+        """Update the entries of the images `index` with their `embeddings`, and the constant normalizer."""
+        bank.update(views["index"], outputs["embeddings"], self.bank_momentum)
         bank.log_normalizer.copy_(outputs.get("log_normalizer", bank.log_normalizer))
 
     def chance(self, source: Source) -> float:

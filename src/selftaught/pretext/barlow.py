@@ -60,7 +60,10 @@ class BarlowTwins(AugmentedTask):
             matrix = z1.T @ z2 / len(z1)
         diagonal = matrix.diagonal()
         rest = matrix.square().sum() - diagonal.square().sum()
-        return (1 - diagonal).square().sum() + self.redundancy * rest, {"correlation": diagonal.mean()}
+        return (1 - diagonal).square().sum() + self.redundancy * rest, {
+            "correlation": diagonal.mean(),
+            "embeddings": z1,
+        }
 
     def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Pairs of views."""

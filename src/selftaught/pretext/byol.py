@@ -65,14 +65,16 @@ class BYOL(AugmentedTask):
         they are spread over all directions.
         """
         loss, targets = torch.zeros((), device=views["images"].device), []
+        embeddings = []
         first, second = split_views(views["images"])
         for online, other in ((first, second), (second, first)):
-            prediction = heads["prediction"](heads["projection"](encoder(online))).float()
+            embeddings.append(heads["projection"](encoder(online)))
+            prediction = heads["prediction"](embeddings[-1]).float()
             with torch.no_grad():
                 target = heads["target"](other).float()
             loss = loss + 2 - 2 * F.cosine_similarity(prediction, target).mean()
             targets.append(target)
-        return loss, {"std": unit_std(targets[0])}
+        return loss, {"std": unit_std(targets[0]), "embeddings": embeddings[0]}
 
     def after_step(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outputs: Outputs, progress: float = 0.0

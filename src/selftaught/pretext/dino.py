@@ -103,8 +103,8 @@ class DINO(MultiCropTask):
         first = gather(teacher[0])
         entropy = -(first * first.clamp(min=1e-12).log()).sum(1).mean()
         agreement = F.one_hot(first.argmax(1), self.outputs).float().mean(0).max()
-        logged = {"entropy": entropy, "agreement": agreement, "outputs": torch.cat([*outputs])}
-        return torch.stack(losses).mean(), logged
+        logged = {"entropy": entropy, "agreement": agreement}
+        return torch.stack(losses).mean(), {**logged, "outputs": torch.cat([*outputs]), "embeddings": student[0]}
 
     def temperature_at(self, progress: float) -> float:
         """The teacher's temperature, which changes linearly during the warm-up."""

@@ -69,7 +69,8 @@ class EMP(AugmentedTask):
         patches = z.reshape(-1, self.patches, self.dimensions)  # (B, n, D)
         similarity = F.cosine_similarity(patches, patches.mean(1, keepdim=True), dim=2).mean()
         rate = coding_rate(patches.transpose(0, 1), self.epsilon).mean()
-        return -self.invariance * similarity - rate, {"similarity": similarity, "coding_rate": rate}
+        logged = {"similarity": similarity, "coding_rate": rate, "embeddings": patches[:, 0]}
+        return -self.invariance * similarity - rate, logged
 
     def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Patches, those of an image in a row."""

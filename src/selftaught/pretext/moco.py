@@ -80,7 +80,7 @@ class MoCo(AugmentedTask):
             logits = torch.cat([own, query @ cast(Queue, heads["queue"]).entries.T], 1) / self.temperature
         target = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
         accuracy = (logits.argmax(1) == 0).float().mean()
-        return F.cross_entropy(logits, target), {"accuracy": accuracy, "keys": key}
+        return F.cross_entropy(logits, target), {"accuracy": accuracy, "keys": key, "embeddings": query}
 
     @torch.no_grad()
     def _keys(self, encode: nn.Module, images: Tensor) -> Tensor:

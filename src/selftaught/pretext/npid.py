@@ -128,7 +128,7 @@ class NPID(Task):
         loss, outputs = self.nce(bank, features, entries)
         if self.proximal:
             loss = loss + self.proximal * (features - entries.positive).square().sum(1)
-        return loss.mean(), {**outputs, "features": features}
+        return loss.mean(), {**outputs, "embeddings": features}
 
     def after_step(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, outputs: Outputs, progress: float = 0.0

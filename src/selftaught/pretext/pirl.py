@@ -185,7 +185,7 @@ class PIRL(Task):
         bank = bank_of(heads)
         entries = bank.gather(views["index"], views["sampled"])
         of_images, outputs = self.nce(bank, features, entries)
-        outputs["features"] = features
+        outputs["embeddings"] = features
         if not transformed:
             return (1 - self.weight) * of_images.mean(), outputs
         # The negatives are contrasted with g(v_It) too, not with f(v_I).

@@ -59,8 +59,9 @@ class SimCLR(AugmentedTask):
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outputs]:
         """NT-Xent (equation 1), averaged over all views."""
-        loss, accuracy = nt_xent(heads["projection"](encoder(views["images"])), self.temperature)
-        return loss, {"accuracy": accuracy}
+        embeddings = heads["projection"](encoder(views["images"]))
+        loss, accuracy = nt_xent(embeddings, self.temperature)
+        return loss, {"accuracy": accuracy, "embeddings": embeddings[::2]}
 
     def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Pairs of views."""

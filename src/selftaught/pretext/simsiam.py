@@ -58,7 +58,7 @@ class SimSiam(AugmentedTask):
         z1, z2 = (heads["projection"](encoder(view)).float() for view in split_views(views["images"]))
         p1, p2 = (heads["prediction"](z).float() for z in (z1, z2))
         similarity = F.cosine_similarity(p1, z2.detach()).mean() + F.cosine_similarity(p2, z1.detach()).mean()
-        return -similarity / 2, {"std": unit_std(z1)}
+        return -similarity / 2, {"std": unit_std(z1), "embeddings": z1}
 
     def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Pairs of views."""

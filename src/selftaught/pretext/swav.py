@@ -77,4 +77,5 @@ class SwAV(MultiCropTask):
             if view < 2
         ]
         nearest = F.one_hot(gather(scores[0].argmax(1)), self.prototypes)
-        return torch.stack(losses).mean(), {"used": nearest.amax(0).float().mean()}
+        logged = {"used": nearest.amax(0).float().mean(), "embeddings": embedded[0]}
+        return torch.stack(losses).mean(), logged

@@ -9,6 +9,7 @@ https://arxiv.org/abs/2105.04906
 Letters: B images, S pixels along a view, D dimensions.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from selftaught.augment.views import byol_augmentations, two_views
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.errors import UserError
 from selftaught.modules.augmented import AugmentedTask, require_positive, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.processes import gather
@@ -33,7 +35,7 @@ class VICReg(AugmentedTask):
     invariance: float = 25.0
     """Coefficient of the invariance term (paper: 25)."""
     variance: float = 25.0
-    """Coefficient of the variance term (paper: 25)."""
+    """Coefficient of the variance term (paper: 25); with 0 the embeddings collapse."""
     covariance: float = 1.0
     """Coefficient of the covariance term (paper: 1)."""
     dimensions: int = 512
@@ -42,7 +44,10 @@ class VICReg(AugmentedTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        require_positive(self, "invariance", "variance", "covariance", "dimensions")
+        require_positive(self, "invariance", "dimensions")
+        for name in ("variance", "covariance"):
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise UserError(f"--{name} must be at least 0 and finite, got {value}.")
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The expander: three layers."""
@@ -66,7 +71,7 @@ class VICReg(AugmentedTask):
             variance = _variance(z1) + _variance(z2)
             covariance = _covariance(z1) + _covariance(z2)
         loss = self.invariance * invariance + self.variance * variance + self.covariance * covariance
-        return loss, {"std": z1.std(0).mean()}
+        return loss, {"std": z1.std(0).mean(), "embeddings": z1}
 
     def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
         """Pairs of views."""

@@ -17,7 +17,12 @@ from selftaught.runs.atomic import append_text, write_text
 from selftaught.runs.log import read_log
 from selftaught.training.pace import PaceMonitor
 
-FEATURES = {"feature_rank": "feature rank", "feature_std": "std"}
+FEATURES = {
+    "feature_rank": "feature rank",
+    "feature_std": "std",
+    "embedding_rank": "embedding rank",
+    "embedding_std": "std",
+}
 """Measured values that are displayed, by their name in the log."""
 
 
@@ -48,7 +53,7 @@ class Log:
         self.images_per_step = images_per_step
         self.console = console or stderr_console()
         self.pace = pace
-        self.features: dict[str, float] = {}  # last measured values
+        self.last: dict[str, float] = {}  # last values that are displayed
         self.begun = False
         self.before = 0.0  # seconds of training in earlier processes
         self.seconds = 0.0  # seconds of training up to the last line
@@ -112,11 +117,13 @@ class Log:
 
     def _display(self, line: Mapping[str, Any], steps: int) -> None:
         parts = [f"{line['images_per_second']:,.0f} img/s", f"loss {line['loss']:.3f}"]
-        for name, level in self.chance.items():
-            if name in line:
-                parts.append(f"{name.replace('_', ' ')} {line[name]:.3f} (chance {level:.3f})")
-        self.features = {**self.features, **{name: line[name] for name in FEATURES if name in line}}
-        parts += [f"{FEATURES[name]} {value:.3g}" for name, value in self.features.items()]
+        self.last |= {name: line[name] for name in (*self.chance, *FEATURES) if name in line}
+        parts += [
+            f"{name.replace('_', ' ')} {self.last[name]:.3f} (chance {self.chance[name]:.3f})"
+            for name in self.chance
+            if name in self.last
+        ]
+        parts += [f"{text} {self.last[name]:.3g}" for name, text in FEATURES.items() if name in self.last]
         self.meter.advance(steps, " · ".join(parts))
         change = None if self.pace is None else self.pace.update(line["step"], line["seconds"])
         if change is not None:

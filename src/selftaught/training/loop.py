@@ -36,9 +36,9 @@ if TYPE_CHECKING:
 Mark = Callable[[str], None]
 """Callback at the end of each part of a step, with the name of the part; used to profile a step."""
 
-Watch = Callable[[int, Encoder, nn.ModuleDict, Views], Mapping[str, float] | None]
-"""Callback at every log line, with the step, the modules and the last views; it must not change the weights. Returns
-further values to log, if any."""
+Watch = Callable[[int, Encoder, nn.ModuleDict, Views, Outputs], Mapping[str, float] | None]
+"""Callback at every log line, with the step, the modules, the last views and what their loss returned; it must not
+change the weights. Returns further values to log, if any."""
 
 
 @dataclass(frozen=True)
@@ -196,13 +196,13 @@ def train(
             logged = trainer.step(views, progress)
         stopped, last = stop.agreed(), done == run.steps
         if log.due(done) or last:
-            logged = averaged(logged)
+            logged |= averaged(logged)
             _require_finite(logged, done, saved_step)
         if first and (log.due(done) or last):
             measured = None
             if watch is not None:
                 with alone(), preserve_rng(trainer.fabric.device):
-                    measured = watch(done, trainer.encoder, trainer.heads, views)
+                    measured = watch(done, trainer.encoder, trainer.heads, views, logged)
             log.write(done, logged, run.optimization.rate(progress), measured)
         if first and (stopped or last or (log.due(done) and monotonic() - last_save > save_seconds)):
             _require_finite({**logged, **dict(trainer.module.named_parameters())}, done, saved_step)
