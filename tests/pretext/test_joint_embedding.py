@@ -234,7 +234,7 @@ def test_views_are_pairs_of_different_views_of_an_image(name):
         ("moco", {"key_momentum": 1.5}, "--key-momentum must be from 0 to 1, got 1.5"),
         ("byol", {"target_momentum": -0.1}, "--target-momentum must be from 0 to 1"),
         ("simsiam", {"bottleneck": 0}, "--bottleneck must be above 0"),
-        ("vicreg", {"covariance": -1.0}, "--covariance must be above 0"),
+        ("vicreg", {"covariance": -1.0}, "--covariance must be at least 0"),
         ("barlow", {"view_area": (0.5, 0.2)}, "--view-area must be"),
     ],
 )
