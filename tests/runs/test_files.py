@@ -3,12 +3,15 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from selftaught.errors import UserError, readable
+from selftaught.runs import parse
 from selftaught.runs.atomic import append_text, atomic_write, write_text
-from selftaught.runs.files import MAX_ENTRIES, list_folder, open_regular, read_limited
+from selftaught.runs.files import MAX_ENTRIES, list_folder, open_regular, read_limited, remove_tree
 from selftaught.runs.parse import parse_json, parse_yaml
+from selftaught.runs.typed import TrainingPlan, read_typed
 
 
 @pytest.fixture
@@ -139,3 +142,40 @@ def test_strings_of_json_obey_no_terminal():
         r"\x1b[2J": [r"\u202e", r"\x9b", r"a\nb", r"\ud800"]
     }
     assert readable("Ein Bild, 회전, é") == "Ein Bild, 회전, é"
+
+
+def test_a_link_to_a_folder_elsewhere_is_not_emptied(tmp_path):
+    (outside := tmp_path / "outside" / "checkpoint").mkdir(parents=True)
+    (outside / "last.pt").write_text("precious")
+    (run := tmp_path / "run").mkdir()
+    (run / "rate-1").symlink_to(tmp_path / "outside")
+    with pytest.raises(UserError, match="is a symbolic link"):
+        remove_tree(run / "rate-1" / "checkpoint", run)
+    (run / "rate-2").mkdir()
+    (run / "rate-2" / "best").symlink_to(outside)
+    with pytest.raises(UserError, match="is a symbolic link"):
+        remove_tree(run / "rate-2" / "best", run)
+    assert (outside / "last.pt").read_text() == "precious"
+    (own := run / "rate-3" / "best").mkdir(parents=True)
+    (own / "link").symlink_to(outside)
+    remove_tree(own, run)
+    assert not own.exists()
+    assert (outside / "last.pt").exists()
+
+
+def test_arrays_that_unpack_to_too_much_are_refused(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / "a.npz", a=np.zeros(2**16, np.uint8))
+    content = (tmp_path / "a.npz").read_bytes()
+    assert parse.parse_arrays(content)["a"].shape == (2**16,)
+    monkeypatch.setattr(parse, "MAX_UNPACKED", 2**15)
+    with pytest.raises(ValueError, match="unpacks to more"):
+        parse.parse_arrays(content)
+
+
+@pytest.mark.parametrize(
+    "content", ["{}", '{"steps": 0, "precision": "32"}', '{"steps": 1, "precision": "8"}', "[", "9"]
+)
+def test_a_damaged_plan_is_one_sentence(content, tmp_path):
+    (tmp_path / "plan.json").write_text(content)
+    with pytest.raises(UserError, match="is damaged: remove it"):
+        read_typed(tmp_path / "plan.json", tmp_path, TrainingPlan)

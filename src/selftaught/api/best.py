@@ -12,7 +12,8 @@ from selftaught.errors import DivergedError, readable
 from selftaught.evaluation.baselines.cache import digest
 from selftaught.runs.atomic import write_text
 from selftaught.runs.checkpoint import Checkpoints
-from selftaught.runs.files import exists, make_folder, read_limited
+from selftaught.runs.files import exists, make_folder
+from selftaught.runs.typed import read_typed
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train
@@ -70,8 +71,7 @@ def train_best(
     """
     path = folder / "validation.json"
     if exists(path):
-        first, second, step = json.loads(read_limited(path, root, MAX_BYTES))
-        return first, second, step
+        return read_typed(path, root, tuple[float, float, int])
     make_folder(folder, root)
     best, every = best_weights(folder, run), -(-run.steps // evaluations)
     saved = best.load()

@@ -7,7 +7,6 @@ finished is recorded there, so the same command continues after an interruption.
 import io
 import json
 import re
-import shutil
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
@@ -27,7 +26,9 @@ from selftaught.evaluation.finetune_table import Repetition
 from selftaught.evaluation.finetuning import EPOCHS, MIN_STEPS, FineTuning, classify
 from selftaught.evaluation.layers import probe_layers
 from selftaught.runs.atomic import write_bytes, write_text
-from selftaught.runs.files import exists, make_folder, read_limited
+from selftaught.runs.files import exists, make_folder, read_limited, remove_tree
+from selftaught.runs.parse import parse_arrays
+from selftaught.runs.typed import TrainingPlan, read_typed
 from selftaught.runs.weights import weights_bytes
 from selftaught.training.interruption import Stop
 from selftaught.training.loop import Pretraining
@@ -84,7 +85,7 @@ class Trainings:
                 make_folder(folder, self.run)
                 write_bytes(path, _packed(self._trained(name, folder, chosen, number)), self.run)
         for left in (*folder.glob("rate-*/checkpoint"), *folder.glob("rate-*/best")):
-            shutil.rmtree(left, ignore_errors=True)
+            remove_tree(left, self.run)
         return _unpacked(path, self.run)
 
     def _folder(self, name: str, count: LabelCount, number: int) -> Path:
@@ -153,7 +154,7 @@ class Trainings:
     def steps(self, count: LabelCount) -> int | None:
         """Steps of each training with a number of labels; None if there was none."""
         path = self._folder("", count, 0).parent / PLAN
-        return int(json.loads(read_limited(path, self.run, MAX_BYTES))["steps"]) if exists(path) else None
+        return read_typed(path, self.run, TrainingPlan)["steps"] if exists(path) else None
 
     def plan(self, run: Pretraining, folder: Path) -> tuple[int, str]:
         """Steps and precision of the trainings in a folder, recorded there by the first one."""
@@ -163,7 +164,7 @@ class Trainings:
             budget, precision = self.settings.budget or default, choose_precision("auto", self.device)
             plan = make_plan(run, budget, device=str(self.device), precision=precision, compiling="off")
             write_text(path, json.dumps({"steps": plan.steps, "precision": precision}), self.run)
-        planned = json.loads(read_limited(path, self.run, MAX_BYTES))
+        planned = read_typed(path, self.run, TrainingPlan)
         return int(planned["steps"]), str(planned["precision"])
 
 
@@ -206,8 +207,8 @@ def _unpacked(path: Path, root: Path) -> Repetition:
     """
     content = read_limited(path, root, MAX_BYTES)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            return Repetition(torch.from_numpy(arrays["correct"]), **json.loads(str(arrays["facts"])))
+        arrays = parse_arrays(content)
+        return Repetition(torch.from_numpy(arrays["correct"]), **json.loads(str(arrays["facts"])))
     except Exception as error:  # numpy, zip and JSON raise many exception types for damaged files
         raise UserError(f"{readable(str(path))} is damaged: remove it and repeat the command.") from error
 

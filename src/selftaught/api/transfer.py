@@ -29,8 +29,10 @@ from selftaught.evaluation.transfer.contract import Transfer
 from selftaught.evaluation.transfer.settings import EPOCHS, MIN_STEPS, VALIDATED, TransferSettings
 from selftaught.evaluation.transfer.table import Repetition, Row, TransferTable, sample_counts
 from selftaught.runs.atomic import write_bytes, write_text
-from selftaught.runs.files import exists, make_folder, read_limited
+from selftaught.runs.files import exists, make_folder, read_limited, remove_tree
 from selftaught.runs.folder import RunFolder
+from selftaught.runs.parse import parse_arrays
+from selftaught.runs.typed import TrainingPlan, read_typed
 from selftaught.runs.weights import weights_bytes
 from selftaught.training.interruption import Stop, stop_on_signals
 from selftaught.training.loop import Pretraining
@@ -87,7 +89,7 @@ class _Trainings:
             make_folder(folder, self.backbone.folder.path)
             write_bytes(path, self._trained(folder, seed), self.backbone.folder.path)
         for left in (*folder.glob("rate-*/checkpoint/*"), *folder.glob("rate-*/best/*")):
-            left.unlink(missing_ok=True)
+            remove_tree(left, self.backbone.folder.path)
         return self._unpacked(path)
 
     def _trained(self, folder: Path, seed: int) -> bytes:
@@ -145,8 +147,7 @@ class _Trainings:
     def _unpacked(self, path: Path) -> Repetition:
         content = read_limited(path, self.backbone.folder.path, MAX_BYTES)
         try:
-            with np.load(io.BytesIO(content), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
+            arrays = parse_arrays(content)
             facts, resampled = json.loads(str(arrays.pop("facts"))), arrays.pop("resampled")
             return Repetition(**facts, predictions=arrays, resampled=resampled)
         except Exception as error:  # numpy, zip and JSON raise many exception types for damaged files
@@ -267,8 +268,8 @@ def _plan(
         precision = choose_precision("auto", device)
         plan = make_plan(run, budget, device=str(device), precision=precision, compiling="off")
         write_text(path, json.dumps({"steps": plan.steps, "precision": precision}), place)
-    planned = json.loads(read_limited(path, place, MAX_BYTES))
-    return int(planned["steps"]), str(planned["precision"])
+    planned = read_typed(path, place, TrainingPlan)
+    return planned["steps"], planned["precision"]
 
 
 def _validated(source: AnnotatedSource) -> AnnotatedSource:

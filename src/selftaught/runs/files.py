@@ -5,6 +5,7 @@ never changes what another name points to.
 """
 
 import os
+import shutil
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -42,6 +43,19 @@ def check_links(path: Path, root: Path) -> None:
                 f"{readable(str(place))} is a symbolic link, and links inside a run folder are not followed: replace "
                 "it with the file or folder itself."
             )
+
+
+def remove_tree(path: Path, root: Path) -> None:
+    """Remove a file or folder below `root`; links inside a folder are removed, not followed.
+
+    Raises:
+        UserError: a symbolic link leads to it.
+    """
+    check_links(path, root)
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def open_regular(path: Path, root: Path) -> BinaryIO:

@@ -37,7 +37,7 @@ from selftaught.runs.models import (
     Transfer,
     mismatch,
 )
-from selftaught.runs.parse import one_line, parse_json, parse_yaml
+from selftaught.runs.parse import one_line, parse_arrays, parse_json, parse_yaml
 from selftaught.runs.sections import flatten, nest
 from selftaught.runs.weights import read_weights, weights_bytes
 
@@ -216,8 +216,8 @@ class RunFolder:
         if path.suffix != ".npz" or not exists(path):
             return None
         try:
-            with np.load(io.BytesIO(read_limited(path, self.path, MAX_IDS)), allow_pickle=False) as file:
-                arrays = {name: file[name] for name in ("layers", "trained", "random", "labels", "test_ids")}
+            stored = parse_arrays(read_limited(path, self.path, MAX_IDS))
+            arrays = {name: stored[name] for name in ("layers", "trained", "random", "labels", "test_ids")}
             count, names = len(arrays["labels"]), [str(row["layer"]) for row in probe["layers"]]
             shapes = [arrays[name].shape[1:] for name in ("trained", "random")]
             if arrays["layers"].tolist() != names or shapes != [(len(names), count)] * 2 or not count:

@@ -1,10 +1,14 @@
 """Parses JSON and YAML from untrusted files into plain values of limited depth; anything else is a `ValueError`."""
 
+import io
 import json
 import math
+import zipfile
 from typing import Any
 
+import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from selftaught.errors import readable
 
@@ -12,6 +16,8 @@ MAX_DEPTH = 24
 """Maximum nesting depth; files of a run have at most five levels."""
 MAX_INTEGER = 2**63
 """Larger integers do not fit into a tensor."""
+MAX_UNPACKED = 2**30
+"""Maximum total size in bytes of the arrays of a file."""
 LOADER = yaml.SafeLoader
 """Not libyaml's loader, which rejects surrogate escapes in file names that are not valid Unicode."""
 
@@ -26,6 +32,20 @@ def parse_json(content: bytes) -> Any:
         return _printable(json.loads(content.decode("utf-8"), parse_int=_integer), 0)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+
+
+def parse_arrays(content: bytes) -> dict[str, NDArray[Any]]:
+    """The arrays of an `.npz` file, by name.
+
+    Raises:
+        Exception: the file is damaged or unpacks to more than `MAX_UNPACKED` bytes; numpy and zipfile raise many
+            exception types.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        if sum(entry.file_size for entry in archive.infolist()) > MAX_UNPACKED:
+            raise ValueError("it unpacks to more bytes than such a file may have")
+    with np.load(io.BytesIO(content), allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
 
 
 def parse_yaml(content: bytes) -> Any:
