@@ -232,7 +232,7 @@ def test_every_flipped_byte_is_detected(tmp_path: Path) -> None:
         whole, noticed = path.read_bytes(), 0
         for at in range(len(whole)):
             path.write_bytes(whole[:at] + bytes([whole[at] ^ 0x04]) + whole[at + 1 :])
-            if (read := cache._read(tmp_path / cached.key, 4)) is None:
+            if (read := cache._read(tmp_path / cached.key, 4, ())) is None:
                 noticed += 1
                 continue
             assert np.array_equal(read.images, truth)
@@ -240,11 +240,11 @@ def test_every_flipped_byte_is_detected(tmp_path: Path) -> None:
             assert np.array_equal(read.content_ids, identities)
         assert noticed > 0.9 * len(whole)
         path.write_bytes(whole[:-1])
-        assert cache._read(tmp_path / cached.key, 4) is None
+        assert cache._read(tmp_path / cached.key, 4, ()) is None
         path.write_bytes(whole + b"\0")
-        assert cache._read(tmp_path / cached.key, 4) is None
+        assert cache._read(tmp_path / cached.key, 4, ()) is None
         path.write_bytes(whole)
-    assert cache._read(tmp_path / cached.key, 4) is not None
+    assert cache._read(tmp_path / cached.key, 4, ()) is not None
 
 
 def test_large_caches_are_checked_by_length_and_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
