@@ -254,11 +254,11 @@ def test_large_caches_are_checked_by_length_and_header(tmp_path: Path, monkeypat
     whole = path.read_bytes()
     changed = whole[:-1] + bytes([whole[-1] ^ 1])
     path.write_bytes(changed)
-    assert cache._read(tmp_path / key, 8) is not None  # the price of opening a terabyte at once
+    assert cache._read(tmp_path / key, 8, ()) is not None  # the price of opening a terabyte at once
     path.write_bytes(whole.replace(b"|u1", b"|i1"))
-    assert cache._read(tmp_path / key, 8) is None
+    assert cache._read(tmp_path / key, 8, ()) is None
     path.write_bytes(whole[:-100])
-    assert cache._read(tmp_path / key, 8) is None
+    assert cache._read(tmp_path / key, 8, ()) is None
 
 
 def test_damage_is_repaired_while_a_reader_is_open(tmp_path: Path) -> None:
