@@ -150,17 +150,17 @@ def find_neighbors(
         raise UserError(f"--neighbors and --queries must be at least 1, got {k} and {queries}.")
     if count <= k:
         raise UserError(f"{k} neighbors need at least {k + 1} images, but {source.name} has {count}: add images.")
-    asked = evenly_spaced(queries, count)
+    query_indices = evenly_spaced(queries, count)
     results = []
     with Meter("neighbors", 2 * count) as meter:
         for net in (encoder, random):
             features, labels = pooled_features(net.to(device), source, chosen, size, device, meter)
             if not all(feature.isfinite().all() for feature in features.values()):
                 raise UserError("the features contain infinity or NaN, as the training diverged: use another run.")
-            results.append(tuple(_at(layer, features[layer], labels, asked, k) for layer in layers or features))
+            results.append(tuple(_at(layer, features[layer], labels, query_indices, k) for layer in layers or features))
     chance = None if labels is None else _chance(labels)
     trained, untrained = results
-    return NeighborTable(source.name, count, k, trained, untrained, chance), chosen, asked
+    return NeighborTable(source.name, count, k, trained, untrained, chance), chosen, query_indices
 
 
 def _at(layer: str, features: Tensor, labels: Tensor | None, queries: Tensor, k: int) -> LayerNeighbors:

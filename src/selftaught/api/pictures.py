@@ -112,24 +112,24 @@ def neighbors(
     side, where = loaded.arguments["size"], loaded.arguments["device"]
     source = data if isinstance(data, Source) else open_unseen(data, side, images)
     trained, random = trained_and_random(loaded, source)
-    table, chosen, asked = find_neighbors(
+    table, chosen, query_indices = find_neighbors(
         trained, random, source, size=side, images=images, queries=queries, k=k, layers=layers, device=where
     )
     rows = []
     for ours, theirs in zip(table.trained, table.random, strict=True):
-        order = torch.cat([asked[:, None], ours.indices, theirs.indices], 1)  # (Q, 1 + 2 k)
+        order = torch.cat([query_indices[:, None], ours.indices, theirs.indices], 1)  # (Q, 1 + 2 k)
         found = whole_images(source, chosen[order.flatten()], side, torch.device("cpu"))
         rows.append(figures.stretched(found.reshape(*order.shape, *found.shape[1:]), NEIGHBOR_SIDE))
     cells = torch.stack(rows, 1).flatten(0, 1)  # the layers of the first query, then those of the second
     ranks = [str(rank + 1) for rank in range(k)]
     headings, groups = ["query", *ranks, *ranks], [("", 1), ("trained", k), ("random weights", k)]
     names = [row.layer for row in table.trained]
-    drawn = figures.image_table(cells, headings, names * len(asked), groups)
+    drawn = figures.image_table(cells, headings, names * len(query_indices), groups)
     facts = {
         "kind": "neighbors",
         "title": f"Nearest neighbors at every layer among {table.images:,} images of {source.name}",
         "note": f"By cosine similarity of features averaged over positions. {_shares(table.to_json())}{SINGLE}",
-        "queries": len(asked),
+        "queries": len(query_indices),
         "size": side,
         **table.to_json(),
         "rows": names,

@@ -9,6 +9,7 @@ from time import monotonic
 import torch
 from rich.console import Console
 
+from selftaught.config.settings import absolute
 from selftaught.display.console import stderr_console
 from selftaught.errors import UserError, readable
 from selftaught.studies.cells import run_cell, seconds_of
@@ -92,13 +93,13 @@ def run_study(
     name, definition = load_study(study)
     folder = StudyFolder(Path(out) if out is not None else Path("studies") / f"{name}-{options.scale}")
     grid = make_grid(definition, options.scale, options.data, options.probe_data, options.seeds)
-    asked = State(
+    requested = State(
         name=name, study=definition, scale=options.scale, data=[_lasting(item) for item in options.data],
         probe_data=None if options.probe_data is None else _lasting(options.probe_data), seeds=grid.seeds,
         threads=options.threads_per_run, steps={},
     )  # fmt: skip
     with stop_on_signals(stop):
-        state = _begin(folder, asked, grid, options, console)
+        state = _begin(folder, requested, grid, options, console)
         finished = _run(folder, state, state.grid, options, stop, console)
     if not finished:
         console.print(f"interrupted; the same command continues: {readable(str(folder.path))}")
@@ -109,27 +110,25 @@ def run_study(
 def _lasting(item: str) -> str:
     """A source by a path that holds in whatever folder the study is continued."""
     name, equals, path = item.partition("=")
-    if equals and os.path.lexists(path):
-        return f"{name}={os.path.abspath(path)}"  # noqa: PTH100 (links stay links)
-    return os.path.abspath(item) if os.path.lexists(item) else item  # noqa: PTH100
+    return f"{name}={absolute(path)}" if equals and os.path.lexists(path) else absolute(item)
 
 
-def _begin(folder: StudyFolder, asked: State, grid: Grid, options: Options, console: Console) -> State:
+def _begin(folder: StudyFolder, requested: State, grid: Grid, options: Options, console: Console) -> State:
     """The state of a study that is continued, or of a new one after its plan was made."""
     before = folder.read_state()
     if before is not None:
-        if different := same_definition(before, asked):
+        if different := same_definition(before, requested):
             raise UserError(
                 f"{readable(str(folder.path))} contains another study: its {different} differs. Give another --out."
             )
-        state = before.model_copy(update={"seeds": asked.seeds, "study": asked.study})
+        state = before.model_copy(update={"seeds": requested.seeds, "study": requested.study})
         if state != before:
             folder.write_state(state)
         return state
-    plan = make_study_plan(asked.name, asked.scale, grid, options.jobs, options.threads_per_run)
+    plan = make_study_plan(requested.name, requested.scale, grid, options.jobs, options.threads_per_run)
     runs = len(grid.cells)
     console.print(f"{grid.study.question} {runs} runs, about {duration(plan.minutes)} on {plan.hardware}")
-    state = asked.model_copy(update={"steps": plan.steps})
+    state = requested.model_copy(update={"steps": plan.steps})
     folder.write_state(state)
     return state
 
