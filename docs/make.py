@@ -1,10 +1,10 @@
-"""Writes docs/tasks/: a page for every pretext task, made from its docstrings and fields, and its row of results.
+"""Generate docs/tasks/: one page for each pretext task, from its docstrings, its settings and its results.
 
-    make docs                                 # the pages, and the pictures that are missing (a minute or two each)
-    .venv/bin/python docs/make.py jigsaw      # the same, and these tasks' pictures anew
+    make docs                                 # all pages, and the missing pictures (a minute or two each)
+    .venv/bin/python docs/make.py jigsaw      # all pages, and new pictures of the named tasks
 
-Pictures are views of crops of photos that packages carry; where a task makes pictures, it was trained on these photos
-for some hundred steps first. Nothing is downloaded.
+Pictures show views of crops of photos bundled with scikit-learn and scikit-image, or of rendered scenes. Tasks that
+generate images are trained on these for some hundred steps first. Nothing is downloaded.
 """
 
 import inspect
@@ -13,11 +13,13 @@ import re
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
 import torch
 import torch.nn.functional as F
+import yaml
 from PIL import Image
 from torch import Tensor
 from torchvision.utils import make_grid
@@ -26,26 +28,27 @@ from selftaught.api.demo import which_photo
 from selftaught.api.pretrain import pretrain
 from selftaught.config.build import load_pretraining
 from selftaught.config.settings import Setting, offered
-from selftaught.contracts import Task
+from selftaught.contracts import Source, Task
 from selftaught.figures.grid import enlarge
 from selftaught.pretext import TASKS, task_class
 from selftaught.rendering.render import render
 
-HERE = Path(__file__).parent
-MEASURED = HERE.parent / "results" / "tasks.json"
+DOCS = Path(__file__).parent
+RESULTS = DOCS.parent / "results" / "tasks.json"
+LIMITS = DOCS / "limits.yaml"
 PHOTOS = ("chelsea", "china", "astronaut", "coffee", "flower", "rocket")
-SCENES = 1000
-"""Rendered scenes for tasks that need them."""
-SHOWN = 8
-"""Images in a picture."""
-WIDE = 640
-"""Pixels along a picture, at most."""
-HEIGHT = {"igpt": 64}
-"""What views are magnified to, in pixels, where it is not 128: its pictures come in rows of eight."""
-GUTTER = 8
-"""White pixels between pictures: more than between tiles."""
-LARGEST = 60_000
-"""Bytes of a picture, at most."""
+NUM_SCENES = 1000
+"""Number of rendered scenes, for tasks that need them."""
+NUM_IMAGES = 8
+"""Number of images in a picture."""
+PICTURE_WIDTH = 640
+"""Maximum width of a picture in pixels."""
+VIEW_HEIGHT = {"igpt": 64}
+"""Height in pixels to which views are enlarged, where it is not 128: iGPT's come in rows of eight."""
+PADDING = 8
+"""White pixels between views: more than between tiles."""
+MAX_BYTES = 60_000
+"""Maximum size of a picture file."""
 OPTIONS: Mapping[str, dict[str, Any]] = {
     "context": {"size": 96},
     "jigsaw": {"size": 96},
@@ -58,75 +61,115 @@ OPTIONS: Mapping[str, dict[str, Any]] = {
     "igpt": {"steps": 150, "size": 16, "encoder": "gpt"},
     "synthetic": {"steps": 250},
 }
-"""What tasks are shown with, beside their defaults; those without `steps` make no pictures and are shown untrained."""
+"""Settings of the runs that make the pictures. Tasks without `steps` generate no images: their views are shown."""
 
 
-def main(anew: Sequence[str]) -> None:
+def main(redrawn: Sequence[str]) -> None:
     """Write every page, and the pictures that are missing or named."""
     for name in TASKS:
-        picture = HERE / "tasks" / f"{name}.png"
-        if name in anew or not picture.exists():
+        picture = DOCS / "tasks" / f"{name}.png"
+        if name in redrawn or not picture.exists():
             draw(name, picture)
-        (HERE / "tasks" / f"{name}.md").write_text(page(name, measured(name)))
+        (DOCS / "tasks" / f"{name}.md").write_text(page(name, results_of(name)))
 
 
-def measured(name: str) -> list[dict[str, Any]]:
-    """What results/tasks.json knows of a task."""
-    found = json.loads(MEASURED.read_text()) if MEASURED.exists() else []
-    return [row for row in found if row["task"] == name]
+def results_of(name: str) -> list[dict[str, Any]]:
+    """The entries of a task in results/tasks.json."""
+    entries = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
+    return [entry for entry in entries if entry["task"] == name]
 
 
 def page(name: str, results: Sequence[Mapping[str, Any]]) -> str:
     """The page of a task, as Markdown."""
     task = task_class(name)
-    idea, *more = (inspect.getdoc(inspect.getmodule(task)) or "").split("\n\n")
-    title, _, question = " ".join(idea.split()).partition(": ")
-    said = [text(part) for part in more if not part.startswith("Letters:")]
+    first, *paragraphs = (inspect.getdoc(inspect.getmodule(task)) or "").split("\n\n")
+    title, _, method = " ".join(first.split()).partition(": ")
     own = [setting for setting in offered(name, encoder(name)) if setting.owner == f"Task {name}"]
     parts = [
         f"# {title}",
-        question[:1].upper() + question[1:],
-        *said,
-        f"![Views of {name}]({name}.png)",
+        method,
+        *(text(paragraph) for paragraph in paragraphs if not paragraph.startswith("Letters:")),
+        f"![Example views of {name}]({name}.png)",
         f"*{caption(name)}*",
-        "## To train it",
+        "## Training",
         f"    {command(name)}",
-        "What is true of every run (budget, size of views, optimizer) is in `selftaught pretrain --help`.",
-        *advised(task),
-        "## Its settings",
-        table(("setting", "default", "what it does"), [row(setting) for setting in own]),
+        *default_settings(task),
+        "## Settings",
+        table(("setting", "default", "meaning"), [setting_row(setting) for setting in own]),
+        "General settings (budget, size of the views, optimizer): `selftaught pretrain --help`.",
+        "## Evaluation",
+        *evaluation(name, task),
+        *guards(task),
+        "## Results",
+        *(result(entry) for entry in results),
+        *([] if results else ["Not in the [table of all tasks](../../results/all-tasks.md) yet."]),
+        "## Limits",
+        limits(name),
+        "*Generated from the code by `make docs`.*",
     ]
-    if task.shortcut_guards:
-        parts += [
-            "## What its audit switches",
-            "`selftaught audit RUN` ([what that is](../audit.md)) asks the trained net again with each of these "
-            "guards switched, beside changes of the images:",
-            table(
-                ("guard", "off", "on"),
-                [(each, code(off), code(on)) for each, (off, on) in task.shortcut_guards.items()],
-            ),
-        ]
-    parts += ["## Measured", *(result(row) for row in results)]
-    if not results:
-        parts.append("Not measured yet. What was measured of other tasks is in [results](../../results/README.md).")
-    return "\n\n".join([*parts, "*Made from the code by `make docs`: change it there.*"]) + "\n"
+    return "\n\n".join(parts) + "\n"
 
 
 def encoder(name: str) -> str:
-    """What the task is shown with."""
+    """The encoder of the task's example run."""
     return str(OPTIONS.get(name, {}).get("encoder", "convnet"))
 
 
 def command(name: str) -> str:
-    """What starts it."""
+    """The command of an example run."""
     with_encoder = "" if encoder(name) == "convnet" else f" --encoder {encoder(name)}"
     source = "scenes" if is_rendered(name) else "my/images"
     return f"selftaught pretrain {source} --task {name}{with_encoder} --minutes 10 --out runs/{name}"
 
 
-def advised(task: type[Task]) -> list[str]:
-    """How it wants its weights to move, where that is not as usual."""
-    return [f"It comes with its own {code(task.defaults)}."] if task.defaults else []
+def default_settings(task: type[Task]) -> list[str]:
+    """The general settings of which the task has another default."""
+    return [f"General settings with another default for this task: {code(task.defaults)}."] if task.defaults else []
+
+
+def evaluation(name: str, task: type[Task]) -> list[str]:
+    """How runs of the task are evaluated, by the attributes of its class."""
+    features = [
+        "**Features:** a probe on every layer, compared with random weights, raw pixels and chance, and fine-tuning "
+        "with few or all labels ([evaluation](../evaluation.md)):",
+        f"    selftaught probe runs/{name} --data cifar10",
+    ]
+    if task().encoder_options():
+        features.append("Random weights get the same input preprocessing.")
+    if task().uses_tiles():
+        features.append(
+            "The encoder is trained on tiles, so its batch statistics are recomputed on whole images first."
+        )
+    levels = task().chance(example_source(), 64)
+    logged = " and ".join(f"`{value}`" for value in levels)
+    if not levels:
+        pretext = "no logged value has a chance level, so there is no shortcut audit."
+    elif any(value in inspect.getsource(task.critic_loss) for value in levels):
+        pretext = f"{logged} of the critic, logged with the chance level during training. There is no shortcut audit."
+    else:
+        pretext = f"{logged} on the views of each batch, logged with the chance level during training. "
+        pretext += f"`selftaught audit runs/{name}` tests whether shortcuts are used ([audit](../audit.md))"
+        pretext += ", on the pretraining images only." if task.index_based else "."
+    return [*features, f"**Pretext task:** {pretext}"]
+
+
+@cache
+def example_source() -> Source:
+    """Crops of bundled photos, labeled with their photo."""
+    return which_photo(64)[0]
+
+
+def guards(task: type[Task]) -> list[str]:
+    """The guards against shortcuts that an audit switches off and on."""
+    if not task.shortcut_guards:
+        return []
+    rows = [(name, code(off), code(on)) for name, (off, on) in task.shortcut_guards.items()]
+    return ["Guards against shortcuts that the audit switches off and on:", table(("guard", "off", "on"), rows)]
+
+
+def limits(name: str) -> str:
+    """Where the task fails, from limits.yaml."""
+    return str(yaml.safe_load(LIMITS.read_text())[name]).strip()
 
 
 def is_rendered(name: str) -> bool:
@@ -135,119 +178,129 @@ def is_rendered(name: str) -> bool:
 
 
 def caption(name: str) -> str:
-    """What the picture shows, in the words of the task."""
-    said = " ".join((inspect.getdoc(task_class(name).visualize) or "").split("\n\n")[0].split())
+    """What the picture shows: the docstring of `visualize`, without shapes."""
+    summary = " ".join((inspect.getdoc(task_class(name).visualize) or "").split("\n\n")[0].split())
+    summary = re.sub(r" \(\w+, [^)]*\)", "", summary)
     steps = OPTIONS.get(name, {}).get("steps")
-    said = re.sub(r" \(\w+, [^)]*\)", "", said)  # shapes are for those who read code
     images = "rendered scenes" if is_rendered(name) else f"crops of {len(PHOTOS)} photos"
-    return text(said) + (f" After {steps} steps on {images}." if steps else "")
+    return text(summary) + (f" After {steps} steps on {images}." if steps else "")
 
 
-def text(said: str) -> str:
-    """A docstring's paragraph as Markdown: on one line, its addresses as links, brackets not taken for tags."""
-    plain = " ".join(said.split()).replace("<", "&lt;").replace("*", "\\*")
-    return re.sub(r"https?://[^\s)]*[^\s).,;]", r"<\g<0>>", plain)
+def text(paragraph: str) -> str:
+    """A paragraph of a docstring as one line of Markdown, with links and without accidental markup."""
+    line = " ".join(paragraph.split()).replace("<", "&lt;").replace("*", "\\*")
+    return re.sub(r"https?://[^\s)]*[^\s).,;]", r"<\g<0>>", line)
 
 
-def row(setting: Setting) -> tuple[str, str, str]:
-    """A setting: its flag, its default, what it says."""
+def setting_row(setting: Setting) -> tuple[str, str, str]:
+    """A setting: its flag, its default with the alternatives, its help text."""
     choices = get_args(setting.annotation) if get_origin(setting.annotation) is Literal else ()
     others = [str(choice) for choice in choices if choice != setting.default]
-    of = f" (or {', '.join(others)})" if others else ""
-    return f"`--{setting.name.replace('_', '-')}`", value(setting.default) + of, text(setting.help)
+    alternatives = f" (or {', '.join(others)})" if others else ""
+    return f"`--{setting.name.replace('_', '-')}`", as_argument(setting.default) + alternatives, text(setting.help)
 
 
-def value(found: object) -> str:
-    """A setting's value as it is written on the command line."""
-    if isinstance(found, tuple):
-        return " ".join(map(value, found))
-    if isinstance(found, bool):
-        return "yes" if found else "no"
-    return f"{found:.4g}" if isinstance(found, float) else "none" if found is None else str(found)
+def as_argument(value: object) -> str:
+    """The value of a setting as on the command line."""
+    if isinstance(value, tuple):
+        return " ".join(map(as_argument, value))
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else "none" if value is None else str(value)
 
 
-def code(fields: Mapping[str, object]) -> str:
-    """Fields as flags."""
+def code(settings: Mapping[str, object]) -> str:
+    """Settings as flags."""
     flags = []
-    for name, found in fields.items():
+    for name, value in settings.items():
         flag = name.replace("_", "-")
-        flags.append(f"--{flag}" if found is True else f"--no-{flag}" if found is False else f"--{flag} {value(found)}")
+        switch = {True: f"--{flag}", False: f"--no-{flag}"} if isinstance(value, bool) else {}
+        flags.append(switch[bool(value)] if switch else f"--{flag} {as_argument(value)}")
     return f"`{' '.join(flags)}`"
 
 
-def result(found: Mapping[str, Any]) -> str:
-    """What was measured of it, best layer in bold."""
-    best = max(layer["accuracy"] for layer in found["layers"])
+def result(entry: Mapping[str, Any]) -> str:
+    """An entry of results/tasks.json: conditions, pretext accuracy and the accuracy of every layer, best in bold."""
+    layers = entry["layers"]
+    current = all("held_out" in layer for layer in layers)
+    best = max(layers, key=lambda layer: layer["held_out" if current else "accuracy"])
     rows = []
-    for layer in found["layers"]:
-        spread = f" ± {layer['std']:.3f}" if layer.get("std") is not None else ""
-        accuracy = f"{layer['accuracy']:.3f}{spread}"
-        shown = f"**{accuracy}**" if layer["accuracy"] == best else accuracy
-        rows.append((layer["layer"], shown, f"{layer['random']:.3f}", f"{layer['accuracy'] - layer['random']:+.3f}"))
-    seeds = f"{found['seeds']} seed{'s' if found['seeds'] != 1 else ''}"
-    steps = f" ({found['steps']:,} steps)" if "steps" in found else ""
-    options = f", with {code(found['options'])}" if found.get("options") else ""
-    net = f", `{found['encoder']}`, views of {found['size']} px" if "encoder" in found else ""
-    parts = [f"{found['data']}{net}, {value(found['minutes'])} minutes{steps}, {seeds}{options}:"]
-    for name, level in found.get("solved", {}).items():
-        said = name.replace("_", " ").capitalize()
-        parts.append(f"{said} {level['reached']:.3f} at the end (chance {level['chance']:.3f}).")
-    if found.get("command"):
-        parts.append(f"    {found['command']}")
-    parts.append(table(("layer", "accuracy", "random weights", "gain"), rows))
-    return "\n\n".join([*parts, *([text(found["note"])] if found.get("note") else [])])
+    for layer in layers:
+        std = f" ± {layer['std']:.3f}" if layer.get("std") is not None else ""
+        accuracy = f"{layer['accuracy']:.3f}{std}"
+        cell = f"**{accuracy}**" if layer is best else accuracy
+        rows.append((layer["layer"], cell, f"{layer['random']:.3f}", f"{layer['accuracy'] - layer['random']:+.3f}"))
+    seeds = f"{entry['seeds']} seed{'s' if entry['seeds'] != 1 else ''}"
+    steps = f" ({entry['steps']:,} steps)" if "steps" in entry else ""
+    options = f", {code(entry['options'])}" if entry.get("options") else ""
+    setup = f", `{entry['encoder']}`, views of {entry['size']} px" if "encoder" in entry else ""
+    parts = [f"**{entry['data']}**{setup}, {entry['minutes']:g} minutes{steps}, {seeds}{options}:"]
+    if entry.get("command"):
+        parts.append(f"    {entry['command']}")
+    parts.append(table(("layer", "top-1 accuracy", "random weights", "gain"), rows))
+    reached = [
+        f"{name.replace('_', ' ')} {level['reached']:.3f} (chance {level['chance']:.3f})"
+        for name, level in entry.get("solved", {}).items()
+    ]
+    notes = [f"Pretext task at the end of training: {', '.join(reached)}."] if reached else []
+    notes += ["± is the standard deviation over seeds of pretraining."] if entry["seeds"] > 1 else []
+    notes += [text(entry["note"])] if entry.get("note") else []
+    notes += [f"Bold: the best layer on {'held-out training' if current else 'the test'} images."]
+    return "\n\n".join([*parts, " ".join(notes)])
 
 
-def table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A table in Markdown."""
-    cells = [[str(cell).replace("|", "\\|") for cell in line] for line in (heads, ["---"] * len(heads), *rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+    cells = [[str(cell).replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows)]
+    return "\n".join(f"| {' | '.join(row)} |" for row in cells)
 
 
 def draw(name: str, path: Path) -> None:
-    """Train as long as is needed to have something to show, and show it."""
+    """Draw the example views of a task, after some training if it generates images."""
     if "label" in task_class(name)().required_targets():
         draw_labeled(name, path)
         return
     options: dict[str, Any] = {"steps": 1, "size": 64, "batch_size": 32, **OPTIONS.get(name, {})}
-    plain = {"crop_rotation": 0.0, "crop_jitter": 0.0, "crop_area": (0.1, 1.0), "num_crops": 2000}
+    crops = {"crop_rotation": 0.0, "crop_jitter": 0.0, "crop_area": (0.1, 1.0), "num_crops": 2000}
     with tempfile.TemporaryDirectory() as folder:
         source: Any = list(PHOTOS)
         if is_rendered(name):
-            source, plain = render(SCENES, size=64, out=Path(folder) / "scenes"), {}
-        made = pretrain(source, task=name, out=Path(folder) / "run", device="cpu", **plain, **options)
-        if not made.finished:
-            sys.exit(f"{name} was stopped: no picture")
-        run, _ = load_pretraining(made.folder)
-    run.encoder.eval(), run.heads.eval()
-    views = run.task.views(run.source.batch(torch.arange(SHOWN), torch.device("cpu")), torch.Generator().manual_seed(1))
+            source, crops = render(NUM_SCENES, size=64, out=Path(folder) / "scenes"), {}
+        run = pretrain(source, task=name, out=Path(folder) / "run", device="cpu", **crops, **options)
+        if not run.finished:
+            sys.exit(f"{name} was interrupted: no picture")
+        trained, _ = load_pretraining(run.folder)
+    trained.encoder.eval(), trained.heads.eval()
+    batch = trained.source.batch(torch.arange(NUM_IMAGES), torch.device("cpu"))
+    views = trained.task.views(batch, torch.Generator().manual_seed(1))
     with torch.no_grad():
-        shown = run.task.visualize(run.encoder, run.heads, views)
+        images = trained.task.visualize(trained.encoder, trained.heads, views)
     path.parent.mkdir(exist_ok=True)
-    save(list(shown.values()), path, HEIGHT.get(name, 128))
+    save(list(images.values()), path, VIEW_HEIGHT.get(name, 128))
 
 
 def draw_labeled(name: str, path: Path) -> None:
-    """Show the views of a task that needs labels: of crops labeled with their photo."""
-    task, (source, _) = task_class(name)(size=64), which_photo(64)
-    batch = source.batch(torch.arange(SHOWN), torch.device("cpu"))
+    """Draw the views of a task that needs labels: crops labeled with their photo."""
+    task = task_class(name)(size=64)
+    batch = example_source().batch(torch.arange(NUM_IMAGES), torch.device("cpu"))
     save([task.views(batch, torch.Generator().manual_seed(1))["images"]], path, 128)
 
 
-def save(shown: Sequence[Tensor], path: Path, height: int) -> None:
-    """Lay pictures out, two rows of each kind or one of several, in as many colours as the file may take."""
+def save(groups: Sequence[Tensor], path: Path, height: int) -> None:
+    """Save groups of images below each other, two rows of one group or one of each, with as many colors as fit."""
     blocks = []
-    for pictures in shown:
-        tall, wide = pictures.shape[-2:]
-        large = enlarge(pictures.float().cpu(), max(1, round(height / max(tall, wide / 2))))
-        columns = max(1, min(8, WIDE // (large.shape[-1] + GUTTER)))
-        rows = 2 if len(shown) == 1 or columns == 8 else 1
-        block = make_grid(large[: rows * columns].clamp(0, 1), columns, GUTTER, pad_value=1.0)
-        blocks.append(F.pad(block, (0, WIDE - block.shape[-1]), value=1.0))
-    whole = Image.fromarray((255 * torch.cat(blocks, 1)).round().byte().permute(1, 2, 0).numpy())
+    for images in groups:
+        rows_of_pixels, columns_of_pixels = images.shape[-2:]
+        factor = max(1, round(height / max(rows_of_pixels, columns_of_pixels / 2)))
+        large = enlarge(images.float().cpu(), factor)
+        columns = max(1, min(8, PICTURE_WIDTH // (large.shape[-1] + PADDING)))
+        rows = 2 if len(groups) == 1 or columns == 8 else 1
+        block = make_grid(large[: rows * columns].clamp(0, 1), columns, PADDING, pad_value=1.0)
+        blocks.append(F.pad(block, (0, PICTURE_WIDTH - block.shape[-1]), value=1.0))
+    picture = Image.fromarray((255 * torch.cat(blocks, 1)).round().byte().permute(1, 2, 0).numpy())
     for colors in (256, 128, 64, 32):
-        whole.quantize(colors).save(path, optimize=True)
-        if path.stat().st_size < LARGEST:
+        picture.quantize(colors).save(path, optimize=True)
+        if path.stat().st_size < MAX_BYTES:
             return
 
 
