@@ -3,10 +3,11 @@
 import json
 import math
 import re
+import time
 
 import pytest
 import torch
-from benchmarks import bank, crops, igpt, memory, probes, processes, startup, steps, views
+from benchmarks import bank, crops, igpt, memory, probes, processes, startup, steps, storage, views
 from benchmarks.interleaved import Table, interleaved, markdown, rate, spread
 from benchmarks.recipes import CPU, Job, Ours, Usual
 from benchmarks.two_views import TEMPERATURE, contrastive
@@ -46,6 +47,18 @@ def test_probes_print_and_save_a_table(tmp_path, capsys):
 def test_views_run_without_loader_workers(tmp_path, capsys):
     (table,) = run_benchmark(views, tmp_path, capsys, "--workers", "0")["tables"]
     assert {"ours", "torchvision v2, 0 workers"} <= set(table["rounds"])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # WebDataset closes no file
+def test_storage_compares_decoded_and_encoded_images(tmp_path, capsys):
+    (table,) = run_benchmark(storage, tmp_path, capsys, "--no-memory", "--workers", "0")["tables"]
+    assert {"ours, encoded, files", "ours, encoded, shards", "ours, decoded", "ImageFolder, 0 workers"} <= set(
+        table["rounds"]
+    )
+    with storage.Peak() as peak:
+        held = torch.ones(25_000_000)
+        time.sleep(0.3)
+    assert peak.most > held.nbytes / 1e6
 
 
 def test_bank_compares_steps_with_and_without_a_bank(tmp_path, capsys):

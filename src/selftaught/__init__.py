@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from selftaught.api.pretrain import pretrain
     from selftaught.api.profile import profile
     from selftaught.api.run import Run
+    from selftaught.api.shard import shard
     from selftaught.contracts import Batch, Encoder, EpochUpdate, Layer, Source, Task
     from selftaught.data import list_sources, open_source, open_splits
     from selftaught.encoders import ENCODERS, make_encoder
@@ -38,6 +39,7 @@ _HOMES = {
     "selftaught.api.pretrain": ("pretrain",),
     "selftaught.api.profile": ("profile",),
     "selftaught.api.run": ("Run",),
+    "selftaught.api.shard": ("shard",),
 }
 
 __all__ = [
@@ -59,6 +61,7 @@ __all__ = [
     "pretrain",
     "profile",
     "render",
+    "shard",
     "write_report",
 ]
 

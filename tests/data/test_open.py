@@ -261,9 +261,9 @@ def test_similar_paths_are_suggested(pets: Path) -> None:
 
 
 def test_invalid_arguments(pets: Path, tmp_path: Path) -> None:
-    (tmp_path / "a.tar").write_bytes(b"tar")
+    (tmp_path / "a.zip").write_bytes(b"zip")
     with pytest.raises(UserError, match="unpack an archive into a folder"):
-        open_source(tmp_path / "a.tar")
+        open_source(tmp_path / "a.zip")
     with pytest.raises(UserError, match="no split called 'tset': did you mean test"):
         open_source(pets, split="tset")  # type: ignore[arg-type]
     with pytest.raises(UserError, match="side of stored images must be at least 1"):

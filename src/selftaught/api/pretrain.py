@@ -44,6 +44,8 @@ from selftaught.training.pace import planned_pace
 from selftaught.training.plan import Budget, Plan, choose_device, make_fabric, make_plan
 from selftaught.training.trial import require_batch_norm_inputs
 
+FREE = ("device", "storage")
+"""Settings that may change when a run is resumed, because the training is the same."""
 LINES = 400
 """About how many lines a log has, whatever the length of the run."""
 
@@ -65,8 +67,8 @@ def pretrain(
     Args:
         data: source of images: a folder, photos, parquet, a known name.
         out: run folder, new or empty; by default a new one under `runs/`.
-        resume: continue the run in `out`, with its settings (the device may change). A finished run is extended by
-            `minutes`, `epochs` or `steps`; the learning rate starts a new cycle of its schedule.
+        resume: continue the run in `out`, with its settings (device and storage may change). A finished run is
+            extended by `minutes`, `epochs` or `steps`; the learning rate starts a new cycle of its schedule.
         labels: CSV file with path and label, for sources whose labels are elsewhere.
         download: whether a data set named in `data` may be downloaded. What only the config of a resumed run names
             is not.
@@ -167,6 +169,7 @@ def _resume(
     if labels is not None and labels != original_labels:
         raise UserError("cannot change --labels when resuming: leave it out, or start a new run.")
     device = named.get("device", config["device"])
+    config = {**config, **{name: named[name] for name in FREE if name in named}}
     if config.get("encoder.pretrained") and "encoder.pretrained" not in named:
         if not processes().first(lambda: exists(folder.checkpoints / "last.pt")):
             raise UserError(
@@ -174,7 +177,7 @@ def _resume(
                 "it."
             )
         config = not_pretrained(config, "encoder.")  # the checkpoint has the weights
-    settings = Settings.of(**{**config, "device": device})
+    settings = Settings.of(**config)
     label_file = None if original_labels is None else Path(original_labels)
     built = in_turn(lambda: build(original_data, settings, label_file, download=bool(data)))
     _require_divisible(built)
@@ -191,7 +194,7 @@ def _require_same(folder: RunFolder, config: Mapping[str, Any], named: Mapping[s
     status = folder.read_status()
     first = status.get("requested", {})
     for name, value in named.items():
-        if name == "device" or from_yaml(value) in (config.get(name), from_yaml(first.get(name, config.get(name)))):
+        if name in FREE or from_yaml(value) in (config.get(name), from_yaml(first.get(name, config.get(name)))):
             continue
         flag, again = flag_of(name, config), f"`selftaught pretrain --resume --out {readable(str(folder.path))}"
         if name not in BUDGETS:
@@ -357,7 +360,8 @@ def _watch(
 def _monitored(settings: Settings, built: Built, download: bool) -> Source | None:
     """The source of `--monitor`."""
     size = built.pretraining.task.size
-    return in_turn(lambda: open_monitored(settings.general.monitor, size, download))
+    general = settings.general
+    return in_turn(lambda: open_monitored(general.monitor, size, download, general.storage))
 
 
 def _record_failure(folder: RunFolder, built: Built, checkpoints: Checkpoints, log: Log, error: BaseException) -> None:

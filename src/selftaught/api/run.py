@@ -20,6 +20,7 @@ from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
 from selftaught.data.annotated import Parts, open_boxes, open_masks
 from selftaught.data.cache import cache_folder
+from selftaught.data.storage import Storage
 from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
 from selftaught.evaluation.features import Pooling
@@ -109,6 +110,7 @@ class Run:
         limit: int | None = None,
         labels: str | Path | None = None,
         device: str = "auto",
+        storage: Storage = "auto",
     ) -> ProbeTable:
         """Probe every layer, compared with random weights, raw pixels and chance.
 
@@ -124,6 +126,7 @@ class Run:
             limit: number of training images; all test images are used.
             labels: CSV file with path and label.
             device: auto, cpu, cuda ...
+            storage: how the images are stored, see `open_source`; for the same result.
 
         Returns:
             The table, which is also written to `probes/` in the run, with the correctness of every test image.
@@ -135,7 +138,8 @@ class Run:
         if isinstance(data, tuple):
             train, test = data
         else:
-            train, test = open_splits(data, side=round(probe.zoom * size), limit=limit, labels=labels)
+            side = round(probe.zoom * size)
+            train, test = open_splits(data, side=side, limit=limit, labels=labels, storage=storage)
         table = probe_layers(
             **loaded.arguments,
             train=train,
@@ -173,6 +177,7 @@ class Run:
         limit: int | None = None,
         labels: str | Path | None = None,
         device: str = "auto",
+        storage: Storage = "auto",
         stop: Stop | None = None,
         **settings: Any,
     ) -> FineTuneTable | None:
@@ -184,6 +189,7 @@ class Run:
             limit: number of training images; all test images are used.
             labels: CSV file with path and label.
             device: auto, cpu, cuda ...
+            storage: how the images are stored, see `open_source`; for the same result.
             stop: request a stop from another thread; the same call continues.
             settings: any field of `evaluation.finetuning.FineTuning`: seeds, labels_per_class, frozen ...
 
@@ -198,7 +204,8 @@ class Run:
         if isinstance(data, tuple):
             train, test = data
         else:
-            train, test = open_splits(data, side=round(STORE * loaded.arguments["size"]), limit=limit, labels=labels)
+            side = round(STORE * loaded.arguments["size"])
+            train, test = open_splits(data, side=side, limit=limit, labels=labels, storage=storage)
         return finetune(
             self.folder, **loaded.arguments, train=train, test=test, settings=chosen, stamp=loaded.stamp, stop=stop
         )

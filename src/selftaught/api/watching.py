@@ -10,6 +10,7 @@ from selftaught.api.samples import example_saver
 from selftaught.config.build import STORE
 from selftaught.contracts import Source
 from selftaught.data.sources import open_source
+from selftaught.data.storage import Storage
 from selftaught.errors import UserError
 from selftaught.evaluation.knn_monitor import KNNMonitor
 from selftaught.evaluation.monitor import FeatureMonitor
@@ -20,13 +21,14 @@ MONITORED = 20_000
 """Maximum number of images of a monitored source that are decoded; a random part of them is used."""
 
 
-def open_monitored(name: str | None, size: int, download: bool) -> Source | None:
+def open_monitored(name: str | None, size: int, download: bool, storage: Storage = "auto") -> Source | None:
     """The labeled training images of `--monitor`, if there are any.
 
     Args:
         name: name or path of the source.
         size: side of the views in pixels.
         download: whether a data set may be downloaded.
+        storage: how its images are stored.
 
     Raises:
         UserError: the source cannot be opened or has no labels.
@@ -34,7 +36,7 @@ def open_monitored(name: str | None, size: int, download: bool) -> Source | None
     if name is None:
         return None
     try:
-        source = open_source(name, side=round(STORE * size), limit=MONITORED, download=download)
+        source = open_source(name, side=round(STORE * size), limit=MONITORED, download=download, storage=storage)
     except UserError as error:
         raise UserError(f"cannot use --monitor: {error}") from error
     if source.classes is None or len(source.classes) < 2:

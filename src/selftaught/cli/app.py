@@ -29,6 +29,7 @@ from selftaught.cli.process import raise_on_termination, tune_process
 from selftaught.cli.quality import quality
 from selftaught.cli.render import render
 from selftaught.cli.report import report
+from selftaught.cli.shard import shard
 from selftaught.cli.study import study
 from selftaught.cli.stylize import stylize
 from selftaught.cli.transfer import detection, segmentation
@@ -149,6 +150,7 @@ def application(words: Sequence[str]) -> App:
         report,
         study,
         render,
+        shard,
         demo,
     ):
         app.command(command)

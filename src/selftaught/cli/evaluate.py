@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from selftaught.cli.errors import integers
-from selftaught.cli.options import Count, Device, Json, LabelFile, Limit, Size
+from selftaught.cli.options import Count, Device, Json, LabelFile, Limit, Size, Stored
 from selftaught.cli.output import print_result
 
 Counts = Annotated[tuple[int, ...], Parameter(converter=integers, consume_multiple=True)]
@@ -50,6 +50,7 @@ def evaluate(
     size: Size = None,
     limit: Limit = None,
     labels: LabelFile = None,
+    storage: Stored = "auto",
     device: Device = "auto",
     json_: Json = False,
 ) -> int:
@@ -67,8 +68,8 @@ def evaluate(
         data, frozen=not finetune, from_scratch=from_scratch, freeze_until=freeze_until, layer_decay=layer_decay,
         learning_rates=learning_rates, labels_per_class=labels_per_class,
         label_fraction=tuple(map(parse_fraction, label_fraction)), seeds=seeds, draws=draws, epochs=epochs,
-        steps=steps, minutes=minutes, batch_size=batch_size, size=size, limit=limit, labels=labels, device=device,
-        stop=stop,
+        steps=steps, minutes=minutes, batch_size=batch_size, size=size, limit=limit, labels=labels, storage=storage,
+        device=device, stop=stop,
     )  # fmt: skip
     if table is None:
         return stop.exit_code

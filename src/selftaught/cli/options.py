@@ -1,7 +1,7 @@
 """Annotated types of options that several commands share."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
@@ -16,5 +16,9 @@ Limit = Annotated[
     int | None, Parameter(converter=integers, help="Number of training images; all test images are used.")
 ]
 LabelFile = Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")]
+Stored = Annotated[
+    Literal["auto", "decoded", "encoded"],
+    Parameter(help="Decode the images once (decoded) or on the fly (encoded); auto: by their size."),
+]
 Device = Annotated[str, Parameter(help="auto, cpu, cuda, cuda:1, mps.")]
 Layers = Annotated[tuple[str, ...], Parameter(help="Layers to draw; default: all.", consume_multiple=True)]

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from cyclopts import Parameter
 
 from selftaught.cli.errors import integers
-from selftaught.cli.options import Count, Device, Json, LabelFile, Limit, Size
+from selftaught.cli.options import Count, Device, Json, LabelFile, Limit, Size, Stored
 from selftaught.cli.output import print_result
 
 DEFAULT = "ridge"
@@ -75,6 +75,7 @@ def probe(
     size: Size = None,
     limit: Limit = None,
     labels: LabelFile = None,
+    storage: Stored = "auto",
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
@@ -92,6 +93,7 @@ def probe(
         size=size,
         limit=limit,
         labels=labels,
+        storage=storage,
         device=device,
     )
     print_result(table.to_json() if json_ else render(table))

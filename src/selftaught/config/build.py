@@ -143,11 +143,16 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
             labels=labels,
             keep_unlabeled="label" not in make_task(settings, general.size or LARGEST_VIEW).required_targets(),
             download=download,
+            storage=general.storage,
         )
     if labels is not None:
         raise UserError("--labels does not apply to photos: omit it.")
     if general.limit is not None:
         raise UserError(f"--limit does not apply to photos: use --num-crops {general.limit} instead.")
+    if general.storage == "encoded":
+        raise UserError(
+            "--storage encoded does not apply to photos, which are kept in memory at full resolution: omit it."
+        )
     images = photos(spec)
     name = images[0].name if len(images) == 1 else f"{len(images)} photos"
     pixels = [photo.image for photo in images]

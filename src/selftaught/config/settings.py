@@ -20,6 +20,7 @@ from docstring_parser import parse, parse_from_object
 from selftaught.config.types import describe, from_yaml, has_type, is_path
 from selftaught.contracts import Encoder, Task
 from selftaught.data.crops import Cropping
+from selftaught.data.storage import Storage
 from selftaught.encoders import encoder_class
 from selftaught.errors import UserError, unknown
 from selftaught.pretext import task_class
@@ -63,6 +64,9 @@ class General:
     """Number of images to use, a random subset."""
     num_crops: int | None = None
     """Number of virtual crops of the photos, if the source is photos. Default: 100000."""
+    storage: Storage = "auto"
+    """decoded: decode the images once and keep them in the cache. encoded: decode them on the fly, to the same pixels.
+    auto: encoded if the decoded images would take more than 32 GiB."""
     monitor: str | None = None
     """Labeled source whose k-NN accuracy is logged during training, such as cifar10; its test part is not used."""
     device: str = "auto"

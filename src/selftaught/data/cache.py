@@ -21,13 +21,13 @@ import os
 import shutil
 import zlib
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Self
+from typing import BinaryIO, Self, TypeVar
 
 import numpy as np
 from filelock import FileLock
@@ -40,6 +40,9 @@ from selftaught.data.dense import STORED, decode_dense, dense_names, stored_byte
 from selftaught.data.reader import Indices, Raw, Reader
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
 
 FORMAT = 3
 """Format version, part of every key: increase it when the result of decoding changes."""
@@ -103,11 +106,7 @@ def decode_cached(
     indices = np.arange(len(reader)) if chosen is None else chosen
     content = reader.fingerprint_of(indices)
     names = dense_names(reader)
-    digest = hashlib.blake2b(f"{FORMAT} {side} {content} {chosen is None} {ranges}".encode(), digest_size=16)
-    if names:
-        digest.update(f"{DENSE_FORMAT} {names} {reader.conventions}".encode())
-    digest.update(indices.astype(np.int64).tobytes())
-    key = digest.hexdigest()
+    key = cache_key(reader, side, chosen, ranges, content)
     folder = folder or cache_folder()
     try:
         if cached := _read(folder / key, side, names):
@@ -118,10 +117,28 @@ def decode_cached(
                 return cached
             _build(reader, side, indices, ranges, folder / key, content)
     except OSError as error:
-        raise _storage_error(error, folder, len(indices) * _bytes(names, side)) from error
+        raise storage_error(error, folder, len(indices) * image_bytes(names, side)) from error
     written = _read(folder / key, side, names)
     assert written, "a cache that was just written can be read"
     return written
+
+
+def cache_key(reader: Reader, side: int | None, chosen: Indices | None, ranges: Ranges, content: str) -> str:
+    """Key of the decoded images of a reader.
+
+    Args:
+        reader: the images.
+        side: side of the squares in pixels; None for what does not depend on it.
+        chosen: see `decode_cached`.
+        ranges: see `decode_cached`.
+        content: digest of these images, `Reader.fingerprint_of`.
+    """
+    digest = hashlib.blake2b(f"{FORMAT} {side} {content} {chosen is None} {ranges}".encode(), digest_size=16)
+    if names := dense_names(reader):
+        digest.update(f"{DENSE_FORMAT} {names} {reader.conventions}".encode())
+    indices = np.arange(len(reader)) if chosen is None else chosen
+    digest.update(indices.astype(np.int64).tobytes())
+    return digest.hexdigest()
 
 
 def cache_folder() -> Path:
@@ -134,7 +151,7 @@ def cache_folder() -> Path:
         raise UserError("no home folder for the decoded images: set SELFTAUGHT_CACHE to a folder.") from error
 
 
-def _bytes(names: tuple[str, ...], side: int) -> int:
+def image_bytes(names: tuple[str, ...], side: int) -> int:
     """Bytes of an image and its dense targets."""
     return 3 * side**2 + stored_bytes(names, side)
 
@@ -213,7 +230,7 @@ def _build(reader: Reader, side: int, indices: Indices, ranges: Ranges, target: 
     """Write a cache to a temporary folder and rename it once it is complete."""
     for stale in target.parent.glob(f"{target.name}.part-*"):  # under the lock, so its writer has ended
         shutil.rmtree(stale, ignore_errors=True)
-    if shutil.disk_usage(target.parent).free < len(indices) * _bytes(dense_names(reader), side):
+    if shutil.disk_usage(target.parent).free < len(indices) * image_bytes(dense_names(reader), side):
         raise OSError(errno.ENOSPC, "not enough space")
     part = target.with_name(f"{target.name}.part-{os.getpid()}")
     part.mkdir()
@@ -240,7 +257,7 @@ def _write(reader: Reader, side: int, indices: Indices, ranges: Ranges, part: Pa
         meter = stack.enter_context(Meter(f"decoding {reader.name}", len(indices)))
         names = ("images", *dense_names(reader))
         arrays = {name: stack.enter_context(_ArrayFile(part, name, len(indices), side)) for name in names}
-        for index, result in zip(indices.tolist(), _decode_all(reader, side, indices, ranges), strict=True):
+        for index, result in zip(indices.tolist(), decode_all(reader, side, indices, ranges), strict=True):
             if isinstance(result.image, str):
                 skipped.append((index, result.image))
             else:
@@ -298,29 +315,33 @@ def _header(name: str, count: int, side: int) -> bytes:
     return stream.getvalue()
 
 
-def _decode_all(reader: Reader, side: int, indices: Indices, ranges: Ranges = NOMINAL) -> Iterator[DecodedImage]:
-    """Decode in threads (Pillow releases the interpreter lock), in order, a few blocks ahead."""
+def decode_all(reader: Reader, side: int, indices: Indices, ranges: Ranges = NOMINAL) -> Iterator[DecodedImage]:
+    """Decode the images at ascending `indices` with their dense targets, in threads, in order."""
     raws = zip(reader.stream(indices), reader.stream_dense(indices), strict=True)
-    workers = threads()
-    pending: deque[Future[list[DecodedImage]]] = deque()
+    return in_threads(raws, lambda raw: decode_one(*raw, side, ranges, reader.conventions))
+
+
+def in_threads(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
+    """Apply a function to items in threads (Pillow releases the interpreter lock), in order, a few blocks ahead."""
+
+    def work_on(block: list[Item]) -> list[Result]:
+        return [work(item) for item in block]
+
+    workers, items = threads(), iter(items)
+    pending: deque[Future[list[Result]]] = deque()
     with ThreadPoolExecutor(workers) as pool:
-        while block := list(islice(raws, BLOCK)):
-            pending.append(pool.submit(_decode_block, block, side, ranges, reader.conventions))
+        while block := list(islice(items, BLOCK)):
+            pending.append(pool.submit(work_on, block))
             if len(pending) > 2 * workers:
                 yield from pending.popleft().result()
         while pending:
             yield from pending.popleft().result()
 
 
-def _decode_block(
-    block: list[tuple[Raw, Mapping[str, Raw]]], side: int, ranges: Ranges, conventions: Conventions
-) -> list[DecodedImage]:
-    return [_decode_one(image, targets, side, ranges, conventions) for image, targets in block]
-
-
-def _decode_one(
+def decode_one(
     raw: Raw, targets: Mapping[str, Raw], side: int, ranges: Ranges, conventions: Conventions
 ) -> DecodedImage:
+    """Decode one image and its dense targets."""
     image, identity = decode_with_id(raw, side, ranges)
     if isinstance(image, str) or not targets:
         return DecodedImage(image, identity, {})
@@ -329,16 +350,19 @@ def _decode_one(
 
 
 def threads() -> int:
-    """Number of CPUs available to this process, at most 16."""
+    """Number of CPUs available to this process, divided by the processes of torchrun on this machine; at most 16."""
     allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(allowed, 16)
+    neighbors = os.environ.get("LOCAL_WORLD_SIZE", "1")
+    return min(max(1, allowed // max(1, int(neighbors) if neighbors.isdecimal() else 1)), 16)
 
 
-def _storage_error(error: OSError, folder: Path, size: int) -> UserError:
+def storage_error(error: OSError, folder: Path, size: int) -> UserError:
+    """The error for a cache of `size` bytes that cannot be written to a folder."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return UserError(
             f"the decoded images need {size / 2**20:,.0f} MB in {folder}, which is full: free some space, set "
-            f"SELFTAUGHT_CACHE to a folder on another disk, or take fewer images (--limit)."
+            "SELFTAUGHT_CACHE to a folder on another disk, keep the images encoded (--storage encoded), or take fewer "
+            "images (--limit)."
         )
     return UserError(
         f"cannot write decoded images to {folder} ({error.strerror or error}): set SELFTAUGHT_CACHE to another folder."

@@ -6,6 +6,7 @@
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,8 @@ METADATA = b"selftaught.targets"
 """Key of the conventions of dense targets in the metadata of a schema."""
 ROWS_PER_READ = 64
 """Rows per read."""
+LARGE_GROUP = 2**21
+"""Size in bytes of a row group above which reading it for one image takes about as long as decoding the image."""
 SAMPLE_RUNS = 10
 """Number of runs of consecutive rows in a sample."""
 READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
@@ -95,7 +98,7 @@ class Parquet(Reader):
 
     def _stream_file(self, path: Path, columns: tuple[str, ...], rows: Indices) -> Iterator[tuple[Raw, ...]]:
         try:
-            with pq.ParquetFile(path) as file:
+            with pq.ParquetFile(path, metadata=_metadata(path)) as file:
                 start = 0
                 for group in range(file.num_row_groups):
                     stop = start + file.metadata.row_group(group).num_rows
@@ -113,6 +116,16 @@ class Parquet(Reader):
                     start = stop
         except READ_ERRORS as error:
             raise _damaged(path, error) from error
+
+    def access_note(self) -> str:
+        """See `Reader`."""
+        group = _metadata(self.files[0]).row_group(0) if len(self) else None
+        if group is None or group.total_byte_size <= LARGE_GROUP:
+            return ""
+        return (
+            f"row groups of {group.total_byte_size / 1e6:,.0f} MB are read whole for an image of them: `selftaught "
+            "shard` writes the images to tar shards, where each is read alone"
+        )
 
     def fingerprint(self) -> str:
         """See `Reader`."""
@@ -215,6 +228,17 @@ def _schema(path: Path) -> tuple[pa.Schema, int]:
             return file.schema_arrow, file.metadata.num_rows
     except READ_ERRORS as error:
         raise _damaged(path, error) from error
+
+
+def _metadata(path: Path) -> pq.FileMetaData:
+    """The metadata of a file, read once, because a batch of images in random order is read by many threads."""
+    status = path.stat()
+    return _cached_metadata(path, status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(1024)
+def _cached_metadata(path: Path, time: int, size: int) -> pq.FileMetaData:
+    return pq.read_metadata(path)
 
 
 def _column(path: Path, name: str, length: int) -> list[Any]:

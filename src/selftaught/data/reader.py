@@ -90,6 +90,14 @@ class Reader(ABC):
         """The titles of the images at ascending `indices`, in that order."""
         return (self.title(index) for index in indices.tolist())
 
+    def content_ids(self) -> Indices | None:
+        """(N,) digests of the images (see `content.content_id`) if all of them are known to be valid, else None."""
+        return None
+
+    def access_note(self) -> str:
+        """A note for the user where reading images in random order is slow; empty where it is not."""
+        return ""
+
     def fingerprint_of(self, indices: Indices) -> str:
         """Digest of the images at ascending `indices`.
 

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from selftaught.data.brightness import NOMINAL, Ranges, source_ranges
-from selftaught.data.cache import Decoded, cache_folder, decode_cached
+from selftaught.data.cache import cache_folder
 from selftaught.data.decode import short_side
 from selftaught.data.dense_folder import dense_splits
 from selftaught.data.dense_units import check_units
@@ -24,7 +24,9 @@ from selftaught.data.parquet import parquet_splits
 from selftaught.data.photos import Spec, as_paths, is_photos
 from selftaught.data.reader import UNLABELED, Indices, Reader, readable
 from selftaught.data.splits import Split, compare_classes, describe_source, split_part, with_test_part
-from selftaught.data.stored import Resident, Stored
+from selftaught.data.storage import Prepared, Storage, prepare
+from selftaught.data.stored import Pixels, Stored
+from selftaught.data.tar import tar_splits
 from selftaught.display.progress import announce
 from selftaught.errors import UserError, unknown
 
@@ -47,11 +49,12 @@ def open_source(
     keep_unlabeled: bool = False,
     cache: Path | None = None,
     download: bool = True,
+    storage: Storage = "auto",
 ) -> Stored:
-    """Open images by name or path, decoding them on first use.
+    """Open images by name or path, decoding them on first use, or on the fly.
 
     Args:
-        spec: a folder, a `.parquet` file or a folder of them, or a name (see `list_sources`).
+        spec: a folder, a `.parquet` or `.tar` file or a folder of them, or a name (see `list_sources`).
         side: side of the stored squares in pixels, at most the median short side of the images; None for at most 160.
         split: which split. Labeled images that come without a split are divided by a hash of each path: about 20 % are
             the test part. Without labels "train" is everything.
@@ -62,11 +65,14 @@ def open_source(
             pretraining. Otherwise they are left out.
         cache: folder of decoded images; None for $SELFTAUGHT_CACHE or ~/.cache/selftaught.
         download: whether a named data set may be downloaded.
+        storage: "decoded", to decode the images once and keep them in the cache; "encoded", to decode them on the fly,
+            to the same pixels; "auto", to decode them once if they take at most `storage.DECODED_LIMIT` bytes.
 
     Raises:
         UserError: the source does not exist, is empty, has no such split, or most of its images are broken.
     """
-    request = OpenRequest(side, limit, seed, None if labels is None else Path(labels), cache, keep_unlabeled, download)
+    named = None if labels is None else Path(labels)
+    request = OpenRequest(side, limit, seed, named, cache, keep_unlabeled, download, storage=storage)
     splits = _readers(spec, request)
     return _open(splits, split, _with_common_settings(splits, request))
 
@@ -79,6 +85,7 @@ def open_splits(
     seed: int = 0,
     labels: str | Path | None = None,
     cache: Path | None = None,
+    storage: Storage = "auto",
 ) -> tuple[Stored, Stored]:
     """Open the training part and the test part of a source.
 
@@ -90,11 +97,13 @@ def open_splits(
         seed: random seed of that subset.
         labels: see `open_source`.
         cache: see `open_source`.
+        storage: see `open_source`.
 
     Raises:
         UserError: as for `open_source`, or the two parts have no class in common.
     """
-    request = OpenRequest(side, limit, seed, None if labels is None else Path(labels), cache, alone=limit is not None)
+    named, alone = None if labels is None else Path(labels), limit is not None
+    request = OpenRequest(side, limit, seed, named, cache, alone=alone, storage=storage)
     splits = _readers(spec, request)
     compare_classes(splits)
     request = _with_common_settings(splits, request)
@@ -116,20 +125,38 @@ class OpenRequest:
     """Decode only the opened part, although it shares an array with another part."""
     ranges: Ranges = NOMINAL
     """Value ranges of the whole source, for images other than 8-bit ones."""
-    pixels: dict[str, Resident] = field(default_factory=dict)
-    """Arrays opened so far, by key (of targets `key/depth` etc.): parts of one array share one copy on the device."""
+    storage: Storage = "auto"
+    """How the images are stored."""
+    pixels: dict[str, Pixels] = field(default_factory=dict)
+    """Images opened so far, by key (of targets `key/depth` etc.): parts of one source share one copy on the device."""
+
+
+def open_readers(
+    spec: Spec, labels: Path | None = None, cache: Path | None = None, download: bool = True
+) -> dict[str, Reader]:
+    """The readers of a source by split: always "all", and each split that it has.
+
+    Args:
+        spec: see `open_source`.
+        labels: see `open_source`.
+        cache: see `open_source`.
+        download: see `open_source`.
+
+    Raises:
+        UserError: the source does not exist or is empty.
+    """
+    splits = _resolve(spec, cache, download)
+    if not len(splits["all"]):
+        raise UserError(f"no images in {splits['all'].name}: the source is empty.")
+    return with_labels(splits, labels) if labels else splits
 
 
 def _readers(spec: Spec, request: OpenRequest) -> dict[str, Reader]:
     """The readers of a source by split: always "all", and also "train" and "test" if the source has both."""
-    splits = _resolve(spec, request.cache, request.download)
-    if not len(splits["all"]):
-        raise UserError(f"no images in {splits['all'].name}: the source is empty.")
+    splits = open_readers(spec, request.labels, request.cache, request.download)
     if splits["all"].dense:
         checked = check_units(splits["all"])
         splits = {split: replace(reader, notes=(*reader.notes, *checked)) for split, reader in splits.items()}
-    if request.labels:
-        splits = with_labels(splits, request.labels)
     parts = with_test_part(splits)
     if line := describe_source(parts, splits, request.labels):
         announce(line)
@@ -152,6 +179,8 @@ def _resolve(spec: Spec, cache: Path | None, download: bool = True) -> dict[str,
     if os.path.isdir(path):  # noqa: PTH112 (Path's methods raise where a name is too long or a folder is locked)
         listing = list_folder(path)
         if not (tables := listing.with_suffix(".parquet")):
+            if not listing.titles and (shards := listing.with_suffix(".tar")):
+                return tar_splits(path, [path / shard for shard in shards], cache)
             return dense_splits(path, listing) or folder_splits(path, listing)
         try:
             return parquet_splits(path, [path / table for table in tables])
@@ -161,9 +190,12 @@ def _resolve(spec: Spec, cache: Path | None, download: bool = True) -> dict[str,
             raise
     if path.suffix.lower() == ".parquet" and os.path.isfile(path):  # noqa: PTH113
         return parquet_splits(path, [path])
+    if path.suffix.lower() == ".tar" and os.path.isfile(path):  # noqa: PTH113
+        return tar_splits(path, [path], cache)
     if os.path.exists(path):  # noqa: PTH110
         raise UserError(
-            f"a source must be a folder or a .parquet file, got {readable(name)!r}: unpack an archive into a folder."
+            f"a source must be a folder, a .parquet or a .tar file, got {readable(name)!r}: unpack an archive into a "
+            "folder."
         )
     if name.startswith("hf:"):
         raise UserError(
@@ -219,8 +251,8 @@ def _open(splits: Mapping[str, Reader], split: Split, request: OpenRequest) -> S
         indices = indices[reader.labels[indices] != UNLABELED]
     if not len(indices):
         raise _empty_split(reader, split, request.labels)
-    decoded, indices = _decode_split(reader, indices, request)
-    usable, skipped = _usable(reader, decoded, indices, request.keep_unlabeled)
+    prepared, indices = _prepare_split(reader, indices, request)
+    usable, skipped = _usable(reader, prepared, indices, request.keep_unlabeled)
     enough = request.limit is not None and usable.sum() >= request.limit
     if not usable.any() or (len(skipped) > usable.sum() and not enough):
         first = f" (for example, {skipped[0][0]!r} {skipped[0][1]})" if skipped else ""
@@ -228,17 +260,16 @@ def _open(splits: Mapping[str, Reader], split: Split, request: OpenRequest) -> S
             f"only {usable.sum()} of {len(indices)} images in {reader.name} can be used, expected at least "
             f"half{first}: repair or remove the others."
         )
-    labels = None if reader.labels is None else torch.from_numpy(reader.labels[decoded.kept[usable]])
+    labels = None if reader.labels is None else torch.from_numpy(reader.labels[prepared.kept[usable]])
     name = f"{reader.name} ({note})" if note else reader.name
-    pixels = request.pixels.setdefault(decoded.key, Resident(decoded.images))
+    pixels = request.pixels.setdefault(prepared.key, prepared.images)
     dense = {
-        target: request.pixels.setdefault(f"{decoded.key}/{target}", Resident(array))
-        for target, array in decoded.dense.items()
+        target: request.pixels.setdefault(f"{prepared.key}/{target}", own) for target, own in prepared.dense.items()
     }
     rows = torch.from_numpy(np.flatnonzero(usable))
-    content_ids = torch.from_numpy(decoded.content_ids[usable])
+    content_ids = torch.from_numpy(prepared.content_ids[usable])
     notes = (*request.ranges.notes(), *reader.notes)
-    return Stored(name, pixels, rows, labels, reader.classes, decoded.key, skipped, content_ids, notes, dense)
+    return Stored(name, pixels, rows, labels, reader.classes, prepared.key, skipped, content_ids, notes, dense)
 
 
 def _empty_split(reader: Reader, split: str, labels: Path | None) -> UserError:
@@ -249,41 +280,45 @@ def _empty_split(reader: Reader, split: str, labels: Path | None) -> UserError:
     return UserError(f"no images in the {split} part of {reader.name}: add some, or choose another split.")
 
 
-def _decode_split(reader: Reader, indices: Indices, request: OpenRequest) -> tuple[Decoded, Indices]:
-    """Decode a part, or as many images as give `request.limit` usable ones; also returns the indices drawn.
+def _prepare_split(reader: Reader, indices: Indices, request: OpenRequest) -> tuple[Prepared, Indices]:
+    """Prepare a part, or as many images as give `request.limit` usable ones; also returns the indices drawn.
 
     Broken images are replaced by further draws until there are enough usable ones, or until most of at least
     `MIN_DRAWN` images are broken.
     """
-    assert request.side is not None
     if request.limit is None:
         # parts that are not separate on disk share one array of all images
         alone = request.alone or request.labels is not None
         chosen = indices if alone else None
-        return decode_cached(reader, request.side, chosen, request.cache, request.ranges), indices
+        return _prepare(reader, chosen, request), indices
     order, number = _random_order(indices, request.limit, request.seed), request.limit
     while True:
         sample = np.sort(order[:number])
-        decoded = decode_cached(reader, request.side, sample, request.cache, request.ranges)
-        usable, skipped = _usable(reader, decoded, sample, request.keep_unlabeled)
+        prepared = _prepare(reader, sample, request)
+        usable, skipped = _usable(reader, prepared, sample, request.keep_unlabeled)
         missing = request.limit - int(usable.sum())
         hopeless = len(sample) >= MIN_DRAWN and len(skipped) > usable.sum()
         if missing <= 0 or number >= len(order) or hopeless:
-            return decoded, sample
+            return prepared, sample
         number += missing
 
 
+def _prepare(reader: Reader, chosen: Indices | None, request: OpenRequest) -> Prepared:
+    assert request.side is not None
+    return prepare(reader, request.side, chosen, request.cache, request.ranges, request.storage)
+
+
 def _usable(
-    reader: Reader, decoded: Decoded, chosen: Indices, keep_unlabeled: bool
+    reader: Reader, prepared: Prepared, chosen: Indices, keep_unlabeled: bool
 ) -> tuple[NDArray[np.bool_], tuple[tuple[str, str], ...]]:
-    """Mask of the decoded images that can be used; name and reason of each chosen image that cannot."""
-    lost, usable = dict(decoded.skipped), np.isin(decoded.kept, chosen)
+    """Mask of the prepared images that can be used; name and reason of each chosen image that cannot."""
+    lost, usable = dict(prepared.skipped), np.isin(prepared.kept, chosen)
     broken = np.intersect1d(chosen, np.fromiter(lost, np.int64, len(lost)))
     skipped = [(reader.title(index), lost[index]) for index in broken.tolist()]
     if reader.labels is not None and not keep_unlabeled:
-        unlabeled = usable & (reader.labels[decoded.kept] == UNLABELED)
+        unlabeled = usable & (reader.labels[prepared.kept] == UNLABELED)
         skipped += [
-            (reader.title(index), "has no label or an invalid one") for index in decoded.kept[unlabeled].tolist()
+            (reader.title(index), "has no label or an invalid one") for index in prepared.kept[unlabeled].tolist()
         ]
         usable &= ~unlabeled
     return usable, tuple((readable(title), reason) for title, reason in skipped)

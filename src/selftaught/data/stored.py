@@ -1,13 +1,16 @@
-"""A source of decoded images: uint8 squares on disk, kept on the device if they fit.
+"""A source of images of one size: `Stored`, over `Pixels`, which come from an array or are decoded on the fly.
 
-An array that fits is loaded once per device, and a batch is one indexing operation. A larger array is read from the
-memory map batch by batch, in file order, and copied from pinned memory.
+An array (`Resident`) that fits is loaded once per device, and a batch is one indexing operation. A larger array is read
+from the memory map batch by batch, in file order, and copied from pinned memory. `encoded.py` decodes on the fly.
 """
 
 import hashlib
 import os
 import threading
+from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
@@ -78,7 +81,20 @@ class StoredBatch(Batch):
         return warp_dense(of, self.targets[of], matrix, size)
 
 
-class Resident:
+class Pixels(ABC):
+    """The images of a source, or one of their dense targets, by row."""
+
+    side: int
+    """Side of the squares in pixels."""
+    ahead: bool = False
+    """Whether `batches` prepares a batch while the one before is used, because preparing it takes long."""
+
+    @abstractmethod
+    def take(self, rows: Tensor, device: torch.device) -> Tensor:
+        """The images at `rows` ((B,) int64, CPU) on `device`: (B, C, S, S), uint8; for targets see `dense.STORED`."""
+
+
+class Resident(Pixels):
     """An array of images or dense targets in a file, with a copy on each device where it fits.
 
     Args:
@@ -86,13 +102,13 @@ class Resident:
     """
 
     def __init__(self, stored: NDArray[Any]) -> None:
-        self.stored = stored
+        self.stored, self.side = stored, stored.shape[-1]
         self._dtype = torch.from_numpy(np.empty(0, stored.dtype)).dtype
         self._resident: dict[torch.device, Tensor | None] = {}
         self._lock = threading.Lock()  # a prefetching thread may call this concurrently
 
     def take(self, rows: Tensor, device: torch.device) -> Tensor:
-        """The images at `rows` ((B,) int64, CPU) on `device`: (B, C, S, S)."""
+        """See `Pixels`."""
         images = self.resident(device)
         if images is not None:
             return images[to_device(rows, images.device)]
@@ -122,25 +138,25 @@ class Resident:
 
 
 class Stored(Source):
-    """A source over decoded images.
+    """A source over stored images.
 
     Args:
         name: name or path as given by the user.
-        pixels: the array of images, shared by all sources that are parts of it.
-        rows: (N,) int64 positions in the array of the images of this source, in order.
+        pixels: the images, shared by all sources that are parts of them.
+        rows: (N,) int64 rows in `pixels` of the images of this source, in order.
         labels: (N,) int64 in [0, len(classes)), or None.
         classes: class names; None if and only if `labels` is None.
         key: identifies the content of `pixels`.
         skipped: (name, reason) of every image that could not be used.
         content_ids: (N,) int64, digests of the encoded images in the order of `rows`, or None.
         notes: notes on the source for the user, one sentence each.
-        dense: arrays of dense targets by name, with the rows of `pixels`.
+        dense: dense targets by name, with the rows of `pixels`.
     """
 
     def __init__(
         self,
         name: str,
-        pixels: Resident,
+        pixels: Pixels,
         rows: Tensor,
         labels: Tensor | None,
         classes: tuple[str, ...] | None,
@@ -148,12 +164,12 @@ class Stored(Source):
         skipped: tuple[tuple[str, str], ...] = (),
         content_ids: Tensor | None = None,
         notes: tuple[str, ...] = (),
-        dense: Mapping[str, Resident] = MappingProxyType({}),
+        dense: Mapping[str, Pixels] = MappingProxyType({}),
     ) -> None:
         assert (labels is None) == (classes is None), "labels and classes are given together"
         self.name, self.classes, self.skipped, self.notes = name, classes, skipped, notes
         self._content_ids = content_ids
-        self.side = pixels.stored.shape[-1]
+        self.side = pixels.side
         self.targets = frozenset([*dense, *(() if labels is None else ("label",))])
         self.labels = labels
         self._pixels, self._dense, self._rows, self._key = pixels, dense, rows, key
@@ -176,6 +192,20 @@ class Stored(Source):
         targets = {} if self.labels is None else {"label": to_device(self.labels[indices], device)}
         load = {name: partial(self._load_dense, name, indices, device) for name in self._dense}
         return StoredBatch(images, to_device(indices, device), LazyTargets(targets, load), len(self))
+
+    def batches(self, size: int, device: torch.device) -> Iterator[Batch]:
+        """See `Source`."""
+        if not self._pixels.ahead:
+            yield from super().batches(size, device)
+            return
+        with ThreadPoolExecutor(1) as worker:
+            pending: deque[Future[StoredBatch]] = deque()
+            for indices in torch.split(torch.arange(len(self)), size):
+                pending.append(worker.submit(self.batch, indices, device))
+                if len(pending) == 2:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
 
     def _load_dense(self, name: str, indices: Tensor, device: torch.device) -> Tensor:
         """Dense targets of the images at `indices`: (B, C, S, S) float32."""

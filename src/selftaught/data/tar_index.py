@@ -1,0 +1,209 @@
+"""The index of tar shards: where each image is, its title and its label, as an Arrow file that is memory-mapped.
+
+`selftaught shard` writes `index.arrow` into the folder of its shards. Of other tar files it is made by reading all
+headers once, and kept in the cache folder. An index is data from elsewhere: it is checked against the files.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from selftaught.data.parquet_labels import LabelColumn, unify
+from selftaught.data.reader import UNLABELED, Indices, files_digest, readable
+from selftaught.data.tar_scan import Sample, Scanned, scan
+from selftaught.display.progress import Meter
+
+INDEX = "index.arrow"
+"""Name of the index in a folder of shards."""
+METADATA = b"selftaught.shards"
+"""Key of the classes and files in the metadata of the schema."""
+VERSION = 1
+COLUMNS = {
+    "shard": pa.int32(),
+    "offset": pa.int64(),
+    "size": pa.int64(),
+    "title": pa.large_string(),
+    "label": pa.int64(),
+    "content_id": pa.int64(),
+}
+"""Columns and types; content ids are null in an index of tar files that were not written by `selftaught shard`."""
+
+
+@dataclass(frozen=True, eq=False)
+class TarIndex:
+    """The images of some tar files, in the order of the files and of their members."""
+
+    shard: Indices
+    """(N,) positions of their files."""
+    offset: Indices
+    """(N,) positions of the first byte."""
+    size: Indices
+    """(N,) sizes in bytes."""
+    titles: pa.LargeStringArray
+    labels: Indices | None
+    """(N,) indices into `classes`, or `UNLABELED`; None if there are no labels."""
+    classes: tuple[str, ...] | None
+    content_ids: Indices | None
+    """(N,) digests of the images, all of which are valid; None if that is not known."""
+    notes: tuple[str, ...] = ()
+
+
+def tar_index(root: Path, files: Sequence[Path], cache: Path) -> TarIndex:
+    """The index of tar files: the one in their folder, that in the cache, or a new one.
+
+    Args:
+        root: the folder of the files, or the single file.
+        files: the files.
+        cache: the cache folder.
+
+    Raises:
+        UserError: a file is not a tar file or damaged.
+    """
+    names = [file.relative_to(root).as_posix() if file != root else file.name for file in files]
+    notes: tuple[str, ...] = ()
+    if root.is_dir() and (root / INDEX).is_file():
+        found = read_index(root / INDEX, names, files)
+        if isinstance(found, TarIndex):
+            return found
+        notes = (f"{INDEX} is not used, because {found}",)
+    stored = cache / f"tar-{VERSION}-{files_digest(files, names)}.arrow"
+    cached = read_index(stored, names, files) if stored.is_file() else ""
+    if isinstance(cached, str):
+        made = _scanned(root, files)
+        with suppress(OSError):  # the cache of the images reports a folder that cannot be written
+            cache.mkdir(parents=True, exist_ok=True)
+            part = stored.with_name(f"{stored.name}.part-{os.getpid()}")
+            write_index(part, made, names, files)
+            part.replace(stored)
+        cached = made
+    return TarIndex(**{**vars(cached), "notes": (*notes, *cached.notes)})
+
+
+def write_index(path: Path, index: TarIndex, names: Sequence[str], files: Sequence[Path]) -> None:
+    """Write an index as an Arrow file."""
+    count = len(index.shard)
+    arrays = [
+        pa.array(index.shard.astype(np.int32)),
+        pa.array(index.offset),
+        pa.array(index.size),
+        index.titles,
+        pa.array(np.full(count, UNLABELED) if index.labels is None else index.labels),
+        pa.nulls(count, pa.int64()) if index.content_ids is None else pa.array(index.content_ids),
+    ]
+    described = {
+        "version": VERSION,
+        "classes": index.classes,
+        "files": [[name, file.stat().st_size] for name, file in zip(names, files, strict=True)],
+        "notes": index.notes,
+    }
+    schema = pa.schema(list(COLUMNS.items()), {METADATA: json.dumps(described).encode()})
+    with pa.OSFile(str(path), "wb") as stream, pa.ipc.new_file(stream, schema) as writer:
+        writer.write_batch(pa.record_batch(arrays, schema=schema))
+
+
+def read_index(path: Path, names: Sequence[str], files: Sequence[Path]) -> TarIndex | str:
+    """Read an index, or return the reason why it does not fit the files."""
+    try:
+        with pa.memory_map(str(path)) as stream:
+            reader = pa.ipc.open_file(stream)
+            described = json.loads((reader.schema.metadata or {})[METADATA])
+            if dict(zip(reader.schema.names, reader.schema.types, strict=True)) != COLUMNS:
+                return "it has other columns"
+            if described["version"] != VERSION:
+                return "it was written by another version of selftaught"
+            table = reader.read_all()
+        table.validate(full=True)
+        table = table.combine_chunks()
+        sizes = {str(name): int(size) for name, size in described["files"]}
+        classes = described["classes"]
+        classes = None if classes is None else tuple(readable(str(name)) for name in classes)
+        notes = tuple(readable(str(note)) for note in described["notes"])
+        columns = {name: table.column(name).combine_chunks() for name in COLUMNS}
+        columns = {name: each.chunk(0) if isinstance(each, pa.ChunkedArray) else each for name, each in columns.items()}
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException):
+        return "it is damaged"
+    if any(columns[name].null_count for name in COLUMNS if name != "content_id"):
+        return "it is damaged"
+    if sorted(sizes) != sorted(names):
+        other = next(iter(set(sizes) ^ set(names)))
+        return f"{readable(other)} is {'missing' if other in sizes else 'not in it'}"
+    lengths = [file.stat().st_size for file in files]
+    for name, length in zip(names, lengths, strict=True):
+        if sizes[name] != length:
+            return f"{readable(name)} has another size than when it was written"
+    shard, offset, size, label = (columns[name].to_numpy() for name in ("shard", "offset", "size", "label"))
+    inside = (shard >= 0) & (shard < len(files)) & (offset >= 0) & (size >= 0)
+    if (
+        not len(shard)
+        or not inside.all()
+        or (np.array(lengths)[shard] - offset < size).any()
+        or (np.diff(shard) < 0).any()
+    ):
+        return "it has images outside of the files"
+    if label.min() < UNLABELED or label.max() >= len(classes or ()):
+        return "it has labels without a class"
+    # The order of its files may be another one than that of the names here.
+    if [name for name, _ in described["files"]] != list(names):
+        return "its files are in another order"
+    ids = columns["content_id"]
+    content_ids = None if ids.null_count else ids.to_numpy()
+    labels = None if classes is None else label
+    return TarIndex(shard.astype(np.int64), offset, size, columns["title"], labels, classes, content_ids, notes)
+
+
+def _scanned(root: Path, files: Sequence[Path]) -> TarIndex:
+    """The index from the headers of all members."""
+    found = []
+    with Meter(f"indexing {readable(str(root))}", len(files)) as meter:
+        for file in files:
+            found.append(scan(file))
+            meter.advance()
+    samples = [sample for each in found for sample in each.samples]
+    counts = [len(each.samples) for each in found]
+    labels, classes, note = _labels(samples)
+    notes = [*_left_out(found), *([note] if note else [])]
+    titles = [hashlib.blake2b(os.fsencode(sample.title), digest_size=8).digest() for sample in samples]
+    if repeated := len(titles) - len(set(titles)):
+        notes.append(f"{repeated:,} image{'s have' if repeated > 1 else ' has'} the name of another one; all are used")
+    return TarIndex(
+        np.repeat(np.arange(len(files)), counts),
+        np.array([sample.offset for sample in samples], np.int64),
+        np.array([sample.size for sample in samples], np.int64),
+        pa.array([sample.title for sample in samples], pa.large_string()),
+        labels,
+        classes,
+        None,
+        tuple(notes),
+    )
+
+
+def _labels(samples: Sequence[Sample]) -> tuple[Indices | None, tuple[str, ...] | None, str]:
+    """Labels, classes and a note. Names in `.json` name the numbers in `.cls` if each number has one name."""
+    numbers, names = [sample.number for sample in samples], [sample.name for sample in samples]
+    if all(value is None for value in (*numbers, *names)):
+        return None, None, ""
+    pairs = Counter(zip(numbers, names, strict=True))
+    paired = {number: name for number, name in pairs if isinstance(number, int) and isinstance(name, str)}
+    agree = len(pairs - Counter({(None, None): len(samples)})) == len(paired) == len(set(paired.values()))
+    declared: tuple[str, ...] = ()
+    if paired and agree and min(paired) >= 0 and max(paired) < 2**20:
+        declared, values = tuple(paired.get(number, str(number)) for number in range(max(paired) + 1)), numbers
+    else:
+        values = names if sum(name is not None for name in names) >= sum(n is not None for n in numbers) else numbers
+    unified = unify("label", [LabelColumn(Path(), values, declared)])
+    return unified.of_files[0], unified.classes or None, unified.note
+
+
+def _left_out(found: Sequence[Scanned]) -> list[str]:
+    """A note for each kind of members that are not used."""
+    total: Counter[str] = sum((each.left_out for each in found), Counter())
+    examples = {reason: name for each in reversed(found) for reason, name in each.examples.items()}
+    return [f"{reason} left out ({count:,}, such as {examples[reason]})" for reason, count in total.items()]
