@@ -15,6 +15,7 @@ TASKS = {
     "context": "selftaught.pretext.context:Context",
     "jigsaw": "selftaught.pretext.jigsaw:Jigsaw",
     "rotation": "selftaught.pretext.rotation:Rotation",
+    "scaling": "selftaught.pretext.scaling:Scaling",
     "deepcluster": "selftaught.pretext.deepcluster:DeepCluster",
     "npid": "selftaught.pretext.npid:NPID",
     "pirl": "selftaught.pretext.pirl:PIRL",
