@@ -30,13 +30,13 @@ slow: install
 	$(BIN)/python -m pytest -m slow
 
 check: install
-	$(BIN)/ruff format --check src tests recipes benchmarks docs
-	$(BIN)/ruff check src tests recipes benchmarks docs
+	$(BIN)/ruff format --check src tests benchmarks docs
+	$(BIN)/ruff check src tests benchmarks docs
 	$(BIN)/mypy
 
 format: install
-	$(BIN)/ruff check --fix --quiet src tests recipes benchmarks docs
-	$(BIN)/ruff format src tests recipes benchmarks docs
+	$(BIN)/ruff check --fix --quiet src tests benchmarks docs
+	$(BIN)/ruff format src tests benchmarks docs
 
 docs: install
 	$(BIN)/python docs/make.py

@@ -1,5 +1,6 @@
 """Studies: what is refused before training, the verdict, and a study that is killed and continued."""
 
+import itertools
 import json
 import math
 import re
@@ -7,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +67,9 @@ def images(tmp_path_factory) -> Path:
 def quick(monkeypatch):
     """Plans without measurements."""
     plan = Plan(5, "cpu", "32", False, 0.1, 0.0)
-    monkeypatch.setattr(planning, "measure", lambda built, minutes, device: plan)
+    monkeypatch.setattr(
+        planning, "measure", lambda built, minutes, device, precision: replace(plan, precision=precision)
+    )
 
 
 def written(folder: Path, images: Path, **changes) -> str:
@@ -330,3 +334,12 @@ def test_minutes_become_steps_once(images, tmp_path, quick):
     page = run_study(study, Options(threads=1), tmp_path / "out")
     assert json.loads((page.parent / "study.json").read_text())["steps"] == {"all": 5, "one": 5}
     assert Run(page.parent / "runs" / "one-0").folder.read_config()["steps"] == 5
+
+
+def test_precision_is_decided_once_for_all_runs(images, tmp_path, quick, monkeypatch):
+    """`auto` measures on a CPU, and on a busy one the next measurement may decide otherwise."""
+    measured = itertools.cycle(["bf16", "32"])
+    monkeypatch.setattr(planning, "choose_precision", lambda precision, device: next(measured))
+    page = run_study(written(tmp_path, images, seeds=1), Options(threads=1), tmp_path / "out")
+    runs = [Run(page.parent / "runs" / name) for name in ("all-0", "one-0")]
+    assert [run.folder.read_config()["precision"] for run in runs] == ["bf16", "bf16"]

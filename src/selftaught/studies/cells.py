@@ -71,7 +71,8 @@ def _trained(folder: StudyFolder, state: State, cell: Cell, stop: Stop) -> Run |
     if variant.name in state.steps:
         settings = {key: value for key, value in settings.items() if key not in BUDGETS}
         settings["steps"] = state.steps[variant.name]
-    settings = {"threads": state.threads, **settings, "seed": cell.seed}
+    decided = {"precision": state.precision[variant.name], "seed": cell.seed}
+    settings = {"threads": state.threads, **settings, **decided}
     return _finished(pretrain(data, out=path, stop=stop, **settings))
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -32,6 +32,8 @@ class State(Strict):
     """CPU threads of each run, which change the order of sums."""
     steps: Mapping[str, int]
     """Steps of the variants whose budget is in minutes."""
+    precision: Mapping[str, Literal["32", "bf16"]]
+    """Precision of the variants that are trained."""
 
     @property
     def grid(self) -> Grid:

@@ -1,8 +1,9 @@
 """The verdict on a comparison: a difference in top-1 accuracy with its 95 % interval over seeds and test images.
 
 Runs of the same seed share what does not depend on the variant, such as the order of the images, so differences are
-paired by seed as well as by test image; the two are crossed random factors, whose variances are added, and so is that
-over draws of few labels (see `evaluation.gain.paired_interval`).
+paired by seed as well as by test image; the two are crossed random factors, whose variances are added (see
+`evaluation.gain.paired_interval`). Over draws of few labels and probe seeds the accuracies of a run are averaged first,
+so the interval does not include the variation between them.
 """
 
 import math

@@ -1,7 +1,8 @@
 """The plan of a study: every variant is built and checked, and its time estimated, before anything is trained."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from time import monotonic
 
 import torch
@@ -23,7 +24,7 @@ from selftaught.studies.definition import Evaluation
 from selftaught.studies.grid import Grid, Variant, build_variant, in_variant, try_baseline
 from selftaught.studies.results import finetuning_settings
 from selftaught.training.machine import hardware, use_threads
-from selftaught.training.plan import Budget, Plan, choose_device, make_plan
+from selftaught.training.plan import Budget, Plan, Precision, choose_device, choose_precision, make_plan
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Estimate:
     images: int
     steps: int
     """Steps of each run; 0 for a baseline."""
+    precision: str
+    """Precision of training: the variant's, or what `auto` chose, once for all runs; empty for a baseline."""
     step_seconds: float
     """Measured seconds per step."""
     evaluation_seconds: float
@@ -68,6 +71,11 @@ class StudyPlan:
         """Steps of the variants whose budget is in minutes."""
         return {each.variant.name: each.steps for each in self.estimates if each.variant.minutes is not None}
 
+    @property
+    def precision(self) -> dict[str, str]:
+        """Precision of every variant that is trained: `auto` is decided once, because it measures on a CPU."""
+        return {each.variant.name: each.precision for each in self.estimates if each.precision}
+
     def to_json(self) -> dict[str, object]:
         """Plain values."""
         return {
@@ -96,10 +104,11 @@ def make_study_plan(name: str, scale: str, grid: Grid, jobs: int, threads: int) 
     """
     images = [check_evaluation(grid, number) for number in range(1, len(grid.evaluations) + 1)]
     estimates, layers = [], {}
+    decide = cache(choose_precision)  # `auto` measures on a CPU, and all runs must get the same
     with use_threads(threads), Meter("checking variants", len(grid.variants)) as meter:
         for variant in grid.variants:
             try:
-                estimate, layers[variant.name] = _estimate(grid, variant, images)
+                estimate, layers[variant.name] = _estimate(grid, variant, images, decide)
             except UserError as error:
                 raise in_variant(variant.name, error) from error
             estimates.append(estimate)
@@ -111,12 +120,14 @@ def make_study_plan(name: str, scale: str, grid: Grid, jobs: int, threads: int) 
     return StudyPlan(name, scale, grid, tuple(estimates), jobs, threads, machine)
 
 
-def _estimate(grid: Grid, variant: Variant, images: Sequence[int]) -> tuple[Estimate, list[str]]:
+def _estimate(
+    grid: Grid, variant: Variant, images: Sequence[int], decide: Callable[[Precision, torch.device], Precision]
+) -> tuple[Estimate, list[str]]:
     """The time of a variant, and the layers of its encoder."""
     seeds = sum(cell.variant is variant for cell in grid.cells)
     if variant.baseline is not None:
         check_source(variant)
-        return Estimate(variant, seeds, 0, 0, 0.0, 0.0), try_baseline(variant)
+        return Estimate(variant, seeds, 0, 0, "", 0.0, 0.0), try_baseline(variant)
     built: Built = build_variant(variant)
     pretraining = built.pretraining
     general = Settings.of(**variant.settings).general
@@ -124,7 +135,8 @@ def _estimate(grid: Grid, variant: Variant, images: Sequence[int]) -> tuple[Esti
         freeze = None if evaluation.finetune is None else evaluation.finetune.get("freeze_until")
         if freeze is not None:
             require_layer(pretraining.encoder, freeze)
-    plan = measure(built, variant.minutes or 1.0, general.device)
+    precision = decide(general.precision, choose_device(general.device))
+    plan = measure(built, variant.minutes or 1.0, general.device, precision)
     step = plan.seconds_per_step or 0.0
     if variant.minutes is not None:
         steps = plan.steps
@@ -138,13 +150,14 @@ def _estimate(grid: Grid, variant: Variant, images: Sequence[int]) -> tuple[Esti
         _evaluation_seconds(one, count, forward, step / pretraining.batch_size, seeds)
         for one, count in zip(grid.evaluations, images, strict=True)
     )
-    estimate = Estimate(variant, seeds, len(pretraining.source), steps, step, evaluations)
+    estimate = Estimate(variant, seeds, len(pretraining.source), steps, plan.precision, step, evaluations)
     return estimate, list(pretraining.encoder.layers)
 
 
-def measure(built: Built, minutes: float, device: str) -> Plan:
+def measure(built: Built, minutes: float, device: str, precision: Precision) -> Plan:
     """Time some steps on a copy of everything, as `pretrain --minutes` does."""
-    return make_plan(built.pretraining, Budget(minutes=minutes), device=device, compiling="off")
+    budget = Budget(minutes=minutes)
+    return make_plan(built.pretraining, budget, device=device, precision=precision, compiling="off")
 
 
 def _forward_seconds(encoder: Encoder, source: Source, size: int) -> float:

@@ -96,7 +96,7 @@ def run_study(
     requested = State(
         name=name, study=definition, scale=options.scale, data=[_lasting(item) for item in options.data],
         probe_data=None if options.probe_data is None else _lasting(options.probe_data), seeds=grid.seeds,
-        threads=options.threads_per_run, steps={},
+        threads=options.threads_per_run, steps={}, precision={},
     )  # fmt: skip
     with stop_on_signals(stop):
         state = _begin(folder, requested, grid, options, console)
@@ -128,7 +128,7 @@ def _begin(folder: StudyFolder, requested: State, grid: Grid, options: Options, 
     plan = make_study_plan(requested.name, requested.scale, grid, options.jobs, options.threads_per_run)
     runs = len(grid.cells)
     console.print(f"{grid.study.question} {runs} runs, about {duration(plan.minutes)} on {plan.hardware}")
-    state = requested.model_copy(update={"steps": plan.steps})
+    state = requested.model_copy(update={"steps": plan.steps, "precision": plan.precision})
     folder.write_state(state)
     return state
 

@@ -1,7 +1,7 @@
 """Draw a contact sheet of rendered scenes: image, depth, normals and contours side by side.
 
     selftaught render --scenes 32 --size 64 --out scenes
-    python -m recipes.scenes scenes --out docs/scenes.jpg
+    python docs/contact_sheet.py scenes --out docs/scenes.jpg
 
 Depth is drawn on a logarithmic scale for each scene, near is bright; x, y and z of normals are red, green and blue, so
 surfaces that face right, up or the camera are red, green or blue. What is undefined is black.

@@ -1,1 +1,0 @@
-"""Experiments with results in results/, one per file; `experiment.py` is shared."""
