@@ -48,7 +48,7 @@ class Scaling(Task):
                 f"{_listed(self.areas)} --ratios {_listed(self.ratios)}; for example --areas 0.2 0.35 0.6 1."
             )
         for area, ratio in self._classes:
-            if not (0 < area <= 1 and 0 < ratio and area * max(ratio, 1 / ratio) <= 1):
+            if not (0 < area <= 1 and ratio > 0 and area * max(ratio, 1 / ratio) <= 1):
                 raise UserError(
                     f"a window with an area of {area:g} and a ratio of {ratio:g} does not fit into the image; --areas "
                     "expects fractions of its area and --ratios width divided by height, such as --areas 0.4 --ratios "
