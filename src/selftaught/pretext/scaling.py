@@ -4,7 +4,7 @@ A counterexample to rotation prediction: resizing leaves traces, such as missing
 without recognition of objects. The paper names them as the reason to predict rotations instead; `selftaught study
 rotation-vs-scaling` compares the two.
 
-Gidaris, Singh, Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018, section 3.1.
+Gidaris, Singh, Komodakis, "Unsupervised Representation Learning by Predicting Image Rotations", ICLR 2018, section 2.2.
 https://arxiv.org/abs/1803.07728
 
 Letters: B images, K windows.
