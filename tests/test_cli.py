@@ -288,7 +288,7 @@ class TestMistakes:
 
     def test_a_size_beyond_all_memory(self, run, folder, capsys):
         for size in (4097, 2**63):
-            assert "--size must be at most 4,096" in mistake(capsys, "probe", run, "--data", folder, "--size", size)
+            assert "--size must be from 1 to 4,096" in mistake(capsys, "probe", run, "--data", folder, "--size", size)
 
     def test_paths(self, run, folder, capsys, tmp_path):
         assert "missing" in mistake(capsys, "pretrain", tmp_path / "missing", "--steps", 1)
@@ -320,20 +320,20 @@ class TestMistakes:
     @pytest.mark.parametrize(
         ("wrong", "words"),
         [
-            (("--size", 0), "--size must be at least 1, got 0"),
-            (("--batch-size", -1), "--batch-size must be at least 1"),
+            (("--size", 0), "--size must be from 1 to 4,096, got 0"),
+            (("--batch-size", -1), "--batch-size must be from 1 to 1,048,576, got -1"),
             (("--minutes", 0), "--minutes must be above 0"),
             (("--minutes", "soon"), "--minutes"),
             (("--epochs", 1), "exactly one of"),
             (("--angles", 0), "at least two different angles, got 0"),
             (("--angles", 0, 360), "at least two different angles"),
             (("--head", "big"), "--head"),
-            (("--learning-rate", -1), "above 0, got -1"),
+            (("--learning-rate", -1), "--learning-rate must be above 0"),
             (("--device", "tpu9"), "--device expects a device"),
             (("--num-crops", 10), "--num-crops applies to photos"),
             (("--crop-area", 0.2, 1), "--crop-area applies to photos, and"),
             (("--photos.crop-jitter", 0), "--crop-jitter applies to photos, and"),
-            (("--limit", 0), "--limit must be at least 1"),
+            (("--limit", 0), "--limit must be from 1 to"),
             (("--labels", "nothing.csv"), "nothing.csv"),
         ],
     )
@@ -344,10 +344,10 @@ class TestMistakes:
 
     @pytest.mark.parametrize("asked", ["probe", "invariance"])
     def test_views_that_the_encoder_cannot_read(self, run, folder, capsys, asked):
-        for size in (0, 2):
+        for size in (1, 2):
             said = mistake(capsys, asked, run, "--data", folder, "--size", size)
             assert f"cannot process views of {size} pixels: increase --size, or choose another" in said
-        assert "--images must be at least 2" in mistake(capsys, "invariance", run, "--data", folder, "--images", 1)
+        assert "--images must be from 2" in mistake(capsys, "invariance", run, "--data", folder, "--images", 1)
 
     def test_a_probe_needs_labels(self, run, capsys, tmp_path):
         Image.new("RGB", (20, 20)).save(tmp_path / "a.png")

@@ -21,8 +21,8 @@ from selftaught.evaluation.features import require_seeds
         (["pretrain", "x", "--crop-area="], "--crop-area expects 2 values, got 1."),
         (["pretrain", "x", "--size"], "--size expects a value, got none."),
         (["pretrain", "x", "--task", "--out", "r"], "--task expects a value, got none."),
-        (["pretrain", "x", "--steps", "0"], "--steps must be at least 1, got 0."),
-        (["pretrain", "x", "--steps", "-1", "--restarts", "3"], "--steps must be at least 1, got -1."),
+        (["pretrain", "x", "--steps", "0"], "--steps must be from 1 to 1,000,000,000,000, got 0."),
+        (["pretrain", "x", "--steps", "-1", "--restarts", "3"], "--steps must be from 1 to 1,000,000,000,000, got -1."),
         (
             ["probe"],
             "missing required argument RUN. See `selftaught probe --help`.",

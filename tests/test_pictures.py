@@ -172,8 +172,8 @@ def test_every_command_prints_the_path_of_its_picture(run, data, capsys):
     [
         (["attention", "RUN", "--data", "DATA", "--layers", "layr1"], "did you mean layer1"),
         (["attention", "RUN", "--data", "DATA", "--powers", "0"], "--powers expects numbers above 0"),
-        (["attention", "RUN", "--data", "DATA", "--images", "0"], "--images must be at least 1"),
-        (["attention", "RUN", "--data", "DATA", "--size", "100000"], "--size must be at most 4,096"),
+        (["attention", "RUN", "--data", "DATA", "--images", "0"], "--images must be from 1"),
+        (["attention", "RUN", "--data", "DATA", "--size", "100000"], "--size must be from 1 to 4,096"),
         (["neighbors", "RUN", "--data", "DATA", "--k", "500"], "500 neighbors need at least 501 images"),
         (["stylize", "RUN", "--content", "PHOTO", "--style", "DATA"], "--style expects an image file"),
         (["stylize", "RUN", "--content", "PHOTO", "--style", "nothing.png"], "nothing.png"),

@@ -236,5 +236,5 @@ def test_the_quality_of_features_is_kept_and_reported(run, images):
     assert json.loads(path.read_text())["step"] == 2
     assert "<svg" in figure.read_text()
     assert "Feature quality of every layer on 16 images" in run.report().read_text()
-    with pytest.raises(UserError, match="--images must be at least 2"):
+    with pytest.raises(UserError, match="--images must be from 2"):
         run.quality(images, images=1)

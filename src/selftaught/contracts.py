@@ -237,7 +237,7 @@ class ParameterGroup:
 class Task(ABC):
     """A pretext task: hyperparameters only. Parameters and buffers are created by `heads` and kept there.
 
-    A task imports `contracts, augment, modules, errors`, never another task, `training` or `data`.
+    A task imports `contracts, augment, modules, errors, limits`, never another task, `training` or `data`.
     """
 
     index_based: ClassVar[bool] = False

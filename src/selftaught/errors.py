@@ -7,6 +7,7 @@ is for internal invariants only.
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
+from typing import Any
 
 
 class UserError(ValueError):
@@ -74,6 +75,47 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> UserError:
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}."
     return UserError(f"there is no {kind} called {name!r}: {hint}")
+
+
+def require_between(
+    name: str, value: float, low: float, high: float, above: bool = False, below: bool = False, *, hint: str = ""
+) -> None:
+    """Refuse a number outside of a range.
+
+    Args:
+        name: what it is, e.g. "--width of vit".
+        value: the number; NaN is outside of every range.
+        low: smallest number.
+        high: largest number.
+        above: whether `low` itself is excluded.
+        below: whether `high` itself is excluded.
+        hint: end of the sentence, e.g. "; try 0.75".
+
+    Raises:
+        UserError: it is outside.
+    """
+    if (low < value if above else low <= value) and (value < high if below else value <= high):
+        return
+    if above or below:
+        span = f"{'above' if above else 'at least'} {low:,} and {'below' if below else 'at most'} {high:,}"
+    else:
+        span = f"from {low:,} to {high:,}"
+    given = f"{value:,}" if isinstance(value, int) else str(value)
+    raise UserError(f"{name} must be {span}, got {given}{hint}.")
+
+
+def require_ranges(owner: object, **ranges: tuple[float, float, bool, bool]) -> None:
+    """Refuse fields of a dataclass outside of ranges, see `limits.Range`; the sentence gives the field's default."""
+    for name, limits in ranges.items():
+        value, default = getattr(owner, name), getattr(type(owner), name)
+        shown = " ".join(f"{item:.3g}" if isinstance(item, float) else str(item) for item in _items(default))
+        for number in _items(value):
+            require_between(f"--{name.replace('_', '-')}", number, *limits, hint=f"; the default is {shown}")
+
+
+def _items(value: Any) -> tuple[Any, ...]:
+    """The items of a tuple, or the value itself as one."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def readable(text: str) -> str:

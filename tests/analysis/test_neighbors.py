@@ -89,8 +89,8 @@ def test_images_without_a_label_count_as_another_class():
     ("changes", "text"),
     [
         ({"k": 20}, "20 neighbors need at least 21 images, but toy has 20"),
-        ({"k": 0}, "must be at least 1"),
-        ({"queries": 0}, "must be at least 1"),
+        ({"k": 0}, "must be from 1 to"),
+        ({"queries": 0}, "must be from 1 to"),
         ({"layers": ("frist",)}, "did you mean first"),
     ],
 )

@@ -148,8 +148,8 @@ def test_other_encoders_are_refused_in_a_sentence(name):
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"steps": 0}, "--steps must be at least 1, got 0"),
-        ({"style_weight": -1}, "--style-weight must be a number of at least 0, got -1"),
+        ({"steps": 0}, "--steps must be from 1 to 1,000,000,000,000, got 0"),
+        ({"style_weight": -1}, "--style-weight must be from 0 to 1,000,000, got -1"),
         ({"tv_weight": float("nan")}, "--tv-weight"),
         ({"init": "both"}, "--init must be content or noise, got 'both'"),
     ],

@@ -103,7 +103,7 @@ def test_views_depend_on_the_generator_only():
     ("wrong", "words"),
     [
         ({"crop_area": (0.0, 1.0)}, "crop-area"),
-        ({"blur": 1.5}, "--blur expects a probability from 0 to 1, got 1.5"),
+        ({"blur": 1.5}, "--blur must be from 0 to 1, got 1.5"),
         ({"blur_sigma": (0.2, 0.1)}, "--blur-sigma"),
         ({"jitter": (2.0, 0.0, 0.0, 0.0)}, "jitter"),
     ],

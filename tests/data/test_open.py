@@ -118,7 +118,7 @@ def test_a_limit_takes_a_seeded_part_and_decodes_no_more(pets: Path, monkeypatch
     assert keys(open_source(pets, split="all", limit=7, seed=2)) != keys(first)
     assert len(open_source(pets, split="all", limit=1000)) == 50
     assert keys(open_source(pets, limit=7, seed=1)) <= keys(open_source(pets))
-    with pytest.raises(UserError, match="--limit must be at least 1"):
+    with pytest.raises(UserError, match="--limit must be from 1 to"):
         open_source(pets, limit=0)
 
 

@@ -143,9 +143,9 @@ def test_palette_is_saved_with_the_weights():
     ("options", "message"),
     [
         ({"input_mode": "lightness"}, "the input of gpt is color tokens, but the task requires lightness: choose"),
-        ({"depth": 0}, "--depth of gpt must be at least 1, got 0."),
-        ({"colors": 1}, "--colors of gpt must be at least 2, got 1."),
-        ({"context": 0}, "--context of gpt must be at least 1, got 0."),
+        ({"depth": 0}, "--depth of gpt must be from 1 to 128, got 0."),
+        ({"colors": 1}, "--colors of gpt must be from 2 to 8,192, got 1."),
+        ({"context": 0}, "--context of gpt must be from 1 to 256, got 0."),
         ({"width": 100}, "--width of gpt must be a multiple of its 3 heads, got 100: try 192."),
         ({"norm": "lay"}, "there is no norm of gpt called 'lay': did you mean layer?"),
     ],

@@ -84,7 +84,7 @@ def test_views_of_another_size_are_encoded(encoder):
     [
         ({"size": 30, "patch": 4}, "--size to be a multiple of --patch, got 30 and 4"),
         ({"width": 30}, "--width to be a multiple of 12"),
-        ({"depth": 0}, "--depth and --heads of at least 1"),
+        ({"depth": 0}, "--depth of vit must be from 1 to 128, got 0"),
         ({"patch": 0}, "multiple of --patch"),
     ],
 )

@@ -45,7 +45,7 @@ def test_k_and_temperature_are_stated_and_checked():
         "Each of the 20 nearest training images votes with temperature 0.1."
     )
     for options, words in (
-        ({"k": 0}, "--k must be at least 1, got 0"),
+        ({"k": 0}, "--k must be from 1 to 1,000,000,000,000, got 0"),
         ({"temperature": 0.0}, "--temperature must be"),
     ):
         with pytest.raises(UserError, match=words):

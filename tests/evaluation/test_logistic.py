@@ -69,7 +69,7 @@ def test_constant_features_predict_the_most_frequent_class():
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"costs": ()}, "--costs expects"), ({"costs": (1.0, -1.0)}, "got 1.0 -1.0"), ({"max_iterations": 0}, "got 0")],
+    [({"costs": ()}, "--costs expects"), ({"costs": (1.0, -1.0)}, "got -1.0; try"), ({"max_iterations": 0}, "got 0")],
 )
 def test_mistakes_are_told(options, words):
     with pytest.raises(UserError, match=words):

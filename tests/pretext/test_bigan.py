@@ -164,8 +164,8 @@ def test_an_encoder_without_a_map_is_refused():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"latent": 0}, "--latent and --generator-width must be at least 1, got 0 and 64"),
-        ({"critic_width": -1}, "--critic-width must be at least 1, got -1"),
+        ({"latent": 0}, "--latent must be from 1 to 16,384, got 0"),
+        ({"critic_width": -1}, "--critic-width must be from 1 to 1,024, got -1"),
         ({"scale": (0.9, 0.1)}, "--scale must be two fractions"),
     ],
 )

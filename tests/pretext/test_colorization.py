@@ -214,10 +214,10 @@ def test_autocast_changes_no_target():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"shrink": 0}, "--shrink and --neighbors must be at least 1, got 0 and 5"),
-        ({"neighbors": 0}, "got 4 and 0"),
-        ({"uniform": 1.5}, r"--uniform must be in \[0, 1\]"),
-        ({"temperature": 0.0}, "--temperature above 0"),
+        ({"shrink": 0}, "--shrink must be from 1 to 4,096, got 0"),
+        ({"neighbors": 0}, "--neighbors must be from 1 to 1,000, got 0"),
+        ({"uniform": 1.5}, "--uniform must be from 0 to 1"),
+        ({"temperature": 0.0}, "--temperature must be from 0.001"),
         ({"scale": (0.0, 1.0)}, "--scale must be two fractions"),
     ],
 )

@@ -165,7 +165,7 @@ def test_one_image_is_enough():
 def test_mistakes_are_one_sentence():
     with pytest.raises(UserError, match="must fit into the view"):
         Context(tile=0.3)
-    with pytest.raises(UserError, match="fraction from 0 to 1"):
+    with pytest.raises(UserError, match="--pixelate must be from 0 to 1"):
         Context(pixelate=2.0)
     with pytest.raises(UserError, match="at least 2 tiles per side, got 1"):
         Context(grid=1)

@@ -241,7 +241,7 @@ def test_what_is_read_is_asked_of_the_encoder():
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"clusters": 1}, "--clusters must be at least 2, got 1"),
+        ({"clusters": 1}, "--clusters must be from 2 to 1,000,000, got 1"),
         ({"clustered": 15}, "--clustered must be at least 20, two clusters"),
         ({"shown": 0}, "--shown"),
         ({"jitter": 2.0}, "--jitter"),

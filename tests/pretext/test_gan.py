@@ -125,10 +125,10 @@ def test_the_generator_comes_to_make_the_mean_image_and_neither_wins():
 @pytest.mark.parametrize(
     ("wrong", "says"),
     [
-        ({"latent": 0}, "--latent and --generator-width must be at least 1, got 0 and 64"),
-        ({"generator_width": 0}, "got 100 and 0"),
+        ({"latent": 0}, "--latent must be from 1 to 16,384, got 0"),
+        ({"generator_width": 0}, "--generator-width must be from 1 to 1,024, got 0"),
         ({"scale": (0.9, 0.1)}, "--scale must be two fractions"),
-        ({"crop": 1.5}, "--crop must be a fraction of --size, above 0 and at most 1, got 1.5"),
+        ({"crop": 1.5}, "--crop, a fraction of --size, must be above 0 and at most 1, got 1.5"),
     ],
 )
 def test_what_cannot_be_asked_is_refused(wrong, says):

@@ -168,9 +168,9 @@ def test_mistakes_are_one_sentence():
         Jigsaw(grid=4)
     with pytest.raises(UserError, match="must fit into the view"):
         Jigsaw(tile=0.4)
-    with pytest.raises(UserError, match="--puzzles of at least 1"):
+    with pytest.raises(UserError, match="--puzzles must be from 1 to"):
         Jigsaw(puzzles=0)
-    with pytest.raises(UserError, match="--grayscale must be a fraction of the images from 0 to 1, got 30"):
+    with pytest.raises(UserError, match="--grayscale must be from 0 to 1, got 30"):
         Jigsaw(grayscale=30.0)
     with pytest.raises(UserError, match="scale"):
         Jigsaw(scale=(0.0, 1.0))

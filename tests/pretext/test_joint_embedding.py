@@ -228,13 +228,13 @@ def test_views_are_pairs_of_different_views_of_an_image(name):
 @pytest.mark.parametrize(
     ("name", "options", "text"),
     [
-        ("simclr", {"temperature": 0.0}, "--temperature must be above 0 and finite, got 0.0"),
+        ("simclr", {"temperature": 0.0}, "--temperature must be from 0.001 to 1,000, got 0.0; the default is 0.2."),
         ("simclr", {"jitter": (0.4, 0.4, 0.4, 0.9)}, "--jitter must be"),
-        ("moco", {"queue": 0}, "--queue must be above 0"),
+        ("moco", {"queue": 0}, "--queue must be from 1 to"),
         ("moco", {"key_momentum": 1.5}, "--key-momentum must be from 0 to 1, got 1.5"),
         ("byol", {"target_momentum": -0.1}, "--target-momentum must be from 0 to 1"),
-        ("simsiam", {"bottleneck": 0}, "--bottleneck must be above 0"),
-        ("vicreg", {"covariance": -1.0}, "--covariance must be at least 0"),
+        ("simsiam", {"bottleneck": 0}, "--bottleneck must be from 1 to"),
+        ("vicreg", {"covariance": -1.0}, "--covariance must be from 0 to"),
         ("barlow", {"view_area": (0.5, 0.2)}, "--view-area must be"),
     ],
 )

@@ -182,13 +182,13 @@ def test_emp_is_similarity_to_the_mean_and_the_rate_of_each_patch():
 @pytest.mark.parametrize(
     ("name", "options", "text"),
     [
-        ("swav", {"epsilon": 0.0}, "--epsilon must be above 0"),
-        ("swav", {"local_views": -1}, "--local-views must be at least 0, got -1"),
-        ("dino", {"teacher_temperature": (0.0, 0.1)}, "--teacher-temperature must be above 0"),
+        ("swav", {"epsilon": 0.0}, "--epsilon must be from 0.001"),
+        ("swav", {"local_views": -1}, "--local-views must be from 0 to 1,000, got -1"),
+        ("dino", {"teacher_temperature": (0.0, 0.1)}, "--teacher-temperature must be from 0.001"),
         ("dino", {"center_momentum": 2.0}, "--center-momentum must be from 0 to 1"),
         ("mae", {"masked": 1.0}, "--masked must be above 0 and below 1"),
         ("mae", {"decoder_width": 30}, "--decoder-width must be a multiple of 4, got 30"),
-        ("emp", {"patches": 1}, "--patches must be at least 2, got 1"),
+        ("emp", {"patches": 1}, "--patches must be from 2 to 1,000, got 1"),
     ],
 )
 def test_invalid_settings_are_refused(name, options, text):

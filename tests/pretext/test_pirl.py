@@ -299,14 +299,14 @@ def test_what_is_shown_has_a_picture_of_every_transformation():
 @pytest.mark.parametrize(
     ("kind", "settings", "words"),
     [
-        (PIRL, {"weight": 1.5}, "--weight must be in"),
+        (PIRL, {"weight": 1.5}, "--weight must be from 0 to 1"),
         (PIRL, {"tile": 0.4}, "--tile must be above 0 and at most 1/3 of the view's side, got 0.4"),
-        (NPID, {"dimensions": 0}, "--dimensions must be at least 1, got 0"),
+        (NPID, {"dimensions": 0}, "--dimensions must be from 1 to 16,384, got 0"),
         (PIRL, {"puzzle_scale": (0.9, 0.6)}, "--puzzle-scale must be"),
-        (NPID, {"proximal": -1.0}, "--proximal must be at least 0"),
+        (NPID, {"proximal": -1.0}, "--proximal must be from 0 to"),
         (NPID, {"jitter": (0.4, 0.4, 0.4, 0.9)}, "--jitter must be"),
         (NPID, {"grayscale": 2.0}, "--grayscale"),
-        (NPID, {"temperature": 0.0}, "--temperature must be above 0"),
+        (NPID, {"temperature": 0.0}, "--temperature must be from 0.001"),
     ],
 )
 def test_settings_that_mean_nothing_are_refused(kind, settings, words):

@@ -148,10 +148,10 @@ def test_mitsuba_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"scenes": 0}, "--scenes must be at least 1, got 0"),
-        ({"size": 8}, "--size must be from 16 to 1024 pixels, got 8"),
+        ({"scenes": 0}, "--scenes must be from 1 to 1,000,000,000, got 0"),
+        ({"size": 8}, "--size must be from 16 to 1,024, got 8"),
         ({"seed": -1}, "--seed must be from 0"),
-        ({"workers": 0}, "--workers must be at least 1, got 0"),
+        ({"workers": 0}, "--workers must be from 1 to 1,024, got 0"),
         ({"textures": "nowhere/at/all"}, "no such file or folder"),
     ],
 )

@@ -6,6 +6,7 @@ Operation by operation for the files of a run; at random moments, by SIGKILL fro
 import functools
 import io
 import json
+import math
 import multiprocessing
 import os
 import random
@@ -176,12 +177,14 @@ SETTINGS = ["--size", "16", "--batch-size", "8", "--width", "8", "--precision", 
 
 
 def carry_out(arguments: list[str], cache: str, often: bool) -> None:
-    """A command in a process of its own, saving at every line of the log if it is to be killed."""
+    """A command in a process of its own, saving at every step if it is to be killed."""
     os.environ["SELFTAUGHT_CACHE"] = cache
     from selftaught import cli
     from selftaught.api import pretrain as pretraining
+    from selftaught.training import loop
 
     if often:
+        loop.SAVING = math.inf
         pretraining.train = functools.partial(pretraining.train, save_seconds=-1)
     os._exit(cli.main(arguments))
 

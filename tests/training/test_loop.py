@@ -21,6 +21,7 @@ from selftaught.pretext.igpt import IGPT
 from selftaught.pretext.inpainting import Inpainting
 from selftaught.pretext.rotation import Rotation
 from selftaught.runs.checkpoint import Checkpoints
+from selftaught.training import loop
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train
@@ -52,7 +53,7 @@ def pretraining(kind, **optimization) -> Pretraining:
     return Pretraining(task, encoder, heads, source, optimization, STEPS, 8, 3)
 
 
-def go(run: Pretraining, folder, stop_after: int | None = None, watch=None) -> int:
+def go(run: Pretraining, folder, stop_after: int | None = None, watch=None, every: int = 1) -> int:
     folder.mkdir(exist_ok=True)
     stop = Stop()
 
@@ -62,12 +63,15 @@ def go(run: Pretraining, folder, stop_after: int | None = None, watch=None) -> i
             watch(step, encoder, heads, views, outputs)
 
     trainer = Trainer(make_fabric(torch.device("cpu"), "32"), run)
-    log = Log(folder / "log.jsonl", run.steps, 8, {}, 1, Console(file=io.StringIO()))
+    log = Log(folder / "log.jsonl", run.steps, 8, {}, every, Console(file=io.StringIO()))
     return train(run, trainer, Checkpoints(folder / "checkpoint"), log, watch=look, stop=stop)
 
 
 def final(folder):
-    return torch.load(folder / "checkpoint" / "last.pt", weights_only=True)
+    """The last checkpoint, but for what depends on the clock."""
+    state = torch.load(folder / "checkpoint" / "last.pt", weights_only=True)
+    assert state.pop("seconds") >= 0
+    return state
 
 
 def same(one, other) -> bool:
@@ -114,6 +118,62 @@ def resumes_exactly(kind, stops, tmp_path) -> None:
     assert go(pretraining(kind), tmp_path / "parts") == STEPS
     assert same(final(tmp_path / "whole"), final(tmp_path / "parts"))
     assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
+
+
+class Killed(BaseException):
+    """Ends a run as a kill does: nothing is saved."""
+
+
+class Clock:
+    """Seconds that pass at every step and every checkpoint, and nowhere else."""
+
+    def __init__(self, monkeypatch, per_step: float, per_save: float = 0.0, killed_at: int | None = None) -> None:
+        self.now, self.saved = 0.0, []
+        step, save = Trainer.step, Checkpoints.save
+
+        def slow_step(trainer, *arguments):
+            self.now += per_step
+            if killed_at is not None and self.now > killed_at * per_step:
+                raise Killed
+            return step(trainer, *arguments)
+
+        def slow_save(checkpoints, state):
+            self.now += per_save
+            self.saved.append(state["step"])
+            save(checkpoints, state)
+
+        monkeypatch.setattr(loop, "monotonic", lambda: self.now)
+        monkeypatch.setattr(Trainer, "step", slow_step)
+        monkeypatch.setattr(Checkpoints, "save", slow_save)
+
+
+def test_checkpoints_are_saved_by_the_clock_between_log_lines(tmp_path, monkeypatch):
+    """A run with one line of the log at its end loses a minute when it is killed, and ends as one that was not."""
+    assert go(pretraining(Rotation), tmp_path / "whole", every=STEPS) == STEPS
+    with monkeypatch.context() as patch:
+        clock = Clock(patch, per_step=25.0, killed_at=8)
+        with pytest.raises(Killed):
+            go(pretraining(Rotation), tmp_path / "parts", every=STEPS)
+        assert clock.saved == [3, 6]
+    assert logged(tmp_path / "parts") == []
+    seen = []
+    go(pretraining(Rotation), tmp_path / "parts", every=1, watch=lambda step, *rest: seen.append(step))
+    assert seen == [7, 8, 9, 10, 11]
+    assert same(final(tmp_path / "whole"), final(tmp_path / "parts"))
+
+
+def test_saving_takes_a_small_part_of_the_time(tmp_path, monkeypatch):
+    clock = Clock(monkeypatch, per_step=25.0, per_save=10.0)
+    go(pretraining(Rotation), tmp_path / "run", every=STEPS)
+    assert clock.saved == [3, 11]  # 10 seconds are a twentieth of 200, eight steps
+
+
+def test_a_resumed_run_counts_the_seconds_since_the_last_log_line(tmp_path):
+    log = Log(tmp_path / "log.jsonl", 9, 8, {}, 5, Console(file=io.StringIO()))
+    log.begin(7, 42.0)
+    assert 42 <= log.elapsed < 60
+    log.begin(0)
+    assert log.elapsed < 42
 
 
 def test_dropout_resumes_too(tmp_path):

@@ -24,7 +24,7 @@ def test_a_budget_is_exactly_one(given):
 
 @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
 def test_a_budget_is_not_empty_nor_endless(value):
-    with pytest.raises(UserError, match="--epochs must be above 0, got"):
+    with pytest.raises(UserError, match="--epochs must be above 0 and at most 1,000,000, got"):
         Budget(epochs=value)
 
 

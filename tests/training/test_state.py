@@ -104,7 +104,7 @@ def test_schedules_by_their_formulas():
 
 @pytest.mark.parametrize("kind", [BiGAN, Inpainting])
 def test_a_learning_rate_factor_of_zero_is_refused(kind):
-    with pytest.raises(UserError, match="--critic-lr-scale must be above 0, got 0"):
+    with pytest.raises(UserError, match="--critic-lr-scale must be above 0 and at most 1,000, got 0"):
         kind(critic_lr_scale=0.0)
 
 

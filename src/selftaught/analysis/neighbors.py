@@ -15,7 +15,8 @@ from torch import Tensor
 from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, evenly_spaced, pooled
 from selftaught.display.progress import Meter
-from selftaught.errors import UserError, unknown
+from selftaught.errors import UserError, require_between, unknown
+from selftaught.limits import NUM_IMAGES
 
 BATCH = 256
 UNLABELED = -1
@@ -146,8 +147,8 @@ def find_neighbors(
             raise unknown("layer", layer, encoder.layers)
     chosen = evenly_spaced(images, len(source))
     count = len(chosen)
-    if k < 1 or queries < 1:
-        raise UserError(f"--neighbors and --queries must be at least 1, got {k} and {queries}.")
+    require_between("--k", k, *NUM_IMAGES)
+    require_between("--queries", queries, *NUM_IMAGES)
     if count <= k:
         raise UserError(f"{k} neighbors need at least {k + 1} images, but {source.name} has {count}: add images.")
     query_indices = evenly_spaced(queries, count)

@@ -23,7 +23,8 @@ from scipy.optimize import Bounds, minimize
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, TokenEncoder
-from selftaught.errors import UserError, unknown
+from selftaught.errors import UserError, require_ranges, unknown
+from selftaught.limits import COEFFICIENT, SEED, STEPS
 
 MAX_STYLE_LAYERS = 5
 """Default number of style layers, as in the paper."""
@@ -53,12 +54,7 @@ class StyleTransfer:
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        if self.steps < 1:
-            raise UserError(f"--steps must be at least 1, got {self.steps}.")
-        if not 0 <= self.style_weight < float("inf"):
-            raise UserError(f"--style-weight must be a number of at least 0, got {self.style_weight:g}.")
-        if not 0 <= self.tv_weight < float("inf"):
-            raise UserError(f"--tv-weight must be a number of at least 0, got {self.tv_weight:g}.")
+        require_ranges(self, steps=STEPS, style_weight=COEFFICIENT, tv_weight=COEFFICIENT, seed=SEED)
         if self.init not in ("content", "noise"):
             raise UserError(f"--init must be content or noise, got {self.init!r}.")
 

@@ -22,9 +22,10 @@ from selftaught.config.build import build_source, open_unseen
 from selftaught.config.settings import Settings
 from selftaught.contracts import Encoder, Source, evenly_spaced
 from selftaught.data import is_photos, photos
-from selftaught.errors import UserError, readable
+from selftaught.errors import UserError, readable, require_between
 from selftaught.evaluation.baselines.encoders import calibrate, random_encoders
 from selftaught.evaluation.results import file_stem
+from selftaught.limits import NUM_IMAGES
 from selftaught.runs.atomic import write_bytes
 
 if TYPE_CHECKING:
@@ -65,7 +66,7 @@ def attention(
 ) -> Picture:
     """See `Run.attention`."""
     loaded, folder = run._load(size, device), run.folder.prepare_results(run.folder.pictures)
-    _require_count("--images", images)
+    require_between("--images", images, *NUM_IMAGES)
     side, where = loaded.arguments["size"], loaded.arguments["device"]
     if not isinstance(data, Source) and is_photos(data):
         source = crops([str(data)], side)
@@ -108,7 +109,7 @@ def neighbors(
 ) -> Picture:
     """See `Run.neighbors`."""
     loaded, folder = run._load(size, device), run.folder.prepare_results(run.folder.pictures)
-    _require_count("--images", images)
+    require_between("--images", images, *NUM_IMAGES)
     side, where = loaded.arguments["size"], loaded.arguments["device"]
     source = data if isinstance(data, Source) else open_unseen(data, side, images)
     trained, random = trained_and_random(loaded, source)
@@ -187,11 +188,6 @@ def _shares(facts: dict[str, Any]) -> str:
         f"Fraction of neighbors with the class of the image, over all images (random weights): {', '.join(rows)}; "
         f"chance {facts['chance']:.3f}. "
     )
-
-
-def _require_count(flag: str, value: int) -> None:
-    if value < 1:
-        raise UserError(f"{flag} must be at least 1, got {value}.")
 
 
 def save(run: "Run", loaded: "_Loaded", folder: Path, figure: Figure, facts: dict[str, Any], images: str) -> Picture:

@@ -22,7 +22,7 @@ from selftaught.data.annotated import Parts, open_boxes, open_masks
 from selftaught.data.cache import cache_folder
 from selftaught.data.storage import Storage
 from selftaught.encoders.inputs import require_input_sizes
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_between
 from selftaught.evaluation.features import Pooling
 from selftaught.evaluation.finetune_table import FineTuneTable
 from selftaught.evaluation.finetuning import FineTuning
@@ -35,15 +35,12 @@ from selftaught.evaluation.transfer.detection import DetectionTransfer
 from selftaught.evaluation.transfer.segmentation import SegmentationTransfer
 from selftaught.evaluation.transfer.settings import TransferSettings
 from selftaught.evaluation.transfer.table import TransferTable
+from selftaught.limits import NUM_IMAGES, SIZE
 from selftaught.runs.atomic import write_bytes, write_text
 from selftaught.runs.folder import RunFolder
 from selftaught.runs.weights import weights_digest
 from selftaught.training.interruption import Stop
 from selftaught.training.plan import choose_device
-
-MAX_VIEW_SIZE = 4096
-"""Maximum side of views in pixels, which catches typos, as for pretraining."""
-
 
 Analysis = TypeVar("Analysis", InvarianceTable, QualityTable)
 
@@ -490,8 +487,7 @@ class Run:
 
         loaded = self._load(size, device)
         size = loaded.arguments["size"]
-        if images < 2:
-            raise UserError(f"--images must be at least 2, got {images}.")
+        require_between("--images", images, 2, NUM_IMAGES.high)
         folder = self.folder.prepare_results(folder)
         source = data if isinstance(data, Source) else open_unseen(data, size, images)
         table = measure(**loaded.arguments, source=source, images=images, **more)
@@ -518,8 +514,7 @@ class Run:
             if step == before:
                 break
         side = int(description["size"]) if size is None else size
-        if side > MAX_VIEW_SIZE:
-            raise UserError(f"--size must be at most {MAX_VIEW_SIZE:,}, got {side:,}.")
+        require_between("--size", side, *SIZE)
         require_input_sizes(encoder, {"view": side})
         arguments = _Arguments(
             encoder=encoder,

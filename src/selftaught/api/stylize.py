@@ -10,8 +10,9 @@ from selftaught.api.pictures import SINGLE, Picture, crops, save, trained_and_ra
 from selftaught.contracts import Encoder
 from selftaught.data import Photo, is_photos, photos
 from selftaught.display.progress import Meter
-from selftaught.errors import UserError, readable
+from selftaught.errors import UserError, readable, require_between
 from selftaught.figures.grid import png_bytes
+from selftaught.limits import Range
 from selftaught.runs.atomic import write_bytes
 from selftaught.training.interruption import Stop, stop_on_signals
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from selftaught.api.run import Run
 
-MAX_IMAGE_SIDE = 2048
+IMAGE_SIDE = Range(16, 2048)
 """Maximum side of a stylized image in pixels: memory and time grow with its square."""
 
 
@@ -38,8 +39,7 @@ def style_transfer(
 ) -> Picture:
     """See `Run.stylize`."""
     target = None if out is None else _new_file(Path(out))
-    if not 16 <= size <= MAX_IMAGE_SIDE:
-        raise UserError(f"--size must be from 16 to {MAX_IMAGE_SIDE:,}, got {size}.")
+    require_between("--size", size, *IMAGE_SIDE)
     loaded = run._load(None, device)
     require_convolutions(loaded.arguments["encoder"])
     folder = run.folder.prepare_results(run.folder.pictures)

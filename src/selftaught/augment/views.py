@@ -18,7 +18,8 @@ from torch import Tensor
 from selftaught.augment.color import random_color, recolor, require_jitter
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device, uniform
 from selftaught.contracts import Batch
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_between, require_ranges
+from selftaught.limits import FRACTION, POSITIVE_FRACTION
 
 
 @dataclass(frozen=True)
@@ -48,9 +49,7 @@ class ViewAugmentation:
         """Reject invalid ranges and probabilities."""
         require_shares("--crop-area", self.crop_area)
         require_jitter(self.jitter, self.grayscale)
-        for name in ("flip", "jitter_probability", "blur", "solarize"):
-            if not 0 <= (value := getattr(self, name)) <= 1:
-                raise UserError(f"--{name.replace('_', '-')} expects a probability from 0 to 1, got {value}.")
+        require_ranges(self, flip=FRACTION, jitter_probability=FRACTION, blur=FRACTION, solarize=FRACTION)
         if not 0 < self.blur_sigma[0] <= self.blur_sigma[1] <= 0.5:
             raise UserError(
                 f"--blur-sigma expects a range with 0 < low <= high <= 0.5, got {self.blur_sigma[0]} "
@@ -191,8 +190,7 @@ def crop_pixels(size: int, crop: float) -> int:
 def require_crops(crop: float, scale: tuple[float, float]) -> None:
     """Reject invalid settings --crop and --scale of a task whose views are crops."""
     require_shares("--scale", scale)
-    if not 0 < crop <= 1:
-        raise UserError(f"--crop must be a fraction of --size, above 0 and at most 1, got {crop:g}; try 0.75.")
+    require_between("--crop, a fraction of --size,", crop, *POSITIVE_FRACTION, hint="; try 0.75")
 
 
 def byol_augmentations(base: ViewAugmentation) -> tuple[ViewAugmentation, ViewAugmentation]:

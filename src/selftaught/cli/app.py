@@ -17,7 +17,7 @@ from selftaught.cli.audit import audit
 from selftaught.cli.baseline import baseline
 from selftaught.cli.compare import compare
 from selftaught.cli.demo import demo
-from selftaught.cli.errors import sentence
+from selftaught.cli.errors import require_counts, sentence
 from selftaught.cli.evaluate import evaluate
 from selftaught.cli.filters import filters
 from selftaught.cli.invariance import invariance
@@ -99,7 +99,10 @@ def _run(words: list[str]) -> int:
         raise UserError("arguments cannot contain null characters.")
     if launch() is not None and words[:1] not in ([], ["pretrain"]) and not words[0].startswith("-"):
         raise UserError(f"`selftaught {words[0]}` runs in one process: start it without torchrun or srun.")
-    code = application(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
+    app = application(words)
+    if words and words[0] in list(app) and not words[0].startswith("-"):
+        require_counts(app[words[0]], words[1:])
+    code = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     return code if isinstance(code, int) else 0
 
 

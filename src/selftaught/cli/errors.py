@@ -1,10 +1,14 @@
 """Errors of the command line parser as one sentence: what was expected and what was given."""
 
+import os
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any, get_args
 
-from cyclopts import Token, convert
+from cyclopts import App, Token, convert
 from cyclopts.exceptions import CoercionError, CycloptsError, MissingArgumentError
+
+from selftaught.errors import UserError
 
 EXPECTED: dict[type | None, str] = {int: "an integer", float: "a number", bool: "true or false"}
 
@@ -25,6 +29,37 @@ def sentence(error: CycloptsError) -> str:
     said = " ".join(str(error).split())
     about = f"{error.argument.name}: " if error.argument is not None and error.argument.name not in said else ""
     return f"{about}{said} See `{command} --help`."
+
+
+def require_counts(command: App, words: Sequence[str]) -> None:
+    """Refuse more numbers after a flag than it takes, which cyclopts would pass on as further sources or runs.
+
+    Args:
+        command: one of the commands.
+        words: the words after its name.
+
+    Raises:
+        UserError: there are more, and the first of them is no file.
+    """
+    counts = {
+        name: argument.token_count()[0]
+        for argument in command.assemble_argument_collection()
+        if argument.token_count()[0] and not argument.token_count()[1]
+        for name in argument.names
+    }
+    for place, word in enumerate(words):
+        expected = counts.get(word)
+        given = sum(1 for _ in takewhile(_is_number, words[place + 1 :]))
+        if expected is not None and given > expected and not os.path.lexists(words[place + 1 + expected]):
+            raise UserError(f"{word} expects {'a value' if expected == 1 else f'{expected} values'}, got {given}.")
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def has_integers(annotation: Any) -> bool:

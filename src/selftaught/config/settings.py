@@ -22,17 +22,18 @@ from selftaught.contracts import Encoder, Task
 from selftaught.data.crops import Cropping
 from selftaught.data.storage import Storage
 from selftaught.encoders import encoder_class
-from selftaught.errors import UserError, unknown
+from selftaught.errors import UserError, require_between, unknown
+from selftaught.limits import BATCH, CROPS, EPOCHS, MINUTES, NUM_IMAGES, SEED, SIZE, STEPS, THREADS
 from selftaught.pretext import task_class
 from selftaught.runs.sections import flatten
 from selftaught.training.optimizer import Optimization, optimizer_defaults
 from selftaught.training.plan import Budget, Compile, Precision
 
-UPPER_BOUNDS = {
-    "minutes": 10**7, "epochs": 10**6, "steps": 10**12, "size": 4096, "batch_size": 2**20, "seed": 2**32 - 1,
-    "num_crops": 10**8, "threads": 1024,
+RANGES = {
+    "minutes": MINUTES, "epochs": EPOCHS, "steps": STEPS, "size": SIZE, "batch_size": BATCH, "seed": SEED,
+    "limit": NUM_IMAGES, "num_crops": CROPS, "threads": THREADS,
 }  # fmt: skip
-"""Upper bounds that catch typos before they exhaust the memory."""
+"""Ranges of the numbers that every run has."""
 BUDGETS = ("minutes", "epochs", "steps")
 """At most one of them is given; a flag overrides all those of a config."""
 
@@ -80,16 +81,9 @@ class General:
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        for name in ("steps", "size", "batch_size", "limit", "num_crops", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be at least 1, got {value}.")
-        for name, bound in UPPER_BOUNDS.items():
-            value = getattr(self, name)
-            if value is not None and value > bound:
-                raise UserError(f"--{name.replace('_', '-')} must be at most {bound:,}, got {value:,}.")
-        if self.seed < 0:
-            raise UserError(f"--seed must be at least 0, got {self.seed}.")
+        for name, limits in RANGES.items():
+            if (value := getattr(self, name)) is not None:
+                require_between(f"--{name.replace('_', '-')}", value, *limits)
         bounds = (0, *self.restarts, *([] if self.steps is None else [self.steps]))
         if any(after <= before for before, after in pairwise(bounds)):
             below = "" if self.steps is None else f" and below --steps {self.steps:,}"

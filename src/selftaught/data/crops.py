@@ -21,12 +21,17 @@ from selftaught.augment.warp import Pyramid, affine, require_shares, to_device
 from selftaught.contracts import Batch, Source
 from selftaught.data.content import content_id
 from selftaught.data.stored import free_memory
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_ranges
+from selftaught.limits import FRACTION, Range
 
 REDRAWS = 24
 """Maximum number of redraws of aspect ratio, rotation and shear for a crop that does not fit into its photo."""
 REDRAW = 1 << 40
 """Offset of the seed for redraws; larger than any seed."""
+
+DEGREES = Range(0, 180)
+SHEAR = Range(0, 80, below=True)
+"""Degrees; at 90 a crop would be infinitely long."""
 
 
 @dataclass(frozen=True)
@@ -57,14 +62,7 @@ class Cropping:
             raise UserError(
                 f"--crop-ratio must be two ratios with 0 < low <= high, got {self.crop_ratio}: try 0.75 1.33."
             )
-        if not 0 <= self.crop_jitter <= 1:
-            raise UserError(f"--crop-jitter must be in [0, 1], got {self.crop_jitter}: try 0.4.")
-        if not 0 <= self.crop_flip <= 1:
-            raise UserError(f"--crop-flip must be a probability in [0, 1], got {self.crop_flip}: try 0.5.")
-        if not 0 <= self.crop_rotation <= 180:
-            raise UserError(f"--crop-rotation must be from 0 to 180 degrees, got {self.crop_rotation:g}.")
-        if not 0 <= self.crop_shear < 80:
-            raise UserError(f"--crop-shear must be at least 0 and below 80 degrees, got {self.crop_shear:g}.")
+        require_ranges(self, crop_jitter=FRACTION, crop_flip=FRACTION, crop_rotation=DEGREES, crop_shear=SHEAR)
 
 
 class Crops(Source):

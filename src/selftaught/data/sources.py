@@ -28,7 +28,8 @@ from selftaught.data.storage import Prepared, Storage, prepare
 from selftaught.data.stored import Pixels, Stored
 from selftaught.data.tar import tar_splits
 from selftaught.display.progress import announce
-from selftaught.errors import UserError, unknown
+from selftaught.errors import UserError, require_between, unknown
+from selftaught.limits import NUM_IMAGES
 
 DEFAULT_SIDE = 160
 """Default side of the stored squares, in pixels."""
@@ -326,6 +327,5 @@ def _usable(
 
 def _random_order(indices: Indices, limit: int, seed: int) -> Indices:
     """All indices in random order; a limited part is the first `limit` usable ones."""
-    if limit < 1:
-        raise UserError(f"--limit must be at least 1, got {limit}; leave it out to use all images.")
+    require_between("--limit", limit, *NUM_IMAGES, hint="; leave it out to use all images")
     return indices[torch.randperm(len(indices), generator=torch.Generator().manual_seed(seed)).numpy()]

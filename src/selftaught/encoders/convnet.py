@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from selftaught.contracts import Encoder, Layer
 from selftaught.encoders.preprocess import make_preprocess
 from selftaught.encoders.sequential import chained
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_between
+from selftaught.limits import CHANNELS
 
 
 class ConvNet(Encoder):
@@ -27,8 +28,7 @@ class ConvNet(Encoder):
         super().__init__()
         if size < 8:
             raise UserError(f"convnet needs --size of at least 8, got {size}.")
-        if not 1 <= width <= 1024:
-            raise UserError(f"convnet needs --width from 1 to 1,024 channels, got {width:,}: try 64.")
+        require_between("--width of convnet", width, *CHANNELS, hint="; the default is 64")
         self.input_mode, self.preprocess = input_mode, (preprocess := make_preprocess(input_mode))
         step = 1 if size <= 48 else 2 if size <= 96 else 4
         self.blocks = nn.ModuleDict(

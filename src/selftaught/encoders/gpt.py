@@ -21,9 +21,11 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer, Source
 from selftaught.encoders.palette import Palette
-from selftaught.errors import UserError, unknown
+from selftaught.errors import UserError, require_between, unknown
+from selftaught.limits import COLORS, DEPTH, HEADS, WIDTH, Range
 
 Norm = Literal["layer", "rms"]
+CONTEXT = Range(1, 256)
 _SILU_SCALE = 1.702
 """Factor of the release's activation (quick GELU), x * sigmoid(1.702 x)."""
 
@@ -195,10 +197,12 @@ def _check(input_mode: str, depth: int, width: int, heads: int, colors: int, con
         raise UserError(
             f"the input of gpt is color tokens, but the task requires {input_mode}: choose another encoder."
         )
-    for name, value in {"depth": depth, "heads": heads, "colors": colors, "context": context}.items():
-        if value < (least := 2 if name == "colors" else 1):
-            raise UserError(f"--{name} of gpt must be at least {least}, got {value}.")
-    if width < 1 or width % heads:
+    for name, value, limits in (
+        ("depth", depth, DEPTH), ("heads", heads, HEADS), ("width", width, WIDTH), ("colors", colors, COLORS),
+        ("context", context, CONTEXT),
+    ):  # fmt: skip
+        require_between(f"--{name} of gpt", value, *limits)
+    if width % heads:
         raise UserError(f"--width of gpt must be a multiple of its {heads} heads, got {width}: try {64 * heads}.")
     if norm not in get_args(Norm):
         raise unknown("norm of gpt", norm, get_args(Norm))

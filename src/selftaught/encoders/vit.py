@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Layer, TokenEncoder
 from selftaught.encoders.preprocess import make_preprocess
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_between
+from selftaught.limits import DEPTH, HEADS, WIDTH
 
 
 class ViT(TokenEncoder):
@@ -120,7 +121,7 @@ def positions(rows: int, columns: int, width: int) -> Tensor:
 def _check(size: int, patch: int, depth: int, width: int, heads: int) -> None:
     if patch < 1 or size % patch:
         raise UserError(f"vit expects --size to be a multiple of --patch, got {size} and {patch}.")
-    if depth < 1 or heads < 1:
-        raise UserError(f"vit expects --depth and --heads of at least 1, got {depth} and {heads}.")
-    if width < 1 or width % (4 * heads):
+    for name, value, limits in (("depth", depth, DEPTH), ("heads", heads, HEADS), ("width", width, WIDTH)):
+        require_between(f"--{name} of vit", value, *limits)
+    if width % (4 * heads):
         raise UserError(f"vit expects --width to be a multiple of {4 * heads} with {heads} heads, got {width}.")

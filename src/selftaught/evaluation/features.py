@@ -4,7 +4,7 @@ Feature maps are pooled on a g x g grid to about the same number of dimensions a
 that no layer has an advantage only because its map is larger. Images without a label (negative) are skipped.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,10 +14,8 @@ from torch import Tensor
 
 from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, pooled
-from selftaught.errors import UserError
-
-MAX_SEEDS = 1000
-"""An upper bound that catches typos: each seed is a whole probe, audit or set of transformations."""
+from selftaught.errors import UserError, require_between
+from selftaught.limits import LEARNING_RATE, SEEDS
 
 Pooling = Literal["average", "max", "bilinear"]
 """Ways to pool feature maps, see `pool_to`."""
@@ -139,8 +137,15 @@ def _joined(parts: list[Features]) -> Features:
 
 def require_seeds(seeds: int) -> None:
     """Refuse a number of seeds below 1, or one so large that it is a typo."""
-    if not 1 <= seeds <= MAX_SEEDS:
-        raise UserError(f"--seeds must be from 1 to {MAX_SEEDS:,}, got {seeds:,}.")
+    require_between("--seeds", seeds, *SEEDS)
+
+
+def require_rates(learning_rates: Sequence[float]) -> None:
+    """Refuse no learning rates to choose from, or one that is not positive."""
+    if not learning_rates:
+        raise UserError("--learning-rates expects one or more numbers, got none; try 0.001.")
+    for rate in learning_rates:
+        require_between("--learning-rates", rate, *LEARNING_RATE, hint="; try 0.001")
 
 
 def require_labels(source: Source) -> tuple[str, ...]:

@@ -1,6 +1,5 @@
 """Settings of fine-tuning, and the accuracy of a classifier on whole images."""
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -9,13 +8,15 @@ from torch import Tensor, nn
 
 from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source
-from selftaught.errors import UserError
-from selftaught.evaluation.features import require_seeds
+from selftaught.errors import UserError, require_ranges
+from selftaught.evaluation.features import require_rates, require_seeds
+from selftaught.limits import BATCH, POSITIVE_FRACTION, Range
 from selftaught.training.plan import Budget
 
 EPOCHS, MIN_STEPS = 10, 300
 """Default budget: this many passes over the training images, and at least this many steps."""
-MOST_DRAWS = 100
+DRAWS = Range(1, 100)
+PAIRS = Range(2, BATCH.high)
 """An upper bound on the number of draws that catches typos."""
 
 
@@ -53,16 +54,8 @@ class FineTuning:
     def __post_init__(self) -> None:
         """Check the ranges."""
         require_seeds(self.seeds)
-        if not 1 <= self.draws <= MOST_DRAWS:
-            raise UserError(f"--draws must be from 1 to {MOST_DRAWS}, got {self.draws:,}.")
-        if not 0 < self.layer_decay <= 1:
-            raise UserError(f"--layer-decay must be above 0 and at most 1, got {self.layer_decay:g}; try 0.75.")
-        if self.batch_size < 2:
-            raise UserError(f"--batch-size must be at least 2, got {self.batch_size}.")
-        if not self.learning_rates or not all(0 < rate < math.inf for rate in self.learning_rates):
-            raise UserError(
-                f"--learning-rates must be above 0, got {' '.join(map(str, self.learning_rates)) or 'none'}; try 0.001."
-            )
+        require_ranges(self, draws=DRAWS, layer_decay=POSITIVE_FRACTION, batch_size=PAIRS)
+        require_rates(self.learning_rates)
         if self.frozen and not (self.labels_per_class or self.label_fraction):
             raise UserError(
                 "expected --finetune, --labels-per-class or --label-fraction, got none: use `selftaught probe` for a "

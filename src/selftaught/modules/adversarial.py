@@ -4,7 +4,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, ParameterGroup
-from selftaught.errors import UserError
 
 
 def adversarial_groups(
@@ -32,10 +31,3 @@ def adversarial_loss(real: Tensor, fake: Tensor) -> Tensor:
         fake: logits of generated images, any shape.
     """
     return (F.softplus(-real).mean() + F.softplus(fake).mean()) / 2
-
-
-def require_lr_scales(**scales: float) -> None:
-    """Reject learning rate factors that are not positive; keywords are the names of the heads."""
-    for name, scale in scales.items():
-        if not scale > 0:
-            raise UserError(f"--{name}-lr-scale must be above 0, got {scale}.")

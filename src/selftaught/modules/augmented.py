@@ -3,7 +3,6 @@
 Letters: B images, S pixels along a view.
 """
 
-import math
 from abc import ABC
 from dataclasses import dataclass
 
@@ -12,7 +11,6 @@ from torch import Tensor
 from selftaught.augment.views import ViewAugmentation
 from selftaught.augment.warp import require_shares
 from selftaught.contracts import Task
-from selftaught.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -42,17 +40,3 @@ class AugmentedTask(Task, ABC):
 def split_views(images: Tensor) -> tuple[Tensor, ...]:
     """(B * 2, ...), the two views of an image in a row -> the first views (B, ...) and the second ones."""
     return images.reshape(-1, 2, *images.shape[1:]).unbind(1)
-
-
-def require_positive(task: Task, *names: str) -> None:
-    """Reject settings of the task that are not above 0."""
-    for name in names:
-        if not 0 < (value := getattr(task, name)) < math.inf:
-            raise UserError(f"--{name.replace('_', '-')} must be above 0 and finite, got {value}.")
-
-
-def require_fraction(task: Task, *names: str) -> None:
-    """Reject settings of the task that are not from 0 to 1, such as momenta."""
-    for name in names:
-        if not 0 <= (value := getattr(task, name)) <= 1:
-            raise UserError(f"--{name.replace('_', '-')} must be from 0 to 1, got {value}.")

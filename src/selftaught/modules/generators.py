@@ -72,14 +72,6 @@ class FullPrecisionSigmoid(nn.Sigmoid):
         return super().forward(at_least_float32(values))
 
 
-def require_generator(latent: int, width: int) -> None:
-    """Reject invalid settings of a generator."""
-    if latent < 1 or width < 1:
-        raise UserError(
-            f"--latent and --generator-width must be at least 1, got {latent} and {width}; the defaults are 100 and 64."
-        )
-
-
 def uniform_noise(count: int, latent: int, generator: torch.Generator) -> Tensor:
     """(count, latent) uniform in [-1, 1], as in DCGAN and BiGAN."""
     return 2 * rand(count, latent, generator=generator) - 1

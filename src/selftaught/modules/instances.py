@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from selftaught.augment.draws import common
 from selftaught.augment.warp import identity, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_between
+from selftaught.limits import ENTRIES, FRACTION_BELOW_1, TEMPERATURE
 from selftaught.modules.bank import BankEntries, MemoryBank, sample_distinct, top1_accuracy
 from selftaught.modules.losses import nce
 
@@ -42,12 +43,9 @@ class InstanceNCE:
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        if self.negatives < 1:
-            raise UserError(f"--negatives must be at least 1, got {self.negatives}; the default is 4096.")
-        if not self.temperature > 0:
-            raise UserError(f"--temperature must be above 0, got {self.temperature}; the default is 0.07.")
-        if not 0 <= self.bank_momentum < 1:
-            raise UserError(f"--bank-momentum must be in [0, 1), got {self.bank_momentum}; the default is 0.5.")
+        require_between("--negatives", self.negatives, *ENTRIES, hint="; the default is 4096")
+        require_between("--temperature", self.temperature, *TEMPERATURE, hint="; the default is 0.07")
+        require_between("--bank-momentum", self.bank_momentum, *FRACTION_BELOW_1, hint="; the default is 0.5")
 
     def require_images(self, count: int) -> None:
         """Reject a source of one image, and log a warning if it has fewer images than negatives.

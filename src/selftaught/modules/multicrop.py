@@ -15,8 +15,11 @@ from torch import Tensor, nn
 from selftaught.augment.views import Crops, ViewAugmentation, multi_crop, two_views
 from selftaught.augment.warp import require_shares
 from selftaught.contracts import Batch, Encoder, Views
-from selftaught.errors import UserError
+from selftaught.errors import require_ranges
+from selftaught.limits import VIEWS, Range
 from selftaught.modules.augmented import AugmentedTask
+
+LOCAL_VIEWS = Range(0, VIEWS.high)
 
 
 @dataclass(frozen=True)
@@ -35,8 +38,7 @@ class MultiCropTask(AugmentedTask, ABC):
         """Reject invalid settings."""
         super().__post_init__()
         require_shares("--local-area", self.local_area)
-        if self.local_views < 0:
-            raise UserError(f"--local-views must be at least 0, got {self.local_views}.")
+        require_ranges(self, local_views=LOCAL_VIEWS)
 
     def view_sizes(self) -> dict[str, int]:
         """Global and local views."""

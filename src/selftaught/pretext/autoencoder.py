@@ -23,8 +23,12 @@ from selftaught.augment.lab import lab_to_rgb, rgb_to_lab
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import to_device
 from selftaught.contracts import Batch, Encoder, Layer, Outputs, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import require_ranges
+from selftaught.limits import FRACTION_BELOW_1, Range
 from selftaught.modules.decoders import Decoder
+
+COMPRESSION = Range(1, 10**6)
+NOISE = Range(0, 10)
 
 
 @dataclass(frozen=True)
@@ -56,13 +60,7 @@ class Autoencoder(Task):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         require_crops(self.crop, self.scale)
-        if self.compression < 1:
-            raise UserError(f"--compression must be at least 1, got {self.compression}; the default is 4.")
-        if not self.noise >= 0 or not 0 <= self.masked < 1:
-            raise UserError(
-                f"--noise must be at least 0 and --masked in [0, 1), got {self.noise} and {self.masked}; try 0.1 and "
-                "0.25."
-            )
+        require_ranges(self, compression=COMPRESSION, noise=NOISE, masked=FRACTION_BELOW_1)
 
     @property
     def side(self) -> int:

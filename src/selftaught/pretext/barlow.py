@@ -16,7 +16,9 @@ from torch import Tensor, nn
 
 from selftaught.augment.views import byol_augmentations, two_views
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
-from selftaught.modules.augmented import AugmentedTask, require_positive, split_views
+from selftaught.errors import require_ranges
+from selftaught.limits import POSITIVE_COEFFICIENT, WIDTH
+from selftaught.modules.augmented import AugmentedTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.processes import gather
 
@@ -37,7 +39,7 @@ class BarlowTwins(AugmentedTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        require_positive(self, "redundancy", "dimensions")
+        require_ranges(self, redundancy=POSITIVE_COEFFICIENT, dimensions=WIDTH)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projector: three layers, then the batch norm that standardizes each dimension."""

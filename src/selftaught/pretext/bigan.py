@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import to_device
 from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
-from selftaught.errors import UserError
-from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
-from selftaught.modules.generators import MAX_CHANNELS, Generator, require_generator, uniform_noise
+from selftaught.errors import require_ranges
+from selftaught.limits import CHANNELS, LR_SCALE, WIDTH
+from selftaught.modules.adversarial import adversarial_groups, adversarial_loss
+from selftaught.modules.generators import MAX_CHANNELS, Generator, uniform_noise
 from selftaught.modules.heads import require_map
 from selftaught.modules.norms import untracked
 from selftaught.modules.precision import at_least_float32
@@ -79,10 +80,8 @@ class BiGAN(Task):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         require_crops(self.crop, self.scale)
-        require_generator(self.latent, self.generator_width)
-        if self.critic_width < 1:
-            raise UserError(f"--critic-width must be at least 1, got {self.critic_width}; the default is 64.")
-        require_lr_scales(critic=self.critic_lr_scale, generator=self.generator_lr_scale)
+        require_ranges(self, latent=WIDTH, generator_width=CHANNELS, critic_width=CHANNELS)
+        require_ranges(self, critic_lr_scale=LR_SCALE, generator_lr_scale=LR_SCALE)
 
     @property
     def side(self) -> int:

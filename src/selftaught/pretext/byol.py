@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from selftaught.augment.views import byol_augmentations, two_views
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
-from selftaught.modules.augmented import AugmentedTask, require_fraction, require_positive, split_views
+from selftaught.errors import require_ranges
+from selftaught.limits import FRACTION, WIDTH
+from selftaught.modules.augmented import AugmentedTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.losses import unit_std
 from selftaught.modules.momentum import cosine_momentum, momentum_copy, update_average
@@ -42,8 +44,7 @@ class BYOL(AugmentedTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        require_positive(self, "dimensions", "hidden")
-        require_fraction(self, "target_momentum")
+        require_ranges(self, dimensions=WIDTH, hidden=WIDTH, target_momentum=FRACTION)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Projector, predictor, and the target network: copies of encoder and projector."""

@@ -26,7 +26,8 @@ from selftaught.augment.lab import gamut, lab_to_rgb, rgb_to_lab, rgb_to_lightne
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import identity
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_ranges
+from selftaught.limits import FRACTION, TEMPERATURE, Range
 from selftaught.modules.decoders import Decoder
 from selftaught.modules.processes import average
 
@@ -39,6 +40,9 @@ SURVEY = 2048
 """Maximum number of images from which the color prior is estimated."""
 SCALE = 50.0
 """Divisor of a and b in regression, the same as that of L in the encoder's preprocessing."""
+
+SHRINK = Range(1, 4096)
+NEIGHBORS = Range(1, 1000)
 
 
 @dataclass(frozen=True)
@@ -71,16 +75,7 @@ class Colorization(Task):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         require_crops(self.crop, self.scale)
-        if self.shrink < 1 or self.neighbors < 1:
-            raise UserError(
-                f"--shrink and --neighbors must be at least 1, got {self.shrink} and {self.neighbors}; the defaults "
-                "are 4 and 5."
-            )
-        if not 0 <= self.uniform <= 1 or not self.temperature > 0:
-            raise UserError(
-                f"--uniform must be in [0, 1] and --temperature above 0, got {self.uniform} and {self.temperature}; "
-                "the paper uses 0.5 and 0.38."
-            )
+        require_ranges(self, shrink=SHRINK, neighbors=NEIGHBORS, uniform=FRACTION, temperature=TEMPERATURE)
 
     def encoder_options(self) -> Mapping[str, object]:
         """Lightness input."""

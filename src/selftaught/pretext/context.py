@@ -37,7 +37,8 @@ from selftaught.augment.tiles import (
 )
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import require_ranges
+from selftaught.limits import FRACTION
 from selftaught.modules.heads import dense
 
 STEPS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -88,8 +89,7 @@ class Context(Task):
         """Reject invalid settings."""
         require_shares("--scale", self.scale)
         require_fit(self.grid, self.tile, self.gap, self.jitter)
-        if not 0 <= self.pixelate <= 1:
-            raise UserError(f"--pixelate must be a fraction from 0 to 1, got {self.pixelate:g}; the paper uses 0.33.")
+        require_ranges(self, pixelate=FRACTION)
 
     def view_sizes(self) -> dict[str, int]:
         """Tiles."""

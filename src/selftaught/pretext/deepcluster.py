@@ -30,13 +30,16 @@ from torch import Tensor, nn
 from selftaught.augment.views import ViewAugmentation, crop_pixels, require_crops
 from selftaught.augment.warp import identity, to_device
 from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_ranges
+from selftaught.limits import FRACTION, IMAGES, ITERATIONS, WIDTH, Range
 from selftaught.modules.clusters import ami, kmeans, require_clustering, whitened
 from selftaught.modules.heads import HeadKind
 from selftaught.modules.processes import in_parts, processes
 
 FEATURE_BATCH = 256
 """Batch size of the feature extraction for clustering."""
+
+CLUSTERS = Range(2, 10**6)
 
 
 @dataclass(frozen=True)
@@ -86,12 +89,8 @@ class DeepCluster(Task):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         require_crops(self.crop, self.scale)
-        for name, least in (("clusters", 2), ("per_cluster", 1), ("shown", 1), ("components", 1), ("iterations", 1)):
-            if (value := getattr(self, name)) < least:
-                flag = name.replace("_", "-")
-                raise UserError(f"--{flag} must be at least {least}, got {value}.")
-        if not 0 <= self.jitter <= 1:
-            raise UserError(f"--jitter must be in [0, 1], got {self.jitter}; try 0.4.")
+        require_ranges(self, clusters=CLUSTERS, per_cluster=IMAGES, clustered=IMAGES, shown=IMAGES, components=WIDTH)
+        require_ranges(self, iterations=ITERATIONS, jitter=FRACTION)
         if self.clustered < 2 * self.per_cluster:
             raise UserError(
                 f"--clustered must be at least {2 * self.per_cluster}, two clusters of --per-cluster "

@@ -11,7 +11,6 @@ Not included: gradient clipping, the schedule of the weight decay, and the froze
 Letters: B images, S pixels along a global view, V views of an image, K outputs.
 """
 
-import math
 from dataclasses import dataclass
 from itertools import permutations
 from typing import cast
@@ -22,8 +21,8 @@ from torch import Tensor, nn
 
 from selftaught.augment.views import byol_augmentations
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
-from selftaught.errors import UserError
-from selftaught.modules.augmented import require_fraction, require_positive
+from selftaught.errors import require_ranges
+from selftaught.limits import FRACTION, OUTPUTS, TEMPERATURE, WIDTH
 from selftaught.modules.heads import Prototypes, mlp
 from selftaught.modules.momentum import cosine_momentum, momentum_copy, update_average
 from selftaught.modules.multicrop import MultiCropTask
@@ -65,10 +64,9 @@ class DINO(MultiCropTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        require_positive(self, "outputs", "hidden", "bottleneck", "student_temperature")
-        require_fraction(self, "teacher_momentum", "center_momentum", "temperature_warmup")
-        if not 0 < min(self.teacher_temperature) <= max(self.teacher_temperature) < math.inf:
-            raise UserError(f"--teacher-temperature must be above 0 and finite, got {self.teacher_temperature}.")
+        require_ranges(self, outputs=OUTPUTS, hidden=WIDTH, bottleneck=WIDTH)
+        require_ranges(self, student_temperature=TEMPERATURE, teacher_temperature=TEMPERATURE)
+        require_ranges(self, teacher_momentum=FRACTION, center_momentum=FRACTION, temperature_warmup=FRACTION)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The head (an MLP, then cosines with K vectors, as the last layer is weight-normalized), teacher, center."""

@@ -16,10 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
-from selftaught.errors import UserError
-from selftaught.modules.augmented import AugmentedTask, require_positive
+from selftaught.errors import require_ranges
+from selftaught.limits import POSITIVE_COEFFICIENT, VIEWS, WIDTH, Range
+from selftaught.modules.augmented import AugmentedTask
 from selftaught.modules.heads import mlp
 from selftaught.modules.processes import gather
+
+PATCHES = Range(2, VIEWS.high)
+EPSILON = Range(0.01, 1000)
+"""Below, the matrix of `coding_rate` would be singular in float32."""
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,8 @@ class EMP(AugmentedTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        require_positive(self, "invariance", "epsilon", "dimensions", "hidden")
-        if self.patches < 2:
-            raise UserError(f"--patches must be at least 2, got {self.patches}.")
+        require_ranges(self, patches=PATCHES, invariance=POSITIVE_COEFFICIENT, epsilon=EPSILON)
+        require_ranges(self, dimensions=WIDTH, hidden=WIDTH)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projector, three layers."""

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import to_device
 from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
-from selftaught.errors import UserError
-from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
-from selftaught.modules.generators import Generator, require_generator, uniform_noise
+from selftaught.errors import UserError, require_ranges
+from selftaught.limits import CHANNELS, LR_SCALE, WIDTH
+from selftaught.modules.adversarial import adversarial_groups, adversarial_loss
+from selftaught.modules.generators import Generator, uniform_noise
 from selftaught.modules.norms import untracked
 
 
@@ -52,8 +53,7 @@ class GAN(Task):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         require_crops(self.crop, self.scale)
-        require_generator(self.latent, self.generator_width)
-        require_lr_scales(generator=self.generator_lr_scale)
+        require_ranges(self, latent=WIDTH, generator_width=CHANNELS, generator_lr_scale=LR_SCALE)
 
     @property
     def side(self) -> int:

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 from selftaught.augment.draws import rand
 from selftaught.augment.warp import random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import require_ranges
+from selftaught.limits import INNER_FRACTION, TEMPERATURE
 from selftaught.modules.processes import average
 
 
@@ -78,10 +79,7 @@ class IGPT(Task):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         require_shares("--scale", self.scale)
-        if not 0 < self.hidden < 1:
-            raise UserError(f"--hidden must be above 0 and below 1, got {self.hidden}; the paper uses 0.15.")
-        if not 0 < self.temperature < math.inf:
-            raise UserError(f"--temperature must be positive and finite, got {self.temperature}; the default is 1.")
+        require_ranges(self, hidden=INNER_FRACTION, temperature=TEMPERATURE)
 
     def encoder_options(self) -> Mapping[str, object]:
         """Token input, with causal attention for the autoregressive objective."""

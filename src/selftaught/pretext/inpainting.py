@@ -26,13 +26,17 @@ from selftaught.augment.masks import block_masks, center_masks, center_side, fre
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import identity, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
-from selftaught.errors import UserError
-from selftaught.modules.adversarial import adversarial_groups, adversarial_loss, require_lr_scales
+from selftaught.errors import UserError, require_ranges
+from selftaught.limits import FRACTION_BELOW_1, LR_SCALE, POSITIVE_COEFFICIENT, Range
+from selftaught.modules.adversarial import adversarial_groups, adversarial_loss
 from selftaught.modules.decoders import ChannelwiseDense, Decoder
 from selftaught.modules.processes import average
 
 SURVEY = 2048
 """Maximum number of images from which the mean color is computed."""
+
+CELLS = Range(1, 256)
+OVERLAP = Range(0, 0.5, below=True)
 
 
 @dataclass(frozen=True)
@@ -74,16 +78,8 @@ class Inpainting(Task):
         """Reject invalid settings."""
         require_crops(self.crop, self.scale)
         require_maskable(max(3, self.side), self.share)
-        if self.cells < 1:
-            raise UserError(f"--cells must be at least 1, got {self.cells}; the default is 8.")
-        if not 0 <= self.overlap < 0.5 or not 0 < self.overlap_weight < math.inf:
-            raise UserError(
-                "--overlap must be in [0, 0.5) and --overlap-weight positive and finite, got "
-                f"{self.overlap} and {self.overlap_weight}; the paper uses 0.031 and 10."
-            )
-        require_lr_scales(critic=self.critic_lr_scale)
-        if not 0 <= self.adversarial < 1:
-            raise UserError(f"--adversarial must be in [0, 1), got {self.adversarial}; the paper uses 0.001.")
+        require_ranges(self, cells=CELLS, overlap=OVERLAP, overlap_weight=POSITIVE_COEFFICIENT)
+        require_ranges(self, adversarial=FRACTION_BELOW_1, critic_lr_scale=LR_SCALE)
 
     @property
     def side(self) -> int:

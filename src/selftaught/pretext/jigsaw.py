@@ -26,7 +26,8 @@ from selftaught.augment.draws import randint
 from selftaught.augment.tiles import grid_tiles, mosaic, normalize_tiles, require_fit, shift_channels, tile_pixels
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_ranges
+from selftaught.limits import FRACTION, VIEWS, Range
 from selftaught.modules.heads import classifier, dense
 from selftaught.modules.permutations import distant_permutations, require_permutations
 from selftaught.modules.processes import processes
@@ -34,6 +35,8 @@ from selftaught.modules.processes import processes
 UNITS = 512
 """Width of the head's layer for a single tile, as in the paper (1024 in the released code); the layer for all tiles has
 twice as many, where the paper's has 4096 for a larger encoder."""
+
+SHIFT = Range(0, 0.25)
 
 
 @dataclass(frozen=True)
@@ -83,14 +86,7 @@ class Jigsaw(Task):
             raise UserError(f"--grid must be 2 or 3 tiles per side, got {self.grid}.")
         require_fit(self.grid, self.tile, self.gap, self.gap / 2)
         require_permutations(self.grid**2, self.permutations)
-        for name in ("grayscale", "project"):
-            if not 0 <= (share := getattr(self, name)) <= 1:
-                raise UserError(f"--{name} must be a fraction of the images from 0 to 1, got {share:g}; try 0.3.")
-        if self.puzzles < 1 or not 0 <= self.shift <= 0.25:
-            raise UserError(
-                "a jigsaw needs --puzzles of at least 1 and --shift of at most 0.25 of a tile's side, got --puzzles "
-                f"{self.puzzles} and --shift {self.shift:g}."
-            )
+        require_ranges(self, grayscale=FRACTION, project=FRACTION, puzzles=VIEWS, shift=SHIFT)
 
     def view_sizes(self) -> dict[str, int]:
         """Tiles."""

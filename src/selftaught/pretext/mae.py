@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from selftaught.augment.draws import rand
 from selftaught.augment.warp import random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, TokenEncoder, Views
-from selftaught.errors import UserError
-from selftaught.modules.augmented import require_positive
+from selftaught.errors import UserError, require_ranges
+from selftaught.limits import DEPTH, INNER_FRACTION, WIDTH
 from selftaught.modules.patches import PatchDecoder, from_patches, to_patches
 
 
@@ -44,11 +44,9 @@ class MAE(Task):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         require_shares("--scale", self.scale)
-        require_positive(self, "decoder_width", "decoder_depth")
+        require_ranges(self, decoder_width=WIDTH, decoder_depth=DEPTH, masked=INNER_FRACTION)
         if self.decoder_width % 4:
             raise UserError(f"--decoder-width must be a multiple of 4, got {self.decoder_width}.")
-        if not 0 < self.masked < 1:
-            raise UserError(f"--masked must be above 0 and below 1, got {self.masked}; the paper uses 0.75.")
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The decoder."""

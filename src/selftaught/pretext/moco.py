@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from selftaught.augment.views import two_views
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
-from selftaught.modules.augmented import AugmentedTask, require_fraction, require_positive, split_views
+from selftaught.errors import require_ranges
+from selftaught.limits import ENTRIES, FRACTION, TEMPERATURE, VIEWS, WIDTH
+from selftaught.modules.augmented import AugmentedTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.momentum import momentum_copy, update_average
 from selftaught.modules.processes import processes
@@ -54,8 +56,8 @@ class MoCo(AugmentedTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        require_positive(self, "queue", "temperature", "dimensions", "groups")
-        require_fraction(self, "key_momentum")
+        require_ranges(self, queue=ENTRIES, temperature=TEMPERATURE, dimensions=WIDTH, groups=VIEWS)
+        require_ranges(self, key_momentum=FRACTION)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projector (v2: two layers without batch norm), the key encoder with its own, and the queue."""

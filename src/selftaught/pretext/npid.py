@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 from selftaught.augment.views import ViewAugmentation, crop_and_jitter, crop_pixels, require_crops
 from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import require_ranges
+from selftaught.limits import COEFFICIENT, WIDTH
 from selftaught.modules.bank import BankKind, MemoryBank, unit
 from selftaught.modules.heads import HeadKind, embedding
 from selftaught.modules.instances import InstanceNCE, bank_of, initialize_bank
@@ -80,10 +81,7 @@ class NPID(Task):
         """Reject invalid settings."""
         require_crops(self.crop, self.scale)
         _ = self.augmentation, self.nce  # they check their own settings
-        if self.dimensions < 1:
-            raise UserError(f"--dimensions must be at least 1, got {self.dimensions}; the default is 128.")
-        if self.proximal < 0:
-            raise UserError(f"--proximal must be at least 0, got {self.proximal}.")
+        require_ranges(self, dimensions=WIDTH, proximal=COEFFICIENT)
 
     @property
     def augmentation(self) -> ViewAugmentation:

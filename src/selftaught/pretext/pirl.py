@@ -21,7 +21,8 @@ from selftaught.augment.tiles import MIN_TILE, grid_tiles, mosaic, tile_pixels
 from selftaught.augment.views import ViewAugmentation, crop_and_jitter, crop_pixels, require_crops
 from selftaught.augment.warp import random_crop, require_shares, to_device
 from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_ranges
+from selftaught.limits import FRACTION, WIDTH
 from selftaught.modules.bank import BankKind, MemoryBank, unit
 from selftaught.modules.heads import HeadKind, embedding
 from selftaught.modules.instances import InstanceNCE, bank_of, initialize_bank
@@ -84,13 +85,10 @@ class PIRL(Task):
         """Reject invalid settings."""
         require_crops(self.crop, self.scale)
         _ = self.augmentation, self.nce  # they check their own settings
-        if self.dimensions < 1:
-            raise UserError(f"--dimensions must be at least 1, got {self.dimensions}; the default is 128.")
+        require_ranges(self, dimensions=WIDTH, weight=FRACTION)
         require_shares("--puzzle-scale", self.puzzle_scale)
         if not 0 < self.tile <= 1 / 3:
             raise UserError(f"--tile must be above 0 and at most 1/3 of the view's side, got {self.tile:g}; try 0.25.")
-        if not 0 <= self.weight <= 1:
-            raise UserError(f"--weight must be in [0, 1], got {self.weight}; the paper uses 0.5.")
 
     @property
     def augmentation(self) -> ViewAugmentation:

@@ -54,9 +54,10 @@ class Rotation(Task):
         require_crops(self.crop, self.scale)
         turns = {angle % 360 for angle in self.angles}
         if len(turns) < 2 or len(turns) < len(self.angles):
+            given = ", ".join(map(str, self.angles[:8])) or "none"
+            more = f" and {len(self.angles) - 8:,} more" if len(self.angles) > 8 else ""
             raise UserError(
-                f"rotation needs at least two different angles, got {', '.join(map(str, self.angles)) or 'none'}; for "
-                "example --angles 0 90 180 270."
+                f"rotation needs at least two different angles, got {given}{more}; for example --angles 0 90 180 270."
             )
 
     @property

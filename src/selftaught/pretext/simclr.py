@@ -20,7 +20,9 @@ from torch import Tensor, nn
 
 from selftaught.augment.views import two_views
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
-from selftaught.modules.augmented import AugmentedTask, require_positive
+from selftaught.errors import require_ranges
+from selftaught.limits import TEMPERATURE, WIDTH
+from selftaught.modules.augmented import AugmentedTask
 from selftaught.modules.heads import mlp
 from selftaught.modules.losses import nt_xent
 
@@ -45,7 +47,7 @@ class SimCLR(AugmentedTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        require_positive(self, "temperature", "dimensions", "hidden")
+        require_ranges(self, temperature=TEMPERATURE, dimensions=WIDTH, hidden=WIDTH)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projector g: two layers, both with batch norm, as in the released code."""

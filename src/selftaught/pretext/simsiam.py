@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from selftaught.augment.views import two_views
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
-from selftaught.modules.augmented import AugmentedTask, require_positive, split_views
+from selftaught.errors import require_ranges
+from selftaught.limits import WIDTH
+from selftaught.modules.augmented import AugmentedTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.losses import unit_std
 
@@ -36,7 +38,7 @@ class SimSiam(AugmentedTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        require_positive(self, "dimensions", "bottleneck")
+        require_ranges(self, dimensions=WIDTH, bottleneck=WIDTH)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Projector (three layers, batch norm on all; the paper uses two layers on CIFAR-10) and predictor."""

@@ -22,9 +22,12 @@ from selftaught.augment.color import random_color, recolor, require_jitter
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import affine, bernoulli, uniform
 from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_ranges
+from selftaught.limits import FRACTION_BELOW_1, POSITIVE_FRACTION, Range
 from selftaught.modules.depth import fix_frozen_statistics, layer_groups, require_layer
 from selftaught.modules.heads import classifier
+
+PADDING = Range(0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,7 @@ class Supervised(Task):
         """Reject invalid settings."""
         require_crops(self.crop, self.scale)
         require_jitter(self.jitter, 0.0)
-        if not 0 <= self.padding <= 0.5:
-            raise UserError(f"--padding must be a fraction of the side in [0, 0.5], got {self.padding:g}; try 0.125.")
-        if not 0 <= self.label_smoothing < 1:
-            raise UserError(f"--label-smoothing must be in [0, 1), got {self.label_smoothing:g}; try 0.1.")
-        if not 0 < self.layer_decay <= 1:
-            raise UserError(f"--layer-decay must be above 0 and at most 1, got {self.layer_decay:g}; try 0.75.")
+        require_ranges(self, padding=PADDING, label_smoothing=FRACTION_BELOW_1, layer_decay=POSITIVE_FRACTION)
 
     @property
     def side(self) -> int:

@@ -20,7 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
-from selftaught.modules.augmented import require_positive
+from selftaught.errors import require_ranges
+from selftaught.limits import ITERATIONS, OUTPUTS, TEMPERATURE, WIDTH
 from selftaught.modules.heads import Prototypes, mlp
 from selftaught.modules.losses import sinkhorn
 from selftaught.modules.multicrop import MultiCropTask
@@ -49,7 +50,8 @@ class SwAV(MultiCropTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        require_positive(self, "prototypes", "temperature", "epsilon", "iterations", "dimensions", "hidden")
+        require_ranges(self, prototypes=OUTPUTS, temperature=TEMPERATURE, epsilon=TEMPERATURE, iterations=ITERATIONS)
+        require_ranges(self, dimensions=WIDTH, hidden=WIDTH)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projector, two layers, and the prototypes."""

@@ -27,8 +27,9 @@ from selftaught.augment.draws import randint
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import to_device
 from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
-from selftaught.errors import UserError, unknown
-from selftaught.modules.adversarial import adversarial_groups, require_lr_scales
+from selftaught.errors import UserError, require_ranges, unknown
+from selftaught.limits import LR_SCALE, POSITIVE_COEFFICIENT
+from selftaught.modules.adversarial import adversarial_groups
 from selftaught.modules.decoders import Decoder
 from selftaught.modules.domain import FeaturePool, discriminator, draw_slots
 from selftaught.modules.heads import require_map
@@ -85,14 +86,12 @@ class Synthetic(Task):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         require_crops(self.crop, self.scale)
-        require_lr_scales(critic=self.critic_lr_scale)
+        require_ranges(self, depth_weight=POSITIVE_COEFFICIENT, normals_weight=POSITIVE_COEFFICIENT)
+        require_ranges(self, contours_weight=POSITIVE_COEFFICIENT, adversarial=POSITIVE_COEFFICIENT)
+        require_ranges(self, critic_lr_scale=LR_SCALE)
         if not self.predict or len(set(self.predict)) < len(self.predict):
             given = " ".join(self.predict) or "nothing"
             raise UserError(f"--predict expects some of depth, normals and contours, each once, got {given}.")
-        for name, weight in {**self._weights, "adversarial": self.adversarial}.items():
-            flag = name if name == "adversarial" else f"{name}-weight"
-            if not 0 < weight <= 1000:
-                raise UserError(f"--{flag} must be above 0 and at most 1000, got {weight}.")
 
     @property
     def _weights(self) -> dict[str, float]:

@@ -9,7 +9,6 @@ https://arxiv.org/abs/2105.04906
 Letters: B images, S pixels along a view, D dimensions.
 """
 
-import math
 from dataclasses import dataclass
 
 import torch
@@ -18,8 +17,9 @@ from torch import Tensor, nn
 
 from selftaught.augment.views import byol_augmentations, two_views
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
-from selftaught.errors import UserError
-from selftaught.modules.augmented import AugmentedTask, require_positive, split_views
+from selftaught.errors import require_ranges
+from selftaught.limits import COEFFICIENT, POSITIVE_COEFFICIENT, WIDTH
+from selftaught.modules.augmented import AugmentedTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.processes import gather
 
@@ -44,10 +44,8 @@ class VICReg(AugmentedTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        require_positive(self, "invariance", "dimensions")
-        for name in ("variance", "covariance"):
-            if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise UserError(f"--{name} must be at least 0 and finite, got {value}.")
+        require_ranges(self, invariance=POSITIVE_COEFFICIENT, variance=COEFFICIENT, covariance=COEFFICIENT)
+        require_ranges(self, dimensions=WIDTH)
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The expander: three layers."""

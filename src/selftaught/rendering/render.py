@@ -13,7 +13,8 @@ from selftaught.contracts import evenly_spaced
 from selftaught.data.photos import Spec
 from selftaught.data.sources import open_source
 from selftaught.display.progress import Meter
-from selftaught.errors import UserError, readable
+from selftaught.errors import readable, require_between
+from selftaught.limits import THREADS, Range
 from selftaught.rendering.folder import RenderSettings, claim, locked, missing_shards, remove_parts
 from selftaught.rendering.renderer import mitsuba
 from selftaught.rendering.shards import rows_of
@@ -23,8 +24,8 @@ TEXTURES = 1000
 """Maximum number of images that are used as textures, evenly spaced over their source."""
 TEXTURE_SIDE = 64
 """Side of these images in pixels."""
-SIZES = (16, 1024)
-"""Smallest and largest side of pictures in pixels."""
+SCENES, SIDE, SCENE_SEED = Range(1, 10**9), Range(16, 1024), Range(0, 2**63 - 1)
+"""Ranges of their number, of the side of pictures in pixels and of the seed, which the shards store as int64."""
 
 
 def render(
@@ -83,14 +84,11 @@ def render_folder(
 
 
 def _check(scenes: int, size: int, seed: int, workers: int | None) -> None:
-    if scenes < 1:
-        raise UserError(f"--scenes must be at least 1, got {scenes}.")
-    if not SIZES[0] <= size <= SIZES[1]:
-        raise UserError(f"--size must be from {SIZES[0]} to {SIZES[1]} pixels, got {size}.")
-    if not 0 <= seed < 2**63:
-        raise UserError(f"--seed must be from 0 to 2^63 - 1, got {seed}.")
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers must be at least 1, got {workers}; leave it out to use every core.")
+    require_between("--scenes", scenes, *SCENES)
+    require_between("--size", size, *SIDE)
+    require_between("--seed", seed, *SCENE_SEED)
+    if workers is not None:
+        require_between("--workers", workers, *THREADS, hint="; leave it out to use every core")
 
 
 def _load_textures(textures: Spec | None) -> tuple[NDArray[np.uint8] | None, str | None]:

@@ -3,16 +3,16 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selftaught.api.run import MAX_VIEW_SIZE
 from selftaught.config.build import LARGEST_VIEW, STORE
 from selftaught.config.settings import fields_of
 from selftaught.config.types import describe, has_type
 from selftaught.data import is_photos, open_splits, photos
-from selftaught.errors import UserError, unknown
+from selftaught.errors import UserError, require_between, unknown
 from selftaught.evaluation.baselines import FIXED
 from selftaught.evaluation.features import require_labels
 from selftaught.evaluation.finetuning import FineTuning
 from selftaught.evaluation.probes import probe_class
+from selftaught.limits import SIZE
 from selftaught.studies.definition import FROM_SCRATCH, RANDOM, RULES, Comparison, Evaluation
 from selftaught.studies.grid import Grid, Variant, in_variant
 from selftaught.studies.results import finetuning_settings, probe_of
@@ -46,8 +46,7 @@ def check_evaluation(grid: Grid, number: int) -> int:
             raise UserError("needs labeled images, and photos have no labels: give its `source`, or --probe-data.")
         zoom = probe_class(probe_of(evaluation)[0])().zoom if evaluation.probe is not None else STORE
         size = evaluation.size or common_settings(grid).get("size") or LARGEST_VIEW
-        if not 1 <= size <= MAX_VIEW_SIZE:
-            raise UserError(f"the size must be from 1 to {MAX_VIEW_SIZE:,}, got {size}.")
+        require_between("the size", size, *SIZE)
         train, test = open_splits(source, side=round(zoom * size), limit=evaluation.limit)
         require_labels(train)
         return len(train) + len(test)

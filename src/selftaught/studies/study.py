@@ -11,7 +11,8 @@ from rich.console import Console
 
 from selftaught.config.settings import absolute
 from selftaught.display.console import stderr_console
-from selftaught.errors import UserError, readable
+from selftaught.errors import UserError, readable, require_between
+from selftaught.limits import STUDY_SEEDS, THREADS
 from selftaught.studies.cells import run_cell, seconds_of
 from selftaught.studies.folder import State, StudyFolder, same_definition
 from selftaught.studies.grid import Grid, make_grid
@@ -43,10 +44,9 @@ class Options:
         """Check the ranges."""
         if self.scale not in ("small", "full"):
             raise UserError(f"--scale expects small or full, got {self.scale!r}.")
-        for name, most in (("seeds", 100), ("jobs", 256), ("threads", 1024)):
-            value = getattr(self, name)
-            if value is not None and not 1 <= value <= most:
-                raise UserError(f"--{name} must be from 1 to {most:,}, got {value:,}.")
+        for name in ("seeds", "jobs", "threads"):
+            if (value := getattr(self, name)) is not None:
+                require_between(f"--{name}", value, *(STUDY_SEEDS if name == "seeds" else THREADS))
 
     @property
     def threads_per_run(self) -> int:

@@ -69,11 +69,21 @@ class Log:
     ) -> None:
         self.meter.__exit__(kind, error, trace)
 
-    def begin(self, step: int) -> None:
-        """Start logging after `step`; lines of later steps, whose state was lost in a kill, are removed."""
+    @property
+    def elapsed(self) -> float:
+        """Seconds of training so far, in this process and in earlier ones."""
+        return round(self.before + monotonic() - self.started, 2)
+
+    def begin(self, step: int, seconds: float = 0.0) -> None:
+        """Start logging after `step`; lines of later steps, whose state was lost in a kill, are removed.
+
+        Args:
+            step: number of completed steps.
+            seconds: seconds of training up to that step, which may be after the last line.
+        """
         lines = [line for line in read_log(self.path) if line["step"] <= step]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in lines))
-        self.before = self.seconds = lines[-1].get("seconds", 0.0) if lines else 0.0
+        self.before = self.seconds = max(seconds, lines[-1].get("seconds", 0.0) if lines else 0.0)
         self.started = self.noted = monotonic()
         self.noted_step = step
         self.meter.begin(step, self.seconds)
@@ -100,7 +110,7 @@ class Log:
         numbers = torch.stack([value.float() for value in scalars.values()]).tolist()
         now = monotonic()
         speed = (step - self.noted_step) * self.images_per_step / max(now - self.noted, 1e-9)
-        self.seconds = round(self.before + now - self.started, 2)
+        self.seconds = self.elapsed
         line = {
             "step": step,
             "seconds": self.seconds,

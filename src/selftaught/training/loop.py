@@ -2,11 +2,13 @@
 
     for each step: batch -> views -> (critic's step) -> step -> after_step; every few steps: log, watch, save
 
-It does not synchronize with the device between two log lines. Only the time of saving depends on the clock, so an
-interrupted and resumed run gives the same weights as an uninterrupted one, bit for bit on a CPU.
+It synchronizes with the device only to write a log line or a checkpoint. Checkpoints are saved by the clock, whether or
+not a log line is due: those of a long run are minutes apart. Nothing else depends on the clock, so an interrupted and
+resumed run gives the same weights as an uninterrupted one, bit for bit on a CPU.
 
 Several processes take the same steps, each on its part of every batch (see `modules.processes`); the first one logs,
-watches and saves.
+watches and saves. Its clock alone decides when, and since what it saves is the same in every process, the others need
+not know: all of them resume from that step.
 """
 
 from bisect import bisect_right
@@ -32,6 +34,9 @@ from selftaught.training.randomness import derive_seed, epoch_indices, generator
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+SAVING = 0.05
+"""Maximum fraction of the time that is spent on saving checkpoints, which may be large and go to a slow disk."""
 
 Mark = Callable[[str], None]
 """Callback at the end of each part of a step, with the name of the part; used to profile a step."""
@@ -166,6 +171,15 @@ def train(
 ) -> int:
     """Train from the last checkpoint, or from the start, to the last step or until interrupted.
 
+    Args:
+        pretraining: the run.
+        trainer: takes its steps.
+        checkpoints: where it is resumed from and saved.
+        log: where lines are written.
+        watch: called at every log line.
+        stop: requests a stop after the current step.
+        save_seconds: seconds between two checkpoints; more where saving takes more than `SAVING` of the time.
+
     Returns:
         Number of completed steps of the run.
 
@@ -174,11 +188,12 @@ def train(
     """
     run, stop, first = pretraining, stop or Stop(), processes().rank == 0
     generator = view_generator()
-    start, weights, saved_step = 0, None, None
+    start, seconds, weights, saved_step = 0, 0.0, None, None
     if (saved := processes().first(checkpoints.load)) is not None:
         try:
             trainer.load(saved)
             start = saved_step = saved["step"]
+            seconds = float(saved.get("seconds", 0.0))
             weights = saved["weights"]
         except (KeyError, IndexError, TypeError, AttributeError, ValueError, RuntimeError) as error:
             raise UserError(
@@ -186,8 +201,8 @@ def train(
                 "run, or start a new run in another folder with --out."
             ) from error
     if first:
-        log.begin(start)
-    last_save = monotonic()
+        log.begin(start, seconds)
+    saved_at, wait = monotonic(), save_seconds
     for step, batch, weights in _batches(run, trainer, start, weights):  # noqa: B020 (an epoch may change them)
         views = make_views(run.task, batch, generator.manual_seed(derive_seed(run.seed, "views", step)))
         trainer.encoder.train(), trainer.heads.train()
@@ -204,10 +219,12 @@ def train(
                 with alone(), preserve_rng(trainer.fabric.device):
                     measured = watch(done, trainer.encoder, trainer.heads, views, logged)
             log.write(done, logged, run.optimization.rate(progress), measured)
-        if first and (stopped or last or (log.due(done) and monotonic() - last_save > save_seconds)):
+        begun = monotonic()
+        if first and (stopped or last or begun - saved_at > wait):
             _require_finite({**logged, **dict(trainer.module.named_parameters())}, done, saved_step)
-            checkpoints.save({**trainer.state(), "step": done, "weights": weights})
-            last_save, saved_step = monotonic(), done
+            checkpoints.save({**trainer.state(), "step": done, "seconds": log.elapsed, "weights": weights})
+            saved_at, saved_step = monotonic(), done
+            wait = max(save_seconds, (saved_at - begun) / SAVING)
         if stopped:
             return done
     return run.steps

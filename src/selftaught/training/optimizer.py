@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from selftaught.contracts import ParameterGroup
-from selftaught.errors import UserError
+from selftaught.errors import require_between
+from selftaught.limits import FRACTION, FRACTION_BELOW_1, LEARNING_RATE
 
 OPTIMIZER_DEFAULTS: Mapping[str, Mapping[str, float]] = {
     "adamw": {"learning_rate": 3e-3, "weight_decay": 0.05},
@@ -64,15 +65,11 @@ class Optimization:
         for name, value in OPTIMIZER_DEFAULTS[self.optimizer].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)
-        if not self.peak > 0:
-            raise UserError(f"--learning-rate must be above 0, got {self.peak}.")
-        for name, low in (("momentum", 0.0), ("beta2", 0.0), ("weight_decay", 0.0), ("gamma", 0.0)):
-            if not low <= (value := getattr(self, name)) < 1:
-                raise UserError(f"--{name.replace('_', '-')} must be in [0, 1), got {value}.")
-        if not all(0 <= at <= 1 for at in self.milestones):
-            raise UserError(f"--milestones must be fractions from 0 to 1, got {self.milestones}: try 0.3 0.6 0.8.")
-        if not 0 <= self.warmup < 1:
-            raise UserError(f"--warmup must be a fraction of the run in [0, 1), got {self.warmup}: try 0.05.")
+        require_between("--learning-rate", self.peak, *LEARNING_RATE)
+        for name in ("momentum", "beta2", "weight_decay", "gamma", "warmup"):
+            require_between(f"--{name.replace('_', '-')}", getattr(self, name), *FRACTION_BELOW_1)
+        for milestone in self.milestones:
+            require_between("--milestones, fractions of the run,", milestone, *FRACTION, hint="; try 0.3 0.6 0.8")
 
     @property
     def peak(self) -> float:

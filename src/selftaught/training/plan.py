@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_between
+from selftaught.limits import EPOCHS, MINUTES, STEPS
 from selftaught.modules.processes import processes
 from selftaught.training.launch import launch
 from selftaught.training.loop import Pretraining
@@ -42,8 +43,7 @@ class Budget:
             flags = " and ".join(f"--{name}" for name in budgets) or "none"
             raise UserError(f"expected exactly one of --minutes, --epochs and --steps, got {flags}.")
         ((name, value),) = budgets.items()
-        if not value > 0 or not math.isfinite(value):
-            raise UserError(f"--{name} must be above 0, got {value}.")
+        require_between(f"--{name}", value, *{"minutes": MINUTES, "epochs": EPOCHS, "steps": STEPS}[name])
 
     def steps_at(self, pace: "StepTime") -> int:
         """Number of steps that fit into the minutes."""

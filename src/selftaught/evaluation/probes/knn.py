@@ -14,10 +14,11 @@ from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
 from selftaught.encoders.pixels import Pixels
-from selftaught.errors import UserError
+from selftaught.errors import require_ranges
 from selftaught.evaluation.features import Viewing, require_labels
 from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult
 from selftaught.evaluation.probes.one_pass import collect, score
+from selftaught.limits import NUM_IMAGES, TEMPERATURE
 
 
 @dataclass(frozen=True)
@@ -46,10 +47,7 @@ class KNNProbe(Probe):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if self.k < 1:
-            raise UserError(f"--k must be at least 1, got {self.k}.")
-        if not self.temperature >= 1e-3:
-            raise UserError(f"--temperature must be at least 0.001, got {self.temperature}.")
+        require_ranges(self, k=NUM_IMAGES, temperature=TEMPERATURE)
 
     def evaluate(
         self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress

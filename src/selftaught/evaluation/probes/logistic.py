@@ -18,10 +18,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_between, require_ranges
 from selftaught.evaluation.features import Viewing, require_labels
 from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult
 from selftaught.evaluation.probes.one_pass import TrainingFeatures, collect, score
+from selftaught.limits import Range
 
 PATIENCE = 2
 """Number of values of C with lower held-out accuracy than the best so far after which the search stops."""
@@ -45,6 +46,10 @@ class Logistic:
         return torch.addmm(self.bias, (features - self.mean) / self.scale, self.weight).log_softmax(1)
 
 
+MAX_ITERATIONS = Range(1, 10**6)
+COST = Range(1e-12, 1e12)
+
+
 @dataclass(frozen=True)
 class LogisticProbe(Probe):
     """Logistic regression by L-BFGS; C is chosen on the held-out images."""
@@ -58,8 +63,7 @@ class LogisticProbe(Probe):
     def __post_init__(self) -> None:
         """Check the ranges."""
         require_costs(self.costs)
-        if not 1 <= self.max_iterations <= 10**6:
-            raise UserError(f"--max-iterations must be from 1 to 1,000,000, got {self.max_iterations:,}.")
+        require_ranges(self, max_iterations=MAX_ITERATIONS)
 
     def evaluate(
         self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress
@@ -106,8 +110,10 @@ class LogisticProbe(Probe):
 
 def require_costs(costs: tuple[float, ...]) -> None:
     """Raise `UserError` unless there are values of C, all of them positive."""
-    if not costs or min(costs) <= 0:
-        raise UserError(f"--costs expects one or more positive numbers, got {' '.join(map(str, costs)) or 'none'}.")
+    if not costs:
+        raise UserError("--costs expects one or more positive numbers, got none.")
+    for cost in costs:
+        require_between("--costs", cost, *COST, hint="; try 0.1 1 10")
 
 
 def minimize(

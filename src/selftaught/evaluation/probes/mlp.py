@@ -12,9 +12,10 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from selftaught.errors import UserError
+from selftaught.errors import require_ranges
 from selftaught.evaluation.features import Viewing, pool
 from selftaught.evaluation.probes.trained import TrainedProbe
+from selftaught.limits import WIDTH
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class MLPProbe(TrainedProbe):
     def __post_init__(self) -> None:
         """Check the ranges."""
         super().__post_init__()
-        if not 1 <= self.hidden <= 2**16:
-            raise UserError(f"--hidden must be from 1 to {2**16:,}, got {self.hidden:,}.")
+        require_ranges(self, hidden=WIDTH)
 
     def inputs(self, feature: Tensor, viewing: Viewing) -> Tensor:
         """See `TrainedProbe`: pooled to (B, d)."""

@@ -16,12 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_ranges
 from selftaught.evaluation.features import Viewing, require_labels
 from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult
 from selftaught.evaluation.probes.logistic import require_costs
 from selftaught.evaluation.probes.one_pass import TrainingFeatures, collect, score
 from selftaught.evaluation.probes.svm_solver import average_precision, minimize
+from selftaught.limits import POSITIVE_COEFFICIENT, Range
+
+FOLDS = Range(2, 100)
 
 
 @dataclass(frozen=True)
@@ -39,10 +42,7 @@ class SVMProbe(Probe):
     def __post_init__(self) -> None:
         """Check the ranges."""
         require_costs(self.costs)
-        if not 2 <= self.folds <= 100:
-            raise UserError(f"--folds must be from 2 to 100, got {self.folds}.")
-        if not self.positive_weight > 0:
-            raise UserError(f"--positive-weight must be above 0, got {self.positive_weight}.")
+        require_ranges(self, folds=FOLDS, positive_weight=POSITIVE_COEFFICIENT)
 
     def evaluate(
         self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress

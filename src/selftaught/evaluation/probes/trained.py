@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from selftaught.augment.warp import affine, bernoulli, identity, uniform
 from selftaught.contracts import Batch, Encoder, Source
-from selftaught.errors import UserError
+from selftaught.errors import require_ranges
 from selftaught.evaluation.features import Viewing, require_labels
 from selftaught.evaluation.probes.base import (
     OnProgress,
@@ -25,9 +25,9 @@ from selftaught.evaluation.probes.base import (
     require_test_images,
     require_training_images,
 )
+from selftaught.limits import COEFFICIENT, FRACTION, LEARNING_RATE, Range
 
-MOST_EPOCHS = 10_000
-"""An upper bound that catches typos."""
+PASSES = Range(1, 10_000)
 
 
 @dataclass(frozen=True)
@@ -53,15 +53,8 @@ class TrainedProbe(Probe):
 
     def __post_init__(self) -> None:
         """Check the ranges."""
-        if not 1 <= self.epochs <= MOST_EPOCHS:
-            raise UserError(f"--epochs must be from 1 to {MOST_EPOCHS:,}, got {self.epochs:,}.")
-        if not self.learning_rate > 0:
-            raise UserError(f"--learning-rate must be above 0, got {self.learning_rate}.")
-        for name in ("gamma", "momentum"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise UserError(f"--{name} must be from 0 to 1, got {getattr(self, name)}.")
-        if self.weight_decay < 0:
-            raise UserError(f"--weight-decay must be at least 0, got {self.weight_decay}.")
+        require_ranges(self, epochs=PASSES, learning_rate=LEARNING_RATE, milestones=FRACTION, gamma=FRACTION)
+        require_ranges(self, momentum=FRACTION, weight_decay=COEFFICIENT)
 
     @abstractmethod
     def inputs(self, feature: Tensor, viewing: Viewing) -> Tensor:

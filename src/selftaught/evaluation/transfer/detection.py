@@ -13,11 +13,14 @@ from selftaught.augment.warp import bernoulli, identity
 from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
 from selftaught.data.annotated.canvas import flip_boxes, flip_matrices
 from selftaught.data.annotated.source import BoxSource
-from selftaught.errors import UserError, unknown
+from selftaught.errors import require_ranges, unknown
 from selftaught.evaluation.transfer.average_precision import Boxes, average_precision, match, resampled_ap
 from selftaught.evaluation.transfer.contract import PREDICTED, Predictions, Transfer
 from selftaught.evaluation.transfer.detector import Variant, build_detector, run_detector
+from selftaught.limits import Range
 from selftaught.modules.depth import fix_frozen_statistics, layer_groups, require_layer
+
+HEAD_WIDTH = Range(8, 8192)
 
 
 @dataclass(frozen=True)
@@ -85,8 +88,7 @@ class DetectionTransfer(Transfer[BoxSource]):
         """Check the settings."""
         if self.detector not in ("c4", "fpn"):
             raise unknown("detector", self.detector, ["c4", "fpn"])
-        if not 8 <= self.head_width <= 8192:
-            raise UserError(f"--head-width must be from 8 to 8,192, got {self.head_width:,}; try 256.")
+        require_ranges(self, head_width=HEAD_WIDTH)
 
     def task(self, size: int, freeze_until: str | None) -> Detection:
         """See `Transfer`."""

@@ -1,16 +1,17 @@
 """Settings of the trainings of a transfer."""
 
-import math
 from dataclasses import dataclass
 
-from selftaught.errors import UserError
-from selftaught.evaluation.features import require_seeds
+from selftaught.errors import require_ranges
+from selftaught.evaluation.features import require_rates, require_seeds
+from selftaught.limits import BATCH, Range
 from selftaught.training.plan import Budget
 
 EPOCHS, MIN_STEPS = 12, 300
 """Default budget: this many passes over the training images, and at least this many steps."""
-MOST_EVALUATIONS, VALIDATED = 100, 500
-"""Maximum numbers of evaluations, which catches typos, and of validation images."""
+EVALUATIONS = Range(1, 100)
+VALIDATED = 500
+"""Maximum number of validation images."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +40,8 @@ class TransferSettings:
     def __post_init__(self) -> None:
         """Check the ranges."""
         require_seeds(self.seeds)
-        if self.batch_size < 1:
-            raise UserError(f"--batch-size must be at least 1, got {self.batch_size}.")
-        if not 1 <= self.evaluations <= MOST_EVALUATIONS:
-            raise UserError(f"--evaluations must be from 1 to {MOST_EVALUATIONS}, got {self.evaluations:,}; try 3.")
-        if not self.learning_rates or not all(0 < rate < math.inf for rate in self.learning_rates):
-            raise UserError(
-                f"--learning-rates must be above 0, got {' '.join(map(str, self.learning_rates)) or 'none'}; try 0.001."
-            )
+        require_ranges(self, batch_size=BATCH, evaluations=EVALUATIONS)
+        require_rates(self.learning_rates)
         _ = self.budget
 
     @property
