@@ -2,13 +2,14 @@
 
 import errno
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from selftaught.errors import StorageError, readable
-from selftaught.runs.files import NO_FOLLOW, check_links, make_folder
+from selftaught.runs.files import NO_BLOCK, NO_FOLLOW, check_links, make_folder
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No space, no quota, or a limit on the size of files."""
@@ -87,14 +88,31 @@ def append_text(path: Path, text: str) -> None:
     Raises:
         UserError: as for `write_bytes`.
     """
-    try:
-        check_links(path, path.parent)
-        with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_FOLLOW, 0o666), "ab") as file:
+    with open_append(path, path.parent) as file:
+        try:
             file.write(text.encode("utf-8"))
             file.flush()
             os.fsync(file.fileno())
+        except OSError as error:
+            raise write_error(path.parent, error) from error
+
+
+def open_append(path: Path, root: Path) -> BinaryIO:
+    """Open a file for appending, and create it if it is missing.
+
+    Raises:
+        UserError: it cannot be written, is not a regular file, or passes through a symbolic link below `root`.
+    """
+    check_links(path, root)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | NO_FOLLOW | NO_BLOCK
+    try:
+        descriptor = os.open(path, flags, 0o666)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.ENXIO, f"{path.name} is not a regular file")
     except OSError as error:
         raise write_error(path.parent, error) from error
+    return os.fdopen(descriptor, "ab")
 
 
 def write_error(folder: Path, error: OSError) -> StorageError:

@@ -1,7 +1,7 @@
 """The folder of a study: its definition and decisions in `study.json`, `runs/`, `results/` and the page."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,9 +10,9 @@ from pydantic import Field, ValidationError
 
 from selftaught.errors import UserError, readable
 from selftaught.runs.atomic import write_bytes, write_error, write_text
-from selftaught.runs.files import exists, make_folder, read_limited
+from selftaught.runs.files import check_links, exists, make_folder, read_limited
 from selftaught.runs.parse import one_line, parse_json
-from selftaught.studies.definition import Strict, Study
+from selftaught.studies.definition import Evaluation, Strict, Study
 from selftaught.studies.grid import Cell, Grid, make_grid
 from selftaught.studies.results import Result, read_result
 
@@ -58,8 +58,14 @@ class StudyFolder:
         return self.path / "README.md"
 
     def run(self, cell: Cell) -> Path:
-        """The run folder of a cell."""
-        return self.path / "runs" / cell.name
+        """The run folder of a cell.
+
+        Raises:
+            UserError: a symbolic link leads to it.
+        """
+        path = self.path / "runs" / cell.name
+        check_links(path, self.path)
+        return path
 
     def result(self, cell: Cell, number: int) -> Path:
         """The file of one evaluation of a run, numbered from 1."""
@@ -115,10 +121,12 @@ class StudyFolder:
         path = self.failure(cell)
         return readable(read_limited(path, self.path, 10_000).decode("utf-8", "replace")) if exists(path) else None
 
-    def read_results(self, cell: Cell, count: int) -> list[Result] | None:
+    def read_results(self, cell: Cell, evaluations: Sequence[Evaluation]) -> list[Result] | None:
         """The results of all evaluations of a run; None if one is missing."""
-        paths = [self.result(cell, number) for number in range(1, count + 1)]
-        return [read_result(path, self.path) for path in paths] if all(map(exists, paths)) else None
+        paths = [self.result(cell, number) for number in range(1, len(evaluations) + 1)]
+        if not all(map(exists, paths)):
+            return None
+        return [read_result(path, self.path, each) for path, each in zip(paths, evaluations, strict=True)]
 
     def is_done(self, cell: Cell, count: int) -> bool:
         """Whether nothing is left to do for a run."""

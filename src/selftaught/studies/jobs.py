@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from selftaught.errors import UserError
+from selftaught.runs.atomic import open_append
 from selftaught.studies.folder import StudyFolder
 from selftaught.training.interruption import Stop
 
@@ -75,7 +76,7 @@ def _wait(futures: Sequence[Future[bool]], stop: Stop) -> None:
 
 
 def _start(folder: Path, number: int, threads: int) -> "subprocess.Popen[str]":
-    log = (folder / f"worker-{number + 1}.log").open("a")
+    log = open_append(folder / f"worker-{number + 1}.log", folder)
     environment = {**ENVIRONMENT, **os.environ, "OMP_NUM_THREADS": str(threads)}
     with log:
         # In a session of its own, so that Ctrl-C reaches this process only, which then ends the worker's input.

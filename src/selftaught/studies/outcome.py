@@ -168,6 +168,8 @@ def _count(labels: str | None, results: Sequence[Result]) -> str:
 
 
 def _stacked(results: Sequence[Result], key: str) -> NDArray[np.float64]:
+    if key not in results[0].correct:
+        raise UserError(f"the results have no {key}: remove results/ and repeat the command.")
     return np.stack([result.correct[key].mean(0) for result in results])
 
 

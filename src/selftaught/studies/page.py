@@ -8,6 +8,7 @@ from typing import Any
 
 from selftaught import figures
 from selftaught.api.run import Run
+from selftaught.errors import UserError, readable
 from selftaught.evaluation.table import digits
 from selftaught.runs.atomic import write_text
 from selftaught.runs.sections import nest
@@ -58,8 +59,14 @@ def _results(folder: StudyFolder, grid: Grid, number: int) -> dict[str, list[Res
     """The results of one evaluation, by variant; a variant whose runs all failed has none."""
     found: dict[str, list[Result]] = {}
     for cell in grid.cells:
-        if (read := folder.read_results(cell, len(grid.evaluations))) is not None:
-            found.setdefault(cell.variant.name, []).append(read[number])
+        if (read := folder.read_results(cell, grid.evaluations)) is not None:
+            same = found.setdefault(cell.variant.name, [])
+            same.append(read[number])
+            if same[0].signature != read[number].signature:
+                raise UserError(
+                    f"{readable(str(folder.result(cell, number + 1)))} has other layers or test images than the other "
+                    f"seeds of {cell.variant.name}: remove the files of other studies, and repeat the command."
+                )
     return found
 
 

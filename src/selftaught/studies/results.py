@@ -5,10 +5,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import Field, StrictBool
 
 from selftaught.api.run import Run
 from selftaught.errors import UserError, readable
@@ -16,6 +17,8 @@ from selftaught.evaluation.finetune_table import FineTuneTable
 from selftaught.evaluation.probes import probe_class
 from selftaught.evaluation.table import ProbeTable
 from selftaught.runs.files import read_limited
+from selftaught.runs.models import Audit, AuditAnswer, Count, FineTune, Probe, ProbedLayer, Share, Words, mismatch
+from selftaught.runs.parse import one_line, parse_arrays, parse_json
 from selftaught.studies.definition import FROM_SCRATCH, RANDOM, Evaluation
 from selftaught.training.interruption import Stop
 
@@ -53,6 +56,12 @@ class Result:
         wanted = "probe, random weights" if against == RANDOM else FROM_SCRATCH
         return wanted if wanted in self.rows else None
 
+    @property
+    def signature(self) -> object:
+        """What is the same in the results of all seeds: layers, ways to train, test images and changes of an audit."""
+        sizes = sorted((name, array.shape[1]) for name, array in self.correct.items())
+        return sizes, [answer["change"] for answer in self.facts.get("answers", ())]
+
     def held_out(self, key: str) -> dict[str, float]:
         """Held-out accuracy of every layer of a probe; `key` is "held_out" or "random_held_out"."""
         return {str(row["layer"]): float(row[key]) for row in self.facts["layers"]}
@@ -64,19 +73,84 @@ class Result:
         return file.getvalue()
 
 
-def read_result(path: Path, root: Path) -> Result:
+def read_result(path: Path, root: Path, evaluation: Evaluation) -> Result:
     """Read a file of results.
 
+    Args:
+        path: the file.
+        root: the study's folder.
+        evaluation: of which the results must be.
+
     Raises:
-        UserError: it is damaged.
+        UserError: it is damaged, or of another evaluation.
     """
     content = read_limited(path, root, MAX_BYTES)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
-            facts = json.loads(str(arrays["facts"]))
-            return Result(facts, {name: arrays[name] for name in arrays.files if name != "facts"})
+        arrays = parse_arrays(content)
+        facts = parse_json(str(arrays.pop("facts")).encode())
+        if reason := _reason(facts, arrays, evaluation):
+            raise ValueError(reason)
     except Exception as error:  # numpy, zip and JSON raise many exception types for damaged files
-        raise UserError(f"{readable(str(path))} is damaged: remove it and repeat the command.") from error
+        raise UserError(
+            f"{readable(str(path))} is damaged ({one_line(error)}): remove it and repeat the command."
+        ) from error
+    return Result(facts, arrays)
+
+
+class StudiedLayer(ProbedLayer):
+    """One layer of a probe, with what a page needs."""
+
+    accuracy: Share
+    held_out: Share
+    random: Share | None = None
+    random_held_out: Share | None = None
+
+
+class StudiedProbe(Probe):
+    """A probe, with what a page needs."""
+
+    layers: Annotated[list[StudiedLayer], Field(min_length=1, max_length=1000)]  # type: ignore[assignment]
+    data: Words
+    chance: Share
+    pixels: Share
+    train: Count
+    test: Count
+    initializations: Count
+    has_parameters: StrictBool
+
+
+class StudiedAnswer(AuditAnswer):
+    """One transformation of an audit, with what a page needs."""
+
+    difference: float
+
+
+class StudiedAudit(Audit):
+    """An audit, with what a page needs."""
+
+    answers: Annotated[list[StudiedAnswer], Field(min_length=1, max_length=300)]  # type: ignore[assignment]
+
+
+def _reason(facts: Any, arrays: Mapping[str, NDArray[Any]], evaluation: Evaluation) -> str:
+    """What is wrong with the content of a file; empty if nothing is."""
+    if evaluation.audit is not None:
+        return mismatch(StudiedAudit, facts)
+    probed = evaluation.probe is not None
+    if reason := mismatch(StudiedProbe if probed else FineTune, facts):
+        return reason
+    if probed:
+        names = [f"layer/{row['layer']}" for row in facts["layers"]]
+        if facts["has_parameters"]:
+            names += [f"random/{row['layer']}" for row in facts["layers"]]
+            if any(row.get("random") is None or row.get("random_held_out") is None for row in facts["layers"]):
+                return "a layer has no accuracy of random weights"
+    else:
+        names = [f"{each['name']}/{row['name']}" for each in facts["results"] for row in each["rows"]]
+    if set(names) != set(arrays):
+        return "its arrays are not those of its table"
+    if any(array.dtype != bool or array.ndim != 2 or not array.size for array in arrays.values()):
+        return "its arrays are not truth values of test images"
+    return "its arrays have different lengths" if len({array.shape[1] for array in arrays.values()}) > 1 else ""
 
 
 def evaluate(run: Run, evaluation: Evaluation, stop: Stop) -> Result | None:
