@@ -27,7 +27,7 @@ LONG = {"steps", "scenes"}
 ENTRIES = [
     "pretrain", *(f"probe {name}" for name in PROBES), "evaluate", "detection", "segmentation", "baseline",
     "invariance", "quality", "audit", "attention", "neighbors", "filters", "stylize", "compare", "report", "study",
-    "render", "demo", "list",
+    "render", "shard", "demo", "list",
 ]  # fmt: skip
 """Commands; those whose flags depend on a value with it."""
 
@@ -82,6 +82,7 @@ class Place:
             "stylize": [run, "--content", self.photo, "--style", self.photo, "--steps", "1", "--size", "16"],
             "study": ["rotation-angles", "--plan"],
             "render": [*out, "--scenes", "1", "--size", "16", "--workers", "1"],
+            "shard": [str(self.images), *out],
             "demo": [*out, "--minutes", "0.001"],
         }  # fmt: skip
         kind = entry.split()[0]

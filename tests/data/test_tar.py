@@ -309,7 +309,7 @@ def options(root: Path) -> Mapping[str, tuple[dict, str]]:
         "taken": ({"out": root / "full"}, "exists and is not empty"),
         "file": ({"out": root / "full" / "a.txt"}, "exists and is not empty"),
         "left": ({"out": root / "left"}, "another process is writing it, or was killed"),
-        "size": ({"out": root / "new", "shard_size": 0}, "--shard-size must be at least 1, got 0"),
+        "size": ({"out": root / "new", "shard_size": 0}, "--shard-size must be from 1 to 1,000,000, got 0"),
         "below a file": ({"out": root / "full" / "a.txt" / "b"}, "cannot write shards to"),
     }
 

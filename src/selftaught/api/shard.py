@@ -24,11 +24,13 @@ from selftaught.data.sources import DEFAULT_SIDE, open_readers
 from selftaught.data.tar_index import INDEX, TarIndex, write_index
 from selftaught.display.console import stderr_console
 from selftaught.display.progress import Meter
-from selftaught.errors import UserError
+from selftaught.errors import UserError, require_between
+from selftaught.limits import Range
 
 SUFFIXES = {"JPEG": "jpg", "JPEG2000": "jp2", "TIFF": "tif", "DIB": "bmp"}
 """Suffix of images by Pillow's name of their format; of others, the name itself."""
 SKIPPED = "skipped.txt"
+SHARD_SIZE = Range(1, 10**6)
 
 
 def shard(
@@ -57,8 +59,7 @@ def shard(
     Raises:
         UserError: the source cannot be opened or has dense targets, or the folder cannot be written.
     """
-    if shard_size < 1:
-        raise UserError(f"--shard-size must be at least 1, got {shard_size}.")
+    require_between("--shard-size", shard_size, *SHARD_SIZE)
     folder = Path(out)
     part = folder.with_name(f"{folder.name}.part")
     _require_new(folder, part)
