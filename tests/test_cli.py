@@ -93,9 +93,9 @@ def test_an_audit_asks_the_task_again_on_images_that_training_did_not_see(run, f
     capsys.readouterr()
     assert main(["audit", str(run), "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
-    assert (table["metric"], table["chance"], table["seen"]) == ("accuracy", 0.25, 0)
+    assert (table["metric"], table["chance"], table["overlap"]) == ("accuracy", 0.25, 0)
     assert "test" in table["data"]
-    assert table["answers"][0]["change"] == "as trained"
+    assert table["rows"][0]["change"] == "as trained"
     assert [path.suffix for path in sorted((run / "audit").iterdir())] == [".json", ".svg"]
     assert main(["audit", str(run), "--data", str(folder / "across"), "--images", "8"]) == 0
     assert "as trained" in capsys.readouterr().out
@@ -108,7 +108,7 @@ def test_an_audit_says_when_images_were_seen_however_many_of_them(folder, capsys
     for more in ((), ("--data", str(flat), "--images", "8")):
         assert main(["audit", str(out), *more, "--json"]) == 0
         table = json.loads(capsys.readouterr().out)
-        assert table["seen"] == table["images"] > 0
+        assert table["overlap"] == table["images"] > 0
 
 
 def test_a_probe_says_when_its_test_images_were_among_those_of_pretraining(folder, capsys, tmp_path):
@@ -125,7 +125,7 @@ def test_a_probe_says_when_its_test_images_were_among_those_of_pretraining(folde
         capsys.readouterr()
         assert main(["probe", str(out), "--data", str(flat), "--labels", str(few), "--json"]) == 0
         table = json.loads(capsys.readouterr().out)
-        assert table["seen"] == (table["test"] if name == "all" else 0)
+        assert table["overlap"] == (table["test"] if name == "all" else 0)
         assert table["test"] > 0
 
 
@@ -135,7 +135,7 @@ def test_an_audit_of_a_task_that_remembers_images_takes_those_and_no_others(fold
     assert main(["pretrain", str(folder), "--steps", "2", "--out", str(out), *task, *TINY]) == 0
     capsys.readouterr()
     assert main(["audit", str(out), "--images", "16", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["seen"] == 16
+    assert json.loads(capsys.readouterr().out)["overlap"] == 16
     assert "only on its pretraining images" in mistake(capsys, "audit", out, "--data", folder)
 
 
@@ -147,7 +147,7 @@ def test_an_audit_of_a_photo_takes_other_crops_of_it(capsys, tmp_path):
     capsys.readouterr()
     assert main(["audit", str(out), "--images", "16", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
-    assert (table["data"], table["images"], table["seen"]) == (
+    assert (table["data"], table["images"], table["overlap"]) == (
         "photo.png",
         16,
         16,

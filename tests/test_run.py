@@ -178,12 +178,12 @@ def test_test_images_that_were_in_pretraining_are_counted_by_content(images, tmp
     for number, path in enumerate(sorted(images.glob("train/*/*.png")) + sorted(images.glob("test/*/*.png"))[:7]):
         (flat / f"{number}.png").write_bytes(path.read_bytes())
     run = selftaught.pretrain(flat, out=tmp_path / "run", width=8, **TINY)
-    assert run.probe(images).seen == 7
+    assert run.probe(images).overlap == 7
     ids = np.load(run.path / "images.npy")
     assert len(ids) == 31
     assert (np.diff(ids) > 0).all()
     (run.path / "images.npy").unlink()
-    assert run.probe(images).seen is None
+    assert run.probe(images).overlap is None
     (run.path / "images.npy").write_bytes(b"not an array")
     with pytest.raises(UserError, match=r"images\.npy is damaged"):
         run.probe(images)

@@ -212,8 +212,8 @@ def test_the_table_repeats_itself_and_is_json():
     first = table()
     assert first == table()
     assert first["chance"] == 0.5
-    assert [answer["change"] for answer in first["answers"]][: 1 + len(CUES)] == [TRAINED, *CUES]
-    assert all(answer["verdict"].endswith(".") for answer in first["answers"])
+    assert [answer["change"] for answer in first["rows"]][: 1 + len(CUES)] == [TRAINED, *CUES]
+    assert all(answer["verdict"].endswith(".") for answer in first["rows"])
 
 
 def noise() -> torch.Tensor:

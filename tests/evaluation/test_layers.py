@@ -139,7 +139,7 @@ def test_the_table_says_how_many_test_images_were_in_pretraining():
     test.ids = torch.arange(100)
     for overlap, seen in ((torch.arange(90, 300), 10), (torch.arange(100, 300), 0)):
         table = probed(Small(9), Small, train, test, pretraining_ids=overlap)
-        assert table.seen == table.to_json()["seen"] == seen
+        assert table.overlap == table.to_json()["overlap"] == seen
         warning = "Warning: 10 of 100 test images were part of the (unlabeled) pretraining set."
         assert (warning in lines(table)) == (seen == 10)
 

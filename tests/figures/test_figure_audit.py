@@ -21,12 +21,12 @@ def found() -> dict[str, Any]:
         row("color channels shifted", "control", 0.7, 0.8),
         row("tiles $touch$", "off", 0.9, 0.8, True),
     ]
-    return {"answers": rows, "chance": 0.25}
+    return {"rows": rows, "chance": 0.25}
 
 
 def test_every_change_has_a_row_and_kinds_are_separated() -> None:
     (axes,) = audit(found()).axes
-    assert [label.get_text() for label in axes.get_yticklabels()] == [row["change"] for row in found()["answers"]]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [row["change"] for row in found()["rows"]]
     places = list(axes.get_yticks())
     assert places == sorted(places)
     assert axes.yaxis_inverted()

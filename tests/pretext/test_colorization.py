@@ -103,7 +103,7 @@ def test_loss_is_equation_2_of_the_paper():
 
 
 def test_regression_squares_the_error():
-    source, task = Colored(), Colorization(crop=1.0, size=16, answer="mean")
+    source, task = Colored(), Colorization(crop=1.0, size=16, target="mean")
     encoder, heads, views = setting(task, source)
     heads["color"] = Fixed(torch.zeros(6, 2, 4, 4))
     loss, outputs = task.loss(encoder, heads, views)
@@ -111,9 +111,9 @@ def test_regression_squares_the_error():
     assert outputs["ab_error"].item() == pytest.approx(32, rel=1e-3)
 
 
-@pytest.mark.parametrize("answer", ["classes", "mean"])
-def test_grey_images_teach_nothing(answer):
-    source, task = Colored(grey=4), Colorization(crop=1.0, size=16, answer=answer)
+@pytest.mark.parametrize("target", ["classes", "mean"])
+def test_gray_images_have_no_gradient(target):
+    source, task = Colored(grey=4), Colorization(crop=1.0, size=16, target=target)
     encoder, heads, views = setting(task, source, range(12))
     logits = torch.randn(12, heads["color"].output.out_channels, 4, 4)
     heads["color"] = fixed = Fixed(logits)
@@ -175,7 +175,7 @@ def test_the_answer_knows_the_lightness_alone():
 
 
 def test_grey_answer_and_truth_are_shown_side_by_side():
-    source, task = Colored(), Colorization(crop=1.0, size=16, answer="mean")
+    source, task = Colored(), Colorization(crop=1.0, size=16, target="mean")
     encoder, heads, views = setting(task, source)
     heads["color"] = Fixed(source.lab[:6, 1:, None, None].expand(-1, -1, 4, 4) / 50)  # the truth
     with torch.no_grad():
@@ -186,13 +186,13 @@ def test_grey_answer_and_truth_are_shown_side_by_side():
     assert torch.equal(true, views["images"])
 
 
-@pytest.mark.parametrize("answer", ["classes", "mean"])
-def test_it_learns_colors_that_lightness_tells(answer):
+@pytest.mark.parametrize("target", ["classes", "mean"])
+def test_it_learns_colors_that_follow_from_lightness(target):
     source = Colored()
     lightness = torch.linspace(30, 80, 12)
     source.lab[:, 0] = lightness
     source.images = lab_to_rgb(source.lab[:, :, None, None].expand(-1, -1, 16, 16))
-    task = Colorization(crop=1.0, size=16, answer=answer)
+    task = Colorization(crop=1.0, size=16, target=target)
     encoder, heads, views = setting(task, source, range(12))
     optimizer = torch.optim.Adam([*encoder.parameters(), *heads.parameters()], lr=1e-2)
     for _ in range(40):

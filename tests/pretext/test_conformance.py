@@ -211,7 +211,7 @@ def test_a_step_in_bf16_sees_the_views_as_they_are(case, monkeypatch):
 
 OTHER_WAYS = [
     ("autoencoder", {"space": "lab", "noise": 0.1, "masked": 0.25}),
-    ("colorization", {"answer": "mean", "shrink": 3}),
+    ("colorization", {"target": "mean", "shrink": 3}),
     ("igpt", {"objective": "masked"}),
     ("inpainting", {"adversarial": 0.1, "holes": "free"}),
     ("npid", {"nce_normalizer": "constant", "proximal": 1.0, "bank": "half"}),

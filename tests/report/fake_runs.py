@@ -45,7 +45,7 @@ def probe(
         "layers": rows,
         "spread": "Random weights: mean ± standard deviation over 3 random initializations.",
         "initializations": 3,
-        "seen": 0,
+        "overlap": 0,
         "train": 50000,
         "test": 10000,
         "probe": "ridge",

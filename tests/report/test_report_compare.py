@@ -45,7 +45,7 @@ def test_probes_of_other_kinds_or_limits_are_distinguished(tmp_path: Path) -> No
 
 
 def test_overlap_with_pretraining_is_reported(tmp_path: Path) -> None:
-    run = fake_run(tmp_path / "rot", probes=[{**GOOD, "seen": 9_000, "test": 10_000}])
+    run = fake_run(tmp_path / "rot", probes=[{**GOOD, "overlap": 9_000, "test": 10_000}])
     (row,) = rows(read_records([run]))
     expected = "cifar10; 9,000 of 10,000 test images were part of pretraining"
     assert dict(zip(COLUMNS, row.cells(), strict=True))["probed on"] == expected

@@ -130,7 +130,7 @@ def test_overlap_with_pretraining_is_a_count_or_unknown(tmp_path: Path) -> None:
         True: "It is unknown whether the test images were part of",  # guessed by an earlier version
     }
     for number, (seen, words) in enumerate(said.items()):
-        page = report(tmp_path, fake_run(tmp_path / str(number), probes=[{**GOOD, "seen": seen}]))
+        page = report(tmp_path, fake_run(tmp_path / str(number), probes=[{**GOOD, "overlap": seen}]))
         assert words in page.text
     assert "part of the (unlabeled)" not in report(tmp_path, fake_run(tmp_path / "none")).text
 

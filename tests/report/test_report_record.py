@@ -20,7 +20,7 @@ def test_record_contains_what_was_written(tmp_path: Path) -> None:
     record = read_records([run])[0]
     assert record.name == "rot"
     assert record.status == "finished"
-    assert (record.step, record.minutes, record.images_seen) == (80, pytest.approx(10 / 60), 80 * 256)
+    assert (record.step, record.minutes, record.images_processed) == (80, pytest.approx(10 / 60), 80 * 256)
     assert record.config["seed"] == 3
     assert [line["step"] for line in record.log] == [20, 40, 60, 80]
     assert record.probes[0]["layers"][2]["accuracy"] == 0.723
@@ -43,7 +43,10 @@ def test_truncated_logs_are_loaded_up_to_the_cut(tmp_path: Path, tail: str) -> N
 def test_only_settings_are_required(tmp_path: Path) -> None:
     (tmp_path / "config.yaml").write_text("task: rotation\n")
     record = read_record(tmp_path, "bare")
-    assert (record.status, record.step, record.minutes, record.images_seen, record.filters) == ("unknown", *[None] * 4)
+    assert (record.status, record.step, record.minutes, record.images_processed, record.filters) == (
+        "unknown",
+        *[None] * 4,
+    )
     assert not any((record.log, record.probes, record.shown, record.skipped, record.encoder))
 
 

@@ -157,6 +157,6 @@ def test_a_malformed_probe_is_refused(run, damage):
 
 def test_unknown_fields_are_kept(run):
     path = run / "probes" / "toy.json"
-    probe = {**json.loads(path.read_text()), "best": {"layer": "layer1"}, "seen": 17, "gain_interval": [0.1, 0.2]}
+    probe = {**json.loads(path.read_text()), "best": {"layer": "layer1"}, "overlap": 17, "gain_interval": [0.1, 0.2]}
     path.write_text(json.dumps(probe))
     assert RunFolder(run).read_probes() == [probe]

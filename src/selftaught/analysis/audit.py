@@ -111,7 +111,7 @@ def audit(
         images=groups.numel(),
         seeds=seeds,
         rows=tuple(_row(name, variant, accuracies) for name, variant in variants.items()),
-        seen=count_overlap(source, groups.flatten(), pretraining_ids),
+        overlap=count_overlap(source, groups.flatten(), pretraining_ids),
     )
 
 

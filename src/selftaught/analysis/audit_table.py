@@ -11,7 +11,9 @@ from selftaught.evaluation.overlap import overlap_warning
 MINOR = 0.02
 """Differences below this are reported as small, even if they are statistically significant."""
 TRAINED = "as trained"
-AT_CHANCE = "Warning: the pretext accuracy is at chance, so cues not read here may be read after longer training."
+AT_CHANCE = (
+    "Warning: the pretext accuracy is at chance, so cues that are not used yet may be used after longer training."
+)
 
 Kind = Literal["trained", "removed", "planted", "control", "off", "on"]
 """How the images or the task were changed.
@@ -28,10 +30,10 @@ class AuditRow:
     change: str
     kind: Kind
     description: str
-    """The change, as the end of a sentence: "with dark corners". The key in JSON is `said`."""
+    """The change, as the end of a sentence: "with dark corners"."""
     accuracy: float
     reference: str
-    """The change that this one is compared with, "as trained" for none. The key in JSON is `against`."""
+    """The change that this one is compared with, "as trained" for none."""
     expected: float
     """Accuracy of the reference."""
     margin: float
@@ -96,8 +98,8 @@ class AuditTable:
     images: int
     seeds: int
     rows: tuple[AuditRow, ...]
-    """The first is without any change. The key in JSON is `answers`."""
-    seen: int | None = None
+    """The first is without any change."""
+    overlap: int | None = None
     """Number of images that were part of pretraining; None if unknown."""
     probes: tuple[str, ...] = ()
     """One sentence for each probe of the run, see `best_layers`."""
@@ -116,15 +118,15 @@ class AuditTable:
             "chance": self.chance,
             "images": self.images,
             "seeds": self.seeds,
-            "seen": self.seen,
+            "overlap": self.overlap,
             "spread": "margins: half the width of 95 % intervals of paired differences, over groups of images",
-            "answers": [
+            "rows": [
                 {
                     "change": row.change,
                     "kind": row.kind,
-                    "said": row.description,
+                    "description": row.description,
                     "accuracy": row.accuracy,
-                    "against": row.reference,
+                    "reference": row.reference,
                     "expected": row.expected,
                     "margin": row.margin,
                     "difference": row.difference,
@@ -144,7 +146,7 @@ def render(table: AuditTable) -> Table:
         f"Chance: {table.chance:.3f}. ±: 95 % interval of the paired difference (same images, same views).",
         *_findings(table.rows),
         *([AT_CHANCE] if table.at_chance else []),
-        *([warning] if (warning := overlap_warning(table.seen, table.images, "images")) else []),
+        *([warning] if (warning := overlap_warning(table.overlap, table.images, "images")) else []),
         *table.probes,
     ]
     out = Table(

@@ -103,12 +103,12 @@ def nearest(features: Tensor, queries: Tensor, k: int) -> Tensor:
     Returns:
         (Q, k) int64, the most similar first.
     """
-    found = []
+    nearest = []
     for part in torch.split(queries, BATCH):
         similarity = features[part] @ features.T
         similarity[torch.arange(len(part)), part] = -torch.inf
-        found.append(similarity.topk(k).indices)
-    return torch.cat(found)
+        nearest.append(similarity.topk(k).indices)
+    return torch.cat(nearest)
 
 
 def find_neighbors(
@@ -168,8 +168,8 @@ def _at(layer: str, features: Tensor, labels: Tensor | None, queries: Tensor, k:
     indices = nearest(features, torch.arange(len(features)) if labels is not None else queries, k)
     if labels is None:
         return LayerNeighbors(layer, indices, None)
-    known = labels != UNLABELED
-    same = (labels[indices] == labels[:, None])[known].float().mean() if known.any() else torch.tensor(torch.nan)
+    labeled = labels != UNLABELED
+    same = (labels[indices] == labels[:, None])[labeled].float().mean() if labeled.any() else torch.tensor(torch.nan)
     return LayerNeighbors(layer, indices[queries], float(same))
 
 

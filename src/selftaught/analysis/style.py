@@ -186,7 +186,7 @@ class _Objective:
         self.content_layers, self.style_layers = content_layers, style_layers
         with torch.no_grad():
             first, second = self._features(content), self._features(style)
-            if not all(feature.isfinite().all() for found in (first, second) for feature in found.values()):
+            if not all(feature.isfinite().all() for features in (first, second) for feature in features.values()):
                 raise UserError("the features contain infinity or NaN, as the training diverged: use another run.")
             self.scales = {name: channel_scale(first[name], second[name]) for name in first}
             self.content = {name: first[name] / self.scales[name] for name in content_layers}

@@ -128,7 +128,7 @@ def _table(trainings: Trainings, results: tuple[LabelResult, ...], note: str, fo
         settings=vars(settings),
         results=results,
         note=note,
-        seen=count_overlap(test, chosen, folder.read_image_ids()),
+        overlap=count_overlap(test, chosen, folder.read_image_ids()),
         labels=labels[chosen],
         test_ids=content_ids_of(test, chosen),
     )

@@ -81,7 +81,7 @@ def attention(
     }
     names, exponents, note = list(maps["trained"]), list(powers), ACTIVATION_NOTE
     if names[0] not in trained.layers:  # attention weights, which are the same for every power
-        maps = {net: {name: values[:, :1] for name, values in found.items()} for net, found in maps.items()}
+        maps = {net: {name: values[:, :1] for name, values in layer_maps.items()} for net, layer_maps in maps.items()}
         exponents, note = [1.0], WEIGHTS_NOTE
     facts = {
         "kind": "attention",
@@ -119,8 +119,8 @@ def neighbors(
     rows = []
     for ours, theirs in zip(table.trained, table.random, strict=True):
         order = torch.cat([query_indices[:, None], ours.indices, theirs.indices], 1)  # (Q, 1 + 2 k)
-        found = whole_images(source, chosen[order.flatten()], side, torch.device("cpu"))
-        rows.append(figures.stretched(found.reshape(*order.shape, *found.shape[1:]), NEIGHBOR_SIDE))
+        photos = whole_images(source, chosen[order.flatten()], side, torch.device("cpu"))
+        rows.append(figures.stretched(photos.reshape(*order.shape, *photos.shape[1:]), NEIGHBOR_SIDE))
     cells = torch.stack(rows, 1).flatten(0, 1)  # the layers of the first query, then those of the second
     ranks = [str(rank + 1) for rank in range(k)]
     headings, groups = ["query", *ranks, *ranks], [("", 1), ("trained", k), ("random weights", k)]

@@ -65,7 +65,7 @@ def pretrain(
     Several runs may train in threads of one process: each gives the weights that it gives alone.
 
     Args:
-        data: source of images: a folder, photos, parquet, a known name.
+        data: source of images: a folder, photos, parquet, or a data set by name.
         out: run folder, new or empty; by default a new one under `runs/`.
         resume: continue the run in `out`, with its settings (device and storage may change). A finished run is
             extended by `minutes`, `epochs` or `steps`; the learning rate starts a new cycle of its schedule.
@@ -76,7 +76,7 @@ def pretrain(
         settings: any of `selftaught pretrain --help`, with underscores: task, encoder, minutes, size ...
 
     Returns:
-        The run, finished or interrupted (`Run.finished` says which).
+        The run, finished or interrupted (see `Run.finished`).
 
     Raises:
         UserError: a setting, the images or the run folder cannot be used. A new run that fails before its first

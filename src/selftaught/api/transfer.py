@@ -225,7 +225,7 @@ def transfer_encoders(
         settings={**vars(settings), **vars(transfer)},
         rows=tuple(rows),
         notes=tuple(filter(None, [parts.note])),
-        seen=count_overlap(parts.test, torch.arange(len(parts.test)), first.read_image_ids()),
+        overlap=count_overlap(parts.test, torch.arange(len(parts.test)), first.read_image_ids()),
     )
     names = [backbone.weights for backbone in backbones]
     path = results / f"{file_stem(data, transfer.name, {**setting, 'rows': names, 'seeds': settings.seeds})}.json"

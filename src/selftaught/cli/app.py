@@ -109,7 +109,7 @@ def _run(words: list[str]) -> int:
 def _fail(text: str, error: BaseException) -> int:
     place = launch()
     if place is not None and place.rank and not hasattr(error, "explained"):
-        return 2  # the first of several processes has the same error, before they know of each other
+        return 2  # the first of several processes has the same error, before they are connected
     print(f"selftaught: {readable(text)}", file=LastingStream(sys.stderr))
     return 2
 

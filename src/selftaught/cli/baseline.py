@@ -13,7 +13,7 @@ from selftaught.cli.output import print_result
 def baseline(
     name: Annotated[str, Parameter(help="random, kmeans, pca, scattering, pixels or timm:NAME.")],
     /,
-    *source: Annotated[str, Parameter(help="Images: a folder, photos, parquet, or a known name.")],
+    *source: Annotated[str, Parameter(help="Images: a folder, photos, parquet, or a data set by name.")],
     encoder: Annotated[str | None, Parameter(help="Encoder of random, kmeans and pca; default: convnet.")] = None,
     out: Annotated[Path | None, Parameter(help="Run folder, new or empty; default: a new one under runs/.")] = None,
     input_mode: Annotated[str, Parameter(help="Input preprocessing: color, lightness, grayscale, sobel.")] = "color",

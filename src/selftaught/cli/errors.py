@@ -26,9 +26,9 @@ def sentence(error: CycloptsError) -> str:
             return f"{name} expects {'a value' if count == 1 else f'{count} values'}, got {given}."
         kind = "option" if name.startswith("-") else "argument"
         return f"missing required {kind} {name}. See `{command} --help`."
-    said = " ".join(str(error).split())
-    about = f"{error.argument.name}: " if error.argument is not None and error.argument.name not in said else ""
-    return f"{about}{said} See `{command} --help`."
+    message = " ".join(str(error).split())
+    about = f"{error.argument.name}: " if error.argument is not None and error.argument.name not in message else ""
+    return f"{about}{message} See `{command} --help`."
 
 
 def require_counts(command: App, words: Sequence[str]) -> None:

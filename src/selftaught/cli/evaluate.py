@@ -17,7 +17,7 @@ def evaluate(
     /,
     *,
     data: Annotated[
-        str, Parameter(help="Labeled images: a folder with one subfolder per class, parquet, a known name.")
+        str, Parameter(help="Labeled images: a folder with one subfolder per class, parquet, or a data set by name.")
     ],
     finetune: Annotated[
         bool, Parameter(help="Fine-tune the encoder; otherwise a probe on its best frozen layer.", negative="")

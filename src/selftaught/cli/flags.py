@@ -17,7 +17,7 @@ from selftaught.errors import UserError, readable
 from selftaught.runs.folder import RunFolder, read_yaml
 from selftaught.runs.sections import flatten
 
-SOURCE = "Images: a folder, photos, parquet, or a known name (selftaught list sources)."
+SOURCE = "Images: a folder, photos, parquet, or a data set by name (selftaught list sources)."
 FILES: tuple[tuple[str, Any, Any, str], ...] = (
     ("out", Path | None, None, "Run folder, new or empty; default: a new one under runs/."),
     (

@@ -49,7 +49,7 @@ def probe(
     /,
     *,
     data: Annotated[
-        str, Parameter(help="Labeled images: a folder with one subfolder per class, parquet, a known name.")
+        str, Parameter(help="Labeled images: a folder with one subfolder per class, parquet, or a data set by name.")
     ],
     probe: Annotated[
         Any,

@@ -44,10 +44,10 @@ def image_column(schema: pa.Schema, path: Path) -> str:
 def dense_columns(schema: pa.Schema, image: str) -> dict[str, str]:
     """Columns of dense targets by name of the target; `image` is the column of the images."""
     candidates = [name for name in image_columns(schema) if name != image]
-    found = {
+    columns = {
         target: next((name for name in names if name in candidates), None) for target, names in DENSE_NAMES.items()
     }
-    return {target: name for target, name in found.items() if name is not None}
+    return {target: name for target, name in columns.items() if name is not None}
 
 
 def label_column(schema: pa.Schema) -> str | None:

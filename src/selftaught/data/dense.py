@@ -156,10 +156,10 @@ def _instances(array: NDArray[Any], conventions: Conventions) -> Values:
     plane = _plane(array)
     if plane.dtype.kind == "f" and not (np.isfinite(plane) & (plane == np.round(plane))).all():
         raise Unreadable("is not of integers: ids must not be averaged by resizing or antialiasing")
-    known, places = np.unique(plane, return_inverse=True)
-    numbers = np.arange(len(known)) + (0 if 0 in known else 1)
-    if 0 in known:
-        numbers = np.where(known == 0, 0, np.cumsum(known != 0))
+    ids, places = np.unique(plane, return_inverse=True)
+    numbers = np.arange(len(ids)) + (0 if 0 in ids else 1)
+    if 0 in ids:
+        numbers = np.where(ids == 0, 0, np.cumsum(ids != 0))
     if numbers.max() > MAX_INSTANCES:
         raise Unreadable(f"has more than {MAX_INSTANCES:,} ids")
     return numbers[places].reshape(plane.shape)[None].astype(np.float32)
@@ -205,10 +205,10 @@ def from_stored(name: str, stored: Tensor) -> Tensor:
 def sampled_values(reader: Reader, count: int) -> Iterator[dict[str, NDArray[np.generic]]]:
     """The encoded values of some images, by target; those that cannot be read are left out."""
     for raws in reader.stream_dense(reader.sample(count)):
-        found = {}
+        arrays = {}
         for name, raw in raws.items():
             try:
-                found[name] = read_values(raw)
+                arrays[name] = read_values(raw)
             except Exception:  # reported when the image itself is decoded
                 continue
-        yield found
+        yield arrays

@@ -82,9 +82,9 @@ def _read_exr(raw: Path | bytes) -> NDArray[np.generic]:
         raise Unreadable("is a damaged EXR file") from error
     channels.pop("A", None)
     for names in (COLORS, AXES):  # names may have the prefix of a layer: "ViewLayer.Normal.X"
-        found = [next((key for key in channels if key.split(".")[-1].upper() == name), None) for name in names]
-        if None not in found:
-            return np.stack([channels[key] for key in found if key is not None], -1)
+        keys = [next((key for key in channels if key.split(".")[-1].upper() == name), None) for name in names]
+        if None not in keys:
+            return np.stack([channels[key] for key in keys if key is not None], -1)
     if len(channels) != 1:
         raise Unreadable(f"has the channels {', '.join(sorted(channels)[:5])}, not R, G, B or X, Y, Z or a single one")
     return next(iter(channels.values()))

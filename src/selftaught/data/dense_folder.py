@@ -78,8 +78,8 @@ def dense_splits(root: Path, listing: Listing) -> dict[str, Reader] | None:
     for title in (*listing.titles, *listing.others):
         kind, key = _identified(title)
         files.setdefault(kind, {}).setdefault(key, []).append(title)
-    images = {key: found[0] for key, found in files.pop("image", {}).items()}
-    belonging = sum(key in images for found in files.values() for key in found)
+    images = {key: paths[0] for key, paths in files.pop("image", {}).items()}
+    belonging = sum(key in images for paths in files.values() for key in paths)
     if not files or 2 * belonging < sum(map(len, files.values())):
         return None
     decodable = set(listing.titles)
@@ -108,7 +108,7 @@ def _is_candidate(listing: Listing) -> bool:
 
 
 def _identified(title: str) -> tuple[str, str]:
-    """What a file contains ("image" if no word says so), and its path without this word and its suffix."""
+    """What a file contains ("image" if no word names a target), and its path without this word and its suffix."""
     path = PurePosixPath(title)
     folders, stem = list(path.parts[:-1]), path.stem
     if (match := _END.match(stem.lower())) or (match := _START.match(stem.lower())):

@@ -32,8 +32,8 @@ def check_units(reader: Reader) -> tuple[str, ...]:
         UserError: the depth is not in meters, or normals are not unit vectors or point away from the camera.
     """
     arrays: dict[str, list[NDArray[np.generic]]] = {}
-    for found in sampled_values(reader, SAMPLE):
-        for name, array in found.items():
+    for values in sampled_values(reader, SAMPLE):
+        for name, array in values.items():
             arrays.setdefault(name, []).append(array)
     notes = [
         *_check_depth(arrays.get("depth", []), reader.conventions, reader.name),
@@ -99,8 +99,8 @@ def _interpreted(
     conventions: Conventions,
 ) -> list[NDArray[np.float32]]:
     """Interpreted values; those that cannot be used are left out, and reported when the image is decoded."""
-    found = []
+    interpreted = []
     for array in arrays:
         with suppress(Unreadable):
-            found.append(interpret(array, conventions))
-    return found
+            interpreted.append(interpret(array, conventions))
+    return interpreted

@@ -136,16 +136,16 @@ def split_validation(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """
     present = labels.bincount()
     most = max(1, MOST_VALIDATION // max(1, int((present > 0).sum())))
-    wanted = (VALIDATION * present).floor().long().clamp(1, most).minimum((present - 1).clamp(min=0))
-    held = _first_of_each_class(labels, wanted, "validation", seed)
+    counts = (VALIDATION * present).floor().long().clamp(1, most).minimum((present - 1).clamp(min=0))
+    held = _first_of_each_class(labels, counts, "validation", seed)
     mask = torch.ones(len(labels), dtype=torch.bool).index_fill_(0, held, False)
     return mask.nonzero().flatten(), held
 
 
-def _first_of_each_class(labels: Tensor, wanted: Tensor, purpose: str, seed: int) -> Tensor:
-    """The first `wanted` ((K,) int64) images of each class in a random order."""
+def _first_of_each_class(labels: Tensor, counts: Tensor, purpose: str, seed: int) -> Tensor:
+    """The first `counts` ((K,) int64) images of each class in a random order."""
     chosen = []
-    for label, number in enumerate(wanted.tolist()):
+    for label, number in enumerate(counts.tolist()):
         members = (labels == label).nonzero().flatten()
         order = torch.randperm(len(members), generator=generator_for(seed, purpose, label))
         chosen.append(members[order[:number]])

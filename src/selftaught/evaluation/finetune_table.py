@@ -78,11 +78,11 @@ class LabelResult:
         All rows of a repetition have the same labeled and the same validation images.
         """
         first, *others = (row.correct.double() for row in self.rows)
-        found: list[dict[str, object]] = []
+        differences: list[dict[str, object]] = []
         for row, other in zip(self.rows[1:], others, strict=True):
             low, high = paired_interval(first, other, by_repetition=True)
-            found.append({"over": row.name, "value": float((first - other).mean()), "low": low, "high": high})
-        return found
+            differences.append({"over": row.name, "value": float((first - other).mean()), "low": low, "high": high})
+        return differences
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
@@ -107,7 +107,7 @@ class FineTuneTable:
     settings: Mapping[str, object]
     results: tuple[LabelResult, ...]
     note: str = ""
-    seen: int | None = None
+    overlap: int | None = None
     """Number of test images that were part of pretraining (without their labels); None if unknown."""
     labels: Tensor | None = field(default=None, compare=False, repr=False)
     """(n,) int64, of the test images."""
@@ -182,6 +182,6 @@ def _captions(table: FineTuneTable) -> list[str]:
         "Learning rate and step are chosen on validation images, which are among the labels."
         f" Steps of each training: {steps}." if steps else "",
         table.note,
-        overlap_warning(table.seen, table.test),
+        overlap_warning(table.overlap, table.test),
     ]  # fmt: skip
     return [line for line in lines if line]

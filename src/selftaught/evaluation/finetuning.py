@@ -97,7 +97,7 @@ def classify(
         for batch in source.batches(256, device):
             logits = head(encoder(batch.warp(identity(len(batch)), size))).float()
             labels = batch.targets["label"]
-            known = labels >= 0
-            correct.append((logits.argmax(1) == labels)[known])
-            losses.append(F.cross_entropy(logits[known], labels[known], reduction="none"))
+            labeled = labels >= 0
+            correct.append((logits.argmax(1) == labels)[labeled])
+            losses.append(F.cross_entropy(logits[labeled], labels[labeled], reduction="none"))
     return torch.cat(correct).cpu(), float(torch.cat(losses).double().mean())

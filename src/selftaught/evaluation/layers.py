@@ -119,7 +119,7 @@ def probe_layers(
         note=probe.note(train.side, size),
         has_parameters=any(True for _ in encoder.parameters()),
         recalibrated=recalibrated,
-        seen=count_overlap(test, chosen, pretraining_ids),
+        overlap=count_overlap(test, chosen, pretraining_ids),
         correctness=_correctness(trained, random, pixels, further, test_labels[chosen], content_ids_of(test, chosen)),
     )
 

@@ -4,7 +4,7 @@ A loss may fall while all images get the same feature, so the loss alone does no
 measured, at log lines only, and neither changes the training:
 
 - the features of a fixed batch of images, compared with those of the initial weights. A task of few classes narrows
-  features as well, so only a complete collapse is told from healthy training.
+  features as well, so only a complete collapse can be distinguished from healthy training.
 - the embeddings of the last step, of losses that return them (see `Outputs`). Joint-embedding losses are the ones that
   collapse, and do so in the space of their embeddings first. There a healthy loss spreads images over many directions.
 """

@@ -59,7 +59,7 @@ class ProbeTable:
     """Whether the encoder has parameters; otherwise the "random weights" are the same encoder."""
     recalibrated: bool = False
     """Whether the trained encoder's batch-norm statistics were recomputed, as pretraining used tiles."""
-    seen: int | None = None
+    overlap: int | None = None
     """Number of test images that were part of pretraining (without their labels); None if unknown."""
     pixels_metrics: dict[str, float] = field(default_factory=dict)
     """Further metrics of raw pixels."""
@@ -181,7 +181,7 @@ def _captions(table: ProbeTable) -> list[str]:
         _balance_line(table),
         table.note,
         RECALIBRATED if table.recalibrated else "",
-        overlap_warning(table.seen, table.test),
+        overlap_warning(table.overlap, table.test),
     ]
     return [line for line in lines if line]
 

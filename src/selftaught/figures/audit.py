@@ -24,13 +24,13 @@ def audit(table: Mapping[str, Any]) -> Figure:
     Orange: the network uses the cue; gray: it does not. Bars: 95 % intervals of the difference.
 
     Args:
-        table: the content of `audit/*.json`: `answers`, each with `change`, `kind`, `accuracy`, `expected`, `margin`
+        table: the content of `audit/*.json`: `rows`, each with `change`, `kind`, `accuracy`, `expected`, `margin`
             and `uses_cue`; and `chance`.
 
     Returns:
         A figure with one axes, with the names of the changes as tick labels from top to bottom.
     """
-    rows = list(table["answers"])
+    rows = list(table["rows"])
     positions = _row_positions([row["kind"] for row in rows])
     names = [shown_name(row["change"], MAX_NAME) for row in rows]
     left, below, above = 0.2 + CHARACTER * max(map(len, names)), 0.45, 0.3

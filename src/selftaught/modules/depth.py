@@ -11,7 +11,7 @@ from selftaught.errors import unknown
 def weight_depths(encoder: Encoder, side: int) -> dict[nn.Parameter, int]:
     """The depth of every weight of an encoder: 0 for the first layer, len(encoder.layers) - 1 for the last.
 
-    A weight belongs to the first layer that depends on it, found by differentiation, or to the layer of a weight
+    A weight belongs to the first layer that depends on it, determined by differentiation, or to the layer of a weight
     registered before it if that is deeper: the final norm of a transformer, which is applied to the output of every
     layer, belongs to the last one.
 

@@ -28,10 +28,10 @@ def depth_loss(prediction: Tensor, depth: Tensor, rendered: Tensor) -> Tensor:
         rendered: (B,) bool, the images with targets.
 
     Returns:
-        The mean over the images that have a known depth; 0 if there are none.
+        The mean over the images that have valid depth; 0 if there are none.
     """
-    error, known = _log_error(prediction, depth, rendered)
-    pixels = known.sum((1, 2, 3))
+    error, valid = _log_error(prediction, depth, rendered)
+    pixels = valid.sum((1, 2, 3))
     squared = error.square().sum((1, 2, 3)) / pixels.clamp(min=1)
     mean = error.sum((1, 2, 3)) / pixels.clamp(min=1)
     return _mean((squared + 0.5 * mean.square()) / 2, pixels > 0)
@@ -45,8 +45,8 @@ def normals_loss(prediction: Tensor, normals: Tensor, rendered: Tensor) -> Tenso
         normals: (B, 3, S, S) unit vectors, zero where undefined.
         rendered: (B,) bool, the images with targets.
     """
-    cosine, known = _cosine(prediction, normals, rendered)
-    return _mean(1 - cosine, known)
+    cosine, valid = _cosine(prediction, normals, rendered)
+    return _mean(1 - cosine, valid)
 
 
 def contours_loss(prediction: Tensor, contours: Tensor, rendered: Tensor) -> Tensor:
@@ -67,12 +67,12 @@ def contours_loss(prediction: Tensor, contours: Tensor, rendered: Tensor) -> Ten
 
 def depth_errors(prediction: Tensor, depth: Tensor, rendered: Tensor) -> dict[str, Tensor]:
     """Root mean square error of log depth, and that of the batch's mean log depth as the trivial prediction."""
-    error, known = _log_error(prediction, depth, rendered)
+    error, valid = _log_error(prediction, depth, rendered)
     log = depth.clamp(min=1e-3).log()
-    constant = log - _overall(log, known)
+    constant = log - _overall(log, valid)
     return {
-        "depth_rmse": _overall(error.square(), known).sqrt(),
-        "depth_rmse_constant": _overall(constant.square(), known).sqrt(),
+        "depth_rmse": _overall(error.square(), valid).sqrt(),
+        "depth_rmse_constant": _overall(constant.square(), valid).sqrt(),
     }
 
 
@@ -82,8 +82,8 @@ def normals_errors(prediction: Tensor, normals: Tensor, rendered: Tensor) -> dic
     constant = total[:, None, None].expand_as(normals)
     angles = {}
     for name, vectors in (("normals_degrees", prediction), ("normals_degrees_constant", constant)):
-        cosine, known = _cosine(vectors, normals, rendered)
-        angles[name] = _overall(cosine.clamp(-1, 1).acos().rad2deg(), known)
+        cosine, valid = _cosine(vectors, normals, rendered)
+        angles[name] = _overall(cosine.clamp(-1, 1).acos().rad2deg(), valid)
     return angles
 
 
@@ -100,15 +100,15 @@ def contours_errors(prediction: Tensor, contours: Tensor, rendered: Tensor) -> d
 
 
 def _log_error(prediction: Tensor, depth: Tensor, rendered: Tensor) -> tuple[Tensor, Tensor]:
-    """Error of log depth, 0 where the depth is unknown, and the mask of known pixels: (B, 1, S, S) each."""
-    known = (depth > 0) & rendered[:, None, None, None]
-    return torch.where(known, prediction.float() - depth.clamp(min=1e-3).log(), 0), known
+    """Error of log depth, 0 where the depth is unknown, and the mask of valid pixels: (B, 1, S, S) each."""
+    valid = (depth > 0) & rendered[:, None, None, None]
+    return torch.where(valid, prediction.float() - depth.clamp(min=1e-3).log(), 0), valid
 
 
 def _cosine(prediction: Tensor, normals: Tensor, rendered: Tensor) -> tuple[Tensor, Tensor]:
     """Cosine between vectors and the mask of pixels with a normal: (B, S, S) each."""
-    known = (normals.square().sum(1) > 0.25) & rendered[:, None, None]
-    return F.cosine_similarity(prediction.float(), normals, dim=1), known
+    valid = (normals.square().sum(1) > 0.25) & rendered[:, None, None]
+    return F.cosine_similarity(prediction.float(), normals, dim=1), valid
 
 
 def _mean(values: Tensor, chosen: Tensor) -> Tensor:

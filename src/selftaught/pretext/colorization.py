@@ -60,7 +60,7 @@ class Colorization(Task):
     where it is the square of `crop`."""
     flip: bool = True
     """Mirror half of the images."""
-    answer: Literal["classes", "mean"] = "classes"
+    target: Literal["classes", "mean"] = "classes"
     """Predict a distribution over color bins (classes), or the color by least squares (mean), which is desaturated
     (section 2.1)."""
     shrink: int = 4
@@ -101,7 +101,7 @@ class Colorization(Task):
         bins = nn.Module()
         bins.register_buffer("centers", centers)
         bins.register_buffer("weights", self._weights(centers, source))
-        channels = len(centers) if self.answer == "classes" else 2
+        channels = len(centers) if self.target == "classes" else 2
         return nn.ModuleDict({"color": Decoder(encoder.last, channels, self.side, self.positions), "bins": bins})
 
     @property
@@ -128,7 +128,7 @@ class Colorization(Task):
         colors = views["colors"].permute(0, 2, 3, 1).flatten(1, 2)  # (B, G * G, 2)
         colored = is_colored(views["colors"])[:, None].float()
         prediction = self._prediction(encoder, heads, views["images"]).permute(0, 2, 3, 1).flatten(1, 2)
-        if self.answer == "classes":
+        if self.target == "classes":
             bins = heads["bins"]
             near, share = soft_bins(colors, bins.get_buffer("centers"), self.neighbors)
             each = -(share * prediction.log_softmax(2).gather(2, near)).sum(2)
@@ -148,7 +148,7 @@ class Colorization(Task):
 
     def _decoded(self, prediction: Tensor, heads: nn.ModuleDict) -> Tensor:
         """Logits (..., Q or 2) -> ab (..., 2): annealed mean, the expectation under softmax(log z / T) (equation 5)."""
-        if self.answer == "mean":
+        if self.target == "mean":
             return prediction * SCALE
         # log z and the logits differ by a constant, to which softmax is invariant.
         with torch.autocast(prediction.device.type, enabled=False):  # in bf16 colors are off by half a unit

@@ -66,9 +66,9 @@ def claim(folder: Path, settings: RenderSettings, scenes: int) -> None:
             )
         write_text(path, settings.model_dump_json(indent=1) + "\n")
         return
-    found = _read(path)
+    stored = _read(path)
     for name in RenderSettings.model_fields:
-        before, now = getattr(found, name), getattr(settings, name)
+        before, now = getattr(stored, name), getattr(settings, name)
         if before != now:
             raise UserError(_difference(shown, name, before, now))
     existing = sum(_rows(path) for path in _shards(folder))
@@ -86,8 +86,8 @@ def missing_shards(folder: Path, scenes: int, shard: int) -> list[int]:
         scenes: number of scenes.
         shard: number of scenes per shard.
     """
-    wanted = range(-(-scenes // shard))
-    return [number for number in wanted if _rows(shard_path(folder, number)) < len(rows_of(number, scenes, shard))]
+    numbers = range(-(-scenes // shard))
+    return [number for number in numbers if _rows(shard_path(folder, number)) < len(rows_of(number, scenes, shard))]
 
 
 def remove_parts(folder: Path) -> None:

@@ -23,7 +23,7 @@ from selftaught.rendering.shards import rows_of, shard_path, write_shard
 
 @dataclass(frozen=True)
 class Job:
-    """What all workers know."""
+    """What all workers need."""
 
     folder: Path
     scenes: int

@@ -31,7 +31,7 @@ class ComparisonRow:
         data = f"{verdict.data}{self.details}" if verdict else MISSING
         head = [record.name, record.pretext, data, verdict.best if verdict else MISSING]
         minutes = MISSING if record.minutes is None else f"{record.minutes:,.1f}"
-        return [*head, *(_numbers(verdict) if verdict else [MISSING] * 5), minutes, count(record.images_seen)]
+        return [*head, *(_numbers(verdict) if verdict else [MISSING] * 5), minutes, count(record.images_processed)]
 
 
 COLUMNS = (
@@ -75,10 +75,10 @@ def rows(records: Sequence[Record]) -> list[ComparisonRow]:
 
 def overlap(probe: Mapping[str, Any]) -> str:
     """A note that test images were part of the pretraining set, or nothing."""
-    seen, test = probe.get("seen"), probe.get("test")
-    if not (is_number(seen) and is_number(test) and seen):
+    overlap, test = probe.get("overlap"), probe.get("test")
+    if not (is_number(overlap) and is_number(test) and overlap):
         return ""
-    return f"; {count(int(seen))} of {count(int(test))} test images were part of pretraining"
+    return f"; {count(int(overlap))} of {count(int(test))} test images were part of pretraining"
 
 
 def probe_labels(probes: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -123,7 +123,7 @@ def group_table(groups: Sequence[GroupResult]) -> Table:
 
 def group_cells(groups: Sequence[GroupResult]) -> list[list[str]]:
     """The text of every column in `GROUP_COLUMNS`: mean and spread over seeds, and the gain over random weights."""
-    found = []
+    rows = []
     for group in groups:
         places = digits(group.correct.shape[1])
         accuracy = f"{group.mean:.{places}f}" + ("" if group.std is None else f" ± {group.std:.{places}f}")
@@ -131,8 +131,8 @@ def group_cells(groups: Sequence[GroupResult]) -> list[list[str]]:
         if group.random is not None:
             value, low, high = group.difference(group.random)
             gain, interval = f"{value:+.{places}f}", f"{low:+.{places}f} to {high:+.{places}f}"
-        found.append([group.name, group.probe, group.layer, str(len(group.correct)), accuracy, gain, interval])
-    return found
+        rows.append([group.name, group.probe, group.layer, str(len(group.correct)), accuracy, gain, interval])
+    return rows
 
 
 def run_table(records: Sequence[Record]) -> Table:

@@ -99,7 +99,7 @@ class Record:
         return float(seconds) / 60 if is_number(seconds) else None
 
     @property
-    def images_seen(self) -> int | None:
+    def images_processed(self) -> int | None:
         """Steps times batch size, so an image counts once for each time it was drawn."""
         size = self.config.get("batch_size")
         return self.step * int(size) if self.step is not None and is_number(size) else None

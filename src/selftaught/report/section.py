@@ -140,7 +140,7 @@ def gather_analyses(record: Record, salt: str) -> list[Analysis]:
     analyses = [label_analysis(table, f"{salt}-labels{index}") for index, table in enumerate(record.finetunes)]
     for index, table in enumerate(record.audits):
         figure = inline(figures.audit(table), f"{salt}-audit{index}", "pretext accuracy with each cue removed or added")
-        verdicts = [str(row["verdict"]) for row in table["answers"] if row.get("uses_cue")]
+        verdicts = [str(row["verdict"]) for row in table["rows"] if row.get("uses_cue")]
         analyses.append(Analysis(f"Shortcut audit on {table['data']}", figure, verdicts or [NO_SHORTCUT]))
     for index, table in enumerate(record.invariances):
         figure = inline(figures.invariance(table), f"{salt}-invariance{index}", "invariance of every layer")
@@ -154,10 +154,10 @@ def gather_analyses(record: Record, salt: str) -> list[Analysis]:
 
 def gather_pictures(record: Record, limit: int) -> list[DrawnPicture]:
     """Pictures of a run; files that are not PNG images are left out."""
-    found = [(facts, picture(path, record.path, limit)) for facts, path in record.pictures[:MAX_CHARTS]]
+    pictures = [(facts, picture(path, record.path, limit)) for facts, path in record.pictures[:MAX_CHARTS]]
     return [
         DrawnPicture(readable(str(facts["title"])), image, readable(str(facts.get("note", ""))))
-        for facts, image in found
+        for facts, image in pictures
         if image
     ]
 
@@ -236,7 +236,7 @@ def gather_facts(record: Record) -> list[tuple[str, str]]:
     facts = [
         ("source", record.source),
         ("images", count(int(images)) if is_number(images) else MISSING),
-        ("images processed", count(record.images_seen)),
+        ("images processed", count(record.images_processed)),
         ("steps", count(record.step)),
         ("batch size", text_of(config.get("batch_size"))),
         ("view size", f"{config['size']} px" if "size" in config else MISSING),
@@ -322,7 +322,7 @@ def probe_note(probe: Mapping[str, Any]) -> str:
 
 def overlap_note(probe: Mapping[str, Any]) -> str:
     """How many test images were in pretraining; unknown for earlier versions, which compared names only."""
-    overlap, test = probe.get("seen"), integer(probe, "test")
+    overlap, test = probe.get("overlap"), integer(probe, "test")
     if not is_number(overlap):
         return "It is unknown whether the test images were part of the (unlabeled) pretraining set."
     if not overlap:

@@ -115,7 +115,7 @@ class Probe(Model):
     layer_choice: LayerChoice | None = None
     spread: Words | None = None
     seeds: Count | None = None
-    seen: StrictBool | Count | None = None
+    overlap: StrictBool | Count | None = None
     step: Count | None = None
 
     @model_validator(mode="after")
@@ -125,7 +125,7 @@ class Probe(Model):
         return self
 
 
-class AuditAnswer(Model):
+class AuditRow(Model):
     """One transformation of an audit."""
 
     change: Name
@@ -142,7 +142,7 @@ class Audit(Model):
 
     data: Words
     chance: Share
-    answers: Annotated[list[AuditAnswer], Field(min_length=1, max_length=300)]
+    rows: Annotated[list[AuditRow], Field(min_length=1, max_length=300)]
     step: Count | None = None
 
 
@@ -270,7 +270,7 @@ class Transfer(Model):
 
 
 class QualityValues(Model):
-    """What was measured in one layer; an effective rank is at most the number of channels."""
+    """Measures of one layer; an effective rank is at most the number of channels."""
 
     rank: Amount
     std: Share

@@ -136,7 +136,7 @@ class Study(Strict):
     paper: Text
     """Authors, venue, identifier, and where the finding is."""
     finding: Text
-    """What the paper found, with its figures where they are known."""
+    """Finding of the paper, with its figures where it has some."""
     source: Source
     """Images to pretrain on and, unless an evaluation has its own, to evaluate on."""
     settings: Values = {}

@@ -72,7 +72,7 @@ class StudyFolder:
         return self.path / "results" / f"{cell.name}-{number}.npz"
 
     def failure(self, cell: Cell) -> Path:
-        """The file that says why a run cannot be finished."""
+        """The file with the reason why a run cannot be finished."""
         return self.path / "results" / f"{cell.name}-failed.txt"
 
     def read_state(self) -> State | None:

@@ -1,7 +1,7 @@
 """Several runs at a time on one machine: one process per job, each with its share of threads.
 
-A worker (`worker.py`) reads the indices of runs from its standard input and answers on its standard output. When the
-input ends, because this process asks for a stop or was killed, the worker saves a checkpoint and ends.
+A worker (`worker.py`) reads the indices of runs from its standard input and replies on its standard output. When the
+input ends, because this process requests a stop or was killed, the worker saves a checkpoint and ends.
 """
 
 import json
@@ -103,11 +103,11 @@ def _feed(
             worker.stdin.flush()
         except (OSError, ValueError):  # it ended, or its input was closed for a stop
             return False
-        answer = json.loads(worker.stdout.readline() or "{}")
-        if "error" in answer:
-            raise UserError(answer["error"])
-        if not answer.get("done"):
-            if answer or stop.requested:
+        reply = json.loads(worker.stdout.readline() or "{}")
+        if "error" in reply:
+            raise UserError(reply["error"])
+        if not reply.get("done"):
+            if reply or stop.requested:
                 return False
             raise UserError("a process ended unexpectedly, perhaps for lack of memory: see worker-*.log.")
         on_done(index)

@@ -44,8 +44,8 @@ def write_page(folder: StudyFolder, state: State, command: str) -> Path:
         f"{grid.study.finding} ({grid.study.paper})",
         *(["## Further comparisons", *_further(comparisons[1:], outcomes[1:])] if comparisons[1:] else []),
     ]
-    for number, found in enumerate(results):
-        parts += _evaluation(folder, grid, number, found)
+    for number, by_variant in enumerate(results):
+        parts += _evaluation(folder, grid, number, by_variant)
     parts += ["## Setting", *_setting(folder, state, grid), "## Command", f"    {command}", _cost(folder, grid)]
     failed = [f"{cell.name}: {text}" for cell in grid.cells if (text := folder.read_failure(cell))]
     if failed:
@@ -57,17 +57,17 @@ def write_page(folder: StudyFolder, state: State, command: str) -> Path:
 
 def _results(folder: StudyFolder, grid: Grid, number: int) -> dict[str, list[Result]]:
     """The results of one evaluation, by variant; a variant whose runs all failed has none."""
-    found: dict[str, list[Result]] = {}
+    results: dict[str, list[Result]] = {}
     for cell in grid.cells:
         if (read := folder.read_results(cell, grid.evaluations)) is not None:
-            same = found.setdefault(cell.variant.name, [])
+            same = results.setdefault(cell.variant.name, [])
             same.append(read[number])
             if same[0].signature != read[number].signature:
                 raise UserError(
                     f"{readable(str(folder.result(cell, number + 1)))} has other layers or test images than the other "
                     f"seeds of {cell.variant.name}: remove the files of other studies, and repeat the command."
                 )
-    return found
+    return results
 
 
 def _outcome(comparison: Comparison, results: Results) -> Outcome | None:
@@ -97,7 +97,7 @@ def _evaluation(folder: StudyFolder, grid: Grid, number: int, results: Mapping[s
     heading = f"## Top-1 accuracy on {first['test']:,} test images of {source} ({evaluation.title})"
     if evaluation.probe is None:
         return [heading, _label_table(results)]
-    probes = {name: _mean_probe(found) for name, found in results.items()}
+    probes = {name: _mean_probe(runs) for name, runs in results.items()}
     figure = folder.path / f"layers-{number + 1}.svg"
     write_text(figure, figures.svg(figures.layers(probes)), folder.path)
     note = (
@@ -127,17 +127,17 @@ def _spread(results: Sequence[Result], layer: str) -> tuple[float, float | None]
 
 
 def _layer_table(results: Mapping[str, Sequence[Result]]) -> str:
-    columns = list(dict.fromkeys(layer for found in results.values() for layer in found[0].layers))
+    columns = list(dict.fromkeys(layer for runs in results.values() for layer in runs[0].layers))
     rows, randoms = [], {}
-    for name, found in results.items():
-        best, places = best_layer(found), digits(found[0].facts["test"])
+    for name, runs in results.items():
+        best, places = best_layer(runs), digits(runs[0].facts["test"])
         cells = []
         for layer in columns:
-            text = _number(*_spread(found, layer), places) if layer in found[0].layers else ""
+            text = _number(*_spread(runs, layer), places) if layer in runs[0].layers else ""
             cells.append(f"**{text}**" if layer == best else text)
-        rows.append([name, str(len(found)), *cells])
-        if found[0].facts["has_parameters"]:
-            level = {row["layer"]: f"{row['random']:.{places}f}" for row in found[0].facts["layers"]}
+        rows.append([name, str(len(runs)), *cells])
+        if runs[0].facts["has_parameters"]:
+            level = {row["layer"]: f"{row['random']:.{places}f}" for row in runs[0].facts["layers"]}
             randoms[tuple(level.get(layer, "") for layer in columns)] = name
     for levels, name in randoms.items():
         title = "random weights" if len(randoms) == 1 else f"random weights as for {name}"
@@ -147,27 +147,27 @@ def _layer_table(results: Mapping[str, Sequence[Result]]) -> str:
 
 def _label_table(results: Mapping[str, Sequence[Result]]) -> str:
     rows = []
-    for name, found in results.items():
-        for count in found[0].label_counts:
-            for row in found[0].rows:
-                values = [float(result.correct[f"{count}/{row}"].mean()) for result in found]
+    for name, runs in results.items():
+        for count in runs[0].label_counts:
+            for row in runs[0].rows:
+                values = [float(result.correct[f"{count}/{row}"].mean()) for result in runs]
                 spread = statistics.stdev(values) if len(values) > 1 else None
-                places = digits(found[0].facts["test"])
-                rows.append([name, count, row, str(len(found)), _number(statistics.fmean(values), spread, places)])
+                places = digits(runs[0].facts["test"])
+                rows.append([name, count, row, str(len(runs)), _number(statistics.fmean(values), spread, places)])
     return table(["variant", "labels", "training", "seeds", "accuracy"], rows)
 
 
 def _audit_table(results: Mapping[str, Sequence[Result]]) -> str:
     """Changes of pretext accuracy, averaged over the seeds, and how many seeds exploit each cue."""
     rows = []
-    for name, found in results.items():
-        for place, answer in enumerate(found[0].facts["answers"]):
-            answers = [result.facts["answers"][place] for result in found]
-            accuracy = statistics.fmean(each["accuracy"] for each in answers)
-            change = statistics.fmean(each["difference"] for each in answers)
-            used = sum(each["uses_cue"] for each in answers)
-            cells = ["", ""] if answer["kind"] == "trained" else [f"{change:+.3f}", f"{used} of {len(found)}"]
-            rows.append([name, answer["change"], f"{accuracy:.3f}", *cells])
+    for name, runs in results.items():
+        for place, row in enumerate(runs[0].facts["rows"]):
+            of_seeds = [result.facts["rows"][place] for result in runs]
+            accuracy = statistics.fmean(each["accuracy"] for each in of_seeds)
+            change = statistics.fmean(each["difference"] for each in of_seeds)
+            used = sum(each["uses_cue"] for each in of_seeds)
+            cells = ["", ""] if row["kind"] == "trained" else [f"{change:+.3f}", f"{used} of {len(runs)}"]
+            rows.append([name, row["change"], f"{accuracy:.3f}", *cells])
     return table(["variant", "change", "pretext accuracy", "difference", "seeds that use the cue"], rows)
 
 

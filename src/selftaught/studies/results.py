@@ -28,7 +28,7 @@ MAX_BYTES = 2**30
 
 @dataclass(frozen=True)
 class Result:
-    """What one evaluation of one run found."""
+    """Result of one evaluation of one run."""
 
     facts: Mapping[str, Any]
     """Plain values, as the evaluation itself stores them, see `probes/`, `finetune/` and `audit/` of a run."""
@@ -53,8 +53,8 @@ class Result:
 
     def row_of(self, against: str) -> str | None:
         """The row of labels that "random weights" or "from scratch" stands for; None if there is none."""
-        wanted = "probe, random weights" if against == RANDOM else FROM_SCRATCH
-        return wanted if wanted in self.rows else None
+        row = "probe, random weights" if against == RANDOM else FROM_SCRATCH
+        return row if row in self.rows else None
 
     @property
     def signature(self) -> object:
@@ -201,11 +201,11 @@ def _tupled(value: Any) -> Any:
 
 
 def _of_probe(table: ProbeTable) -> Result:
-    found = table.correctness
-    assert found is not None
-    correct = {f"layer/{layer}": found.trained[:, place] for place, layer in enumerate(found.layers)}
+    correctness = table.correctness
+    assert correctness is not None
+    correct = {f"layer/{layer}": correctness.trained[:, place] for place, layer in enumerate(correctness.layers)}
     if table.has_parameters:
-        correct |= {f"random/{layer}": found.random[:, place] for place, layer in enumerate(found.layers)}
+        correct |= {f"random/{layer}": correctness.random[:, place] for place, layer in enumerate(correctness.layers)}
     return Result(_plain(table.to_json()), correct)
 
 

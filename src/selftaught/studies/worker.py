@@ -1,6 +1,6 @@
 """A process that does runs of a study: `python -m selftaught.studies.worker FOLDER`, started by `jobs.py`.
 
-It reads one index per line and answers with one JSON object per line: `{"done": true}`, `{"done": false}` after a stop,
+It reads one index per line and writes one JSON object per line: `{"done": true}`, `{"done": false}` after a stop,
 or `{"error": "..."}`.
 """
 
@@ -20,8 +20,8 @@ from selftaught.training.interruption import Stop
 
 def main(path: str) -> None:
     """Do the runs that standard input names, until it ends."""
-    # What libraries print must not mix with the answers.
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    # What libraries print must not mix with the replies.
+    replies = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     folder, stop = StudyFolder(Path(path)), Stop()
     state = folder.read_state()
@@ -30,15 +30,15 @@ def main(path: str) -> None:
     cells = grid.cells
     for index in _indices(stop):
         try:
-            answer: dict[str, object] = {"done": run_cell(folder, state, grid, cells[index], stop)}
+            reply: dict[str, object] = {"done": run_cell(folder, state, grid, cells[index], stop)}
         except UserError as error:
-            answer = {"error": f"{cells[index].name}: {error}"}
+            reply = {"error": f"{cells[index].name}: {error}"}
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            answer = {"error": f"{cells[index].name}: out of memory: use fewer --jobs, or a smaller size or batch."}
-        print(json.dumps(answer), file=answers, flush=True)
-        if not answer.get("done"):
+            reply = {"error": f"{cells[index].name}: out of memory: use fewer --jobs, or a smaller size or batch."}
+        print(json.dumps(reply), file=replies, flush=True)
+        if not reply.get("done"):
             return
 
 

@@ -1,7 +1,7 @@
 """Several processes that train one run: the only module that communicates.
 
 Processes find each other by the variables of torchrun or Slurm (see `launch`), and send tensors by gloo between CPUs
-and NCCL between GPUs. A process that fails says so in a store that all can read, so that one error gives one message.
+and NCCL between GPUs. A process that fails writes it to a store that all can read, so that one error gives one message.
 """
 
 import inspect
@@ -43,7 +43,7 @@ EXPLANATION = 5.0
 """Seconds that a process which lost another one waits for that one's reason."""
 _NUMBERS = count()
 BROKEN = re.compile(r"gloo|NCCL|TCPStore|Connection (closed|reset|refused)|Broken pipe|peer|recvBytes|sendBytes", re.I)
-"""What an error says that comes from the loss of another process: torch has no exception class for it."""
+"""Text of errors that come from the loss of another process: torch has no exception class for it."""
 
 
 class Group(Processes):

@@ -1,6 +1,6 @@
 """Ctrl-C, SIGTERM, SIGHUP and SIGUSR1 stop training after the current step; a second signal stops it at once.
 
-Slurm sends SIGUSR1 before the end of a job's time, if asked to.
+Slurm sends SIGUSR1 before the end of a job's time, if the job script requests it.
 """
 
 import signal

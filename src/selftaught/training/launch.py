@@ -1,4 +1,4 @@
-"""How a process was started: alone, or as one of several by torchrun or by Slurm's srun, as environment variables say.
+"""How a process was started: alone, or as one of several by torchrun or srun of Slurm (from the environment).
 
 Without torch, so that commands without processes start quickly.
 """
@@ -36,7 +36,7 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
     A batch script of Slurm is no task of a job step, so a command without `srun` in it is a single process.
     """
     if all(name in environment for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")):
-        found = Launch(
+        launch = Launch(
             rank=int(environment["RANK"]),
             count=int(environment["WORLD_SIZE"]),
             local_rank=int(environment.get("LOCAL_RANK", "0")),
@@ -45,12 +45,12 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
             attempt=environment.get("TORCHELASTIC_RESTART_COUNT", "0"),
             has_store=environment.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
         )
-        return found if found.count > 1 else None
+        return launch if launch.count > 1 else None
     if "SLURM_STEP_NUM_TASKS" in environment and "SLURM_PROCID" in environment:
         nodes = environment.get("SLURM_STEP_NODELIST", "127.0.0.1")
         job = "".join(filter(str.isdigit, environment.get("SLURM_JOB_ID", "0")))
         step = environment.get("SLURM_STEP_ID", "0")
-        found = Launch(
+        launch = Launch(
             rank=int(environment["SLURM_PROCID"]),
             count=int(environment["SLURM_STEP_NUM_TASKS"]),
             local_rank=int(environment.get("SLURM_LOCALID", "0")),
@@ -58,7 +58,7 @@ def launch(environment: Mapping[str, str] = os.environ) -> Launch | None:
             port=int(environment.get("MASTER_PORT", 15000 + int(job[-4:] or 0))),
             attempt=f"{environment.get('SLURM_RESTART_COUNT', '0')}.{step}",
         )
-        return found if found.count > 1 else None
+        return launch if launch.count > 1 else None
     return None
 
 

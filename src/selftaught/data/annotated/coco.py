@@ -59,14 +59,14 @@ def coco_files(root: Path) -> dict[str, Path]:
     Raises:
         UserError: a split has several files.
     """
-    found: dict[str, list[Path]] = defaultdict(list)
+    by_split: dict[str, list[Path]] = defaultdict(list)
     for file in sorted([*root.glob("annotations/*.json"), *root.glob("*.json"), *root.glob("*/*coco*.json")]):
         words = [*re.split(r"[^A-Za-z0-9]+", file.stem), file.parent.name]
         split = next((split for word in words if (split := split_of(word))), None)
-        if split and file not in found[split]:
-            found[split].append(file)
+        if split and file not in by_split[split]:
+            by_split[split].append(file)
     files = {}
-    for split, candidates in found.items():
+    for split, candidates in by_split.items():
         instances = [file for file in candidates if file.name.startswith("instances")] or candidates
         if len(instances) > 1:
             raise UserError(
@@ -122,12 +122,12 @@ def _located(root: Path, file: Path, name: str) -> Path:
         )
     word = next((word for word in re.split(r"[^A-Za-z0-9]+", file.stem) if split_of(word)), "")
     folders = [file.parent, root / word, root / "images" / word, root / "images", root]
-    found = next((path for folder in folders if (path := folder / name).is_file()), None)
-    if found is None:
+    image = next((path for folder in folders if (path := folder / name).is_file()), None)
+    if image is None:
         raise UserError(
             f"{readable(str(root))} has no image {readable(name)!r}, which {readable(file.name)} lists: add it."
         )
-    return found
+    return image
 
 
 def _parsed(file: Path) -> CocoFile:

@@ -71,20 +71,20 @@ def split_of(word: str) -> str | None:
     return next((split for split, names in SPLITS.items() if stem in names), None)
 
 
-def require_classes(found: Mapping[str, set[str]], place: str) -> tuple[str, ...]:
+def require_classes(classes_by_part: Mapping[str, set[str]], place: str) -> tuple[str, ...]:
     """The classes of the training images, sorted.
 
     Args:
-        found: class names by part: "train", "validation" and "test".
+        classes_by_part: class names by part: "train", "validation" and "test".
         place: the data set, for error messages.
 
     Raises:
         UserError: there are none, or another part has others.
     """
-    train = found["train"]
+    train = classes_by_part["train"]
     if not train:
         raise UserError(f"no training image of {place} has an object: annotate some, or check the lists of images.")
-    for part, names in found.items():
+    for part, names in classes_by_part.items():
         if extra := sorted(names - train):
             raise UserError(
                 f"the {part} images of {place} have the class {readable(extra[0])!r}, which no training image has "

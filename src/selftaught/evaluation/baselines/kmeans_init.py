@@ -199,11 +199,11 @@ def _scale(layer: Affine, factor: Tensor | float) -> None:
 
 def _input_of(layer: Affine, encoder: Encoder, inputs: Tensor) -> Tensor:
     """The input of a layer when it is first executed."""
-    found: list[Tensor] = []
-    handle = layer.register_forward_pre_hook(lambda _, arguments: found.append(arguments[0].clone()))
+    inputs_of_layer: list[Tensor] = []
+    handle = layer.register_forward_pre_hook(lambda _, arguments: inputs_of_layer.append(arguments[0].clone()))
     encoder.features(inputs)
     handle.remove()
-    return found[0].float()
+    return inputs_of_layer[0].float()
 
 
 def _patches(layer: Affine, inputs: Tensor, generator: torch.Generator) -> Tensor:
@@ -214,12 +214,12 @@ def _patches(layer: Affine, inputs: Tensor, generator: torch.Generator) -> Tenso
     kernel, padding = layer.kernel_size, layer.padding
     if isinstance(padding, str):
         raise UserError("k-means and PCA initialization do not support convolutions with named padding.")
-    found = []
+    patches = []
     for image in inputs:
         rows = F.unfold(image[None], kernel, layer.dilation, padding, layer.stride)[0].T
         place = torch.randperm(len(rows), generator=generator)[: -(-PATCHES // len(inputs))]
-        found.append(rows[place.to(rows.device)].cpu())
-    return torch.cat(found)
+        patches.append(rows[place.to(rows.device)].cpu())
+    return torch.cat(patches)
 
 
 def _normalize(layer: Affine, inputs: Tensor) -> None:

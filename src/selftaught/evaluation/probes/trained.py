@@ -170,7 +170,7 @@ class TrainedProbe(Probe):
             ]
             mean = torch.stack([torch.stack(rows) for rows in views]).mean(0)
             has_label = batch.targets["label"] >= 0
-            # The logarithm keeps the order and tells apart probabilities near 0.
+            # The logarithm keeps the order and separates probabilities near 0.
             scores.append(mean[:, has_label].clamp_min(1e-38).log().cpu())
             labels.append(batch.targets["label"][has_label].cpu())
             on_progress("testing", len(batch))

@@ -78,7 +78,7 @@ class TransferTable:
     rows: tuple[Row, ...]
     """The encoders; random weights, if any, are the last one."""
     notes: tuple[str, ...] = ()
-    seen: int | None = None
+    overlap: int | None = None
     """Number of test images that were part of the first run's pretraining (without annotations); None if unknown."""
 
     def differences(self) -> list[dict[str, object]]:
@@ -175,6 +175,6 @@ def _captions(table: TransferTable) -> Sequence[str]:
         f"{table.steps:,} steps of {table.settings['batch_size']} images with a longer side of {table.size} px.",
         f"Learning rate and step are chosen on {table.validation:,} validation images.",
         *table.notes,
-        overlap_warning(table.seen, table.test),
+        overlap_warning(table.overlap, table.test),
     ]  # fmt: skip
     return [line for line in lines if line]
