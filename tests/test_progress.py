@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from selftaught.display import progress
-from selftaught.display.progress import Meter
+from selftaught.display.progress import Meter, duration, time_left
 
 
 def run(steps: int, pause: float = 0.0) -> None:
@@ -34,7 +34,8 @@ def test_a_file_gets_a_plain_line_every_half_minute(
             meter.advance(50, f"image {number}" if number > 40 else None)
     assert capfd.readouterr() == (
         "",
-        "decoding [toys] 1,500 of 4,000 · 30 s\ndecoding [toys] 3,000 of 4,000 · 60 s · image 59\n",
+        "decoding [toys] 1,500 of 4,000 · 30 s · 50 seconds left\n"
+        "decoding [toys] 3,000 of 4,000 · 60 s · 20 seconds left · image 59\n",
     )
 
 
@@ -47,7 +48,9 @@ def test_plain_lines_may_follow_the_steps_and_go_on_where_they_ended(
         for _ in range(10):
             clock.now += 1
             meter.advance(4)
-    assert capfd.readouterr().err == "step 22 of 50 · 10 s\nstep 42 of 50 · 15 s\nstep 50 of 50 · 17 s\n"
+    assert capfd.readouterr().err == (
+        "step 22 of 50 · 10 s · 13 seconds left\nstep 42 of 50 · 15 s · 3 seconds left\nstep 50 of 50 · 17 s\n"
+    )
 
 
 def test_short_and_hidden_operations_print_nothing(
@@ -90,3 +93,15 @@ def test_a_line_is_announced_once(capsys: pytest.CaptureFixture[str], monkeypatc
     for line in ("one", "two", "one"):
         progress.announce(line)
     assert capsys.readouterr() == ("", "one\ntwo\n")
+
+
+def test_durations_are_in_the_largest_unit_with_more_than_one_digit() -> None:
+    given = (40, 99.4, 100, 99 * 60, 6000, 3600 * 47, 3600 * 48)
+    assert [*map(duration, given)] == [
+        *("40 seconds", "99 seconds", "2 minutes", "99 minutes", "1.7 hours", "47.0 hours", "2.0 days")
+    ]
+
+
+def test_the_time_left_needs_a_total_and_a_finished_part() -> None:
+    assert time_left(60, 1, 3) == "2 minutes left"
+    assert [time_left(60, 0, 3), time_left(60, 3, 3), time_left(60, 1, None)] == ["", "", ""]

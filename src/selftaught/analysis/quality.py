@@ -14,6 +14,7 @@ from rich.table import Table
 from selftaught.augment.views import two_views
 from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source, evenly_spaced, pooled
+from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 from selftaught.evaluation.baselines.encoders import calibrate, random_encoders
 from selftaught.evaluation.quality import Quality, QualityStatistics
@@ -131,17 +132,18 @@ def measure_quality(
     device = device or torch.device("cpu")
     encoder = encoder.to(device)
     recalibrated = recalibrate and calibrate(encoder, source, size, device)
-    trained = quality_of_layers(encoder, source, count, size, device)
-    untrained = [
-        quality_of_layers(random, source, count, size, device)
-        for random in random_encoders(fresh, initializations, source, size, device)
-    ]
+    with Meter("quality", (1 + initializations) * count) as meter:
+        trained = quality_of_layers(encoder, source, count, size, device, meter)
+        untrained = [
+            quality_of_layers(random, source, count, size, device, meter)
+            for random in random_encoders(fresh, initializations, source, size, device)
+        ]
     rows = tuple(_row(layer, quality, [each[layer] for each in untrained]) for layer, quality in trained.items())
     return QualityTable(source.name, count, recalibrated, rows, initializations)
 
 
 def quality_of_layers(
-    encoder: Encoder, source: Source, count: int, size: int, device: torch.device
+    encoder: Encoder, source: Source, count: int, size: int, device: torch.device, meter: Meter
 ) -> dict[str, Quality]:
     """Measure every layer in one pass over `count` images, in an order that does not depend on their content."""
     encoder.eval()
@@ -156,6 +158,7 @@ def quality_of_layers(
                 plain, pairs = torch.split(pooled(feature.float()), [len(batch), 2 * len(batch)])
                 of_layer = statistics.setdefault(layer, QualityStatistics(plain.shape[1]))
                 of_layer.add(plain, (pairs[::2], pairs[1::2]))
+        meter.advance(len(batch))
     return {layer: of_layer.result() for layer, of_layer in statistics.items()}
 
 

@@ -1,6 +1,7 @@
 """Fine-tuning, or a probe on frozen features, by number of labels, compared with training from scratch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
 
 import torch
 
@@ -8,6 +9,7 @@ from selftaught.api.best import Stopped
 from selftaught.api.trainings import Trainings, training_settings, ways
 from selftaught.contracts import Encoder, Source
 from selftaught.display.console import stderr_console
+from selftaught.display.progress import time_left
 from selftaught.errors import UserError, readable
 from selftaught.evaluation.baselines.encoders import calibrate
 from selftaught.evaluation.few_labels import LabelCount, draw_labels, label_counts, labels_of
@@ -72,6 +74,7 @@ def finetune(
     trainings = Trainings(root, folder.path, encoder, fresh, train, test, labels, size, settings, device, stop, console)
     with folder.locked(), stop_on_signals(stop):
         try:
+            _train(trainings, counts)
             label_results = tuple(_result(trainings, count) for count in counts)
         except Stopped:
             console.print(f"interrupted; the same command continues: {readable(str(root))}")
@@ -97,6 +100,23 @@ def _check(train: Source, test: Source) -> tuple[str, ...]:
             f"{test.name} has {test.classes}: use sources with the same classes."
         )
     return classes
+
+
+def _train(trainings: Trainings, counts: Sequence[LabelCount]) -> None:
+    """Do all trainings that are not recorded, and report the remaining time after each."""
+    settings = trainings.settings
+    parts = [
+        (name, count, number)
+        for count in counts
+        for name in ways(settings)
+        for number in range(settings.repetitions(count.per_class is None))
+    ]
+    left = [part for part in parts if not trainings.is_finished(*part)]
+    start = monotonic()
+    for done, part in enumerate(left, 1):
+        trainings.repetition(*part)
+        if remaining := time_left(monotonic() - start, done, len(left)):
+            trainings.console.print(f"{done:,} of {len(left):,} results, about {remaining}")
 
 
 def _result(trainings: Trainings, count: LabelCount) -> LabelResult:

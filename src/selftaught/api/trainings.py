@@ -88,6 +88,10 @@ class Trainings:
             remove_tree(left, self.run)
         return _unpacked(path, self.run)
 
+    def is_finished(self, name: str, count: LabelCount, number: int) -> bool:
+        """Whether the result of `repetition` is recorded."""
+        return exists(self._folder(name, count, number) / RESULT)
+
     def _folder(self, name: str, count: LabelCount, number: int) -> Path:
         labels = re.sub(r"\W+", "-", count.name.replace("%", "percent"))
         way = re.sub(r"\W+", "-", name)

@@ -25,11 +25,35 @@ def announce(line: str) -> None:
         stderr_console(highlight=False, markup=False, soft_wrap=True).print(line)
 
 
+def duration(seconds: float) -> str:
+    """A length of time in words: "40 seconds", "12 minutes", "3.5 hours", "2.1 days"."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} seconds"
+    minutes = seconds / 60
+    if minutes < 99.5:
+        return f"{minutes:.0f} minutes"
+    return f"{minutes / 60:.1f} hours" if minutes < 60 * 48 else f"{minutes / 60 / 24:.1f} days"
+
+
+def time_left(elapsed: float, done: int, total: int | None) -> str:
+    """The remaining time of an operation, if its parts take equally long: "12 minutes left".
+
+    Args:
+        elapsed: seconds for the parts that are done.
+        done: number of these parts.
+        total: number of all parts; None if unknown.
+
+    Returns:
+        The words; empty if nothing is done, nothing is left or the total is unknown.
+    """
+    return "" if total is None or not 0 < done < total else f"{duration(elapsed / done * (total - done))} left"
+
+
 class Meter:
     """Progress of a long operation on standard error, with the remaining time.
 
     On a terminal this is a bar, shown after `PATIENCE` seconds and removed at the end. Elsewhere it is a plain line
-    every `PLAIN_EVERY` seconds, such as "decoding photos 3,000 of 10,000 · 30 s".
+    every `PLAIN_EVERY` seconds, such as "decoding photos 3,000 of 10,000 · 30 s · 70 seconds left".
 
     Args:
         text: description of the operation.
@@ -100,8 +124,14 @@ class Meter:
             due = self._done // self.plain_every > self._plain_done // self.plain_every or self._done == self.total
         if due:
             count = f"{self._done:,}" if self.total is None else f"{self._done:,} of {self.total:,}"
-            parts = [f"{self.text} {count}", f"{now - self._start:.0f} s", *([self._detail] if self._detail else [])]
-            self._console.print(" · ".join(parts), soft_wrap=True, markup=False, highlight=False)
+            elapsed = now - self._start
+            parts = [
+                f"{self.text} {count}",
+                f"{elapsed:.0f} s",
+                time_left(elapsed, self._done, self.total),
+                self._detail,
+            ]
+            self._console.print(" · ".join(filter(None, parts)), soft_wrap=True, markup=False, highlight=False)
             self._plain, self._plain_done = now, self._done
 
     def __exit__(

@@ -14,7 +14,7 @@ from selftaught.augment.warp import identity
 from selftaught.config.build import Built
 from selftaught.config.settings import Settings
 from selftaught.contracts import Encoder, Source
-from selftaught.display.progress import Meter
+from selftaught.display.progress import Meter, duration
 from selftaught.errors import UserError
 from selftaught.evaluation.finetuning import EPOCHS, MIN_STEPS, FineTuning
 from selftaught.evaluation.layers import INITIALIZATIONS
@@ -205,16 +205,7 @@ def render(plan: StudyPlan) -> Group:
     runs = len(plan.grid.cells)
     summary = (
         f"\n{runs} run{'s' * (runs != 1)}, each evaluated by: {evaluations}\n"
-        f"about {duration(plan.minutes)} with --jobs {plan.jobs} (training measured, evaluations roughly estimated) on "
-        f"{plan.hardware}"
+        f"about {duration(60 * plan.minutes)} with --jobs {plan.jobs} (training measured, evaluations roughly estimated) "
+        f"on {plan.hardware}"
     )
     return Group(Text(plan.grid.study.question + "\n"), table, Text(summary))
-
-
-def duration(minutes: float) -> str:
-    """A length of time in words: "12 minutes", "3.5 hours", "2.1 days"."""
-    if minutes < 1.5:
-        return "one minute"
-    if minutes < 100:
-        return f"{minutes:.0f} minutes"
-    return f"{minutes / 60:.1f} hours" if minutes < 60 * 48 else f"{minutes / 60 / 24:.1f} days"

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from selftaught.config.settings import absolute
 from selftaught.display.console import stderr_console
+from selftaught.display.progress import duration, time_left
 from selftaught.errors import UserError, readable, require_between
 from selftaught.limits import STUDY_SEEDS, THREADS
 from selftaught.studies.cells import run_cell, seconds_of
@@ -19,7 +20,7 @@ from selftaught.studies.grid import Grid, make_grid
 from selftaught.studies.jobs import run_in_processes
 from selftaught.studies.library import load_study
 from selftaught.studies.page import write_page
-from selftaught.studies.planning import StudyPlan, duration, make_study_plan
+from selftaught.studies.planning import StudyPlan, make_study_plan
 from selftaught.training.interruption import Stop, stop_on_signals
 
 
@@ -127,7 +128,7 @@ def _begin(folder: StudyFolder, requested: State, grid: Grid, options: Options, 
         return state
     plan = make_study_plan(requested.name, requested.scale, grid, options.jobs, options.threads_per_run)
     runs = len(grid.cells)
-    console.print(f"{grid.study.question} {runs} runs, about {duration(plan.minutes)} on {plan.hardware}")
+    console.print(f"{grid.study.question} {runs} runs, about {duration(60 * plan.minutes)} on {plan.hardware}")
     state = requested.model_copy(update={"steps": plan.steps, "precision": plan.precision})
     folder.write_state(state)
     return state
@@ -142,8 +143,8 @@ def _run(folder: StudyFolder, state: State, grid: Grid, options: Options, stop: 
     def on_done(index: int) -> None:
         nonlocal done
         done += 1
-        remaining = (monotonic() - begun) / done * (len(left) - done) / 60
-        more = f", about {duration(remaining)} left" if done < len(left) else ""
+        remaining = time_left(monotonic() - begun, done, len(left))
+        more = f", about {remaining}" if remaining else ""
         failed = folder.read_failure(cells[index])
         result = f"failed ({failed})" if failed else f"{seconds_of(folder, cells[index]) / 60:.1f} minutes of training"
         console.print(f"run {len(cells) - len(left) + done} of {len(cells)}: {cells[index].name}, {result}{more}")

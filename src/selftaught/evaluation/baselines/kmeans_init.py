@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from selftaught.augment.warp import affine
 from selftaught.contracts import Encoder, Source, evenly_spaced
+from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 
 Kind = Literal["kmeans", "pca"]
@@ -69,11 +70,13 @@ def initialize(
     with _batch_statistics(encoder), torch.no_grad():
         layers = _layers(encoder, inputs)
         _require_normalized(encoder, layers, inputs)
-        for layer in layers:
-            patches = _patches(layer, _input_of(layer, encoder, inputs), generator)
-            filters = patch_filters(patches, layer.weight.shape[0], kind, generator)
-            layer.weight.copy_(filters.view_as(layer.weight))
-            _normalize(layer, _input_of(layer, encoder, inputs))
+        with Meter("initializing layers", len(layers)) as meter:
+            for layer in layers:
+                patches = _patches(layer, _input_of(layer, encoder, inputs), generator)
+                filters = patch_filters(patches, layer.weight.shape[0], kind, generator)
+                layer.weight.copy_(filters.view_as(layer.weight))
+                _normalize(layer, _input_of(layer, encoder, inputs))
+                meter.advance()
         _equalize(encoder, layers, inputs, generator)
 
 
