@@ -1,23 +1,26 @@
 """`selftaught attention`."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from selftaught.cli.options import Count, Device, Json, Layers, Size
+from selftaught.cli.options import Count, Device, Json, Layers, RunPath, Size, as_words
 from selftaught.cli.output import print_picture
 
 
 def attention(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: RunPath,
     /,
     *,
     data: Annotated[str, Parameter(help="Images, their test part where there is one; or a photo.")],
     layers: Layers = (),
     powers: Annotated[
         tuple[float, ...],
-        Parameter(help="Powers of the activations, one row each. Larger ones show peaks.", consume_multiple=True),
+        Parameter(
+            help="Powers of the activations, one row each. Larger ones show peaks.",
+            consume_multiple=True,
+            show_default=as_words,
+        ),
     ] = (1, 2, 4),
     images: Annotated[Count, Parameter(help="Number of images.")] = 6,
     size: Size = None,

@@ -1,16 +1,15 @@
 """`selftaught audit`."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from selftaught.cli.options import Count, Device, Json
+from selftaught.cli.options import Count, Device, Json, RunPath
 from selftaught.cli.output import print_result
 
 
 def audit(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: RunPath,
     /,
     *,
     data: Annotated[str | None, Parameter(help="Images; default: held-out images of the run's own source.")] = None,

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from selftaught.cli.errors import integers
-from selftaught.cli.options import Count, Device, LabelFile
+from selftaught.cli.options import SWITCH, Count, Device, LabelFile
 from selftaught.cli.output import print_result
 
 
@@ -25,7 +25,7 @@ def baseline(
     limit: Annotated[int | None, Parameter(converter=integers, help="Number of images to use.")] = None,
     labels: LabelFile = None,
     pretrained: Annotated[
-        bool, Parameter(negative="", help="Allow the published weights of timm:NAME to be downloaded.")
+        bool, SWITCH, Parameter(help="Allow the published weights of timm:NAME to be downloaded.")
     ] = False,
     device: Device = "auto",
 ) -> None:

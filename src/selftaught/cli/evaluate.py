@@ -1,43 +1,50 @@
 """`selftaught evaluate`."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from selftaught.cli.errors import integers
-from selftaught.cli.options import Count, Device, Json, LabelFile, Limit, Size, Stored
+from selftaught.cli.options import (
+    SEVERAL,
+    SWITCH,
+    Count,
+    Device,
+    Json,
+    LabeledData,
+    LabelFile,
+    LearningRates,
+    Limit,
+    RunPath,
+    Size,
+    Stored,
+)
 from selftaught.cli.output import print_result
 
-Counts = Annotated[tuple[int, ...], Parameter(converter=integers, consume_multiple=True)]
+Counts = Annotated[tuple[int, ...], SEVERAL, Parameter(converter=integers)]
 
 
 def evaluate(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: RunPath,
     /,
     *,
-    data: Annotated[
-        str, Parameter(help="Labeled images: a folder with one subfolder per class, parquet, or a data set by name.")
-    ],
+    data: LabeledData,
     finetune: Annotated[
-        bool, Parameter(help="Fine-tune the encoder; otherwise a probe on its best frozen layer.", negative="")
+        bool, SWITCH, Parameter(help="Fine-tune the encoder instead of probing its best frozen layer.")
     ] = False,
     from_scratch: Annotated[
         bool, Parameter(help="Train the same encoder from random weights as well, with the same images and budget.")
     ] = True,
     freeze_until: Annotated[
-        str | None, Parameter(help="Layer that is not fine-tuned, nor are those before it.")
+        str | None, Parameter(help="Last layer to freeze in fine-tuning, with all before it.")
     ] = None,
     layer_decay: Annotated[
         float, Parameter(help="Ratio of the learning rates of neighboring layers in fine-tuning; 1 for one rate.")
     ] = 0.75,
-    learning_rates: Annotated[
-        tuple[float, ...],
-        Parameter(help="Peak learning rates to choose from on validation images.", consume_multiple=True),
-    ] = (3e-4, 1e-3, 3e-3),
+    learning_rates: LearningRates = (3e-4, 1e-3, 3e-3),
     labels_per_class: Annotated[Counts, Parameter(help="Numbers of labeled images per class; default: all.")] = (),
     label_fraction: Annotated[
-        tuple[str, ...], Parameter(help="Fractions of the labeled images, such as 1% 10%.", consume_multiple=True)
+        tuple[str, ...], SEVERAL, Parameter(help="Fractions of the labeled images, such as 1% 10%.")
     ] = (),
     seeds: Annotated[Count, Parameter(help="Number of trainings with all labels; reported as mean ± std.")] = 3,
     draws: Annotated[Count, Parameter(help="Number of random choices of few labels; reported as mean ± std.")] = 5,

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 from cyclopts import Group, Parameter
 
 from selftaught.cli.errors import has_integers, integers
+from selftaught.cli.options import as_words
 from selftaught.config.settings import BUDGETS, Setting, is_unique, offered_for, resolve, shortest_flag
 from selftaught.errors import UserError, readable
 from selftaught.runs.folder import RunFolder, read_yaml
@@ -70,7 +71,7 @@ def _parameters(settings: Sequence[Setting]) -> list[inspect.Parameter]:
     kind = inspect.Parameter
     parameters = [kind("source", kind.VAR_POSITIONAL, annotation=Annotated[str, Parameter(help=SOURCE)])]
     for name, type_, default, text in FILES:
-        shown = Parameter(help=text, group=Group("Files", sort_key=-1), negative="")
+        shown = Parameter(help=text, group=Group("Files", sort_key=-1), negative="", show_default=False)
         parameters.append(kind(name, kind.KEYWORD_ONLY, default=default, annotation=Annotated[type_, shown]))
     return [*parameters, *setting_parameters(settings)]
 
@@ -90,6 +91,7 @@ def setting_parameters(settings: Sequence[Setting]) -> list[inspect.Parameter]:
             group=Group(setting.owner, sort_key=owners.index(setting.owner)),
             consume_multiple=many,
             converter=integers if has_integers(setting.annotation) else None,
+            show_default=_shown_default(setting.default),
         )
         name, type_ = setting.key.replace(".", "__"), Annotated[setting.annotation, shown]
         parameters.append(kind(name, kind.KEYWORD_ONLY, default=setting.default, annotation=type_))
@@ -138,6 +140,13 @@ def value_of(flag: str, arguments: Sequence[str]) -> str | None:
         if argument.startswith(f"{flag}="):
             return argument.partition("=")[2]
     return None
+
+
+def _shown_default(default: object) -> bool | Callable[[Any], str] | None:
+    """How the help shows a default: not that of a switch or an empty list, and tuples as on the command line."""
+    if default is False or default == ():
+        return False
+    return as_words if isinstance(default, tuple) else None
 
 
 def _sentence(text: str) -> str:

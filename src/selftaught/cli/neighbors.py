@@ -1,19 +1,18 @@
 """`selftaught neighbors`."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from selftaught.cli.options import Count, Device, Json, Layers, Size
+from selftaught.cli.options import Count, Device, Json, Layers, RunPath, Size, TestData
 from selftaught.cli.output import print_picture, print_result
 
 
 def neighbors(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: RunPath,
     /,
     *,
-    data: Annotated[str, Parameter(help="Images, labeled or not; their test part where there is one.")],
+    data: TestData,
     layers: Layers = (),
     queries: Annotated[Count, Parameter(help="Number of images whose neighbors are drawn.")] = 6,
     k: Annotated[Count, Parameter(help="Number of neighbors of each.")] = 5,

@@ -2,13 +2,12 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from selftaught.cli.errors import integers
-from selftaught.cli.options import Count, Device, Json, LabelFile, Limit, Size, Stored
+from selftaught.cli.options import SEVERAL, Count, Device, Json, LabeledData, LabelFile, Limit, RunPath, Size, Stored
 from selftaught.cli.output import print_result
 
 DEFAULT = "ridge"
@@ -45,12 +44,10 @@ def probe_command(words: Sequence[str]) -> Callable[..., None]:
 
 
 def probe(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: RunPath,
     /,
     *,
-    data: Annotated[
-        str, Parameter(help="Labeled images: a folder with one subfolder per class, parquet, or a data set by name.")
-    ],
+    data: LabeledData,
     probe: Annotated[
         Any,
         Parameter(
@@ -66,11 +63,8 @@ def probe(
     ] = None,
     baselines: Annotated[
         tuple[str, ...],
-        Parameter(
-            help="Further baselines: kmeans, pca, scattering. Default: none, as each takes one more pass over the "
-            "images.",
-            consume_multiple=True,
-        ),
+        SEVERAL,
+        Parameter(help="Further baselines, each one more pass over the images: kmeans, pca, scattering."),
     ] = (),
     size: Size = None,
     limit: Limit = None,

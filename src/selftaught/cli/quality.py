@@ -1,19 +1,18 @@
 """`selftaught quality`."""
 
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from selftaught.cli.options import Count, Device, Json, Size
+from selftaught.cli.options import Count, Device, Json, RunPath, Size, TestData
 from selftaught.cli.output import print_result
 
 
 def quality(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: RunPath,
     /,
     *,
-    data: Annotated[str, Parameter(help="Images, labeled or not; their test part where there is one.")],
+    data: TestData,
     images: Annotated[Count, Parameter(help="Number of images.")] = 2000,
     size: Size = None,
     device: Device = "auto",

@@ -5,11 +5,12 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from selftaught.cli.options import RunPath
 from selftaught.errors import readable
 
 
 def report(
-    run: Annotated[Path, Parameter(help="A run folder.")],
+    run: RunPath,
     /,
     *,
     out: Annotated[Path | None, Parameter(help="HTML page to write; default: report.html in the run.")] = None,

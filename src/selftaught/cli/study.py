@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from cyclopts import Parameter
 
 from selftaught.cli.errors import integers
-from selftaught.cli.options import Count, Json
+from selftaught.cli.options import SEVERAL, SWITCH, Count, Json
 from selftaught.cli.output import print_result
 from selftaught.errors import readable
 
@@ -20,10 +20,8 @@ def study(
     ] = "small",
     data: Annotated[
         tuple[str, ...],
-        Parameter(
-            help="Images that replace the study's source; VARIANT=SOURCE replaces those of one variant.",
-            consume_multiple=True,
-        ),
+        SEVERAL,
+        Parameter(help="Images that replace the study's source; VARIANT=SOURCE replaces those of one variant."),
     ] = (),
     probe_data: Annotated[
         str | None, Parameter(help="Labeled images that replace those of all evaluations; default: the study's.")
@@ -36,7 +34,7 @@ def study(
         int | None, Parameter(converter=integers, help="CPU threads of each run; default: all, divided by --jobs.")
     ] = None,
     plan: Annotated[
-        bool, Parameter(help="Check every variant, print the runs and the estimated time, and stop.", negative="")
+        bool, SWITCH, Parameter(help="Check every variant, print the runs and the estimated time, and stop.")
     ] = False,
     out: Annotated[Path | None, Parameter(help="Folder of the study; default: studies/NAME-SCALE.")] = None,
     json_: Json = False,

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from selftaught.cli.options import Count, Device, Json
+from selftaught.cli.options import SEVERAL, SWITCH, Count, Device, Json
 from selftaught.cli.output import print_picture
 
-Names = tuple[str, ...]
+Names = Annotated[tuple[str, ...], SEVERAL]
 
 
 def stylize(
@@ -17,12 +17,8 @@ def stylize(
     *,
     content: Annotated[str, Parameter(help="Photo: an image file, or the name of a bundled photo.")],
     style: Annotated[str, Parameter(help="Photo or painting whose style is transferred.")],
-    content_layers: Annotated[
-        Names, Parameter(help="Layers of the content; default: one at 3/4 of the depth.", consume_multiple=True)
-    ] = (),
-    style_layers: Annotated[
-        Names, Parameter(help="Layers of the style; default: all, at most five.", consume_multiple=True)
-    ] = (),
+    content_layers: Annotated[Names, Parameter(help="Layers of the content; default: one at 3/4 of the depth.")] = (),
+    style_layers: Annotated[Names, Parameter(help="Layers of the style; default: all, at most five.")] = (),
     style_weight: Annotated[float, Parameter(help="Weight of the style loss; that of the content loss is 1.")] = 10.0,
     tv_weight: Annotated[
         float, Parameter(help="Weight of the total variation; larger ones give smoother images.")
@@ -31,9 +27,7 @@ def stylize(
     size: Annotated[Count, Parameter(help="Longer side of the photos and of the result, in pixels.")] = 256,
     init: Annotated[Literal["content", "noise"], Parameter(help="Image to start from.")] = "content",
     seed: Annotated[Count, Parameter(help="Random seed of the noise.")] = 0,
-    random: Annotated[
-        bool, Parameter(help="Repeat it with random weights of the same encoder, beside the result.", negative="")
-    ] = False,
+    random: Annotated[bool, SWITCH, Parameter(help="Add the result of random weights of the same encoder.")] = False,
     out: Annotated[Path | None, Parameter(help="New PNG file for the result alone.")] = None,
     device: Device = "auto",
     json_: Json = False,

@@ -45,7 +45,7 @@ class General:
     task: str = "rotation"
     """Pretext task, see `selftaught list tasks`."""
     encoder: str = "convnet"
-    """Encoder, see `selftaught list encoders`; `timm:NAME` for any of timm's."""
+    """Encoder, see `selftaught list encoders`; `timm:NAME` for any model of timm."""
     minutes: float | None = None
     """Minutes of training, approximately: the number of steps is estimated from the first ones. Default: 10."""
     epochs: float | None = None
@@ -71,13 +71,14 @@ class General:
     monitor: str | None = None
     """Labeled source whose k-NN accuracy is logged during training, such as cifar10; its test part is not used."""
     device: str = "auto"
-    """auto (CUDA where there is one), cpu, cuda, cuda:1, mps."""
+    """Device: auto (CUDA if available), cpu, cuda, cuda:1 or mps."""
     precision: Precision = "auto"
-    """32, bf16, or auto: bf16 where it is faster."""
+    """Precision: 32, bf16, or auto, which is bf16 where it is faster."""
     threads: int | None = None
-    """Number of CPU threads; default: that of torch. Kept in the config, since it changes the order of sums."""
+    """Number of CPU threads; default: that of torch. Stored in the config, because it changes the order of sums."""
     compile: Compile = "auto"
-    """torch.compile; auto: on GPUs, for runs over ten minutes, if it is faster and agrees with eager mode."""
+    """Whether to use torch.compile; auto: on GPUs, in runs over ten minutes, if it is faster and agrees
+    with eager mode."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""

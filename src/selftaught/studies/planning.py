@@ -205,7 +205,7 @@ def render(plan: StudyPlan) -> Group:
     runs = len(plan.grid.cells)
     summary = (
         f"\n{runs} run{'s' * (runs != 1)}, each evaluated by: {evaluations}\n"
-        f"about {duration(60 * plan.minutes)} with --jobs {plan.jobs} (training measured, evaluations roughly estimated) "
-        f"on {plan.hardware}"
+        f"about {duration(60 * plan.minutes)} with --jobs {plan.jobs} (training measured, evaluations roughly "
+        f"estimated) on {plan.hardware}"
     )
     return Group(Text(plan.grid.study.question + "\n"), table, Text(summary))
