@@ -10,7 +10,7 @@ from selftaught.cli.output import print_result
 
 
 def shard(
-    source: Annotated[str, Parameter(help="Images: a folder, parquet, tar files, or a known name.")],
+    source: Annotated[str, Parameter(help="Images: a folder, parquet, tar files, or a data set by name.")],
     /,
     *,
     out: Annotated[Path, Parameter(help="Folder, new or empty.")],
