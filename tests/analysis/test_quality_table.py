@@ -12,7 +12,8 @@ from selftaught.contracts import Encoder, Layer
 from selftaught.errors import UserError
 from selftaught.figures import quality as drawn
 from selftaught.figures import svg
-from selftaught.runs.models import Quality, mismatch
+from selftaught.runs.models import mismatch
+from selftaught.runs.result_models import Quality
 
 
 class Planted(Encoder):

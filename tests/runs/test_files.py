@@ -11,7 +11,7 @@ from selftaught.runs import parse
 from selftaught.runs.atomic import append_text, atomic_write, write_text
 from selftaught.runs.files import MAX_ENTRIES, list_folder, open_regular, read_limited, remove_tree
 from selftaught.runs.parse import parse_json, parse_yaml
-from selftaught.runs.typed import TrainingPlan, read_typed
+from selftaught.runs.validated import TrainingPlan, read_typed
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from selftaught.evaluation.baselines.cache import digest
 from selftaught.runs.atomic import write_text
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.files import exists, make_folder
-from selftaught.runs.typed import read_typed
+from selftaught.runs.validated import read_typed
 from selftaught.training.interruption import Stop
 from selftaught.training.log import Log
 from selftaught.training.loop import Pretraining, Trainer, train

@@ -28,7 +28,7 @@ from selftaught.evaluation.layers import probe_layers
 from selftaught.runs.atomic import write_bytes, write_text
 from selftaught.runs.files import exists, make_folder, read_limited, remove_tree
 from selftaught.runs.parse import parse_arrays
-from selftaught.runs.typed import TrainingPlan, read_typed
+from selftaught.runs.validated import TrainingPlan, read_typed
 from selftaught.runs.weights import weights_bytes
 from selftaught.training.interruption import Stop
 from selftaught.training.loop import Pretraining

@@ -15,8 +15,9 @@ from selftaught.cli.errors import has_integers, integers
 from selftaught.cli.options import as_words
 from selftaught.config.settings import BUDGETS, Setting, is_unique, offered_for, resolve, shortest_flag
 from selftaught.errors import UserError, readable
-from selftaught.runs.folder import RunFolder, read_yaml
+from selftaught.runs.folder import RunFolder
 from selftaught.runs.sections import flatten
+from selftaught.runs.validated import read_yaml
 
 SOURCE = "Images: a folder, photos, parquet, or a data set by name (selftaught list sources)."
 FILES: tuple[tuple[str, Any, Any, str], ...] = (

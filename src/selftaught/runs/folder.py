@@ -23,22 +23,11 @@ from selftaught.errors import UserError, readable
 from selftaught.runs.atomic import write_bytes, write_error, write_text
 from selftaught.runs.files import check_links, exists, list_folder, read_limited, read_start
 from selftaught.runs.log import read_log
-from selftaught.runs.models import (
-    Audit,
-    Config,
-    Description,
-    FineTune,
-    Invariance,
-    Model,
-    PictureFacts,
-    Probe,
-    Quality,
-    Status,
-    Transfer,
-    mismatch,
-)
-from selftaught.runs.parse import one_line, parse_arrays, parse_json, parse_yaml
+from selftaught.runs.models import Config, Description, Model, Status, mismatch
+from selftaught.runs.parse import one_line, parse_arrays
+from selftaught.runs.result_models import Audit, FineTune, Invariance, PictureFacts, Probe, Quality, Transfer
 from selftaught.runs.sections import flatten, nest
+from selftaught.runs.validated import read_json, read_yaml
 from selftaught.runs.weights import read_weights, weights_bytes
 
 CLAIM_FILES = {".lock", ".writable", ".writable.part"}
@@ -48,8 +37,8 @@ REQUIRED_SETTINGS = ("task", "encoder", "device", "precision", "compile", "steps
 _FIRST_FILES = ("skipped.txt", "images.npy", "run.json", "config.yaml")
 STARTUP_FILES = CLAIM_FILES | {*_FIRST_FILES[:-1], *(f"{name}.part" for name in _FIRST_FILES)}
 """Files that a run may leave when it is killed before its config is written."""
-MAX_CONFIG, MAX_RESULT, MAX_SKIPPED, MAX_IDS = 2**20, 2**23, 2**20, 2**32
-"""Maximum size in bytes of a YAML file, a JSON file, the list of skipped images and the array of image digests."""
+MAX_SKIPPED, MAX_IDS = 2**20, 2**32
+"""Maximum size in bytes of the list of skipped images and the array of image digests."""
 
 
 class RunFolder:
@@ -152,7 +141,7 @@ class RunFolder:
 
     def read_status(self) -> dict[str, Any]:
         """Read `run.json`; empty if training has not started."""
-        return self._read_json(self.status, Status) if exists(self.status) else {}
+        return read_json(self.status, self.path, Status) if exists(self.status) else {}
 
     def update_status(self, **facts: Any) -> None:
         """Update fields of `run.json`."""
@@ -185,11 +174,11 @@ class RunFolder:
                 f"no trained encoder in {readable(str(self.path))} yet: continue training with "
                 f"`selftaught pretrain --resume --out {readable(str(self.path))}`."
             )
-        return read_weights(self.weights), self._read_json(self.encoder, Description)
+        return read_weights(self.weights), read_json(self.encoder, self.path, Description)
 
     def read_description(self) -> dict[str, Any]:
         """Read `encoder.json`; empty if it does not exist yet."""
-        return self._read_json(self.encoder, Description) if exists(self.encoder) else {}
+        return read_json(self.encoder, self.path, Description) if exists(self.encoder) else {}
 
     def read_log(self) -> list[dict[str, float]]:
         """The numbers of each line of the log."""
@@ -255,7 +244,7 @@ class RunFolder:
     def read_pictures(self) -> list[tuple[dict[str, Any], Path]]:
         """`pictures/*.json`, by file name, each with the path of its PNG, which may be missing."""
         paths = [path for path in list_folder(self.pictures, self.path) if path.suffix == ".json"]
-        return [(self._read_json(path, PictureFacts), path.with_suffix(".png")) for path in paths]
+        return [(read_json(path, self.path, PictureFacts), path.with_suffix(".png")) for path in paths]
 
     def prepare_results(self, folder: Path) -> Path:
         """Check that a subfolder for results is writable, before a long computation; without results, none is left.
@@ -309,43 +298,4 @@ class RunFolder:
     def _read_results(self, folder: Path, model: type[Model]) -> list[dict[str, Any]]:
         """Read and validate all results in a subfolder."""
         paths = [path for path in list_folder(folder, self.path) if path.suffix == ".json"]
-        return [self._read_json(path, model) for path in paths]
-
-    def _read_json(self, path: Path, model: type[Model]) -> dict[str, Any]:
-        """Read and validate a JSON file of the run that contains one object."""
-        place = readable(str(path))
-        try:
-            content = parse_json(read_limited(path, self.path, MAX_RESULT))
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(f"{place} is not valid JSON ({one_line(error)}): restore or remove it.") from error
-        if not isinstance(content, dict):
-            raise UserError(
-                f"{place} must contain one JSON object, got {type(content).__name__}: restore or remove it."
-            )
-        if reason := mismatch(model, content):
-            raise UserError(f"{place} is damaged ({reason}): restore or remove it.")
-        return content
-
-
-def read_yaml(path: Path, root: Path | None = None) -> dict[str, Any]:
-    """Read a YAML file that contains one mapping.
-
-    Args:
-        path: the file.
-        root: the run folder; by default the folder of the file.
-
-    Raises:
-        UserError: it cannot be read, or is not UTF-8 or not YAML of plain values.
-    """
-    place = readable(str(path))
-    try:
-        content = parse_yaml(read_limited(path, root or path.parent, MAX_CONFIG))
-    except UserError:
-        raise
-    except ValueError as error:
-        raise UserError(f"{place} is not valid YAML ({one_line(error)}): correct the file.") from error
-    if not isinstance(content, dict):
-        raise UserError(f"{place} must contain `name: value` lines, got {type(content).__name__}: correct it.")
-    return content
+        return [read_json(path, self.path, model) for path in paths]

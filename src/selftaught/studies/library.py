@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from selftaught.errors import UserError, readable, unknown
-from selftaught.runs.folder import read_yaml
+from selftaught.runs.validated import read_yaml
 from selftaught.studies.definition import Study, parse_study
 
 SHIPPED = Path(__file__).parent / "shipped"
