@@ -35,6 +35,7 @@ def as_program(*arguments: object) -> int:
 def signalled_at(phase: str, number: int, times: int = 1):
     """Patch a fork so that it sends itself signals when it reaches a phase of a run."""
     from selftaught.api import pretrain as pretraining
+    from selftaught.api import session
     from selftaught.config import build
     from selftaught.runs.checkpoint import Checkpoints
     from selftaught.training import loop
@@ -44,7 +45,7 @@ def signalled_at(phase: str, number: int, times: int = 1):
         "planning": (pretraining, "make_plan"),
         "first step": (loop.Trainer, "step"),
         "checkpoint": (Checkpoints, "save"),
-        "final writes": (pretraining, "_finalize"),
+        "final writes": (session, "_finalize"),
         "resuming": (build, "build_source"),
     }[phase]
     original, left = getattr(owner, name), [times]

@@ -180,12 +180,12 @@ def carry_out(arguments: list[str], cache: str, often: bool) -> None:
     """A command in a process of its own, saving at every step if it is to be killed."""
     os.environ["SELFTAUGHT_CACHE"] = cache
     from selftaught import cli
-    from selftaught.api import pretrain as pretraining
+    from selftaught.api import session
     from selftaught.training import loop
 
     if often:
         loop.SAVING = math.inf
-        pretraining.train = functools.partial(pretraining.train, save_seconds=-1)
+        session.train = functools.partial(session.train, save_seconds=-1)
     os._exit(cli.main(arguments))
 
 
