@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import selftaught
+from selftaught.api.loaded import load_trained
 from selftaught.api.run import Run
 from selftaught.config.build import load_encoder
 from selftaught.errors import UserError
@@ -224,7 +225,7 @@ def test_the_sentence_of_an_audit_names_the_layer_chosen_on_held_out_images(run,
 
 
 def test_the_same_seed_has_the_same_random_weights(run):
-    fresh = run._load(None, "cpu").arguments["fresh"]
+    fresh = load_trained(run.folder, None, "cpu").arguments["fresh"]
     first, again, other = (torch.cat([w.flatten() for w in fresh(seed).parameters()]) for seed in (0, 0, 1))
     assert first.equal(again)
     assert not first.equal(other)

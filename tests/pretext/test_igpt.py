@@ -222,7 +222,7 @@ def test_from_the_command_line_random_weights_read_the_palette_that_was_learned(
         return probe_layers(encoder, fresh, *others, **more)
 
     probe_layers = layers.probe_layers
-    monkeypatch.setattr("selftaught.api.run.probe_layers", spy)
+    monkeypatch.setattr("selftaught.api.labeled.probe_layers", spy)
     table = run.probe(tmp_path / "images")
     assert [row.layer for row in table.layers] == ["embed", "block01"]
     trained, random = seen["trained"], seen["random"]

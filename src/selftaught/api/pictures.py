@@ -8,7 +8,7 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from matplotlib.figure import Figure
@@ -18,7 +18,8 @@ from selftaught import figures
 from selftaught.analysis.attention import attention_maps
 from selftaught.analysis.images import square, whole_images
 from selftaught.analysis.neighbors import find_neighbors
-from selftaught.config.build import build_source, open_unseen
+from selftaught.api.loaded import Loaded, load_trained
+from selftaught.config.build import build_source, load_encoder, open_unseen
 from selftaught.config.settings import Settings
 from selftaught.contracts import Encoder, Source, evenly_spaced
 from selftaught.data import is_photos, photos
@@ -27,9 +28,7 @@ from selftaught.evaluation.baselines.encoders import calibrate, random_encoders
 from selftaught.evaluation.results import file_stem
 from selftaught.limits import NUM_IMAGES
 from selftaught.runs.atomic import write_bytes
-
-if TYPE_CHECKING:
-    from selftaught.api.run import Run, _Loaded
+from selftaught.runs.folder import RunFolder
 
 CALIBRATION_IMAGES = 512
 """Images for the batch-norm statistics of random weights, where fewer are drawn."""
@@ -55,17 +54,17 @@ class Picture:
 
 
 def attention(
-    run: "Run",
+    run: RunFolder,
     data: str | Path | Source,
     *,
-    layers: Sequence[str] = (),
-    powers: Sequence[float] = (1, 2, 4),
-    images: int = 6,
-    size: int | None = None,
-    device: str = "auto",
+    layers: Sequence[str],
+    powers: Sequence[float],
+    images: int,
+    size: int | None,
+    device: str,
 ) -> Picture:
     """See `Run.attention`."""
-    loaded, folder = run._load(size, device), run.folder.prepare_results(run.folder.pictures)
+    loaded, folder = load_trained(run, size, device), run.prepare_results(run.pictures)
     require_between("--images", images, *NUM_IMAGES)
     side, where = loaded.arguments["size"], loaded.arguments["device"]
     if not isinstance(data, Source) and is_photos(data):
@@ -97,18 +96,18 @@ def attention(
 
 
 def neighbors(
-    run: "Run",
+    run: RunFolder,
     data: str | Path | Source,
     *,
-    layers: Sequence[str] = (),
-    queries: int = 6,
-    k: int = 5,
-    images: int = 2000,
-    size: int | None = None,
-    device: str = "auto",
+    layers: Sequence[str],
+    queries: int,
+    k: int,
+    images: int,
+    size: int | None,
+    device: str,
 ) -> Picture:
     """See `Run.neighbors`."""
-    loaded, folder = run._load(size, device), run.folder.prepare_results(run.folder.pictures)
+    loaded, folder = load_trained(run, size, device), run.prepare_results(run.pictures)
     require_between("--images", images, *NUM_IMAGES)
     side, where = loaded.arguments["size"], loaded.arguments["device"]
     source = data if isinstance(data, Source) else open_unseen(data, side, images)
@@ -138,14 +137,15 @@ def neighbors(
     return save(run, loaded, folder, drawn, facts, source.fingerprint)
 
 
-def filters(run: "Run", others: Sequence["Run"] = ()) -> Picture:
+def filters(run: RunFolder, others: Sequence[RunFolder]) -> Picture:
     """See `Run.filters`."""
-    loaded, folder = run._load(None, "cpu"), run.folder.prepare_results(run.folder.pictures)
+    loaded, folder = load_trained(run, None, "cpu"), run.prepare_results(run.pictures)
     weights, digests = {}, []
     for number, each in enumerate((run, *others)):
-        stamp = loaded.stamp if not number else each._load(None, "cpu").stamp
+        stamp = loaded.stamp if not number else load_trained(each, None, "cpu").stamp
         name = readable(each.path.resolve().name)
-        weights[name if name not in weights else f"{name} ({number + 1})"] = _first_convolution(each, each.encoder)
+        name = name if name not in weights else f"{name} ({number + 1})"
+        weights[name] = _first_convolution(each, load_encoder(each))
         digests.append(stamp["weights"])
     weights["random weights"] = _first_convolution(run, loaded.arguments["fresh"](0))
     facts = {
@@ -157,7 +157,7 @@ def filters(run: "Run", others: Sequence["Run"] = ()) -> Picture:
     return save(run, loaded, folder, figures.filter_comparison(weights), facts, str(digests))
 
 
-def trained_and_random(loaded: "_Loaded", source: Source) -> tuple[Encoder, Encoder]:
+def trained_and_random(loaded: Loaded, source: Source) -> tuple[Encoder, Encoder]:
     """The encoder of a run and the same with random weights, with batch statistics as in every other analysis."""
     where, size = loaded.arguments["device"], loaded.arguments["size"]
     trained = loaded.arguments["encoder"].to(where)
@@ -171,7 +171,7 @@ def crops(paths: Sequence[str], size: int) -> Source:
     return build_source(paths, Settings.of(size=size, num_crops=CALIBRATION_CROPS))
 
 
-def _first_convolution(run: "Run", encoder: Encoder) -> Tensor:
+def _first_convolution(run: RunFolder, encoder: Encoder) -> Tensor:
     """(F, 1 to 3, h, w): the first convolution of an encoder."""
     weight = next((weight for weight in encoder.parameters() if weight.ndim == 4), None)
     if weight is None or weight.shape[1] > 3 or len(weight) > MAX_FILTERS or min(weight.shape[2:]) < 2:
@@ -190,7 +190,7 @@ def _shares(facts: dict[str, Any]) -> str:
     )
 
 
-def save(run: "Run", loaded: "_Loaded", folder: Path, figure: Figure, facts: dict[str, Any], images: str) -> Picture:
+def save(run: RunFolder, loaded: Loaded, folder: Path, figure: Figure, facts: dict[str, Any], images: str) -> Picture:
     """Write a picture and its facts; the PNG is first, so that facts are never without one.
 
     Args:
@@ -207,5 +207,5 @@ def save(run: "Run", loaded: "_Loaded", folder: Path, figure: Figure, facts: dic
     stem = file_stem(str(facts.get("data") or run.path.resolve().name), "", {**facts, "fingerprint": images})
     path = folder / f"{facts['kind']}-{stem}.png"
     write_bytes(path, buffer.getvalue(), run.path)
-    run.folder.write_result(path.with_suffix(".json"), facts)
+    run.write_result(path.with_suffix(".json"), facts)
     return Picture(path, facts)

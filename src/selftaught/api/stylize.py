@@ -1,11 +1,13 @@
 """Style transfer by the features of a run."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import Tensor
 
 from selftaught import figures
 from selftaught.analysis.images import fitted
 from selftaught.analysis.style import StyleTransfer, Stylized, require_convolutions, stylize
+from selftaught.api.loaded import load_trained
 from selftaught.api.pictures import SINGLE, Picture, crops, save, trained_and_random
 from selftaught.contracts import Encoder
 from selftaught.data import Photo, is_photos, photos
@@ -14,35 +16,31 @@ from selftaught.errors import UserError, readable, require_between
 from selftaught.figures.grid import png_bytes
 from selftaught.limits import Range
 from selftaught.runs.atomic import write_bytes
+from selftaught.runs.folder import RunFolder
 from selftaught.training.interruption import Stop, stop_on_signals
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from selftaught.api.run import Run
 
 IMAGE_SIDE = Range(16, 2048)
 """Maximum side of a stylized image in pixels: memory and time grow with its square."""
 
 
 def style_transfer(
-    run: "Run",
+    run: RunFolder,
     content: str | Path,
     style: str | Path,
     *,
-    size: int = 256,
-    random: bool = False,
-    out: str | Path | None = None,
-    device: str = "auto",
-    stop: Stop | None = None,
+    size: int,
+    random: bool,
+    out: str | Path | None,
+    device: str,
+    stop: Stop | None,
     settings: StyleTransfer,
 ) -> Picture:
     """See `Run.stylize`."""
     target = None if out is None else _new_file(Path(out))
     require_between("--size", size, *IMAGE_SIDE)
-    loaded = run._load(None, device)
+    loaded = load_trained(run, None, device)
     require_convolutions(loaded.arguments["encoder"])
-    folder = run.folder.prepare_results(run.folder.pictures)
+    folder = run.prepare_results(run.pictures)
     pair = [_photo("--content", content), _photo("--style", style)]
     images = [fitted(photo.image, size) for photo in pair]
     calibration = crops([str(content), str(style)], loaded.arguments["size"])
@@ -71,7 +69,7 @@ def style_transfer(
 
 
 def _run_all(
-    nets: dict[str, Encoder], content: "Tensor", style: "Tensor", settings: StyleTransfer, stop: Stop
+    nets: dict[str, Encoder], content: Tensor, style: Tensor, settings: StyleTransfer, stop: Stop
 ) -> dict[str, Stylized]:
     """Transfer the style with each network in turn, until a stop is requested; at least the first has a result."""
     results = {}
