@@ -36,7 +36,7 @@ def place(tmp_path_factory) -> Path:
     images = make_images(root / "images")
     (root / "tiny.yaml").write_text(yaml.safe_dump({**STUDY, "source": str(images)}))
     measure = planning.measure
-    planning.measure = lambda built, minutes, device: Plan(1, "cpu", "32", False, 0.1, 0.0)
+    planning.measure = lambda built, minutes, device, precision: Plan(1, "cpu", "32", False, 0.1, 0.0)
     try:
         assert cli.main(["study", str(root / "tiny.yaml"), "--out", str(root / "valid")]) == 0
     finally:
@@ -135,7 +135,9 @@ HAZARDS: dict[str, Hazard] = {
 def test_no_hazard_does_harm(hazard, place, tmp_path, capsys, monkeypatch):
     outside = Outside(tmp_path / "outside")
     monkeypatch.setenv("PATH", f"{outside.programs}:/usr/bin:/bin")
-    monkeypatch.setattr(planning, "measure", lambda built, minutes, device: Plan(1, "cpu", "32", False, 0.1, 0.0))
+    monkeypatch.setattr(
+        planning, "measure", lambda built, minutes, device, precision: Plan(1, "cpu", "32", False, 0.1, 0.0)
+    )
     study = Path(shutil.copytree(place / "valid", tmp_path / "study"))
     HAZARDS[hazard](study, outside)
     jobs = ["--jobs", "2"] if "log" in hazard else []
@@ -168,7 +170,9 @@ def _stop(number, frame):
 
 def test_the_valid_study_is_continued(place, tmp_path, monkeypatch):
     """Else the tests above would prove nothing."""
-    monkeypatch.setattr(planning, "measure", lambda built, minutes, device: Plan(1, "cpu", "32", False, 0.1, 0.0))
+    monkeypatch.setattr(
+        planning, "measure", lambda built, minutes, device, precision: Plan(1, "cpu", "32", False, 0.1, 0.0)
+    )
     study = Path(shutil.copytree(place / "valid", tmp_path / "study"))
     unfinished(study)
     assert cli.main(["study", str(place / "tiny.yaml"), "--out", str(study)]) == 0

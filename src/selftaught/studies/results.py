@@ -17,8 +17,9 @@ from selftaught.evaluation.finetune_table import FineTuneTable
 from selftaught.evaluation.probes import probe_class
 from selftaught.evaluation.table import ProbeTable
 from selftaught.runs.files import read_limited
-from selftaught.runs.models import Audit, AuditAnswer, Count, FineTune, Probe, ProbedLayer, Share, Words, mismatch
+from selftaught.runs.models import Count, Share, Words, mismatch
 from selftaught.runs.parse import one_line, parse_arrays, parse_json
+from selftaught.runs.result_models import Audit, AuditRow, FineTune, Probe, ProbedLayer
 from selftaught.studies.definition import FROM_SCRATCH, RANDOM, Evaluation
 from selftaught.training.interruption import Stop
 
@@ -60,7 +61,7 @@ class Result:
     def signature(self) -> object:
         """What is the same in the results of all seeds: layers, ways to train, test images and changes of an audit."""
         sizes = sorted((name, array.shape[1]) for name, array in self.correct.items())
-        return sizes, [answer["change"] for answer in self.facts.get("answers", ())]
+        return sizes, [row["change"] for row in self.facts.get("rows", ())]
 
     def held_out(self, key: str) -> dict[str, float]:
         """Held-out accuracy of every layer of a probe; `key` is "held_out" or "random_held_out"."""
@@ -119,7 +120,7 @@ class StudiedProbe(Probe):
     has_parameters: StrictBool
 
 
-class StudiedAnswer(AuditAnswer):
+class StudiedRow(AuditRow):
     """One transformation of an audit, with what a page needs."""
 
     difference: float
@@ -128,7 +129,7 @@ class StudiedAnswer(AuditAnswer):
 class StudiedAudit(Audit):
     """An audit, with what a page needs."""
 
-    answers: Annotated[list[StudiedAnswer], Field(min_length=1, max_length=300)]  # type: ignore[assignment]
+    rows: Annotated[list[StudiedRow], Field(min_length=1, max_length=300)]  # type: ignore[assignment]
 
 
 def _reason(facts: Any, arrays: Mapping[str, NDArray[Any]], evaluation: Evaluation) -> str:
