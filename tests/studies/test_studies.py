@@ -8,14 +8,13 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 from scipy import stats
+from tiny_study import TINY, written
 
 from selftaught.api.run import Run
 from selftaught.cli import main
@@ -30,52 +29,6 @@ from selftaught.studies.outcome import compare, judge
 from selftaught.studies.page import COST
 from selftaught.studies.results import Result
 from selftaught.studies.wording import conclusion
-from selftaught.training.plan import Plan
-
-TINY = {
-    "question": "Is one angle per image as good as all?",
-    "paper": "Gidaris et al., ICLR 2018",
-    "finding": "All angles are better.",
-    "source": "unknown",
-    "settings": {
-        "task": "rotation",
-        "size": 16,
-        "steps": 3,
-        "batch_size": 8,
-        "encoder": {"name": "convnet", "width": 8},
-    },
-    "variants": {"all": {}, "one": {"task": {"copies": "one"}}},
-    "comparison": {"variant": "all", "against": "one", "layer": "layer2"},
-    "seeds": 2,
-}
-
-
-@pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
-    """Two classes of noisy images, in a training and a test part."""
-    root, rng = tmp_path_factory.mktemp("images"), np.random.default_rng(0)
-    for part in ("train", "test"):
-        for name, level in (("bright", 150), ("dark", 60)):
-            (place := root / part / name).mkdir(parents=True)
-            for number in range(24):
-                pixels = level + rng.integers(-50, 50, (20, 20, 3))
-                Image.fromarray(pixels.astype(np.uint8)).save(place / f"{number}.png")
-    return root
-
-
-@pytest.fixture
-def quick(monkeypatch):
-    """Plans without measurements."""
-    plan = Plan(5, "cpu", "32", False, 0.1, 0.0)
-    monkeypatch.setattr(
-        planning, "measure", lambda built, minutes, device, precision: replace(plan, precision=precision)
-    )
-
-
-def written(folder: Path, images: Path, **changes) -> str:
-    path = folder / "tiny.yaml"
-    path.write_text(yaml.safe_dump({**TINY, "source": str(images), **changes}))
-    return str(path)
 
 
 def page_without_cost(page: Path) -> list[str]:

@@ -31,7 +31,16 @@ def study(
     ] = None,
     jobs: Annotated[Count, Parameter(help="Number of runs at a time, each with its share of the CPU threads.")] = 1,
     threads: Annotated[
-        int | None, Parameter(converter=integers, help="CPU threads of each run; default: all, divided by --jobs.")
+        int | None,
+        Parameter(converter=integers, help="CPU threads of each run; default: all, divided by --jobs; 4 with --slurm."),
+    ] = None,
+    slurm: Annotated[
+        tuple[str, ...] | None,
+        Parameter(
+            help="Make every run a Slurm job, --jobs of them at a time; options of sbatch as name=value, such as "
+            "partition=gpu gpus-per-node=1 time=240 (minutes).",
+            consume_multiple=True,
+        ),
     ] = None,
     plan: Annotated[
         bool, SWITCH, Parameter(help="Check every variant, print the runs and the estimated time, and stop.")
@@ -47,7 +56,7 @@ def study(
     from selftaught.studies.planning import render
     from selftaught.training.interruption import Stop
 
-    options = Options(scale, data, probe_data, seeds, jobs, threads)
+    options = Options(scale, data, probe_data, seeds, jobs, threads, slurm)
     if plan:
         planned = plan_study(study, options)
         print_result(planned.to_json() if json_ else render(planned))

@@ -21,7 +21,11 @@ from selftaught.studies.jobs import run_in_processes
 from selftaught.studies.library import load_study
 from selftaught.studies.page import write_page
 from selftaught.studies.planning import StudyPlan, make_study_plan
+from selftaught.studies.slurm import parse_options, run_on_slurm
 from selftaught.training.interruption import Stop, stop_on_signals
+
+SLURM_THREADS = 4
+"""CPU threads of a Slurm job by default: the login node's number says nothing about the others."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class Options:
     jobs: int = 1
     """Number of runs at a time, each a process."""
     threads: int | None = None
-    """CPU threads of each run; by default all of them divided by `jobs`."""
+    """CPU threads of each run; by default all of them divided by `jobs`, or 4 with `slurm`."""
+    slurm: Sequence[str] | None = None
+    """Options of sbatch, such as "partition=gpu": runs are jobs of a Slurm cluster, `jobs` of them at a time."""
 
     def __post_init__(self) -> None:
         """Check the ranges."""
@@ -48,11 +54,14 @@ class Options:
         for name in ("seeds", "jobs", "threads"):
             if (value := getattr(self, name)) is not None:
                 require_between(f"--{name}", value, *(STUDY_SEEDS if name == "seeds" else THREADS))
+        if self.slurm is not None:
+            parse_options(self.slurm)
 
     @property
     def threads_per_run(self) -> int:
         """CPU threads of each run."""
-        return self.threads or max(1, torch.get_num_threads() // self.jobs)
+        default = SLURM_THREADS if self.slurm is not None else max(1, torch.get_num_threads() // self.jobs)
+        return self.threads or default
 
 
 def plan_study(study: str, options: Options | None = None) -> StudyPlan:
@@ -149,6 +158,9 @@ def _run(folder: StudyFolder, state: State, grid: Grid, options: Options, stop: 
         result = f"failed ({failed})" if failed else f"{seconds_of(folder, cells[index]) / 60:.1f} minutes of training"
         console.print(f"run {len(cells) - len(left) + done} of {len(cells)}: {cells[index].name}, {result}{more}")
 
+    if options.slurm is not None and left:
+        requested = parse_options(options.slurm)
+        return run_on_slurm(folder, left, options.jobs, state.threads, requested, stop, on_done)
     if options.jobs > 1 and len(left) > 1:
         return run_in_processes(folder, left, options.jobs, state.threads, stop, on_done)
     for index in left:
@@ -166,6 +178,8 @@ def command(study: str, options: Options, out: str | Path | None) -> str:
     parts += [] if options.probe_data is None else ["--probe-data", _quoted(options.probe_data)]
     parts += [] if options.seeds is None else ["--seeds", str(options.seeds)]
     parts += [] if options.jobs == 1 else ["--jobs", str(options.jobs)]
+    if options.slurm is not None:
+        parts += ["--slurm", *map(_quoted, options.slurm)]
     parts += [] if options.threads is None else ["--threads", str(options.threads)]
     parts += [] if out is None else ["--out", _quoted(str(out))]
     return " ".join(parts)

@@ -14,7 +14,8 @@ from threading import Thread
 
 from selftaught.errors import UserError, is_out_of_memory
 from selftaught.studies.cells import run_cell
-from selftaught.studies.folder import StudyFolder
+from selftaught.studies.folder import State, StudyFolder
+from selftaught.studies.grid import Grid
 from selftaught.training.interruption import Stop
 
 
@@ -27,19 +28,24 @@ def main(path: str) -> None:
     state = folder.read_state()
     assert state is not None
     grid = state.grid
-    cells = grid.cells
     for index in _indices(stop):
-        try:
-            reply: dict[str, object] = {"done": run_cell(folder, state, grid, cells[index], stop)}
-        except UserError as error:
-            reply = {"error": f"{cells[index].name}: {error}"}
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            reply = {"error": f"{cells[index].name}: out of memory: use fewer --jobs, or a smaller size or batch."}
+        reply = do_cell(folder, state, grid, index, stop)
         print(json.dumps(reply), file=replies, flush=True)
         if not reply.get("done"):
             return
+
+
+def do_cell(folder: StudyFolder, state: State, grid: Grid, index: int, stop: Stop) -> dict[str, object]:
+    """Do the run with an index of `Grid.cells`; the answer as above."""
+    cell = grid.cells[index]
+    try:
+        return {"done": run_cell(folder, state, grid, cell, stop)}
+    except UserError as error:
+        return {"error": f"{cell.name}: {error}"}
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return {"error": f"{cell.name}: out of memory: use fewer --jobs, or a smaller size or batch."}
 
 
 def _indices(stop: Stop) -> Iterator[int]:
