@@ -5,7 +5,7 @@ is for internal invariants only.
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -116,6 +116,12 @@ def require_ranges(owner: object, **ranges: tuple[float, float, bool, bool]) -> 
 def _items(value: Any) -> tuple[Any, ...]:
     """The items of a tuple, or the value itself as one."""
     return value if isinstance(value, tuple) else (value,)
+
+
+def listed(values: Sequence[float], most: int = 8) -> str:
+    """The first values for an error message: "0.2 0.35 0.6", and how many more there are; "none" if there are none."""
+    more = f" and {len(values) - most:,} more" if len(values) > most else ""
+    return (" ".join(f"{value:g}" for value in values[:most]) or "none") + more
 
 
 def readable(text: str) -> str:

@@ -20,7 +20,7 @@ from selftaught.augment.draws import randint
 from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import affine, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import UserError, listed
 from selftaught.modules.heads import HeadKind, classifier
 
 
@@ -54,10 +54,9 @@ class Rotation(Task):
         require_crops(self.crop, self.scale)
         turns = {angle % 360 for angle in self.angles}
         if len(turns) < 2 or len(turns) < len(self.angles):
-            given = ", ".join(map(str, self.angles[:8])) or "none"
-            more = f" and {len(self.angles) - 8:,} more" if len(self.angles) > 8 else ""
             raise UserError(
-                f"rotation needs at least two different angles, got {given}{more}; for example --angles 0 90 180 270."
+                f"rotation needs at least two different angles, got {listed(self.angles)}; for example --angles 0 90 "
+                "180 270."
             )
 
     @property

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 from selftaught.augment.draws import rand
 from selftaught.augment.warp import affine, bernoulli, to_device
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
-from selftaught.errors import UserError
+from selftaught.errors import UserError, listed, require_between
+from selftaught.limits import VIEWS
 from selftaught.modules.heads import HeadKind, classifier
 
 
@@ -45,8 +46,9 @@ class Scaling(Task):
         if len(set(self.areas)) < len(self.areas) or len(set(self.ratios)) < len(self.ratios) or len(self._classes) < 2:
             raise UserError(
                 "scaling needs at least two different windows, and every area and ratio once, got --areas "
-                f"{_listed(self.areas)} --ratios {_listed(self.ratios)}; for example --areas 0.2 0.35 0.6 1."
+                f"{listed(self.areas)} --ratios {listed(self.ratios)}; for example --areas 0.2 0.35 0.6 1."
             )
+        require_between("the number of windows of scaling", len(self._classes), *VIEWS)
         for area, ratio in self._classes:
             if not (0 < area <= 1 and ratio > 0 and area * max(ratio, 1 / ratio) <= 1):
                 raise UserError(
@@ -94,7 +96,3 @@ class Scaling(Task):
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """1 / K."""
         return {"accuracy": 1 / len(self._classes)}
-
-
-def _listed(values: tuple[float, ...]) -> str:
-    return " ".join(f"{value:g}" for value in values)
