@@ -35,7 +35,7 @@ class CellJob:
     """Of `Grid.cells`."""
 
     def __call__(self) -> dict[str, object]:
-        """Do the run, or continue it: the answer of `do_cell`."""
+        """Do the run, or continue it: the reply of `do_cell`."""
         folder = StudyFolder(self.folder)
         state = folder.read_state()
         assert state is not None
@@ -108,9 +108,9 @@ def run_on_slurm(
                 job = pending.pop(index)
                 if job.exception() is not None:
                     raise UserError(f"a job failed, see {job.paths.stderr}.")
-                answer = job.result()
-                if "error" in answer:
-                    raise UserError(str(answer["error"]))
+                reply = job.result()
+                if "error" in reply:
+                    raise UserError(str(reply["error"]))
                 on_done(index)
             sleep(POLL if cluster == "slurm" else 0.1)
         return True

@@ -36,7 +36,7 @@ def main(path: str) -> None:
 
 
 def do_cell(folder: StudyFolder, state: State, grid: Grid, index: int, stop: Stop) -> dict[str, object]:
-    """Do the run with an index of `Grid.cells`; the answer as above."""
+    """Do the run with an index of `Grid.cells`; the reply as above."""
     cell = grid.cells[index]
     try:
         return {"done": run_cell(folder, state, grid, cell, stop)}
