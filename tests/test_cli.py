@@ -172,6 +172,10 @@ def test_a_run_that_was_shown_tiles_is_recalibrated_and_the_probe_says_so(run, f
         capsys.readouterr()
         assert main(["probe", str(which), "--data", str(folder), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["recalibrated"] is found
+    for flag, found in (("--no-recalibrate", False), ("--recalibrate", True)):
+        assert main(["probe", str(tiled), "--data", str(folder), "--json", flag]) == 0
+        assert json.loads(capsys.readouterr().out)["recalibrated"] is found
+    assert len(list((tiled / "probes").glob("*.json"))) == 3
 
 
 def test_compare_and_report_name_the_run(run, tmp_path, capsys):

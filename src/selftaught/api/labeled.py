@@ -56,10 +56,13 @@ def probe_run(
     dimensions: int | None,
     baselines: Sequence[str],
     size: int | None,
+    recalibrate: bool | None,
     device: str,
 ) -> ProbeTable:
     """See `Run.probe`."""
     loaded = load_trained(folder, size, device)
+    if recalibrate is not None:
+        loaded.arguments["recalibrate"] = recalibrate
     results = folder.prepare_results(folder.probes)
     train, test = images.open(round(probe.zoom * loaded.arguments["size"]))
     table = probe_layers(
@@ -82,6 +85,7 @@ def probe_run(
         **{name: getattr(table, name) for name in ("size", "seeds", "initializations", "pooling", "dimensions")},
         "limit": images.limit,
         **({"baselines": list(baselines)} if baselines else {}),
+        **({} if recalibrate is None else {"recalibrate": recalibrate}),
     }
     path = results / f"{file_stem(table.data, details, setting)}.json"
     assert table.correctness is not None

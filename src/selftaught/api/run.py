@@ -67,6 +67,7 @@ class Run:
         size: int | None = None,
         limit: int | None = None,
         labels: str | Path | None = None,
+        recalibrate: bool | None = None,
         device: str = "auto",
         storage: Storage = "auto",
     ) -> ProbeTable:
@@ -83,6 +84,8 @@ class Run:
             size: side of the views in pixels; by default that of pretraining.
             limit: number of training images; all test images are used.
             labels: CSV file with path and label.
+            recalibrate: recompute the encoder's batch-norm statistics on whole training images first; by default after
+                pretraining on tiles.
             device: auto, cpu, cuda ...
             storage: how the images are stored, see `open_source`; for the same result.
 
@@ -93,7 +96,7 @@ class Run:
         images = LabeledImages(data, limit, labels, storage)
         return probe_run(
             self.folder, images, chosen, seeds=seeds, pooling=pooling, dimensions=dimensions, baselines=baselines,
-            size=size, device=device,
+            size=size, recalibrate=recalibrate, device=device,
         )  # fmt: skip
 
     def finetune(

@@ -69,6 +69,12 @@ def probe(
     size: Size = None,
     limit: Limit = None,
     labels: LabelFile = None,
+    recalibrate: Annotated[
+        bool | None,
+        Parameter(
+            help="Recompute batch-norm statistics on whole training images first; default: after pretraining on tiles."
+        ),
+    ] = None,
     storage: Stored = "auto",
     device: Device = "auto",
     json_: Json = False,
@@ -87,6 +93,7 @@ def probe(
         size=size,
         limit=limit,
         labels=labels,
+        recalibrate=recalibrate,
         storage=storage,
         device=device,
     )

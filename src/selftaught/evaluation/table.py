@@ -13,9 +13,7 @@ from selftaught.evaluation.metrics import UNBALANCED, is_unbalanced
 from selftaught.evaluation.overlap import overlap_warning
 from selftaught.evaluation.rows import BaselineRow, Correctness, LayerRow
 
-RECALIBRATED = (
-    "Pretraining used tiles, so the encoder's batch-norm statistics were recomputed on whole training images."
-)
+RECALIBRATED = "The encoder's batch-norm statistics were recomputed on whole training images."
 MAX_CONFUSION = 100
 """Maximum number of classes for which the confusion matrix is written to JSON."""
 TOO_WIDE = 0.05
