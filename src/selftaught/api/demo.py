@@ -63,8 +63,8 @@ def which_photo(side: int, seed: int = 0) -> tuple[Crops, Crops]:
     right = [image[..., image.shape[2] // 2 :] for image in loaded]
     cropping = Cropping(crop_area=(0.05, 0.5), crop_rotation=0, crop_jitter=0)
     return (
-        Crops("which photo", left, TRAIN, side, seed, cropping, tuple(names)),
-        Crops("which photo", right, TEST, side, seed + 1, cropping, tuple(names)),
+        Crops("bundled photos", left, TRAIN, side, seed, cropping, tuple(names)),
+        Crops("bundled photos", right, TEST, side, seed + 1, cropping, tuple(names)),
     )
 
 

@@ -35,7 +35,7 @@ class LayerChoice:
             return ""
         return (
             f"Only {self.images:,} held-out images: the choice of layer ({self.layer} or {self.runner_up}) is "
-            "uncertain, and the interval of the gain does not include it."
+            "uncertain, which the interval of the gain does not include."
         )
 
     def to_json(self) -> dict[str, object]:
