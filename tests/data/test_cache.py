@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from corpus import encoded, huge_png, listed, noise, write_broken, write_images
 
-from selftaught.data import cache
+from selftaught.data import cache, parallel
 from selftaught.data.cache import Decoded, cache_folder, decode_cached
 from selftaught.data.decode import decode
 from selftaught.data.folder import folder_splits
@@ -61,7 +61,7 @@ def test_cache_contains_every_image_in_order(tmp_path: Path) -> None:
     reader = listed(100)
     cached = decode_cached(reader, 4, folder=tmp_path)
     assert cached.images.shape == (100, 3, 4, 4)
-    assert cached.kept.tolist() == list(range(100))
+    assert cached.indices.tolist() == list(range(100))
     assert cached.skipped == ()
     for index, raw in enumerate(reader.items):
         assert np.array_equal(cached.images[index], decode(raw, 4))
@@ -84,14 +84,14 @@ def test_broken_images_leave_no_gap(tmp_path: Path) -> None:
     cached = decode_cached(replace(reader, items=items), 8, folder=tmp_path)
     sound = [index for index in range(50) if index not in (0, 17, 49)]
     assert [index for index, _ in cached.skipped] == [0, 17, 49]
-    assert cached.kept.tolist() == sound
+    assert cached.indices.tolist() == sound
     assert np.array_equal(cached.images, [noise(8, 8, index).transpose(2, 0, 1) for index in sound])
 
 
 def test_only_chosen_images_are_decoded(tmp_path: Path) -> None:
     reader = watched(20)
     cached = decode_cached(reader, 8, np.array([3, 5, 19]), tmp_path)
-    assert reader.read == cached.kept.tolist() == [3, 5, 19]
+    assert reader.read == cached.indices.tolist() == [3, 5, 19]
     assert np.array_equal(cached.images[2], noise(8, 8, 19).transpose(2, 0, 1))
 
 
@@ -169,7 +169,7 @@ def test_memory_is_bounded_by_a_few_blocks() -> None:
     ahead = 0
     for done, _ in enumerate(stream):
         ahead = max(ahead, len(reader.read) - done)
-    assert ahead <= (2 * cache.threads() + 2) * cache.BLOCK
+    assert ahead <= (2 * parallel.threads() + 2) * parallel.BLOCK
 
 
 def test_a_folder_of_broken_and_odd_files_is_cached(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from selftaught.data.folder import folder_splits
 root = Path(sys.argv[1])
 reader = folder_splits(root)["all"]
 result = decode_cached(reader, 16, folder=root / ".cache")
-print(json.dumps({"read": len(reader), "kept": result.kept.tolist(), "skipped": result.skipped}))
+print(json.dumps({"read": len(reader), "kept": result.indices.tolist(), "skipped": result.skipped}))
 """
 
 

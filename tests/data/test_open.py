@@ -101,15 +101,15 @@ def test_large_images_are_stored_at_160(tmp_path: Path) -> None:
 
 
 def test_a_limit_takes_a_seeded_part_and_decodes_no_more(pets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from selftaught.data import cache
+    from selftaught.data import parallel
 
-    decode, seen = cache.decode_with_id, []
+    decode, seen = parallel.decode_with_id, []
 
     def counted(raw: object, *options: object) -> object:
         seen.append(raw)
         return decode(raw, *options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(cache, "decode_with_id", counted)
+    monkeypatch.setattr(parallel, "decode_with_id", counted)
     first = open_source(pets, split="all", limit=7, seed=1)
     assert len(first) == len(seen) == 7
     assert seen == sorted(seen, key=lambda path: (path.parent.name, int(path.stem)))

@@ -65,7 +65,7 @@ def names(folder: Path) -> set[str]:
 
 def assert_right(cached: Decoded) -> None:
     assert np.array_equal(cached.images, TRUTH)
-    assert cached.kept.tolist() == list(range(40))
+    assert cached.indices.tolist() == list(range(40))
 
 
 def test_builds_restart_after_a_kill_at_any_image(tmp_path: Path) -> None:
@@ -224,7 +224,7 @@ def test_every_flipped_byte_is_detected(tmp_path: Path) -> None:
     items = [*listed(3).items[:2], np.empty((0, 8, 3), np.uint8)]
     reader = replace(listed(3), items=items)
     cached = decode_cached(reader, 4, folder=tmp_path)
-    truth, kept, skipped = np.array(cached.images), cached.kept.tolist(), cached.skipped
+    truth, kept, skipped = np.array(cached.images), cached.indices.tolist(), cached.skipped
     identities = cached.content_ids
     assert skipped == ((2, "is empty"),)
     for file in ("images.npy", "meta.json", "content.npy"):
@@ -236,7 +236,7 @@ def test_every_flipped_byte_is_detected(tmp_path: Path) -> None:
                 noticed += 1
                 continue
             assert np.array_equal(read.images, truth)
-            assert (read.kept.tolist(), read.skipped) == (kept, skipped)
+            assert (read.indices.tolist(), read.skipped) == (kept, skipped)
             assert np.array_equal(read.content_ids, identities)
         assert noticed > 0.9 * len(whole)
         path.write_bytes(whole[:-1])

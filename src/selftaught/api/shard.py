@@ -14,10 +14,11 @@ import pyarrow as pa
 from PIL import Image
 
 from selftaught.data.brightness import Ranges, source_ranges
-from selftaught.data.cache import cache_folder, in_threads
+from selftaught.data.cache import cache_folder
 from selftaught.data.content import loaded
 from selftaught.data.decode import decode_with_id
 from selftaught.data.opening import open_image
+from selftaught.data.parallel import in_threads
 from selftaught.data.photos import Spec
 from selftaught.data.reader import UNLABELED, Raw, Reader, readable
 from selftaught.data.sources import DEFAULT_SIDE, open_readers

@@ -20,29 +20,22 @@ import json
 import os
 import shutil
 import zlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import BinaryIO, Self, TypeVar
+from typing import BinaryIO, Self
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
 from selftaught.data.brightness import NOMINAL, Ranges
-from selftaught.data.conventions import Conventions
-from selftaught.data.decode import RGB, decode_with_id
-from selftaught.data.dense import STORED, decode_dense, dense_names, stored_bytes
-from selftaught.data.reader import Indices, Raw, Reader
+from selftaught.data.dense import STORED, dense_names, stored_bytes
+from selftaught.data.parallel import decode_all
+from selftaught.data.reader import Indices, Reader
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 FORMAT = 3
 """Format version, part of every key: increase it when the result of decoding changes."""
@@ -52,8 +45,6 @@ DENSE_FORMAT = 1
 """The same for dense targets, part of the keys of sources that have some."""
 ARRAYS: Mapping[str, tuple[int, type[np.generic]]] = {"images": (3, np.uint8), **STORED}
 """Channels and type of each array of a cache."""
-BLOCK = 16
-"""Images per work item of a thread: enough to make the overhead negligible even for 32-pixel images."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +54,7 @@ class Decoded:
     key: str
     images: NDArray[np.uint8]
     """(N, 3, S, S), a read-only memory map."""
-    kept: Indices
+    indices: Indices
     """(N,) ascending indices of these images in the reader."""
     skipped: tuple[tuple[int, str], ...]
     """Index in the reader and reason of each image that could not be decoded."""
@@ -71,17 +62,6 @@ class Decoded:
     """(N,) digests of the encoded images, see `content_id`."""
     dense: Mapping[str, NDArray[np.generic]] = field(default_factory=dict)
     """Dense targets by name: (N, C, S, S) in the types of `dense.STORED`, read-only memory maps."""
-
-
-@dataclass(frozen=True)
-class DecodedImage:
-    """One decoded image."""
-
-    image: RGB | str
-    """The image, or the reason why it or one of its targets could not be decoded."""
-    content_id: int
-    dense: Mapping[str, NDArray[np.generic]]
-    """Its dense targets by name."""
 
 
 def decode_cached(
@@ -313,47 +293,6 @@ def _header(name: str, count: int, side: int) -> bytes:
     fields = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (count, channels, side, side)}
     np.lib.format.write_array_header_1_0(stream := io.BytesIO(), fields)
     return stream.getvalue()
-
-
-def decode_all(reader: Reader, side: int, indices: Indices, ranges: Ranges = NOMINAL) -> Iterator[DecodedImage]:
-    """Decode the images at ascending `indices` with their dense targets, in threads, in order."""
-    raws = zip(reader.stream(indices), reader.stream_dense(indices), strict=True)
-    return in_threads(raws, lambda raw: decode_one(*raw, side, ranges, reader.conventions))
-
-
-def in_threads(items: Iterable[Item], work: Callable[[Item], Result]) -> Iterator[Result]:
-    """Apply a function to items in threads (Pillow releases the interpreter lock), in order, a few blocks ahead."""
-
-    def work_on(block: list[Item]) -> list[Result]:
-        return [work(item) for item in block]
-
-    workers, items = threads(), iter(items)
-    pending: deque[Future[list[Result]]] = deque()
-    with ThreadPoolExecutor(workers) as pool:
-        while block := list(islice(items, BLOCK)):
-            pending.append(pool.submit(work_on, block))
-            if len(pending) > 2 * workers:
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-
-
-def decode_one(
-    raw: Raw, targets: Mapping[str, Raw], side: int, ranges: Ranges, conventions: Conventions
-) -> DecodedImage:
-    """Decode one image and its dense targets."""
-    image, identity = decode_with_id(raw, side, ranges)
-    if isinstance(image, str) or not targets:
-        return DecodedImage(image, identity, {})
-    dense = decode_dense(raw, targets, conventions, side)
-    return DecodedImage(dense, identity, {}) if isinstance(dense, str) else DecodedImage(image, identity, dense)
-
-
-def threads() -> int:
-    """Number of CPUs available to this process, divided by the processes of torchrun on this machine; at most 16."""
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    neighbors = os.environ.get("LOCAL_WORLD_SIZE", "1")
-    return min(max(1, allowed // max(1, int(neighbors) if neighbors.isdecimal() else 1)), 16)
 
 
 def storage_error(error: OSError, folder: Path, size: int) -> UserError:

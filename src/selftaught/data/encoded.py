@@ -23,7 +23,8 @@ from torch import Tensor
 
 from selftaught.augment.warp import to_device
 from selftaught.data.brightness import Ranges
-from selftaught.data.cache import ARRAYS, BLOCK, cache_key, decode_all, decode_one, storage_error, threads
+from selftaught.data.cache import ARRAYS, cache_key, storage_error
+from selftaught.data.parallel import BLOCK, decode_all, decode_one, threads
 from selftaught.data.reader import Indices, Reader, readable
 from selftaught.data.stored import Pixels
 from selftaught.display.progress import Meter
@@ -34,7 +35,7 @@ from selftaught.errors import UserError
 class Checked:
     """Which images of a reader can be decoded."""
 
-    kept: Indices
+    indices: Indices
     """(N,) ascending indices of these images in the reader."""
     skipped: tuple[tuple[int, str], ...]
     """Index in the reader and reason of each image that cannot be decoded."""
@@ -103,7 +104,7 @@ def _write(path: Path, checked: Checked) -> None:
     part = path.with_name(f"{path.name}.part-{os.getpid()}")
     try:
         with part.open("wb") as file:
-            np.savez(file, kept=checked.kept, content_ids=checked.content_ids, skipped=skipped)
+            np.savez(file, kept=checked.indices, content_ids=checked.content_ids, skipped=skipped)
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
@@ -163,7 +164,7 @@ class Encoded(Pixels):
 
     def _decode(self, rows: Indices, out: NDArray[np.generic]) -> None:
         """Decode the images at some rows into an array."""
-        indices, of_image = self._checked.kept[rows], self._target == "images"
+        indices, of_image = self._checked.indices[rows], self._target == "images"
         raws = self._reader.stream(indices)
         targets = Reader.stream_dense(self._reader, indices) if of_image else self._reader.stream_dense(indices)
         for place, (raw, own) in enumerate(zip(raws, targets, strict=True)):

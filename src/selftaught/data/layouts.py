@@ -5,42 +5,19 @@ matching one in `LAYOUTS` is used; the last one matches every folder. To add a l
 `LAYOUTS` and add a row to docs/data.md.
 """
 
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from xml.etree import ElementTree
 
 import numpy as np
-from numpy.typing import NDArray
 
+from selftaught.data.arrangement import Arrangement, Mask, numbered
+from selftaught.data.class_folders import class_folders
 from selftaught.data.labels import with_labels
 from selftaught.data.listing import Listing
-from selftaught.data.reader import UNLABELED, Files, Indices, natural_key, readable, split_folder
+from selftaught.data.reader import UNLABELED, Files, readable
 from selftaught.errors import UserError
-
-Mask = NDArray[np.bool_]
-"""(N,) bool, one per image of a listing."""
-Parts = tuple[str, ...]
-"""Path components of a folder."""
-
-
-@dataclass(frozen=True)
-class Arrangement:
-    """Labels and splits of the images of a listing."""
-
-    layout: str
-    """Short description of the layout."""
-    labels: Indices
-    """(N,) indices into `classes`, or `UNLABELED`."""
-    classes: tuple[str, ...]
-    """Class names; empty if there are no labels."""
-    splits: Mapping[str, Mask] = field(default_factory=dict)
-    """Images of "train", "test" and "validation"; empty if there are no splits."""
-    left_out: Mask | None = None
-    """Images that are not part of the data set, such as segmentation masks."""
-    notes: tuple[str, ...] = ()
-    """Notes for the user, one phrase each."""
 
 
 def arrange(listing: Listing) -> Arrangement:
@@ -58,32 +35,6 @@ def arrange(listing: Listing) -> Arrangement:
             if missing.any():
                 notes.append(f"{_count_with_examples(listing, missing)}{where} without a label")
     return replace(result, notes=tuple(notes))
-
-
-def class_folders(listing: Listing) -> Arrangement:
-    """ImageFolder: one folder per class, optionally below `train`, `val` and `test`.
-
-    Folders below a class folder belong to the class. Leading folders that contain all images are skipped. Images next
-    to the class folders have no label if they are the minority; if they are the majority, folders are not classes.
-    """
-    parts: list[Parts] = [tuple(folder.split("/")) if folder else () for folder in listing.folders]
-    counts = np.bincount(listing.folder_indices, minlength=len(parts))
-    top = _top(parts, counts)
-    inside = {part for part in parts if part[: len(top)] == top and len(part) > len(top)}
-    splits = _split_folders(top, inside)
-    if not splits:
-        names = _class_names(parts, counts, top)
-        labels, classes = _numbered(names, listing.folder_indices)
-        return Arrangement("one folder per class" if classes else "images without class folders", labels, classes)
-    assigned = [splits.get(part[len(top)]) if part in inside else None for part in parts]
-    names = _names_by_split(parts, counts, len(top), assigned)
-    labels, classes = _numbered(names, listing.folder_indices)
-    members = {
-        split: np.array([own == split for own in assigned])[listing.folder_indices] for split in set(splits.values())
-    }
-    left_out = np.array([split is None for split in assigned])[listing.folder_indices]
-    layout = "one folder per split and class" if classes else "one folder per split"
-    return Arrangement(layout, labels, classes, members, left_out)
 
 
 def annotated_splits(listing: Listing) -> Arrangement | None:
@@ -142,7 +93,7 @@ def voc(listing: Listing) -> Arrangement | None:
     if several * 2 > len(names) - left_out.sum():
         names = [None] * len(names)
         notes = ("no labels, because most images show objects of several classes",)
-    labels, classes = _numbered(names)
+    labels, classes = numbered(names)
     return Arrangement("Pascal VOC", labels, classes, splits, left_out, notes)
 
 
@@ -171,7 +122,7 @@ def pets(listing: Listing) -> Arrangement | None:
         names_of.setdefault(number, set()).add(title.rpartition("_")[0])
     class_of = {number: min(names) if len(names) == 1 else f"class {number}" for number, names in names_of.items()}
     names = [class_of[rows[title][1]] if title in rows else None for title in titles]
-    labels, classes = _numbered(names)
+    labels, classes = numbered(names)
     splits = {
         split: np.array([title in rows and rows[title][0] == split for title in titles]) for split in ("train", "test")
     }
@@ -210,106 +161,6 @@ LAYOUTS: tuple[Callable[[Listing], Arrangement | None], ...] = (
     class_folders,
 )
 """In order of precedence, from the most specific to the one that matches every folder."""
-
-
-def _top(parts: Sequence[Parts], counts: Indices) -> Parts:
-    """The leading folders: each is the only one at its level and has more images than lie next to it."""
-    top: Parts = ()
-    while True:
-        below, direct = _below(parts, counts, top)
-        if len(below) != 1 or sum(below.values()) <= direct:
-            return top
-        top = (*top, *below)
-
-
-def _below(parts: Sequence[Parts], counts: Indices, top: Parts) -> tuple[dict[str, int], int]:
-    """Number of images in each folder directly below `top`, subfolders included; and directly in `top`."""
-    below: dict[str, int] = {}
-    direct = 0
-    for part, count in zip(parts, counts.tolist(), strict=True):
-        if part[: len(top)] == top and len(part) > len(top):
-            below[part[len(top)]] = below.get(part[len(top)], 0) + count
-        elif part == top:
-            direct += count
-    return below, direct
-
-
-def _split_folders(top: Parts, inside: set[Parts]) -> dict[str, str]:
-    """Split folders directly below `top`: folder name -> split; empty if the folders are classes.
-
-    They are splits if all are named like splits. Other folders are allowed if there are fewer of them than splits, or
-    if `train` and another split have class folders in common, because a class may be called `train`.
-    """
-    depth = len(top)
-    names = {part[depth] for part in inside}
-    splits = {name: split for name in names if (split := split_folder(name))}
-    kinds = set(splits.values())
-    if len(kinds) < 2:
-        return {}
-    if len(splits) < len(names):
-        classes = {
-            kind: {part[depth + 1] for part in inside if splits.get(part[depth]) == kind and len(part) > depth + 1}
-            for kind in kinds
-        }
-        alike = any(classes.get("train", set()) & classes[kind] for kind in kinds - {"train"})
-        if "train" not in kinds or (2 * len(splits) <= len(names) and not alike):
-            return {}
-    return splits
-
-
-def _class_names(parts: Sequence[Parts], counts: Indices, top: Parts) -> list[str | None]:
-    """Class of the images in each folder: the path component directly below `top`."""
-    below, direct = _below(parts, counts, top)
-    if sum(below.values()) < direct:
-        return [None] * len(parts)
-    depth = len(top)
-    return [part[depth] if part[:depth] == top and len(part) > depth else None for part in parts]
-
-
-def _names_by_split(
-    parts: Sequence[Parts], counts: Indices, depth: int, splits: Sequence[str | None]
-) -> list[str | None]:
-    """Class of the images in each folder below the split folders at `depth`.
-
-    The classes are the class folders of the training split or, without one, of the split with the most folders. Another
-    split may have extra folders above its class folders (`val/images/cat`). It has no labels if it has a single folder
-    that is not a training class (`test/images`).
-    """
-    names: list[str | None] = [None] * len(parts)
-    classes: set[str] = set()
-    folders = Counter(split for split in splits if split)
-    for split in sorted(folders, key=lambda split: (split != "train", -folders[split], split)):
-        own = [index for index, assigned in enumerate(splits) if assigned == split]
-        rests, own_counts = [parts[index][depth + 1 :] for index in own], counts[own]
-        shared = _above(rests, classes)
-        own_names = _class_names(rests, own_counts, _top(rests, own_counts) if shared is None else shared)
-        if shared is None and classes and len(set(own_names)) == 1:
-            continue
-        for index, name in zip(own, own_names, strict=True):
-            names[index] = name
-        classes = classes or {name for name in own_names if name}
-    return names
-
-
-def _above(rests: Sequence[Parts], classes: set[str]) -> Parts | None:
-    """The folders above the first level with a name in `classes`; None if no level has one."""
-    hits = [(level, rest[:level]) for rest in rests for level, name in enumerate(rest) if name in classes]
-    return min(hits)[1] if hits else None
-
-
-def _numbered(names: Sequence[str | None], folder_of: Indices | None = None) -> tuple[Indices, tuple[str, ...]]:
-    """Class names as indices into the sorted classes; no labels if there are fewer than two classes.
-
-    Args:
-        names: class name of each image, or of each folder.
-        folder_of: (N,) index into `names` of each image's folder; None if `names` has one entry per image.
-    """
-    classes = tuple(sorted({name for name in names if name is not None}, key=natural_key))
-    if len(classes) < 2:
-        return np.full(len(names if folder_of is None else folder_of), UNLABELED), ()
-    place = {name: position for position, name in enumerate(classes)}
-    labels = np.array([UNLABELED if name is None else place[name] for name in names], dtype=np.int64)
-    return labels if folder_of is None else labels[folder_of], tuple(map(readable, classes))
 
 
 def _count_with_examples(listing: Listing, mask: Mask) -> str:

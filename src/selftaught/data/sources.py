@@ -261,7 +261,7 @@ def _open(splits: Mapping[str, Reader], split: Split, request: OpenRequest) -> S
             f"only {usable.sum()} of {len(indices)} images in {reader.name} can be used, expected at least "
             f"half{first}: repair or remove the others."
         )
-    labels = None if reader.labels is None else torch.from_numpy(reader.labels[prepared.kept[usable]])
+    labels = None if reader.labels is None else torch.from_numpy(reader.labels[prepared.indices[usable]])
     name = f"{reader.name} ({note})" if note else reader.name
     pixels = request.pixels.setdefault(prepared.key, prepared.images)
     dense = {
@@ -313,13 +313,13 @@ def _usable(
     reader: Reader, prepared: Prepared, chosen: Indices, keep_unlabeled: bool
 ) -> tuple[NDArray[np.bool_], tuple[tuple[str, str], ...]]:
     """Mask of the prepared images that can be used; name and reason of each chosen image that cannot."""
-    lost, usable = dict(prepared.skipped), np.isin(prepared.kept, chosen)
+    lost, usable = dict(prepared.skipped), np.isin(prepared.indices, chosen)
     broken = np.intersect1d(chosen, np.fromiter(lost, np.int64, len(lost)))
     skipped = [(reader.title(index), lost[index]) for index in broken.tolist()]
     if reader.labels is not None and not keep_unlabeled:
-        unlabeled = usable & (reader.labels[prepared.kept] == UNLABELED)
+        unlabeled = usable & (reader.labels[prepared.indices] == UNLABELED)
         skipped += [
-            (reader.title(index), "has no label or an invalid one") for index in prepared.kept[unlabeled].tolist()
+            (reader.title(index), "has no label or an invalid one") for index in prepared.indices[unlabeled].tolist()
         ]
         usable &= ~unlabeled
     return usable, tuple((readable(title), reason) for title, reason in skipped)

@@ -32,7 +32,7 @@ class Prepared:
 
     key: str
     """Identifies the pixels; it does not depend on the storage."""
-    kept: Indices
+    indices: Indices
     """(N,) ascending indices in the reader of the images that can be decoded; row i is the i-th of them."""
     skipped: tuple[tuple[int, str], ...]
     """Index in the reader and reason of each image that cannot be decoded."""
@@ -66,7 +66,7 @@ def prepare(
     if storage == "decoded" or (storage == "auto" and count * image_bytes(names, side) <= DECODED_LIMIT):
         cached = decode_cached(reader, side, chosen, folder, ranges)
         dense = {name: Resident(array) for name, array in cached.dense.items()}
-        return Prepared(cached.key, cached.kept, cached.skipped, cached.content_ids, Resident(cached.images), dense)
+        return Prepared(cached.key, cached.indices, cached.skipped, cached.content_ids, Resident(cached.images), dense)
     if note := reader.access_note():
         announce(f"{reader.name}: {note}")
     content = reader.fingerprint_of(np.arange(count) if chosen is None else chosen)
@@ -74,4 +74,4 @@ def prepare(
     key = cache_key(reader, side, chosen, ranges, content)
     pixels = {name: Encoded(reader, side, ranges, checked, name) for name in ("images", *names)}
     images = pixels.pop("images")
-    return Prepared(key, checked.kept, checked.skipped, checked.content_ids, images, pixels)
+    return Prepared(key, checked.indices, checked.skipped, checked.content_ids, images, pixels)

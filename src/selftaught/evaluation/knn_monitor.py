@@ -21,8 +21,8 @@ from selftaught.training.loop import Pretraining
 
 NEIGHBORS, QUERIES = 2000, 1000
 """Maximum number of images of either kind: the standard error of an accuracy is at most 1.6 percentage points."""
-SHARE = 0.05
-"""Maximum share of the computation of training; a training step costs about three forward passes of its images."""
+TIME_FRACTION = 0.05
+"""Maximum fraction of the computation of training; a training step costs about three forward passes of its images."""
 PROBE = KNNProbe(k=20)
 """Fewer neighbors than the default of the probe, whose bank is many times as large."""
 BATCH = 250
@@ -50,7 +50,7 @@ class KNNMonitor:
             raise UserError(f"--monitor needs at least 3 labeled images, but {source.name} has {len(source)}.")
         order = torch.randperm(len(source), generator=torch.Generator().manual_seed(0))
         self.order = order[: self.images]  # the queries come first
-        self.interval = math.ceil(self.images / (3 * SHARE * run.batch_size) / every) * every
+        self.interval = math.ceil(self.images / (3 * TIME_FRACTION * run.batch_size) / every) * every
         self.first = every
 
     @property

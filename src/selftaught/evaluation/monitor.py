@@ -26,8 +26,8 @@ from selftaught.training.randomness import preserve_rng
 
 IMAGES = 128
 """Number of images of the fixed batch; the effective rank is at most this."""
-SHARE = 0.02
-"""Maximum share of the computation of training; a training step costs about three forward passes of its images."""
+TIME_FRACTION = 0.02
+"""Maximum fraction of the computation of training; a training step costs about three forward passes of its images."""
 CONSTANT = 0.1
 """Standard deviation, relative to the start of training, below which features are nearly constant."""
 NARROW = (0.1, 0.2)
@@ -104,7 +104,7 @@ class FeatureMonitor:
     def __init__(self, run: Pretraining, every: int, device: torch.device, console: Console) -> None:
         self.run, self.device, self.console = run, device, console
         self.chosen = evenly_spaced(IMAGES, len(run.source))
-        self.interval = math.ceil(len(self.chosen) / (3 * SHARE * run.batch_size) / every) * every
+        self.interval = math.ceil(len(self.chosen) / (3 * TIME_FRACTION * run.batch_size) / every) * every
         self.collapsed = self.embeddings_collapsed = False
         self.lines = 0
         with preserve_rng(device):

@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 from selftaught.data.reader import SPLITS
 from selftaught.errors import UserError, readable
 
-SHARE = 0.2
+VALIDATION_FRACTION = 0.2
 """Fraction of the images of a part that become its validation or test part where there is none."""
 
 Item = TypeVar("Item")
@@ -109,5 +109,5 @@ def require_folder(data: str | Path) -> Path:
 def _divided(items: Sequence[Item], name: Callable[[Item], str]) -> tuple[list[Item], list[Item]]:
     """All but a fifth of the images, and that fifth: those whose name has the lowest hash."""
     order = sorted(items, key=lambda item: hashlib.blake2b(name(item).encode("utf-8", "replace")).digest())
-    held = {id(item) for item in order[: max(1, round(SHARE * len(items)))]}
+    held = {id(item) for item in order[: max(1, round(VALIDATION_FRACTION * len(items)))]}
     return [item for item in items if id(item) not in held], [item for item in items if id(item) in held]
