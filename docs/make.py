@@ -169,7 +169,10 @@ def guards(task: type[Task]) -> list[str]:
 
 def limits(name: str) -> str:
     """Where the task fails, from limits.yaml."""
-    return str(yaml.safe_load(LIMITS.read_text())[name]).strip()
+    texts = yaml.safe_load(LIMITS.read_text())
+    if name not in texts:
+        sys.exit(f"docs/limits.yaml has no entry for {name}: describe there where the task fails.")
+    return str(texts[name]).strip()
 
 
 def is_rendered(name: str) -> bool:

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torchvision.transforms.v2 import functional as tv
 
-from selftaught.augment.views import Crops, ViewAugmentation, byol_augmentations, gaussian_blur, multi_crop, two_views
+from selftaught.augment.multicrop import MultiCrop
+from selftaught.augment.views import ViewAugmentation, byol_augmentations, gaussian_blur, two_views
 from selftaught.errors import UserError
 from toys import ToySource
 
@@ -84,9 +85,19 @@ def test_views_of_an_image_are_adjacent_and_differ():
 def test_byol_pair_and_multi_crop_shapes():
     first, second = byol_augmentations(ViewAugmentation())
     assert (first.blur, first.solarize, second.blur, second.solarize) == (1.0, 0.0, 0.1, 0.2)
-    large, small = multi_crop(batch(), seeded(), [Crops(first, 16, 2), Crops(second, 8, 3)])
-    assert large.shape == (12, 3, 16, 16)
-    assert small.shape == (18, 3, 8, 8)
+    views = MultiCrop(ViewAugmentation(), 16, (0.1, 0.3), local_views=3).views(batch(), seeded(), (first, second))
+    assert {name: view.shape for name, view in views.items()} == {"global": (12, 3, 16, 16), "local": (18, 3, 8, 8)}
+
+
+def test_global_views_do_not_depend_on_local_ones():
+    """Global views are those of `two_views`; local ones are drawn after them."""
+    crops = MultiCrop(OFF, 16, (0.1, 0.3), local_views=2)
+    views = crops.views(batch(), seeded())
+    assert torch.equal(views["global"], two_views(batch(), 16, seeded(), OFF, OFF))
+    assert crops.sizes() == {"view": 16, "local view": 8}
+    alone = MultiCrop(OFF, 16, (0.1, 0.3), local_views=0)
+    assert alone.sizes() == {"view": 16}
+    assert list(alone.views(batch(), seeded())) == ["global"]
 
 
 def test_views_depend_on_the_generator_only():

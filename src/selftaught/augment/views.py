@@ -4,12 +4,11 @@ Geometry is one resampling and color one matrix; blur is one matrix along each a
 view has its own kernel. Which operations apply to which view is drawn on the CPU, so that no step waits for a GPU, and
 views that are not blurred or solarized have no extra cost. An operation that is switched off draws nothing.
 
-Chen et al. 2020 (SimCLR, appendix A), Grill et al. 2020 (BYOL, appendix B), Caron et al. 2020 (SwAV, multi-crop).
+Chen et al. 2020 (SimCLR, appendix A), Grill et al. 2020 (BYOL, appendix B).
 
 Letters: B images, K views of an image, S pixels along a view.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -127,26 +126,6 @@ def gaussian_blur(images: Tensor, sigma: Tensor) -> Tensor:
     kernel = to_device(kernel / kernel.sum(2, keepdim=True), images.device).to(images.dtype)[:, None]
     with torch.autocast(images.device.type, enabled=False):  # pixels keep their eight bits
         return kernel @ images @ kernel.transpose(2, 3)
-
-
-@dataclass(frozen=True)
-class Crops:
-    """Views of one size in a multi-crop augmentation."""
-
-    augmentation: ViewAugmentation
-    size: int
-    """Side of the views in pixels."""
-    copies: int
-    """Views per image."""
-
-
-def multi_crop(batch: Batch, generator: torch.Generator, crops: Sequence[Crops]) -> list[Tensor]:
-    """Views of several sizes of the same images, such as two global and six local ones (Caron et al. 2020).
-
-    Returns:
-        One tensor (B * copies, 3, size, size) for each of `crops`, the views of an image in a row.
-    """
-    return [each.augmentation.views(batch, each.size, generator, each.copies) for each in crops]
 
 
 def two_views(

@@ -6,11 +6,11 @@ Letters: B images, S pixels along a view.
 from abc import ABC
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from selftaught.augment.views import ViewAugmentation
 from selftaught.augment.warp import require_shares
-from selftaught.contracts import Task
+from selftaught.contracts import Task, Views
 
 
 @dataclass(frozen=True)
@@ -40,3 +40,17 @@ class AugmentedTask(Task, ABC):
 def split_views(images: Tensor) -> tuple[Tensor, ...]:
     """(B * 2, ...), the two views of an image in a row -> the first views (B, ...) and the second ones."""
     return images.reshape(-1, 2, *images.shape[1:]).unbind(1)
+
+
+def embed_views(network: nn.Module, views: Views) -> list[Tensor]:
+    """Embeddings of the views of `augment.multicrop`, in one pass for the views of each size.
+
+    Returns:
+        One tensor (B, D) for each view of an image, those of the two global views first.
+    """
+    images = len(views["global"]) // 2
+    return [
+        embedding
+        for group in (views[name] for name in ("global", "local") if name in views)
+        for embedding in network(group).unflatten(0, (images, -1)).unbind(1)
+    ]

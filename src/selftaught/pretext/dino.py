@@ -19,18 +19,19 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftaught.augment.multicrop import MultiCrop
 from selftaught.augment.views import byol_augmentations
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import FRACTION, OUTPUTS, TEMPERATURE, WIDTH
+from selftaught.modules.augmented import AugmentedTask, embed_views
 from selftaught.modules.heads import Prototypes, mlp
 from selftaught.modules.momentum import cosine_momentum, momentum_copy, update_average
-from selftaught.modules.multicrop import MultiCropTask
 from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
-class DINO(MultiCropTask):
+class DINO(AugmentedTask):
     """Predict the output distribution of a momentum teacher for another view of the image."""
 
     defaults = {"learning_rate": 1e-3}  # noqa: RUF012
@@ -39,6 +40,8 @@ class DINO(MultiCropTask):
     """Smallest and largest area of a global view, as a fraction of the image (paper: 0.4 to 1)."""
     local_area: tuple[float, float] = (0.1, 0.4)
     """Smallest and largest area of a local view (paper: 0.05 to 0.4)."""
+    local_views: int = 4
+    """Number of local views per image, of half the side of global ones (paper: 8, of 96 instead of 224 pixels)."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
     outputs: int = 1024
@@ -64,9 +67,18 @@ class DINO(MultiCropTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
+        self.multi_crop()
         require_ranges(self, outputs=OUTPUTS, hidden=WIDTH, bottleneck=WIDTH)
         require_ranges(self, student_temperature=TEMPERATURE, teacher_temperature=TEMPERATURE)
         require_ranges(self, teacher_momentum=FRACTION, center_momentum=FRACTION, temperature_warmup=FRACTION)
+
+    def multi_crop(self) -> MultiCrop:
+        """The global and local views with these settings."""
+        return MultiCrop(self.augmentation(), self.size, self.local_area, self.local_views)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Global and local views."""
+        return self.multi_crop().sizes()
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The head (an MLP, then cosines with K vectors, as the last layer is weight-normalized), teacher, center."""
@@ -78,7 +90,7 @@ class DINO(MultiCropTask):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`global` (B * 2, 3, S, S) and `local` (B * n, 3, s, s), the views of an image in a row."""
-        return self.crops(batch, generator, byol_augmentations(self.augmentation()))
+        return self.multi_crop().views(batch, generator, byol_augmentations(self.augmentation()))
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
@@ -88,9 +100,9 @@ class DINO(MultiCropTask):
         Logged: `entropy` of the teacher's distributions in nats, log K if they collapsed to uniform ones, and
         `agreement`, the share of the most frequent output, 1 if they collapsed to a single one.
         """
-        student = self.embedded(nn.Sequential(encoder, heads["head"]), views)
+        student = embed_views(nn.Sequential(encoder, heads["head"]), views)
         with torch.no_grad():
-            outputs = self.embedded(heads["teacher"], {"global": views["global"]})
+            outputs = embed_views(heads["teacher"], {"global": views["global"]})
             temperature = self.temperature_at(progress)
             teacher = [(heads["center"](each) / temperature).softmax(1) for each in outputs]
         losses = [
@@ -117,6 +129,10 @@ class DINO(MultiCropTask):
         momentum = cosine_momentum(self.teacher_momentum, progress)
         update_average(heads["teacher"], encoder, heads["head"], momentum=momentum)
         cast(Center, heads["center"]).update(outputs["outputs"], self.center_momentum)
+
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """Global views, two of each image, and local views."""
+        return dict(views)
 
 
 class Center(nn.Module):

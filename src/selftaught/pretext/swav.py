@@ -19,21 +19,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftaught.augment.multicrop import MultiCrop
 from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import ITERATIONS, OUTPUTS, TEMPERATURE, WIDTH
+from selftaught.modules.augmented import AugmentedTask, embed_views
 from selftaught.modules.heads import Prototypes, mlp
 from selftaught.modules.losses import sinkhorn
-from selftaught.modules.multicrop import MultiCropTask
 from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
-class SwAV(MultiCropTask):
+class SwAV(AugmentedTask):
     """Predict the cluster assignment of one view of an image from another view."""
 
     defaults = {"batch_size": 256}  # noqa: RUF012
 
+    view_area: tuple[float, float] = (0.3, 1.0)
+    """Smallest and largest area of a global view, as a fraction of the image (paper: from 0.14)."""
+    local_area: tuple[float, float] = (0.1, 0.3)
+    """Smallest and largest area of a local view (paper: 0.05 to 0.14)."""
+    local_views: int = 4
+    """Number of local views per image, of half the side of global ones (paper: 6, of 96 instead of 224 pixels)."""
     prototypes: int = 128
     """Number of prototypes, K (paper: 3000); at most about the number of images per step."""
     temperature: float = 0.1
@@ -50,8 +57,17 @@ class SwAV(MultiCropTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
+        self.multi_crop()
         require_ranges(self, prototypes=OUTPUTS, temperature=TEMPERATURE, epsilon=TEMPERATURE, iterations=ITERATIONS)
         require_ranges(self, dimensions=WIDTH, hidden=WIDTH)
+
+    def multi_crop(self) -> MultiCrop:
+        """The global and local views with these settings."""
+        return MultiCrop(self.augmentation(), self.size, self.local_area, self.local_views)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Global and local views."""
+        return self.multi_crop().sizes()
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projector, two layers, and the prototypes."""
@@ -60,8 +76,7 @@ class SwAV(MultiCropTask):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`global` (B * 2, 3, S, S) and `local` (B * n, 3, s, s), the views of an image in a row."""
-        augmentation = self.augmentation()
-        return self.crops(batch, generator, (augmentation, augmentation))
+        return self.multi_crop().views(batch, generator)
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
@@ -70,7 +85,7 @@ class SwAV(MultiCropTask):
 
         Logged: `used`, the fraction of prototypes that are most similar to at least one view.
         """
-        embedded = self.embedded(nn.Sequential(encoder, heads["projection"]), views)
+        embedded = embed_views(nn.Sequential(encoder, heads["projection"]), views)
         scores = [heads["prototypes"](view) for view in embedded]  # V times (B, K)
         codes = [sinkhorn(each, self.epsilon, self.iterations) for each in scores[:2]]
         losses = [
@@ -81,3 +96,7 @@ class SwAV(MultiCropTask):
         nearest = F.one_hot(gather(scores[0].argmax(1)), self.prototypes)
         logged = {"used": nearest.amax(0).float().mean(), "embeddings": embedded[0]}
         return torch.stack(losses).mean(), logged
+
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """Global views, two of each image, and local views."""
+        return dict(views)
