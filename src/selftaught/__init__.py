@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from selftaught.rendering.render import render
     from selftaught.report import write_report
 
-_HOMES = {
+_MODULES = {
     "selftaught.contracts": ("Batch", "Encoder", "Layer", "EpochUpdate", "Source", "Task"),
     "selftaught.data": ("list_sources", "open_source", "open_splits"),
     "selftaught.encoders": ("ENCODERS", "make_encoder"),
@@ -68,7 +68,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     # Importing torch takes two seconds; `selftaught --help` should not wait for it.
-    for module, names in _HOMES.items():
+    for module, names in _MODULES.items():
         if name in names:
             state = random.getstate()  # rich draws a number when it is imported
             try:

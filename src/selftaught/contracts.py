@@ -30,7 +30,7 @@ Views = dict[str, Tensor]
 """Inputs and targets of a task: tensors by name, first axis B or K * B, unless the whole batch shares them."""
 
 Outputs = dict[str, Tensor]
-"""What a loss returns beside its value: scalars are logged by name, larger tensors are passed to `after_step`.
+"""Values that a loss returns beside itself: scalars are logged by name, larger tensors are passed to `after_step`.
 
 A joint-embedding loss returns `embeddings` (n, D), one of each image: their collapse is reported during training."""
 

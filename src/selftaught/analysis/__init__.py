@@ -1,1 +1,1 @@
-"""What a trained encoder shows beyond accuracy: the shortcut audit and the invariance of its layers."""
+"""Analyses of trained encoders beyond accuracy: shortcuts, invariance, feature quality, attention, neighbors, style."""

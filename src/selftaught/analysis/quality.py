@@ -87,7 +87,7 @@ def _cell(row: LayerQuality, name: str) -> str:
 
 
 def captions(table: QualityTable) -> list[str]:
-    """What the numbers mean, one sentence each."""
+    """The meaning of the numbers, one sentence each."""
     number = table.initializations
     return [
         f"In parentheses: random weights, {f'mean over {number} random' if number > 1 else 'a single random'} "

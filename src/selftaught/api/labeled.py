@@ -9,7 +9,7 @@ from typing import Any
 from selftaught.api.finetune import finetune
 from selftaught.api.loaded import load_trained, run_names
 from selftaught.api.transfer import RANDOM, Backbone, transfer_encoders
-from selftaught.config.build import STORE
+from selftaught.config.build import STORAGE_SCALE
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
 from selftaught.data.annotated import Parts
@@ -101,7 +101,7 @@ def finetune_run(
 ) -> FineTuneTable | None:
     """See `Run.finetune`."""
     loaded = load_trained(folder, size, device)
-    train, test = images.open(round(STORE * loaded.arguments["size"]))
+    train, test = images.open(round(STORAGE_SCALE * loaded.arguments["size"]))
     return finetune(
         folder, **loaded.arguments, train=train, test=test, settings=settings, stamp=loaded.stamp, stop=stop
     )

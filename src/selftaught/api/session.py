@@ -92,7 +92,7 @@ def train_folder(
 def _watch(
     folder: RunFolder, run: Pretraining, every: int, where: torch.device, console: Console, knn: KNNMonitor | None
 ) -> Watch:
-    """What is done at log lines."""
+    """The callback at log lines."""
     with alone():
         return Watchers(folder, run, every, where, console, knn)
 

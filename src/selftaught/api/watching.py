@@ -1,4 +1,4 @@
-"""What happens at the log lines of a pretraining: example images are saved, features measured, collapses reported."""
+"""Callbacks at the log lines of a pretraining: example images are saved, features measured, collapses reported."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 
 from selftaught.api.samples import example_saver
-from selftaught.config.build import STORE
+from selftaught.config.build import STORAGE_SCALE
 from selftaught.contracts import Source
 from selftaught.data.sources import open_source
 from selftaught.data.storage import Storage
@@ -36,7 +36,9 @@ def open_monitored(name: str | None, size: int, download: bool, storage: Storage
     if name is None:
         return None
     try:
-        source = open_source(name, side=round(STORE * size), limit=MONITORED, download=download, storage=storage)
+        source = open_source(
+            name, side=round(STORAGE_SCALE * size), limit=MONITORED, download=download, storage=storage
+        )
     except UserError as error:
         raise UserError(f"cannot use --monitor: {error}") from error
     if source.classes is None or len(source.classes) < 2:

@@ -30,7 +30,7 @@ PHOTO_VIEW = 32
 """Default side of a crop of a photo, in pixels: fast to train on, and the size of CIFAR images."""
 PHOTO_CROPS = 100_000
 """Default number of crops where the source is photos."""
-STORE = 1.25
+STORAGE_SCALE = 1.25
 """Side of stored images relative to the side of the views, so that random crops are not upsampled."""
 
 
@@ -134,7 +134,7 @@ def build_source(data: Sequence[str], settings: Settings, labels: Path | None = 
             raise UserError(
                 f"--num-crops applies to photos, and {data[0]} is not one: give image files, or omit --num-crops."
             )
-        store = None if general.size is None else round(STORE * general.size)
+        store = None if general.size is None else round(STORAGE_SCALE * general.size)
         return open_source(
             data[0],
             side=store,
@@ -270,7 +270,7 @@ def unseen_source(folder: RunFolder) -> Source:
         others = replace(settings.general, seed=settings.general.seed + 1)
         return build_source(data, replace(settings, general=others))
     size = settings.general.size or LARGEST_VIEW
-    unseen = open_unseen(data[0], round(STORE * size), labels=labels, download=False)
+    unseen = open_unseen(data[0], round(STORAGE_SCALE * size), labels=labels, download=False)
     return with_real_images(make_task(settings, size), unseen, settings)
 
 

@@ -35,7 +35,7 @@ TITLES = {
     "contours": "a contour map",
     "instances": "an instance map",
 }
-"""What a file of a target is called in reasons."""
+"""Names of the files of a target in messages."""
 SCALE = {"normals": 127, "contours": 255}
 """Stored value of 1."""
 MISSING = "is missing"

@@ -108,7 +108,7 @@ def _is_candidate(listing: Listing) -> bool:
 
 
 def _identified(title: str) -> tuple[str, str]:
-    """What a file contains ("image" if no word names a target), and its path without this word and its suffix."""
+    """The content of a file by its name ("image" without a word for a target), and its path without word and suffix."""
     path = PurePosixPath(title)
     folders, stem = list(path.parts[:-1]), path.stem
     if (match := _END.match(stem.lower())) or (match := _START.match(stem.lower())):

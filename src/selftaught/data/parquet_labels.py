@@ -60,9 +60,9 @@ def unify(name: str, columns: Sequence[LabelColumn]) -> Labels:
             note = f"the column {readable(name)!r} contains {kind} and is not used as labels"
             return Labels([None] * len(columns), (), note)
     numbered = [any(map(_is_number, values)) for values in distinct]
-    borrowed = _borrowed(columns, numbered)
+    shared = _shared_names(columns, numbered)
     names = [
-        {value: _name(value, column.declared or borrowed) for value in values}
+        {value: _name(value, column.declared or shared) for value in values}
         for column, values in zip(columns, distinct, strict=True)
     ]
     used = {label for own in names for label in own.values() if label is not None}
@@ -72,7 +72,7 @@ def unify(name: str, columns: Sequence[LabelColumn]) -> Labels:
     declared = [
         readable(own)
         for column, has_numbers in zip(columns, numbered, strict=True)
-        for own in (column.declared or borrowed) * has_numbers
+        for own in (column.declared or shared) * has_numbers
     ]
     classes = tuple(dict.fromkeys([*declared, *sorted(used - set(declared), key=natural_key)]))
     place = {label: position for position, label in enumerate(classes)}
@@ -90,13 +90,13 @@ def _positions(column: LabelColumn, indices: dict[Any, int]) -> Indices:
     return np.array([indices[value] for value in column.values], dtype=np.int64)
 
 
-def _borrowed(columns: Sequence[LabelColumn], numbered: Sequence[bool]) -> tuple[str, ...]:
-    """The class names for files that declare none."""
+def _shared_names(columns: Sequence[LabelColumn], numbered: Sequence[bool]) -> tuple[str, ...]:
+    """The class names of the files that declare some, for those that declare none."""
     lists = {column.declared for column in columns if column.declared}
-    bare = [column for column, has in zip(columns, numbered, strict=True) if has and not column.declared]
-    if len(lists) > 1 and bare:
+    undeclared = [column for column, has in zip(columns, numbered, strict=True) if has and not column.declared]
+    if len(lists) > 1 and undeclared:
         raise UserError(
-            f"the parquet files declare different class names, and {readable(str(bare[0].file))} declares none: "
+            f"the parquet files declare different class names, and {readable(str(undeclared[0].file))} declares none: "
             f"declare the class names in each file, or store the labels as strings."
         )
     return next(iter(lists), ())

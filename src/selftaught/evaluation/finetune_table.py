@@ -101,7 +101,7 @@ class FineTuneTable:
     test: int
     """Labeled test images."""
     repeated: str
-    """What is repeated: "seeds" or "draws"."""
+    """The kind of repetitions: "seeds" or "draws"."""
     size: int
     """Side of the views in pixels."""
     settings: Mapping[str, object]

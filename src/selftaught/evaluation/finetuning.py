@@ -22,7 +22,7 @@ PAIRS = Range(2, BATCH.high)
 
 @dataclass(frozen=True)
 class FineTuning:
-    """What to evaluate with labels: fine-tuning or a probe on frozen features, and with how many labels."""
+    """Settings of fine-tuning, or of a probe on frozen features, with few or all labels."""
 
     frozen: bool = False
     """Train a probe on the best frozen layer instead of fine-tuning the encoder."""

@@ -165,7 +165,7 @@ def _per_class(results: Sequence[LayerMetrics]) -> tuple[float | None, ...]:
 
 
 def _spread(probe: Probe, seeds: int, initializations: int) -> str:
-    """What each ± of the table means."""
+    """The meaning of each ± of the table."""
     if initializations > 1:
         sentences = [f"Random weights: mean ± standard deviation over {initializations} random initializations."]
     else:

@@ -22,7 +22,7 @@ UNBALANCED = 1.5
 
 @dataclass(frozen=True)
 class LayerMetrics:
-    """What is kept of the scores of a probe on one layer; all metrics follow from it."""
+    """Counts from the scores of a probe on one layer, from which all metrics follow."""
 
     correct: Tensor
     """(n,) bool on the CPU: whether each labeled test image is classified correctly, in the order of the source."""

@@ -46,7 +46,7 @@ class ProbeTable:
     initializations: int
     """Random initializations that were probed."""
     spread: str
-    """What each standard deviation is over."""
+    """Repetitions of each standard deviation, in words."""
     choice: LayerChoice | None = None
     """How certain the choice of the best layer is; None if there is only one layer."""
     baselines: tuple[BaselineRow, ...] = ()

@@ -1,4 +1,4 @@
-"""What the processes of a run do together, in terms of the images of a batch; with one process everything is identity.
+"""Operations over all processes of a run, in terms of the images of a batch; with one process they change nothing.
 
 A batch is split into parts of the same size, one for each process: process r has the r-th part, in the order of the
 batch. `loss` gets the views of the own part and returns the loss of the part; the run minimizes the mean over all
@@ -40,7 +40,7 @@ class Processes:
         return values
 
     def first(self, make: Callable[[], T]) -> T:
-        """What `make` returns in the first process, the only one where it is called."""
+        """The result of `make`, which is called in the first process only."""
         return make()
 
     def copy_first(self, tensors: Iterable[Tensor]) -> None:

@@ -31,7 +31,7 @@ from selftaught.modules.processes import average
 
 
 class Palette(Protocol):
-    """What the task requires of the encoder's `preprocess`."""
+    """The interface that the task requires of the encoder's `preprocess`."""
 
     colors: Tensor
     """(K, 3) in [0, 1]."""
@@ -44,7 +44,7 @@ class Palette(Protocol):
 
 
 class PixelModel(Protocol):
-    """What the task requires of an encoder beyond the contract; `gpt` provides it."""
+    """The interface that the task requires of an encoder beyond the contract; `gpt` implements it."""
 
     preprocess: Palette
     hidden: int

@@ -63,7 +63,7 @@ class Synthetic(Task):
     flip: bool = True
     """Mirror half of the images, and their normals with them."""
     predict: tuple[Target, ...] = ("depth", "normals", "contours")
-    """What is predicted: any of depth, normals and contours."""
+    """Targets to predict: any of depth, normals and contours."""
     depth_weight: float = 5.0
     """Weight of the depth loss (released code: 5)."""
     normals_weight: float = 10.0
@@ -107,7 +107,7 @@ class Synthetic(Task):
         return {"crop": self.side}
 
     def required_targets(self) -> tuple[str, ...]:
-        """What is predicted."""
+        """The targets to predict."""
         return self.predict
 
     def real_images(self) -> Path | None:
@@ -174,7 +174,7 @@ class Synthetic(Task):
             outputs |= ERRORS[name](prediction.detach(), views[name], rendered)
         if self.real is not None:
             adapted = features[self._adapted(encoder)]
-            # The encoder is to make the critic take rendered images for real ones.
+            # The encoder is trained so that the critic classifies rendered images as real.
             adversarial = _mean_over(F.softplus(-heads["critic"](adapted).float()), rendered)
             total = total + self.adversarial * adversarial
             outputs |= {"adversarial": adversarial.detach(), "pooled": adapted.detach()}

@@ -21,7 +21,7 @@ LIMIT = 10_000
 
 
 class RenderSettings(BaseModel):
-    """What determines the scenes of a folder, but their number."""
+    """Settings that determine the scenes of a folder, except their number."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
 

@@ -14,7 +14,7 @@ Floats = NDArray[np.float64]
 
 @dataclass
 class Workshop:
-    """What the objects of one scene share: the random generator, the textures and the counter of ids."""
+    """Shared by the objects of one scene: the random generator, the textures and the counter of ids."""
 
     rng: np.random.Generator
     photos: NDArray[np.uint8] | None

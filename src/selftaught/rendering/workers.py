@@ -23,7 +23,7 @@ from selftaught.rendering.shards import rows_of, shard_path, write_shard
 
 @dataclass(frozen=True)
 class Job:
-    """What all workers need."""
+    """The scenes to render, the same for all workers."""
 
     folder: Path
     scenes: int

@@ -25,7 +25,7 @@ from selftaught.runs.folder import RunFolder
 IRRELEVANT = ("seed", "device", "threads", "minutes", "data", "labels")
 """Settings in which the runs of a group may differ: the images are compared by their content instead."""
 PROBE_KEYS = ("data", "probe", "pooling", "dimensions", "size", "train", "test", "seeds")
-"""What must agree for two probes to be comparable."""
+"""Facts that must agree for two probes to be comparable."""
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Verdict:
         return f"{claim} {self._accuracies()} {self._single()}"
 
     def _subject(self) -> str:
-        """What the gain is attributed to."""
+        """The cause of the gain, in words."""
         if self.baseline == "random":
             return "This random initialization"
         return _capitalized(label(self.baseline)) if self.baseline else "Pretraining"

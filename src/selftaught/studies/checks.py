@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selftaught.config.build import LARGEST_VIEW, STORE
+from selftaught.config.build import LARGEST_VIEW, STORAGE_SCALE
 from selftaught.config.settings import fields_of
 from selftaught.config.types import describe, has_type
 from selftaught.data import is_photos, open_splits, photos
@@ -44,7 +44,7 @@ def check_evaluation(grid: Grid, number: int) -> int:
         source = evaluation.source
         if not isinstance(source, str) or is_photos(source):
             raise UserError("needs labeled images, and photos have no labels: give its `source`, or --probe-data.")
-        zoom = probe_class(probe_of(evaluation)[0])().zoom if evaluation.probe is not None else STORE
+        zoom = probe_class(probe_of(evaluation)[0])().zoom if evaluation.probe is not None else STORAGE_SCALE
         size = evaluation.size or common_settings(grid).get("size") or LARGEST_VIEW
         require_between("the size", size, *SIZE)
         train, test = open_splits(source, side=round(zoom * size), limit=evaluation.limit)

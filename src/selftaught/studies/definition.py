@@ -27,7 +27,7 @@ Source = Text | Annotated[list[Text], Field(min_length=1, max_length=100_000)]
 Expected = Literal["higher", "lower", "equal"]
 
 RANDOM, FROM_SCRATCH = "random weights", "from scratch"
-"""What a variant can be compared with beside another variant: the results of these come with every evaluation."""
+"""Baselines of a comparison, beside other variants: their results come with every evaluation."""
 RULES = ("best", "first", "last")
 """Rules that choose a layer; any other text is the name of one."""
 
@@ -109,7 +109,7 @@ class Comparison(Strict):
 
 
 class Changes(Strict):
-    """What a scale changes."""
+    """Changes of the study at one scale."""
 
     source: Source | None = None
     settings: Values = {}

@@ -134,7 +134,7 @@ class StudyFolder:
 
 
 def same_definition(state: State, other: State) -> str | None:
-    """What differs between two states but the number of seeds and what was decided at the start; None if nothing."""
+    """The first difference of two states, but for the number of seeds and decisions at the start; None if none."""
     before, after = _definition(state), _definition(other)
     return next((key for key in after if before.get(key) != after[key]), None)
 

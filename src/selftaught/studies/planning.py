@@ -29,7 +29,7 @@ from selftaught.training.plan import Budget, Plan, Precision, choose_device, cho
 
 @dataclass(frozen=True)
 class Estimate:
-    """What the runs of one variant take."""
+    """The estimated time of the runs of one variant."""
 
     variant: Variant
     seeds: int

@@ -59,7 +59,7 @@ class Result:
 
     @property
     def signature(self) -> object:
-        """What is the same in the results of all seeds: layers, ways to train, test images and changes of an audit."""
+        """Facts that are equal in the results of all seeds: layers, ways to train, test images, changes of an audit."""
         sizes = sorted((name, array.shape[1]) for name, array in self.correct.items())
         return sizes, [row["change"] for row in self.facts.get("rows", ())]
 
@@ -133,7 +133,7 @@ class StudiedAudit(Audit):
 
 
 def _reason(facts: Any, arrays: Mapping[str, NDArray[Any]], evaluation: Evaluation) -> str:
-    """What is wrong with the content of a file; empty if nothing is."""
+    """The reason why the content of a file is invalid; empty if it is valid."""
     if evaluation.audit is not None:
         return mismatch(StudiedAudit, facts)
     probed = evaluation.probe is not None

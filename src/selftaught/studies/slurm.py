@@ -28,7 +28,7 @@ POLL = 2.0
 
 @dataclass(frozen=True)
 class CellJob:
-    """What a job does. submitit sends it to the node, and calls `checkpoint` before the time limit."""
+    """The work of a job. submitit sends it to the node, and calls `checkpoint` before the time limit."""
 
     folder: Path
     index: int

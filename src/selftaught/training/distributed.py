@@ -158,7 +158,7 @@ def _store(host: str, port: int, opens: bool) -> TCPStore:
 
 
 def kind_of(error: BaseException) -> str:
-    """What the other processes must do about an error: "resumable" if the run can be continued, else "final"."""
+    """The consequence of an error for the other processes: "resumable" if the run can be continued, else "final"."""
     return "resumable" if isinstance(error, ProcessLostError) or not isinstance(error, Exception) else "final"
 
 
@@ -208,7 +208,7 @@ def explained() -> Iterator[None]:
 
 
 def in_turn(make: Callable[[], T]) -> T:
-    """What `make` returns, called in the first process and then in the others, which find its caches."""
+    """The result of `make`, called in the first process and then in the others, which use its caches."""
     group = processes()
     if not isinstance(group, Group):
         return make()

@@ -1,4 +1,4 @@
-"""What a process does with its part of a batch: views of its images, and values of the whole batch."""
+"""The part of a batch of one process: views of its images, and values of the whole batch."""
 
 from contextlib import nullcontext
 from typing import Any

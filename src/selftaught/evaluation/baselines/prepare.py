@@ -1,4 +1,4 @@
-"""What a baseline does to a freshly built encoder, by name."""
+"""Turns a freshly built encoder into a baseline, by name."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -27,7 +27,7 @@ FIXED = ("scattering", "pixels")
 
 
 def title(name: str) -> str:
-    """What a baseline is, for tables.
+    """The description of a baseline in tables.
 
     Raises:
         UserError: there is no such baseline.
@@ -38,7 +38,7 @@ def title(name: str) -> str:
 
 
 def label(name: str) -> str:
-    """What a baseline is, for tables; an unknown name, such as one of a later version, is returned unchanged."""
+    """The description of a baseline in tables; an unknown name, such as one of a later version, is not changed."""
     return BASELINES.get(_kind(name), name)
 
 

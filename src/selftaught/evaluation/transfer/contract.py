@@ -1,4 +1,4 @@
-"""What detection and segmentation have in common: a task of the training loop, predictions and metrics."""
+"""Base class of detection and segmentation: a task of the training loop, predictions and metrics."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
