@@ -197,3 +197,48 @@ def test_a_single_threaded_worker_changes_no_other_thread():
             assert torch.get_num_threads() == 2
             assert in_thread(torch.get_num_threads) == 2
         assert torch.get_num_threads() == 2
+
+
+def test_a_fork_can_decode_though_its_parent_has_decoded(images):
+    """Threads that decode, and locks that other threads hold, do not exist in the child, which would wait for ever."""
+    from selftaught.config import settings
+    from selftaught.data import open_source
+
+    decode = sys.modules["selftaught.data.decode"]  # the package has a function of that name
+
+    def first_batch() -> int:
+        source = open_source(images, side=16, storage="encoded")
+        return len(source.batch(torch.arange(8), torch.device("cpu")))
+
+    assert first_batch() == 8
+    with decode._ONE_LARGE, settings._parsing:
+        code, said = in_child(lambda: signal.alarm(60) or (first_batch(), locks_are_free(decode, settings)))
+    assert (code, said) == (0, "(8, True)")
+
+
+def locks_are_free(decode, settings) -> bool:
+    return decode._ONE_LARGE.acquire(timeout=1) and settings._parsing.acquire(timeout=1)
+
+
+PROGRAM = """
+import multiprocessing, sys
+from selftaught import pretrain
+
+def work(out):
+    return pretrain(sys.argv[1], out=out, steps=2, size=16, batch_size=8, width=8, precision="32", threads=1).finished
+
+if __name__ == "__main__":
+    work(sys.argv[2] + "/parent")
+    for method in ("fork", "spawn"):
+        with multiprocessing.get_context(method).Pool(2) as pool:
+            print(method, pool.map_async(work, [f"{sys.argv[2]}/{method}{n}" for n in range(2)]).get(200))
+"""
+
+
+@pytest.mark.slow
+def test_processes_of_multiprocessing_can_train(images, tmp_path):
+    (tmp_path / "program.py").write_text(PROGRAM)
+    done = subprocess.run(
+        [sys.executable, tmp_path / "program.py", images, tmp_path], capture_output=True, text=True, timeout=240
+    )
+    assert done.stdout.splitlines() == ["fork [True, True]", "spawn [True, True]"], done.stderr

@@ -62,6 +62,8 @@ def shard(
     """
     require_between("--shard-size", shard_size, *SHARD_SIZE)
     folder = Path(out)
+    if not folder.name:
+        raise UserError(f"--out expects the name of a folder, got {readable(str(out))!r}.")
     part = folder.with_name(f"{folder.name}.part")
     _require_new(folder, part)
     splits = open_readers(source, None if labels is None else Path(labels), download=download)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +22,15 @@ from selftaught.api.best import Stopped, best_weights, train_best
 from selftaught.config.build import supervised_pretraining
 from selftaught.contracts import Encoder, Source
 from selftaught.errors import DivergedError, UserError, readable
-from selftaught.evaluation.few_labels import LabelCount, Subset, draw_labels, split_validation
+from selftaught.evaluation.few_labels import LabelCount, Subset, draw_labels, labels_of, split_validation
 from selftaught.evaluation.finetune_table import Repetition
 from selftaught.evaluation.finetuning import EPOCHS, MIN_STEPS, FineTuning, classify
 from selftaught.evaluation.layers import probe_layers
 from selftaught.runs.atomic import write_bytes, write_text
 from selftaught.runs.files import exists, make_folder, read_limited, remove_tree
-from selftaught.runs.parse import parse_arrays
+from selftaught.runs.models import mismatch
+from selftaught.runs.parse import parse_arrays, parse_json
+from selftaught.runs.result_models import Training
 from selftaught.runs.validated import TrainingPlan, read_typed
 from selftaught.runs.weights import weights_bytes
 from selftaught.training.interruption import Stop
@@ -86,7 +89,12 @@ class Trainings:
                 write_bytes(path, _packed(self._trained(name, folder, chosen, number)), self.run)
         for left in (*folder.glob("rate-*/checkpoint"), *folder.glob("rate-*/best")):
             remove_tree(left, self.run)
-        return _unpacked(path, self.run)
+        return _unpacked(path, self.run, self.tested)
+
+    @cached_property
+    def tested(self) -> int:
+        """Number of labeled test images."""
+        return int((labels_of(self.test) >= 0).sum())
 
     def is_finished(self, name: str, count: LabelCount, number: int) -> bool:
         """Whether the result of `repetition` is recorded."""
@@ -203,8 +211,13 @@ def _packed(result: Repetition) -> bytes:
     return file.getvalue()
 
 
-def _unpacked(path: Path, root: Path) -> Repetition:
+def _unpacked(path: Path, root: Path, tested: int) -> Repetition:
     """Read a recorded result.
+
+    Args:
+        path: the file.
+        root: the run folder.
+        tested: number of labeled test images.
 
     Raises:
         UserError: the file is damaged.
@@ -212,7 +225,10 @@ def _unpacked(path: Path, root: Path) -> Repetition:
     content = read_limited(path, root, MAX_BYTES)
     try:
         arrays = parse_arrays(content)
-        return Repetition(torch.from_numpy(arrays["correct"]), **json.loads(str(arrays["facts"])))
+        facts, correct = parse_json(str(arrays["facts"]).encode()), arrays["correct"]
+        if correct.dtype != bool or correct.shape != (tested,) or mismatch(Training, facts):
+            raise ValueError("other content than that of a training")
+        return Repetition(torch.from_numpy(correct), **facts)
     except Exception as error:  # numpy, zip and JSON raise many exception types for damaged files
         raise UserError(f"{readable(str(path))} is damaged: remove it and repeat the command.") from error
 

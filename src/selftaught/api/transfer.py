@@ -27,11 +27,13 @@ from selftaught.evaluation.overlap import count_overlap
 from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.transfer.contract import Transfer
 from selftaught.evaluation.transfer.settings import EPOCHS, MIN_STEPS, VALIDATED, TransferSettings
-from selftaught.evaluation.transfer.table import Repetition, Row, TransferTable, sample_counts
+from selftaught.evaluation.transfer.table import SAMPLES, Repetition, Row, TransferTable, sample_counts
 from selftaught.runs.atomic import write_bytes, write_text
 from selftaught.runs.files import exists, make_folder, read_limited, remove_tree
 from selftaught.runs.folder import RunFolder
-from selftaught.runs.parse import parse_arrays
+from selftaught.runs.models import mismatch
+from selftaught.runs.parse import parse_arrays, parse_json
+from selftaught.runs.result_models import Training
 from selftaught.runs.validated import TrainingPlan, read_typed
 from selftaught.runs.weights import weights_bytes
 from selftaught.training.interruption import Stop, stop_on_signals
@@ -148,7 +150,11 @@ class _Trainings:
         content = read_limited(path, self.backbone.folder.path, MAX_BYTES)
         try:
             arrays = parse_arrays(content)
-            facts, resampled = json.loads(str(arrays.pop("facts"))), arrays.pop("resampled")
+            facts, resampled = parse_json(str(arrays.pop("facts")).encode()), arrays.pop("resampled")
+            if mismatch(Training, facts) or set(facts.get("metrics") or ()) != set(self.transfer.metrics):
+                raise ValueError("other content than that of a training")
+            if resampled.dtype != np.float64 or resampled.shape != (SAMPLES,) or not np.isfinite(resampled).all():
+                raise ValueError("other bootstrap samples")
             return Repetition(**facts, predictions=arrays, resampled=resampled)
         except Exception as error:  # numpy, zip and JSON raise many exception types for damaged files
             raise UserError(f"{readable(str(path))} is damaged: remove it and repeat the command.") from error

@@ -39,6 +39,8 @@ from selftaught.training.launch import launch
 
 EXIT_CODES = """Exit codes: 0 success; 1 internal error, with a traceback; 2 user error; 129, 130, 143 after SIGHUP,
 SIGINT (Ctrl-C), SIGTERM (pretraining saves a checkpoint, and --resume continues it); 141 the output pipe was closed."""
+MAX_MESSAGE = 1400
+"""Characters of a message; a name of a file or an argument may have thousands."""
 USAGE = {
     "pretrain": "[OPTIONS] SOURCE...",
     "compare": "[OPTIONS] RUN...",
@@ -110,7 +112,10 @@ def _fail(text: str, error: BaseException) -> int:
     place = launch()
     if place is not None and place.rank and not hasattr(error, "explained"):
         return 2  # the first of several processes has the same error, before they are connected
-    print(f"selftaught: {readable(text)}", file=LastingStream(sys.stderr))
+    text = readable(text)
+    if len(text) > MAX_MESSAGE:
+        text = f"{text[: MAX_MESSAGE // 2]} ... {text[-MAX_MESSAGE // 2 :]}"
+    print(f"selftaught: {text}", file=LastingStream(sys.stderr))
     return 2
 
 

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from selftaught.cli.errors import integers
 from selftaught.cli.options import SWITCH, Count, Device, LabelFile
 from selftaught.cli.output import print_result
+from selftaught.errors import readable
 
 
 def baseline(
@@ -48,4 +49,4 @@ def baseline(
         pretrained=pretrained,
         device=device,
     )
-    print_result(str(run.path))
+    print_result(readable(str(run.path)))

@@ -18,12 +18,14 @@ def sentence(error: CycloptsError) -> str:
     command = " ".join(["selftaught", *(error.command_chain or ())])
     if isinstance(error, CoercionError) and error.token is not None and _kind(error.target_type) in EXPECTED:
         name = error.token.keyword or (error.argument.name if error.argument else "a value")
-        return f"{name} expects {EXPECTED[_kind(error.target_type)]}, got {error.token.value!r}."
+        given = repr(error.token.value)
+        shown = given if len(given) < 80 else f"{given[:80]} ..."
+        return f"{name} expects {EXPECTED[_kind(error.target_type)]}, got {shown}."
     if isinstance(error, MissingArgumentError) and error.argument is not None:
         name, (count, _) = error.keyword or error.argument.name, error.argument.token_count()
         if any(token.partition("=")[0] == name for token in error.root_input_tokens or ()):
-            given = len(error.tokens_so_far) or "none"
-            return f"{name} expects {'a value' if count == 1 else f'{count} values'}, got {given}."
+            number = len(error.tokens_so_far) or "none"
+            return f"{name} expects {'a value' if count == 1 else f'{count} values'}, got {number}."
         kind = "option" if name.startswith("-") else "argument"
         return f"missing required {kind} {name}. See `{command} --help`."
     message = " ".join(str(error).split())

@@ -8,6 +8,7 @@ from cyclopts import Parameter
 from selftaught.cli.errors import integers
 from selftaught.cli.options import Count
 from selftaught.cli.output import print_result
+from selftaught.errors import readable
 
 
 def render(
@@ -30,4 +31,4 @@ def render(
     from selftaught.rendering.render import render as render_scenes
 
     folder = render_scenes(out, scenes=scenes, size=size, seed=seed, textures=textures, workers=workers)
-    print_result(str(folder))
+    print_result(readable(str(folder)))

@@ -7,6 +7,7 @@ from cyclopts import Parameter
 
 from selftaught.cli.options import Count, LabelFile
 from selftaught.cli.output import print_result
+from selftaught.errors import readable
 
 
 def shard(
@@ -20,4 +21,4 @@ def shard(
     """Write the images of a source to indexed tar shards (WebDataset), as they are encoded; the folder is a source."""
     from selftaught.api.shard import shard as write
 
-    print_result(str(write(source, out=out, shard_size=shard_size, labels=labels)))
+    print_result(readable(str(write(source, out=out, shard_size=shard_size, labels=labels))))

@@ -262,6 +262,16 @@ _parsing = threading.Lock()
 """`ast.parse` is not thread-safe before Python 3.11.8 (python/cpython#106905)."""
 
 
+def _new_lock() -> None:
+    """Replace the lock in a forked child: the thread that held it in the parent does not exist there."""
+    global _parsing
+    _parsing = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
+
+
 def _descriptions(owner: type[Any]) -> Mapping[str, str]:
     """The docstrings of the fields of a dataclass, inherited ones included."""
     with _parsing:

@@ -8,6 +8,7 @@ filters of the host process.
 Not supported: color profiles (images are assumed to be sRGB), raw camera formats, HEIC.
 """
 
+import os
 import threading
 from contextlib import AbstractContextManager, nullcontext
 from errno import ELOOP
@@ -34,6 +35,16 @@ ORIENTATION = 0x0112
 LARGE = 2**25
 """Number of pixels above which images are decoded one at a time, because each thread could need a gigabyte."""
 _ONE_LARGE = threading.Lock()
+
+
+def _new_lock() -> None:
+    """Replace the lock in a forked child: the thread that held it in the parent does not exist there."""
+    global _ONE_LARGE
+    _ONE_LARGE = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_new_lock)
 
 
 def decode(raw: Raw, side: int, ranges: Ranges = NOMINAL) -> RGB | str:

@@ -183,3 +183,7 @@ class Encoded(Pixels):
 def _workers() -> ThreadPoolExecutor:
     """The threads that decode, shared by all sources of this process."""
     return ThreadPoolExecutor(threads(), "decode")
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_workers.cache_clear)  # the threads do not exist in a forked child

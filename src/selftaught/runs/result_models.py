@@ -113,6 +113,16 @@ class Invariance(Model):
         return self
 
 
+class Training(Model):
+    """`result.npz` of one training of an evaluation with labels, or of a transfer, without its arrays."""
+
+    metrics: Annotated[dict[str, Share] | None, Field(max_length=20)] = None
+    held_out: Share
+    learning_rate: Amount | None = None
+    step: Count | None = None
+    layer: Name | None = None
+
+
 class LabelRow(Model):
     """One way to train, with one number of labels."""
 
