@@ -1,5 +1,6 @@
 """Writes go through new files of their own and never through what lies there; reads never leave the folder."""
 
+import errno
 import os
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 
 from selftaught.errors import UserError, readable
 from selftaught.runs import parse
-from selftaught.runs.atomic import append_text, atomic_write, write_text
+from selftaught.runs.atomic import append_text, atomic_write, write_error, write_text
 from selftaught.runs.files import MAX_ENTRIES, list_folder, open_regular, read_limited, remove_tree
 from selftaught.runs.parse import parse_json, parse_yaml
 from selftaught.runs.validated import TrainingPlan, read_typed
@@ -179,3 +180,11 @@ def test_a_damaged_plan_is_one_sentence(content, tmp_path):
     (tmp_path / "plan.json").write_text(content)
     with pytest.raises(UserError, match="is damaged: remove it"):
         read_typed(tmp_path / "plan.json", tmp_path, TrainingPlan)
+
+
+def test_a_folder_that_is_not_writable_is_told_to_commands_without_out():
+    """`probe`, `evaluate` and others write to the run itself and have no --out."""
+    error = write_error(Path("run/probes"), PermissionError(errno.EACCES, "Permission denied"))
+    assert str(error) == (
+        "the folder run/probes is not writable (permission denied): change its permissions, or use another folder."
+    )

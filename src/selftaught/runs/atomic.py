@@ -123,7 +123,9 @@ def write_error(folder: Path, error: OSError) -> StorageError:
             f"cannot write to {place}: {reason}. Earlier files are kept; free some space, then repeat the command, "
             "with --resume if the run was training."
         )
-    return StorageError(f"the run folder {place} is not writable ({reason}): give another --out.")
+    return StorageError(
+        f"the folder {place} is not writable ({reason}): change its permissions, or use another folder."
+    )
 
 
 def _sync_folder(folder: Path) -> None:
