@@ -485,7 +485,7 @@ class Noise(ToySource):
 
 
 @only_if(predicts_transformation)  # other answers depend on the image
-def test_a_transformation_cannot_be_told_on_noise(case):
+def test_a_transformation_cannot_be_predicted_on_noise(case):
     """Images of noise hold no cue, so what is right above chance there was leaked by the task itself."""
     trained(case, batches=[Noise(step).batch(torch.arange(12), CPU) for step in range(80)])
     name, level = next(iter(case.task.chance(case.source, 12).items()))
