@@ -93,6 +93,13 @@ class Source(ABC):
         """
         return torch.empty(0, dtype=torch.int64)
 
+    def all_labels(self) -> Tensor:
+        """(N,) int64 on the CPU: the label of every image, negative for one without; the source has the target `label`.
+
+        A source that has them at hand overrides this, so that no image is loaded for it.
+        """
+        return torch.cat([batch.targets["label"].cpu() for batch in self.batches(4096, torch.device("cpu"))])
+
     @abstractmethod
     def __len__(self) -> int: ...
 

@@ -68,7 +68,7 @@ def test_a_job_without_scontrol_is_not_requeued(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-@pytest.mark.parametrize("command", ["probe", "report"])
+@pytest.mark.parametrize("command", ["audit", "report"])
 def test_other_commands_are_refused_by_the_first_of_several_processes(monkeypatch, capsys, command, rank):
     for name, value in {**TORCHRUN, "RANK": str(rank)}.items():
         monkeypatch.setenv(name, value)

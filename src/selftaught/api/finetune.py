@@ -1,12 +1,13 @@
 """Fine-tuning, or a probe on frozen features, by number of labels, compared with training from scratch."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from time import monotonic
 
 import torch
 
 from selftaught.api.best import Stopped
-from selftaught.api.trainings import Trainings, training_settings, ways
+from selftaught.api.trainings import PROBES, Trainings, training_settings, ways
 from selftaught.contracts import Encoder, Source
 from selftaught.display.console import stderr_console
 from selftaught.display.progress import time_left
@@ -19,8 +20,10 @@ from selftaught.evaluation.overlap import content_ids_of, count_overlap
 from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.table import RECALIBRATED, data_name
 from selftaught.modules.depth import require_layer
+from selftaught.modules.processes import alone, processes
 from selftaught.runs.atomic import write_bytes
 from selftaught.runs.folder import RunFolder
+from selftaught.training.distributed import all_arrived, from_first
 from selftaught.training.interruption import Stop, stop_on_signals
 
 
@@ -65,21 +68,23 @@ def finetune(
     labels = labels_of(train)
     counts = label_counts(labels, classes, settings.labels_per_class, settings.label_fraction)
     recalibrated = recalibrate and calibrate(encoder.to(device), train, size, device)
-    results, console = (
-        folder.prepare_results(folder.finetunes),
-        stderr_console(highlight=False, markup=False, soft_wrap=True),
-    )
+    if recalibrated:
+        processes().copy_first(encoder.state_dict().values())
+    console = stderr_console(highlight=False, markup=False, soft_wrap=True)
+    results = processes().first(lambda: folder.prepare_results(folder.finetunes))
     setting = {**training_settings(settings), "images": [train.fingerprint, test.fingerprint], "size": size, **stamp}
     root = results / file_stem(data_name(train.name), "", setting)
     trainings = Trainings(root, folder.path, encoder, fresh, train, test, labels, size, settings, device, stop, console)
-    with folder.locked(), stop_on_signals(stop):
+    with folder.locked() if processes().rank == 0 else nullcontext(), stop_on_signals(stop):
         try:
             _train(trainings, counts)
-            label_results = tuple(_result(trainings, count) for count in counts)
+            label_results = from_first(lambda: _results(trainings, counts))
         except Stopped:
             console.print(f"interrupted; the same command continues: {readable(str(root))}")
             return None
     table = _table(trainings, label_results, RECALIBRATED if recalibrated else "", folder)
+    if processes().rank:
+        return table
     details = "-".join(["probe" if settings.frozen else "finetune", *(count.name.split()[0] for count in counts)])
     path = results / f"{file_stem(table.data, details[:60], {**setting, **vars(settings)})}.json"
     write_bytes(path.with_suffix(".npz"), table.npz(), folder.path)
@@ -103,20 +108,45 @@ def _check(train: Source, test: Source) -> tuple[str, ...]:
 
 
 def _train(trainings: Trainings, counts: Sequence[LabelCount]) -> None:
-    """Do all trainings that are not recorded, and report the remaining time after each."""
-    settings = trainings.settings
+    """Do all trainings that are not recorded, and report the remaining time after each.
+
+    They are independent of each other, so each of several processes does a part of them, as one process alone does.
+    Their results are then in the run folder.
+
+    Raises:
+        Stopped: one was stopped.
+    """
+    settings, those = trainings.settings, processes()
     parts = [
         (name, count, number)
         for count in counts
         for name in ways(settings)
+        if name != PROBES[1]  # done with the first of the two
         for number in range(settings.repetitions(count.per_class is None))
     ]
-    left = [part for part in parts if not trainings.is_finished(*part)]
-    start = monotonic()
-    for done, part in enumerate(left, 1):
-        trainings.repetition(*part)
-        if remaining := time_left(monotonic() - start, done, len(left)):
-            trainings.console.print(f"{done:,} of {len(left):,} results, about {remaining}")
+    places = those.first(lambda: [place for place, part in enumerate(parts) if not trainings.is_finished(*part)])
+    left = [parts[place] for place in places[those.rank :: those.count]]
+    start, stopped = monotonic(), False
+    with alone():
+        if those.count > 1 and those.rank == 0:
+            for count in counts:
+                trainings.prepare(count)
+    those.first(lambda: None)  # the plans are written
+    with alone():
+        try:
+            for done, part in enumerate(left, 1):
+                trainings.repetition(*part)
+                if remaining := time_left(monotonic() - start, done, len(left)):
+                    trainings.console.print(f"{done:,} of {len(left):,} results, about {remaining}")
+        except Stopped:
+            stopped = True
+    if all_arrived(stopped):
+        raise Stopped
+
+
+def _results(trainings: Trainings, counts: Sequence[LabelCount]) -> tuple[LabelResult, ...]:
+    with alone():
+        return tuple(_result(trainings, count) for count in counts)
 
 
 def _result(trainings: Trainings, count: LabelCount) -> LabelResult:

@@ -25,8 +25,10 @@ from selftaught.evaluation.table import ProbeTable
 from selftaught.evaluation.transfer.contract import Transfer
 from selftaught.evaluation.transfer.settings import TransferSettings
 from selftaught.evaluation.transfer.table import TransferTable
+from selftaught.modules.processes import processes
 from selftaught.runs.atomic import write_bytes
 from selftaught.runs.folder import RunFolder
+from selftaught.training.distributed import explained, in_turn, joined
 from selftaught.training.interruption import Stop
 
 
@@ -59,52 +61,56 @@ def probe_run(
     recalibrate: bool | None,
     device: str,
 ) -> ProbeTable:
-    """See `Run.probe`."""
-    loaded = load_trained(folder, size, device)
-    if recalibrate is not None:
-        loaded.arguments["recalibrate"] = recalibrate
-    results = folder.prepare_results(folder.probes)
-    train, test = images.open(round(probe.zoom * loaded.arguments["size"]))
-    table = probe_layers(
-        **loaded.arguments,
-        train=train,
-        test=test,
-        seeds=seeds,
-        probe=probe,
-        pooling=pooling,
-        dimensions=dimensions,
-        baselines=baselines,
-        pretraining_ids=folder.read_image_ids(),
-        cache=cache_folder() / "baselines",
-        encoder_setting=loaded.setting,
-    )
-    details = "-".join([name_of(probe), *([str(images.limit)] if images.limit else [])])
-    setting = {
-        "images": [train.fingerprint, test.fingerprint],
-        "probe": repr(probe),
-        **{name: getattr(table, name) for name in ("size", "seeds", "initializations", "pooling", "dimensions")},
-        "limit": images.limit,
-        **({"baselines": list(baselines)} if baselines else {}),
-        **({} if recalibrate is None else {"recalibrate": recalibrate}),
-    }
-    path = results / f"{file_stem(table.data, details, setting)}.json"
-    assert table.correctness is not None
-    write_bytes(path.with_suffix(".npz"), table.correctness.npz(), folder.path)
-    listed = None if images.labels is None or isinstance(images.data, tuple) else str(images.labels)
-    result = {**table.to_json(), "labels": listed, "correctness": path.with_suffix(".npz").name}
-    folder.write_result(path, {**result, **loaded.stamp})
-    return table
+    """See `Run.probe`. Several processes compute a part of the features each; the first one fits and writes."""
+    with joined(device), explained():
+        loaded = load_trained(folder, size, device)
+        if recalibrate is not None:
+            loaded.arguments["recalibrate"] = recalibrate
+        results = processes().first(lambda: folder.prepare_results(folder.probes))
+        train, test = in_turn(lambda: images.open(round(probe.zoom * loaded.arguments["size"])))
+        table = probe_layers(
+            **loaded.arguments,
+            train=train,
+            test=test,
+            seeds=seeds,
+            probe=probe,
+            pooling=pooling,
+            dimensions=dimensions,
+            baselines=baselines,
+            pretraining_ids=folder.read_image_ids(),
+            cache=cache_folder() / "baselines",
+            encoder_setting=loaded.setting,
+        )
+        if processes().rank:
+            return table
+        details = "-".join([name_of(probe), *([str(images.limit)] if images.limit else [])])
+        setting = {
+            "images": [train.fingerprint, test.fingerprint],
+            "probe": repr(probe),
+            **{name: getattr(table, name) for name in ("size", "seeds", "initializations", "pooling", "dimensions")},
+            "limit": images.limit,
+            **({"baselines": list(baselines)} if baselines else {}),
+            **({} if recalibrate is None else {"recalibrate": recalibrate}),
+        }
+        path = results / f"{file_stem(table.data, details, setting)}.json"
+        assert table.correctness is not None
+        write_bytes(path.with_suffix(".npz"), table.correctness.npz(), folder.path)
+        listed = None if images.labels is None or isinstance(images.data, tuple) else str(images.labels)
+        result = {**table.to_json(), "labels": listed, "correctness": path.with_suffix(".npz").name}
+        folder.write_result(path, {**result, **loaded.stamp})
+        return table
 
 
 def finetune_run(
     folder: RunFolder, images: LabeledImages, settings: FineTuning, size: int | None, device: str, stop: Stop | None
 ) -> FineTuneTable | None:
-    """See `Run.finetune`."""
-    loaded = load_trained(folder, size, device)
-    train, test = images.open(round(STORAGE_SCALE * loaded.arguments["size"]))
-    return finetune(
-        folder, **loaded.arguments, train=train, test=test, settings=settings, stamp=loaded.stamp, stop=stop
-    )
+    """See `Run.finetune`. Several processes do a part of the trainings each; the first one writes the table."""
+    with joined(device), explained():
+        loaded = load_trained(folder, size, device)
+        train, test = in_turn(lambda: images.open(round(STORAGE_SCALE * loaded.arguments["size"])))
+        return finetune(
+            folder, **loaded.arguments, train=train, test=test, settings=settings, stamp=loaded.stamp, stop=stop
+        )
 
 
 def transfer_runs(

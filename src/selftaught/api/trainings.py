@@ -41,8 +41,8 @@ from selftaught.training.randomness import seeded_rng
 
 EVALUATIONS = 10
 """How often a training is evaluated on the validation images."""
-TUNED, PROBES = "fine-tuned", ("probe", "probe, random weights")
-"""Names of the ways to train, beside "from scratch"."""
+TUNED, SCRATCH, PROBES = "fine-tuned", "from scratch", ("probe", "probe, random weights")
+"""Names of the ways to train."""
 RESULT, PLAN = "result.npz", "plan.json"
 MAX_BYTES = 2**28
 """Maximum size of a file of results."""
@@ -97,8 +97,9 @@ class Trainings:
         return int((labels_of(self.test) >= 0).sum())
 
     def is_finished(self, name: str, count: LabelCount, number: int) -> bool:
-        """Whether the result of `repetition` is recorded."""
-        return exists(self._folder(name, count, number) / RESULT)
+        """Whether the result of `repetition` is recorded, and that of what is done with it."""
+        names = PROBES if name in PROBES else (name,)
+        return all(exists(self._folder(each, count, number) / RESULT) for each in names)
 
     def _folder(self, name: str, count: LabelCount, number: int) -> Path:
         labels = re.sub(r"\W+", "-", count.name.replace("%", "percent"))
@@ -163,6 +164,14 @@ class Trainings:
             )  # fmt: skip
         return replace(run, steps=self.plan(run, folder)[0])
 
+    def prepare(self, count: LabelCount) -> None:
+        """Plan the trainings with a number of labels, if there are any, before several processes do them."""
+        if name := next((way for way in ways(self.settings) if way not in PROBES), None):
+            fit, _ = self.split(draw_labels(self.labels, count, 0), 0)
+            folder = self._folder(name, count, 0).parent
+            make_folder(folder, self.run)
+            self._pretraining(name, fit, self.settings.learning_rates[0], 0, folder)
+
     def steps(self, count: LabelCount) -> int | None:
         """Steps of each training with a number of labels; None if there was none."""
         path = self._folder("", count, 0).parent / PLAN
@@ -183,7 +192,7 @@ class Trainings:
 def ways(settings: FineTuning) -> list[str]:
     """The ways to train that are compared, the pretrained one first."""
     names = list(PROBES) if settings.frozen else [TUNED]
-    return [*names, *(["from scratch"] if settings.from_scratch else [])]
+    return [*names, *([SCRATCH] if settings.from_scratch else [])]
 
 
 def _train(trainings: Trainings, folder: Path, run: Pretraining, held: Source) -> tuple[float, float, int]:

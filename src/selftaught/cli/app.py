@@ -99,7 +99,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(words: list[str]) -> int:
     if any("\0" in word for word in words):  # a shell passes none, but a script may
         raise UserError("arguments cannot contain null characters.")
-    if launch() is not None and words[:1] not in ([], ["pretrain"]) and not words[0].startswith("-"):
+    if (
+        launch() is not None
+        and words[:1] not in ([], ["pretrain"], ["probe"], ["evaluate"])
+        and not words[0].startswith("-")
+    ):
         raise UserError(f"`selftaught {words[0]}` runs in one process: start it without torchrun or srun.")
     app = application(words)
     if words and words[0] in list(app) and not words[0].startswith("-"):

@@ -4,13 +4,16 @@ import json
 from typing import TYPE_CHECKING, Any
 
 from selftaught.errors import readable
+from selftaught.training.launch import launch
 
 if TYPE_CHECKING:
     from selftaught.api.pictures import Picture
 
 
 def print_result(result: Any) -> None:
-    """Print a JSON object, or a table in its full width."""
+    """Print a JSON object, or a table in its full width; of several processes, the first one prints."""
+    if (place := launch()) is not None and place.rank:
+        return
     if isinstance(result, dict):
         print(json.dumps(result))
         return

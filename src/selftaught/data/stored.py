@@ -186,6 +186,10 @@ class Stored(Source):
         """See `Source`."""
         return super().content_ids if self._content_ids is None else self._content_ids
 
+    def all_labels(self) -> Tensor:
+        """See `Source`."""
+        return super().all_labels() if self.labels is None else self.labels
+
     def batch(self, indices: Tensor, device: torch.device) -> StoredBatch:
         """See `Source`."""
         images = self._pixels.take(self._rows[indices], device)

@@ -18,6 +18,8 @@ from selftaught.evaluation.gain import best_layer
 from selftaught.evaluation.metrics import LayerMetrics, measure
 from selftaught.evaluation.probes import Probe
 from selftaught.evaluation.rows import BaselineRow
+from selftaught.modules.processes import processes
+from selftaught.training.distributed import from_first
 
 EXTRA = ("kmeans", "pca", "scattering")
 """Baselines that a probe has on request; it always has random weights and raw pixels."""
@@ -49,8 +51,16 @@ class Evaluator:
 
         # With channels last, features and pooling of a convnet took 0.55 of the time (1,280 images, one thread).
         moved = encoder.to(self.viewing.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        results = self.probe.evaluate(moved, self.train, self.test, self.viewing, seed, on_progress)
-        return {layer: measure(result) for layer, result in results.items()}
+        # The weights of a baseline were computed in every process, on GPUs only up to rounding.
+        processes().copy_first(moved.state_dict().values())
+        if processes().rank:
+            self.probe.assist(moved, self.train, self.test, self.viewing, seed)
+
+        def evaluated() -> dict[str, LayerMetrics]:
+            results = self.probe.evaluate(moved, self.train, self.test, self.viewing, seed, on_progress)
+            return {layer: measure(result) for layer, result in results.items()}
+
+        return from_first(evaluated)
 
     def calibrate(self, encoder: Encoder) -> bool:
         """Recompute batch-norm statistics on training images, framed as test views; see `calibrate`."""

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.augment.warp import identity
-from selftaught.contracts import Encoder, Source, pooled
+from selftaught.contracts import Batch, Encoder, Source, pooled
 from selftaught.errors import UserError, require_between
 from selftaught.limits import LEARNING_RATE, SEEDS
+from selftaught.modules.processes import join_parts, processes
 
 Pooling = Literal["average", "max", "bilinear"]
 """Ways to pool feature maps, see `pool_to`."""
@@ -39,6 +40,11 @@ class Features:
         """Select images: `rows` is (n,) bool on the CPU."""
         mask = rows.to(self.labels.device)
         return Features({name: x[mask] for name, x in self.layers.items()}, self.index[rows], self.labels[mask])
+
+    def first(self, count: int) -> "Features":
+        """The first `count` images."""
+        layers = {name: x[:count] for name, x in self.layers.items()}
+        return Features(layers, self.index[:count], self.labels[:count])
 
 
 def grid(channels: int, side: int, dimensions: int = DIMENSIONS) -> int:
@@ -111,17 +117,44 @@ def layer_features(encoder: Encoder, source: Source, viewing: Viewing) -> Iterat
     require_labels(source)
     encoder.eval()
     pending: list[Features] = []
-    for batch in source.batches(min(viewing.batch_size, viewing.rows), viewing.device):
-        with torch.inference_mode():
-            outputs = encoder.features(encoder.preprocess(batch.warp(identity(len(batch)), viewing.size)))
-            layers = {name: pool(feature, viewing.dimensions, viewing.pooling) for name, feature in outputs.items()}
-        features = Features(layers, batch.index.cpu(), batch.targets["label"])
-        if pending and sum(len(part.index) for part in pending) + len(batch) > viewing.rows:
+    for features in _by_batch(encoder, source, viewing):
+        if pending and sum(len(part.index) for part in pending) + len(features.index) > viewing.rows:
             yield _joined(pending)
             pending = []
         pending.append(features.of((features.labels >= 0).cpu()))
     if pending:
         yield _joined(pending)
+
+
+def _by_batch(encoder: Encoder, source: Source, viewing: Viewing) -> Iterator[Features]:
+    """The features of every batch, in order.
+
+    Several processes take turns: each computes every `count`-th batch, and all get the features of all. So a batch has
+    the same images whatever the number of processes, and the same features.
+    """
+    those, size = processes(), min(viewing.batch_size, viewing.rows)
+    if those.count == 1:
+        yield from (_extracted(encoder, batch, viewing) for batch in source.batches(size, viewing.device))
+        return
+    batches = torch.split(torch.arange(len(source)), size)
+    for start in range(0, len(batches), those.count):
+        group = batches[start : start + those.count]
+        sizes = [*map(len, group), *[0] * (those.count - len(group))]
+        # Without a batch of its own, a process computes features that are not used, for their shapes.
+        own = group[those.rank] if those.rank < len(group) else group[0][:1]
+        found = _extracted(encoder, source.batch(own, viewing.device), viewing).first(sizes[those.rank])
+        with torch.inference_mode():
+            layers = {name: torch.split(join_parts(x, sizes), sizes) for name, x in found.layers.items()}
+            index, labels = (torch.split(join_parts(x, sizes), sizes) for x in (found.index, found.labels))
+        for place in range(len(group)):
+            yield Features({name: parts[place] for name, parts in layers.items()}, index[place], labels[place])
+
+
+def _extracted(encoder: Encoder, batch: Batch, viewing: Viewing) -> Features:
+    with torch.inference_mode():
+        outputs = encoder.features(encoder.preprocess(batch.warp(identity(len(batch)), viewing.size)))
+        layers = {name: pool(feature, viewing.dimensions, viewing.pooling) for name, feature in outputs.items()}
+    return Features(layers, batch.index.cpu(), batch.targets["label"])
 
 
 def _joined(parts: list[Features]) -> Features:

@@ -42,6 +42,10 @@ class Subset(Source):
         ids = self.base.content_ids
         return ids[self.chosen % len(ids)] if len(ids) else ids
 
+    def all_labels(self) -> Tensor:
+        """See `Source`."""
+        return self.base.all_labels()[self.chosen]
+
     def __len__(self) -> int:
         return len(self.chosen)
 
@@ -64,7 +68,7 @@ class LabelCount:
 
 def labels_of(source: Source) -> Tensor:
     """(N,) int64 on the CPU; negative for images without a label."""
-    return torch.cat([batch.targets["label"] for batch in source.batches(4096, torch.device("cpu"))])
+    return source.all_labels()
 
 
 def label_counts(

@@ -56,8 +56,8 @@ class KNNMonitor:
     @property
     def chance(self) -> dict[str, float]:
         """The accuracy of the most frequent class of the queries."""
-        labels = torch.cat([self.source.batch(part, self.device).targets["label"].cpu() for part in self._parts()])
-        return {"knn_accuracy": float(labels[: self.queries].bincount().max() / self.queries)}
+        labels = self.source.all_labels()[self.order[: self.queries]]
+        return {"knn_accuracy": float(labels.bincount().max() / self.queries)}
 
     def __call__(
         self, step: int, encoder: Encoder, heads: nn.ModuleDict, views: Views, outputs: Outputs

@@ -90,7 +90,7 @@ def probe_layers(
         pixels = evaluation.pixels()
         random = [evaluation.random(fresh(seed), encoder_setting) for seed in range(initializations)]
 
-    train_labels, test_labels = _labels(train, viewing.device), _labels(test, viewing.device)
+    train_labels, test_labels = train.all_labels(), test.all_labels()
     chosen = (test_labels >= 0).nonzero().flatten()
     gain = gain_over_random(trained, random)
     best = [result[gain.layer] for result in trained]
@@ -193,8 +193,3 @@ def _correctness(
     return Correctness(
         tuple(trained[0]), stacked(trained), stacked(random), pixels.correct.numpy(), others, labels.numpy(), test_ids
     )
-
-
-def _labels(source: Source, device: torch.device) -> Tensor:
-    """(N,) int64 on the CPU; negative for images without a label."""
-    return torch.cat([batch.targets["label"].cpu() for batch in source.batches(4096, device)])

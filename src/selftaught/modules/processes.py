@@ -13,7 +13,7 @@ Gradients of `gather` are those of the sum of all processes' losses; gradients o
 gradient is that of the mean loss, exactly, whether every process computes the loss of all images or of its own part.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -104,8 +104,12 @@ def in_parts(rows: Tensor, compute: Callable[[Tensor], Tensor]) -> Tensor:
     those = processes()
     if len(rows) < those.count or those.count == 1:
         return compute(rows)
-    sizes = [len(part) for part in rows.tensor_split(those.count)]
-    computed = compute(rows.tensor_split(those.count)[those.rank])
+    parts = rows.tensor_split(those.count)
+    return join_parts(compute(parts[those.rank]), [len(part) for part in parts])
+
+
+def join_parts(computed: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Concatenate the rows (n, ...) of all processes, of which `sizes` is the number; without gradients of padding."""
     padding = computed.new_zeros(max(sizes) - len(computed), *computed.shape[1:])
-    everything = torch.split(those.gather(torch.cat([computed, padding])), max(sizes))
+    everything = torch.split(processes().gather(torch.cat([computed, padding])), max(sizes))
     return torch.cat([part[:size] for part, size in zip(everything, sizes, strict=True)])

@@ -69,7 +69,7 @@ class Group(Processes):
             world_size=place.count,
             timeout=ANSWER,
         )
-        self.signals = 0
+        self.signals = self.arrivals = 0
         self.pending: tuple[Any, Tensor] | None = None
 
     def gather(self, rows: Tensor) -> Tensor:
@@ -102,6 +102,15 @@ class Group(Processes):
                 raise ReportedError(reason)
             sleep(POLL)
         self.signals += 1
+
+    def arrive(self) -> None:
+        """Wait until all processes have called this, which may take hours, and raise an error if one fails."""
+        self.store.set(f"arrival/{self.arrivals}/{self.rank}", "")
+        while not self.store.check([f"arrival/{self.arrivals}/{rank}" for rank in range(self.count)]):
+            if (reason := self._failure()) is not None:
+                raise ReportedError(reason)
+            sleep(POLL)
+        self.arrivals += 1
 
     def copy_first(self, tensors: Iterable[Tensor]) -> None:
         """See `Processes`."""
@@ -218,6 +227,28 @@ def in_turn(make: Callable[[], T]) -> T:
     if not group.rank:
         group.signal()
     return made
+
+
+def from_first(make: Callable[[], T]) -> T:
+    """What `make` returns in the first process, where alone it is called; the others wait as long as it takes."""
+    group = processes()
+    if not isinstance(group, Group):
+        return make()
+    if group.rank:
+        group.await_signal()
+        return group.first(make)
+    made = make()
+    group.signal()
+    return group.first(lambda: made)
+
+
+def all_arrived(flag: bool = False) -> bool:
+    """Wait for all processes, as long as it takes; whether any of them gave the flag."""
+    group = processes()
+    if not isinstance(group, Group):
+        return flag
+    group.arrive()
+    return bool(group.total(torch.tensor(int(flag))))
 
 
 def strategy(two_players: bool) -> "DDPStrategy":

@@ -20,6 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from selftaught.evaluation.metrics import LayerMetrics
+from selftaught.modules.processes import processes
+from selftaught.training.distributed import from_first
 
 FORMAT = 3
 """Part of every key. Increase it when a change of a probe, pooling or calibration affects the results."""
@@ -46,14 +48,17 @@ class BaselineCache:
             setting: the rest of the key: the encoder and its weights.
             compute: called if nothing is cached.
         """
-        path = self._path(setting)
-        if path is not None and (cached := _read(path)) is not None:
+        if (cached := from_first(lambda: self._load(setting))) is not None:
             return cached
-        results = compute()
-        if path is not None:
+        results, path = compute(), self._path(setting)
+        if path is not None and processes().rank == 0:
             with suppress(OSError):  # a full disk must not lose the result of the probe
                 _write(path, results)
         return results
+
+    def _load(self, setting: Mapping[str, object]) -> dict[str, LayerMetrics] | None:
+        path = self._path(setting)
+        return None if path is None else _read(path)
 
     def has(self, setting: Mapping[str, object]) -> bool:
         """Whether there is a cached result."""

@@ -90,6 +90,13 @@ class Probe(ABC):
             UserError: labels are missing or too few.
         """
 
+    def assist(self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int) -> None:
+        """What the other processes do while the first one calls `evaluate`: by default the same.
+
+        They compute their part of the features, and take part in everything that needs all processes.
+        """
+        self.evaluate(encoder, train, test, viewing, seed, lambda phase, images: None)
+
     def note(self, side: int, size: int) -> str:
         """A note on the views for the caption of the table, or empty.
 

@@ -16,8 +16,8 @@ from selftaught.contracts import Encoder, Source
 from selftaught.encoders.pixels import Pixels
 from selftaught.errors import require_ranges
 from selftaught.evaluation.features import Viewing, require_labels
-from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult
-from selftaught.evaluation.probes.one_pass import collect, score
+from selftaught.evaluation.probes.base import OnProgress, ProbeResult
+from selftaught.evaluation.probes.one_pass import OnePassProbe, collect, score
 from selftaught.limits import NUM_IMAGES, TEMPERATURE
 
 
@@ -32,7 +32,7 @@ class Bank:
 
 
 @dataclass(frozen=True)
-class KNNProbe(Probe):
+class KNNProbe(OnePassProbe):
     """Weighted k-nearest-neighbor classifier.
 
     Neighbors of test images are searched among all training images, those of held-out images among the others.
@@ -53,9 +53,7 @@ class KNNProbe(Probe):
         self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress
     ) -> dict[str, ProbeResult]:
         """See `Probe`; the dimensions of `viewing` apply to raw pixels only."""
-        classes = len(require_labels(train))
-        if not isinstance(encoder, Pixels):
-            viewing = replace(viewing, dimensions=1)  # average over positions
+        classes, viewing = len(require_labels(train)), self.viewing_of(encoder, viewing)
         collected = collect(encoder, train, viewing, seed, on_progress)
         banks = {name: Bank(F.normalize(x), collected.labels) for name, x in collected.layers.items()}
         scorers = {name: partial(self.votes, bank, classes) for name, bank in banks.items()}
@@ -64,6 +62,10 @@ class KNNProbe(Probe):
         return {
             name: ProbeResult(scores[name], labels, held[name], bank.features.shape[1]) for name, bank in banks.items()
         }
+
+    def viewing_of(self, encoder: Encoder, viewing: Viewing) -> Viewing:
+        """See `OnePassProbe`: the average over positions."""
+        return viewing if isinstance(encoder, Pixels) else replace(viewing, dimensions=1)
 
     def note(self, side: int, size: int) -> str:
         """See `Probe`."""

@@ -20,8 +20,8 @@ from torch import Tensor
 from selftaught.contracts import Encoder, Source
 from selftaught.errors import UserError, require_between, require_ranges
 from selftaught.evaluation.features import Viewing, require_labels
-from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult
-from selftaught.evaluation.probes.one_pass import TrainingFeatures, collect, score
+from selftaught.evaluation.probes.base import OnProgress, ProbeResult
+from selftaught.evaluation.probes.one_pass import OnePassProbe, TrainingFeatures, collect, score
 from selftaught.limits import Range
 
 PATIENCE = 2
@@ -51,7 +51,7 @@ COST = Range(1e-12, 1e12)
 
 
 @dataclass(frozen=True)
-class LogisticProbe(Probe):
+class LogisticProbe(OnePassProbe):
     """Logistic regression by L-BFGS; C is chosen on the held-out images."""
 
     dimensions: ClassVar[int] = 4800

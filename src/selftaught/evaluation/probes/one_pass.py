@@ -10,10 +10,28 @@ from torch import Tensor
 from selftaught.contracts import Encoder, Source
 from selftaught.errors import UserError
 from selftaught.evaluation.features import Features, Viewing, layer_features
-from selftaught.evaluation.probes.base import OnProgress, held_out, require_test_images, require_training_images
+from selftaught.evaluation.probes.base import OnProgress, Probe, held_out, require_test_images, require_training_images
+from selftaught.training.distributed import in_turn
 
 Scorer = Callable[[Tensor], Tensor]
 """(n, d) float32 features -> (n, k) class scores, on the device."""
+
+
+class OnePassProbe(Probe):
+    """A probe that computes features in one pass over the training images and one over the test images."""
+
+    def viewing_of(self, encoder: Encoder, viewing: Viewing) -> Viewing:
+        """The pooling that the probe applies."""
+        return viewing
+
+    def assist(self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int) -> None:
+        """See `Probe`: the features only, since the first process fits."""
+        viewing = self.viewing_of(encoder, viewing)
+        for _ in layer_features(encoder, train, viewing):
+            pass
+        in_turn(lambda: None)
+        for _ in layer_features(encoder, test, viewing):
+            pass
 
 
 @dataclass(frozen=True)
@@ -68,6 +86,7 @@ def score(
     Raises:
         UserError: no test image has a label.
     """
+    in_turn(lambda: None)  # the others wait here, however long the fit takes
     scores: dict[str, list[Tensor]] = {name: [] for name in scorers}
     labels = []
     for features in layer_features(encoder, test, viewing):

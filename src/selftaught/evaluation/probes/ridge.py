@@ -5,13 +5,13 @@ from typing import ClassVar
 
 from selftaught.contracts import Encoder, Source
 from selftaught.evaluation.features import Viewing, layer_features, require_labels
-from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult, held_out, require_training_images
-from selftaught.evaluation.probes.one_pass import score
+from selftaught.evaluation.probes.base import OnProgress, ProbeResult, held_out, require_training_images
+from selftaught.evaluation.probes.one_pass import OnePassProbe, score
 from selftaught.evaluation.probes.ridge_solver import Linear, Ridge
 
 
 @dataclass(frozen=True)
-class RidgeProbe(Probe):
+class RidgeProbe(OnePassProbe):
     """Closed-form ridge regression on one-hot labels; the penalty of each layer is chosen on the held-out images."""
 
     dimensions: ClassVar[int] = 4800

@@ -18,9 +18,9 @@ from torch import Tensor
 from selftaught.contracts import Encoder, Source
 from selftaught.errors import UserError, require_ranges
 from selftaught.evaluation.features import Viewing, require_labels
-from selftaught.evaluation.probes.base import OnProgress, Probe, ProbeResult
+from selftaught.evaluation.probes.base import OnProgress, ProbeResult
 from selftaught.evaluation.probes.logistic import require_costs
-from selftaught.evaluation.probes.one_pass import TrainingFeatures, collect, score
+from selftaught.evaluation.probes.one_pass import OnePassProbe, TrainingFeatures, collect, score
 from selftaught.evaluation.probes.svm_solver import average_precision, minimize
 from selftaught.limits import POSITIVE_COEFFICIENT, Range
 
@@ -28,7 +28,7 @@ FOLDS = Range(2, 100)
 
 
 @dataclass(frozen=True)
-class SVMProbe(Probe):
+class SVMProbe(OnePassProbe):
     """Linear support vector machines; C of each class is chosen by cross-validated average precision."""
 
     dimensions: ClassVar[int] = 4800

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.warp import affine, bernoulli, identity, uniform
-from selftaught.contracts import Batch, Encoder, Source
+from selftaught.contracts import Encoder, Source
 from selftaught.errors import require_ranges
 from selftaught.evaluation.features import Viewing, require_labels
 from selftaught.evaluation.probes.base import (
@@ -26,6 +26,7 @@ from selftaught.evaluation.probes.base import (
     require_training_images,
 )
 from selftaught.limits import COEFFICIENT, FRACTION, LEARNING_RATE, Range
+from selftaught.modules.processes import join_parts, processes
 
 PASSES = Range(1, 10_000)
 
@@ -72,8 +73,8 @@ class TrainedProbe(Probe):
         classes = len(require_labels(train))
         held = held_out(len(train), seed)
         encoder.eval()
-        first = self._features(encoder, train.batch(torch.arange(1), viewing.device), viewing, identity(1))
-        shapes = {name: x.shape[1:] for name, x in first}
+        first, _ = self._features(encoder, train, torch.arange(1), viewing, [identity(1)])
+        shapes = {name: x.shape[1:] for name, x in first[0].items()}
         heads = nn.ModuleList(self.head(shape, classes, generator) for shape in shapes.values()).to(viewing.device)
         labeled = self._train(heads, encoder, train, (~held).nonzero().flatten(), viewing, generator, on_progress)
         held_scores, held_labels = self._score(heads, encoder, train, held.nonzero().flatten(), viewing, on_progress)
@@ -126,22 +127,21 @@ class TrainedProbe(Probe):
             labeled = 0
             batches = _batches(chosen, viewing.batch_size, generator)
             for step, indices in enumerate(batches):
-                batch = train.batch(indices, viewing.device)
-                crop = shifted_crop(len(batch), train.side, viewing.size, generator)
-                has_label = batch.targets["label"] >= 0
+                crop = shifted_crop(len(indices), train.side, viewing.size, generator)
+                (features,), labels = self._features(encoder, train, indices, viewing, [crop])
+                has_label = labels >= 0
                 labeled += int(has_label.sum())
                 if has_label.sum() > 1:
-                    features = self._features(encoder, batch, viewing, crop)
                     losses = [
-                        F.cross_entropy(head(x[has_label]), batch.targets["label"][has_label])
-                        for head, (_, x) in zip(heads, features, strict=True)
+                        F.cross_entropy(head(x[has_label]), labels[has_label])
+                        for head, x in zip(heads, features.values(), strict=True)
                     ]
                     done = (epoch + step / len(batches)) / self.epochs
                     optimizer.param_groups[0]["lr"] = self.rate(done, viewing.batch_size)
                     optimizer.zero_grad()
                     torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
                     optimizer.step()
-                on_progress(f"epoch {epoch + 1} of {self.epochs}", len(batch))
+                on_progress(f"epoch {epoch + 1} of {self.epochs}", len(indices))
         return labeled
 
     @torch.inference_mode()
@@ -159,29 +159,43 @@ class TrainedProbe(Probe):
         window = min(1.0, viewing.size / source.side)
         scores, labels = [torch.zeros(len(heads), 0, 1)], [torch.zeros(0, dtype=torch.int64)]
         for indices in torch.split(chosen, viewing.batch_size):
-            batch = source.batch(indices, viewing.device)
-            crops = eval_crops(len(batch), window, self.ten_crop)
+            crops = eval_crops(len(indices), window, self.ten_crop)
+            features, found = self._features(encoder, source, indices, viewing, crops)
             views = [
-                [
-                    head(x).softmax(1)
-                    for head, (_, x) in zip(heads, self._features(encoder, batch, viewing, m), strict=True)
-                ]
-                for m in crops
+                torch.stack([head(x).softmax(1) for head, x in zip(heads, own.values(), strict=True)])
+                for own in features
             ]
-            mean = torch.stack([torch.stack(rows) for rows in views]).mean(0)
-            has_label = batch.targets["label"] >= 0
+            mean = torch.stack(views).mean(0)
+            has_label = found >= 0
             # The logarithm keeps the order and separates probabilities near 0.
             scores.append(mean[:, has_label].clamp_min(1e-38).log().cpu())
-            labels.append(batch.targets["label"][has_label].cpu())
-            on_progress("testing", len(batch))
+            labels.append(found[has_label].cpu())
+            on_progress("testing", len(indices))
         parts = [part for part in scores if part.shape[1]] or scores[:1]
         return torch.cat(parts, 1), torch.cat(labels)
 
     @torch.no_grad()
-    def _features(self, encoder: Encoder, batch: Batch, viewing: Viewing, matrix: Tensor) -> list[tuple[str, Tensor]]:
-        """Name and input of the head of each layer, in order."""
-        outputs = encoder.features(encoder.preprocess(batch.warp(matrix, viewing.size)))
-        return [(name, self.inputs(x, viewing)) for name, x in outputs.items()]
+    def _features(
+        self, encoder: Encoder, source: Source, indices: Tensor, viewing: Viewing, matrices: Sequence[Tensor]
+    ) -> tuple[list[dict[str, Tensor]], Tensor]:
+        """Inputs of the heads by layer, for each of the views that matrices (n, 3, 3) give, and the labels.
+
+        Several processes compute a part of the images each.
+        """
+        those = processes()
+        shared = those.count > 1 and len(indices) >= those.count
+        parts = torch.arange(len(indices)).tensor_split(those.count if shared else 1)
+        own, sizes = parts[those.rank if shared else 0], [len(part) for part in parts]
+        batch = source.batch(indices[own], viewing.device)
+
+        def whole(rows: Tensor) -> Tensor:
+            return join_parts(rows, sizes) if shared else rows
+
+        outputs = []
+        for matrix in matrices:
+            features = encoder.features(encoder.preprocess(batch.warp(matrix[own], viewing.size)))
+            outputs.append({name: whole(self.inputs(x, viewing)) for name, x in features.items()})
+        return outputs, whole(batch.targets["label"])
 
 
 def shifted_crop(count: int, side: int, size: int, generator: torch.Generator) -> Tensor:
