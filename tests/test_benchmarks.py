@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from benchmarks import bank, crops, igpt, memory, probes, processes, startup, steps, storage, views
+from benchmarks import bank, crops, gpu, igpt, memory, probes, processes, startup, steps, storage, views
 from benchmarks.interleaved import Table, interleaved, markdown, rate, spread
 from benchmarks.recipes import CPU, Job, Ours, Usual
 from benchmarks.two_views import TEMPERATURE, contrastive
@@ -47,6 +47,28 @@ def test_probes_print_and_save_a_table(tmp_path, capsys):
 def test_views_run_without_loader_workers(tmp_path, capsys):
     (table,) = run_benchmark(views, tmp_path, capsys, "--workers", "0")["tables"]
     assert {"ours", "torchvision v2, 0 workers"} <= set(table["rounds"])
+
+
+def test_the_script_for_gpus_runs_on_a_cpu(tmp_path, capsys):
+    out = tmp_path / "gpu.json"
+    tasks = ["bigan", "synthetic"]  # two players, and dense targets
+    assert gpu.main(["--device", "cpu", "--smoke", "--out", str(out), "--tasks", *tasks]) == 0
+    record = json.loads(out.read_text())
+    assert record["failures"] == []
+    assert 0 <= record["rotnet"]["accuracy"] <= 1
+    for name in tasks:
+        assert record["tasks"][name]["32"]["difference"] == 0  # the same device, the same loss
+        assert all(record["tasks"][name][precision]["share_of_peak"] > 0 for precision in ("32", "bf16"))
+    assert "failed: none" in capsys.readouterr().out
+
+
+def test_the_script_for_gpus_reports_failures(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(gpu, "speed", lambda *_: 1 / 0)
+    monkeypatch.setattr(gpu, "train", lambda *_: {})
+    out = tmp_path / "gpu.json"
+    assert gpu.main(["--device", "cpu", "--smoke", "--out", str(out), "--tasks", "rotation"]) == 1
+    assert json.loads(out.read_text())["failures"] == ["rotation 32", "rotation bf16"]
+    assert "rotation 32: ZeroDivisionError" in capsys.readouterr().out
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # WebDataset closes no file

@@ -85,7 +85,7 @@ def profile_step(pretraining: Pretraining, fabric: "Fabric", precision: str, spe
         line=line,
         operations=counted.get_total_flops(),
         # Without bf16 instructions a bf16 product is slower than a float32 one, so the faster of the two is the peak.
-        peak=max(_peak(device, dtype) for dtype in dtypes),
+        peak=max(peak_throughput(device, dtype) for dtype in dtypes),
     )
 
 
@@ -94,18 +94,18 @@ class _Lap:
 
     def __init__(self, device: torch.device) -> None:
         self.device, self.parts = device, dict[str, float]()
-        _wait(device)
+        wait(device)
         self.last = monotonic()
 
     def mark(self, part: str) -> None:
         """Add the time since the last mark to this part; times of the critic and of the others are summed."""
-        _wait(self.device)
+        wait(self.device)
         now = monotonic()
         self.parts[part] = self.parts.get(part, 0.0) + now - self.last
         self.last = now
 
 
-def _peak(device: torch.device, dtype: torch.dtype) -> float:
+def peak_throughput(device: torch.device, dtype: torch.dtype) -> float:
     """Operations per second of a square matrix product; stops at 0.1 s, because bf16 can be very slow on CPUs."""
     side = 256
     while True:
@@ -117,13 +117,14 @@ def _peak(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:
-    _wait(device)
+    wait(device)
     begun = monotonic()
     work()
-    _wait(device)
+    wait(device)
     return monotonic() - begun
 
 
-def _wait(device: torch.device) -> None:
+def wait(device: torch.device) -> None:
+    """Wait until a device has computed everything."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
