@@ -240,7 +240,7 @@ def test_parquet_with_labels_out_of_range(tmp_path: Path) -> None:
         ("./pictures", "no such file or folder: './pictures'"),
         ("some/where", "no such file or folder: 'some/where'"),
         ("gone.parquet", "no such file or folder: 'gone.parquet'"),
-        ("hf:someone/something", "download its files"),
+        ("hf:someone/something", "hf download --repo-type dataset someone/something"),
         ("china", r"1 photo\(s\).*--num-crops"),
         (["a.jpg", "b.png"], r"2 photo\(s\).*--num-crops"),
         (["cifar10", "cifar100"], "several paths must all be photos"),

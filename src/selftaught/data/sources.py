@@ -17,6 +17,7 @@ from selftaught.data.decode import short_side
 from selftaught.data.dense_folder import dense_splits
 from selftaught.data.dense_units import check_units
 from selftaught.data.folder import folder_splits
+from selftaught.data.hub import PREFIX, hub_folder
 from selftaught.data.labels import with_labels
 from selftaught.data.listing import list_folder
 from selftaught.data.named import DATASETS, PHOTOS, dataset_splits
@@ -177,6 +178,8 @@ def _resolve(spec: Spec, cache: Path | None, download: bool = True) -> dict[str,
             f"several paths must all be photos, got {readable(' '.join(paths[:3]))!r}: pass a single folder instead."
         )
     name, path = paths[0], Path(paths[0])
+    if name.startswith(PREFIX) and not os.path.exists(path):  # noqa: PTH110
+        path = hub_folder(name)
     if os.path.isdir(path):  # noqa: PTH112 (Path's methods raise where a name is too long or a folder is locked)
         listing = list_folder(path)
         if not (tables := listing.with_suffix(".parquet")):
@@ -197,10 +200,6 @@ def _resolve(spec: Spec, cache: Path | None, download: bool = True) -> dict[str,
         raise UserError(
             f"a source must be a folder, a .parquet or a .tar file, got {readable(name)!r}: unpack an archive into a "
             "folder."
-        )
-    if name.startswith("hf:"):
-        raise UserError(
-            f"{readable(name)!r} is not downloaded automatically: download its files and pass their folder."
         )
     if name == "digits" or name in DATASETS:
         return dataset_splits(name, cache and cache / "downloads", download)
