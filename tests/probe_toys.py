@@ -9,21 +9,22 @@ from selftaught.contracts import Batch, Encoder, Layer, Source
 
 class GivenBatch(Batch):
     def __init__(self, images: Tensor, index: Tensor, labels: Tensor, population: int) -> None:
-        self.images, self.index, self.targets, self.population = images, index, {"label": labels}, population
+        self.images, self.index, self.population = images, index, population
+        self.targets = {"label" if labels.ndim == 1 else "multilabel": labels}
 
     def warp(self, matrix: Tensor, size: int, of: str = "image") -> Tensor:
         return resample(self.images, matrix, size)
 
 
 class Given(Source):
-    """These images, with these labels."""
+    """These images, with these labels: (n,) int64, or (n, k) int8 where images may have several classes."""
 
     name = fingerprint = "given"
-    targets = frozenset({"label"})
 
     def __init__(self, images: Tensor, labels: Tensor, classes: tuple[str, ...] | None = ("a", "b")) -> None:
         self.images, self.labels, self.classes, self.side = images, labels, classes, images.shape[-1]
         self.ids = torch.empty(0, dtype=torch.int64)
+        self.targets = frozenset({"label" if labels.ndim == 1 else "multilabel"})
 
     @property
     def content_ids(self) -> Tensor:
@@ -79,3 +80,12 @@ def noise(count: int, seed: int, side: int = 4) -> Given:
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(count, 3, side, side, generator=generator)
     return Given(images, torch.randint(2, (count,), generator=generator))
+
+
+def findings(count: int, seed: int, side: int = 4, noise: float = 0.3) -> Given:
+    """Images that may have several of three classes, one for each color that is bright; none is common."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.rand(count, 3, generator=generator) < torch.tensor([0.5, 0.3, 0.15])
+    images = torch.rand(count, 3, side, side, generator=generator)
+    shades = 0.35 + 0.3 * labels + noise * torch.randn(count, 3, generator=generator)
+    return Given(shades[:, :, None, None] + 0.1 * images, labels.to(torch.int8), ("red", "green", "blue"))

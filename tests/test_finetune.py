@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file
 
 import selftaught
-from selftaught.api import best, trainings
+from selftaught.api import best, repetitions, trainings
 from selftaught.api.run import Run
 from selftaught.cli import main
 from selftaught.config.build import load_encoder
 from selftaught.errors import UserError
 from selftaught.evaluation.finetune_table import LabelResult, Repetition, Row, accuracy_interval, render
-from selftaught.evaluation.gain import paired_interval
+from selftaught.evaluation.intervals import paired_interval
 from selftaught.training.interruption import Stop
 from test_run import TINY, make_images
 from toys import ToySource
@@ -148,15 +148,15 @@ def test_the_learning_rate_is_chosen_on_validation_images_alone(run, images, mon
             tested.append(len(source))
         return classify(encoder, head, source, *arguments)
 
-    def trained(all_of_them, folder, training, held):
+    def trained(training, folder, root, **settings):
         rate = training.optimization.peak
-        trainings.best_weights(folder, training).save(
+        repetitions.best_weights(folder, training).save(
             {"encoder": training.encoder.state_dict(), "heads": training.heads.state_dict(), "step": 1}
         )
         return {0.1: 0.5, 0.2: 0.9, 0.3: 0.7}[rate], -1.0, 1
 
     monkeypatch.setattr(trainings, "classify", watched)
-    monkeypatch.setattr(trainings, "_train", trained)
+    monkeypatch.setattr(repetitions, "train_best", trained)
     table = run.finetune(images, seeds=1, from_scratch=False, **{**FAST, "learning_rates": (0.1, 0.2, 0.3)})
     assert table.results[0].rows[0].repetitions[0].learning_rate == 0.2
     assert tested == [16]
@@ -171,13 +171,20 @@ def test_a_learning_rate_that_diverges_is_not_chosen(run, images):
 
 def test_few_labels_are_drawn_anew_and_the_same_for_both_sides(run, images, monkeypatch):
     seen: dict[str, set] = {}
-    train = trainings._train
+    train, split = repetitions.train_best, trainings.Trainings.split
+    held: list[str] = []
 
-    def watched(shared, folder, training, held):
-        seen.setdefault(folder.parent.name, set()).add((training.source.fingerprint, held.fingerprint))
-        return train(shared, folder, training, held)
+    def halved(shared, chosen, number):
+        parts = split(shared, chosen, number)
+        held.append(parts[1].fingerprint)
+        return parts
 
-    monkeypatch.setattr(trainings, "_train", watched)
+    def watched(training, folder, root, **settings):
+        seen.setdefault(folder.parent.name, set()).add((training.source.fingerprint, held[-1]))
+        return train(training, folder, root, **settings)
+
+    monkeypatch.setattr(trainings.Trainings, "split", halved)
+    monkeypatch.setattr(repetitions, "train_best", watched)
     table = run.finetune(images, labels_per_class=(3,), label_fraction=(0.5,), draws=2, **FAST)
     assert [(each.name, each.images, each.validation) for each in table.results] == [
         ("3 per class", 6, 2),
@@ -260,9 +267,12 @@ class Bare(ToySource):
     classes = None
 
 
-@pytest.mark.parametrize(("source", "given"), [(OneClass, "has 1"), (Bare, "has no labels")])
+@pytest.mark.parametrize(
+    ("source", "given"),
+    [(OneClass, "at least 2 classes, but toy has 1: use --data"), (Bare, "labels, but toy has none: use a --data")],
+)
 def test_images_of_one_class_or_without_labels_are_refused(run, source, given):
-    with pytest.raises(UserError, match=f"need labeled images of at least 2 classes, but toy {given}: use a --data"):
+    with pytest.raises(UserError, match=f"a probe or evaluation needs {given}"):
         run.finetune((source(), source()), **FAST)
 
 

@@ -145,7 +145,7 @@ def test_random_weights_and_pixels_are_probed_once_for_each_setting(run, images,
     again = run.probe(images)
     assert probed_encoders == ["ConvNet"]
     assert [layer.random for layer in again.layers] == [layer.random for layer in first.layers]
-    assert again.correctness.random.tolist() == first.correctness.random.tolist()
+    assert again.observations.random.tolist() == first.observations.random.tolist()
     assert again.gain == first.gain
     probed_encoders.clear()
     run.probe(images, size=8)
@@ -221,7 +221,7 @@ def test_paths_may_be_strings(run, images, tmp_path):
 def test_the_sentence_of_an_audit_names_the_layer_chosen_on_held_out_images(run, images):
     table = run.probe(images)
     (said,) = run.audit(images, images=8).probes
-    assert f"the best layer ({table.gain.layer}) reaches {table.best.accuracy:.3f}" in said
+    assert f"the best layer ({table.gain.layer}) reaches {table.best.value:.3f}" in said
 
 
 def test_the_same_seed_has_the_same_random_weights(run):

@@ -1,11 +1,13 @@
 """`selftaught detection` and `segmentation` on drawn discs: results, resuming, comparisons, mistakes."""
 
+import io
 import json
 import shutil
 
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 import selftaught
@@ -15,7 +17,9 @@ from selftaught.api.run import Run
 from selftaught.cli import main
 from selftaught.config.build import load_encoder
 from selftaught.errors import UserError
-from selftaught.evaluation.transfer.table import Repetition, Row, TransferTable, render, sample_counts
+from selftaught.evaluation.intervals import sample_counts
+from selftaught.evaluation.transfer.table import Repetition, Row, TransferTable, render
+from selftaught.report import compare
 from selftaught.runs.folder import RunFolder
 from selftaught.training.interruption import Stop
 from test_run import TINY, make_images
@@ -61,7 +65,8 @@ def steps_taken(monkeypatch):
 
 def test_the_result_is_valid_and_has_every_detection(run, voc):
     table = run.detection(voc, seeds=2, **DETECT)
-    (result,) = RunFolder(run.path).read_transfers()
+    ((result, picture),) = RunFolder(run.path).read_transfers()
+    assert picture.read_bytes().startswith(b"\x89PNG")
     assert [row["name"] for row in result["rows"]] == ["run", "random weights"]
     assert list(result["metrics"]) == ["ap", "ap50", "ap75"]
     assert (result["train"], result["validation"], result["test"], result["steps"]) == (4, 2, 4, 3)
@@ -140,6 +145,29 @@ def test_differences_are_paired_by_image():
     table = TransferTable("detection", {"ap": "AP"}, "d", 1, 1, 1, (), 64, 1, {"batch_size": 4}, seeds)
     # Only seeds vary: the interval of Student's t with one degree of freedom, 12.706 standard errors.
     assert table.differences()[0]["high"] == pytest.approx(0.05 + 12.706 * 0.0707107 / 2**0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["detection", "segmentation"])
+def test_the_report_and_the_comparison_show_metrics_classes_and_predictions(run, voc, kind):
+    settings = DETECT if kind == "detection" else FAST
+    table = getattr(run, kind)(voc, seeds=2, **settings)
+    assert list(table.by_class) == ["run", "random weights"]
+    present = [value for value in table.by_class["run"] if value is not None]
+    first = next(iter(table.metrics))
+    mean = table.to_json()["rows"][0]["metrics"][first]["mean"]
+    assert np.mean(present) == pytest.approx(mean, abs=1e-6)
+    page = run.report().read_text()
+    assert f"<h2>{kind.capitalize()} on {voc}</h2>" in page
+    assert all(f'<th class="number">{heading}</th>' in page for heading in (*table.metrics.values(), "95 % interval"))
+    assert 'annotations and predictions"' in page
+    assert all(f'<td class="name">{name}</td>' in page for name in ("random weights", "blue", "red"))
+    assert "random weights" in page
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(compare([run.path]))
+    shown = console.export_text()
+    assert f"{kind.capitalize()} on discs, from run" in shown
+    assert "mean ± standard deviation over 2 seeds" in shown
+    assert ("is better than" in shown) or ("is worse than" in shown) or ("Not decided: run and random" in shown)
 
 
 def test_samples_have_as_many_images_as_there_are():

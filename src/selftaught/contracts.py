@@ -41,7 +41,9 @@ class Batch(ABC):
     index: Tensor
     """(B,) int64 on the device: the images' indices in the source."""
     targets: Mapping[str, Tensor]
-    """Targets by name: `label` (B,) int64, `real` (B,), or float32 dense targets at the stored size:
+    """Targets by name: `label` (B,) int64, -1 where unknown; `multilabel` (B, K) int8 where images may have several
+    classes, 1 for those that an image has, -1 in all where unknown; `real` (B,); or float32 dense targets at the stored
+    size:
 
     - `depth` (B, 1, H, W): meters along the viewing axis of the camera; 0 where unknown or infinite.
     - `normals` (B, 3, H, W): unit vectors, x right, y up, z toward the camera; the zero vector where undefined.
@@ -94,11 +96,12 @@ class Source(ABC):
         return torch.empty(0, dtype=torch.int64)
 
     def all_labels(self) -> Tensor:
-        """(N,) int64 on the CPU: the label of every image, negative for one without; the source has the target `label`.
+        """The target `label`, (N,), or `multilabel`, (N, K), of every image on the CPU: see `Batch.targets`.
 
         A source that has them at hand overrides this, so that no image is loaded for it.
         """
-        return torch.cat([batch.targets["label"].cpu() for batch in self.batches(4096, torch.device("cpu"))])
+        name = "label" if "label" in self.targets else "multilabel"
+        return torch.cat([batch.targets[name].cpu() for batch in self.batches(4096, torch.device("cpu"))])
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -251,6 +254,9 @@ class Task(ABC):
     """Whether the loss depends on the images' indices: it can then be computed for pretraining images only."""
     predicts_transformation: ClassVar[bool] = False
     """Whether the target is a transformation drawn independently of the image: on noise images, accuracy is chance."""
+    embedding_std: ClassVar[float | None] = None
+    """Standard deviation at which the loss keeps each dimension of its `embeddings`, which may also collapse by
+    shrinking; None if it compares their directions only, so that their scale does not matter."""
     shortcut_guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {}
     """Guards against shortcuts that an audit can switch: name -> values of fields, used in `views` only, with the guard
     off and on."""

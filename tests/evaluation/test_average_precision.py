@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from selftaught.evaluation.transfer.average_precision import Boxes, average_precision, match, overlaps, resampled_ap
+from selftaught.evaluation.transfer.average_precision import (
+    Boxes,
+    average_precision,
+    match,
+    overlaps,
+    precision_by_class,
+    resampled_ap,
+)
 
 
 def boxes(*rows, labels=None, scores=None) -> Boxes:
@@ -47,6 +54,19 @@ def test_a_box_that_overlaps_by_0_6_is_right_at_three_of_ten_thresholds():
     truth, found = [boxes([0, 0, 10, 10])], [boxes([0, 0, 10, 6], scores=[0.5])]
     score = average_precision(truth, found, 1)
     assert score == pytest.approx({"ap": 0.3, "ap50": 1.0, "ap75": 0.0})
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_class_has_the_precision_that_it_has_alone(seed):
+    truths, found = random_case(seed)
+    values = precision_by_class(truths, found, 4)  # no image has the last class
+    alone = [
+        average_precision([each.chosen(each.labels == k) for each in truths],
+                          [each.chosen(each.labels == k) for each in found], 4)["ap"]
+        for k in range(3)
+    ]  # fmt: skip
+    assert values == (*map(pytest.approx, alone), None)
+    assert np.mean(alone) == pytest.approx(average_precision(truths, found, 4)["ap"])
 
 
 def test_no_detections_are_zero():

@@ -77,7 +77,7 @@ def test_a_row_is_the_baseline_at_its_best_layer_by_held_out_accuracy(name):
     assert (row["name"], row["layer"]) == (name, best)
     assert row["accuracy"] == pytest.approx(found[best].accuracy, abs=1e-9)
     assert row["held_out"] == pytest.approx(found[best].held_out)
-    assert table.correctness.baselines.tolist() == [found[best].correct.tolist()]
+    assert table.observations.baselines.tolist() == [found[best].correct.tolist()]
     (line,) = [line for line in text(table).splitlines() if f"{row['title']} ({best})" in line]
     assert f"{row['accuracy']:.2f}" in line
 
@@ -85,7 +85,7 @@ def test_a_row_is_the_baseline_at_its_best_layer_by_held_out_accuracy(name):
 def test_other_rows_do_not_change_and_there_are_no_baselines_by_default():
     plain, more = probed(), probed(baselines=("kmeans", "pca", "kmeans"))
     assert plain.baselines == ()
-    assert plain.correctness.baselines.shape == (0, 80)
+    assert plain.observations.baselines.shape == (0, 80)
     assert [row.name for row in more.baselines] == ["kmeans", "pca"]
     assert (more.layers, more.gain, more.pixels) == (plain.layers, plain.gain, plain.pixels)
 

@@ -72,7 +72,7 @@ def test_validation_images_are_a_fifth_of_each_class_and_no_training_images(size
     [
         ([13], [], "--labels-per-class 13 needs .* there are 12 of 'bee': give a smaller number"),
         ([25], [], r"there are 12 of 'bee' \(2 of 3 classes have too few\)"),
-        ([1], [], "at least 2, one to train on and one for validation, got 1"),
+        ([0], [], "--labels-per-class must be at least 1, got 0"),
         ([], [0.0], "--label-fraction must be above 0"),
         ([], [1.5], "at most 100 %, got 150 %"),
     ],
@@ -82,9 +82,10 @@ def test_labels_that_are_not_there_are_an_error(per_class, fractions, message):
         label_counts(LABELS, CLASSES, per_class, fractions)
 
 
-def test_one_label_per_class_is_an_error_also_without_a_number():
-    with pytest.raises(UserError, match="at least 2 labeled training images of a class"):
-        label_counts(torch.tensor([0, 1, -1]), ("ant", "bee"), [], [])
+def test_with_one_label_per_class_nothing_is_held_out():
+    assert sorted(LABELS[draw_labels(LABELS, shots(1), 0)].tolist()) == [0, 1, 2]
+    fit, held = split_validation(torch.tensor([2, 0, 1]), 0)
+    assert fit.tolist() == held.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize(("text", "value"), [("1%", 0.01), (" 12.5 % ", 0.125), ("0.1", 0.1), ("100%", 1.0)])

@@ -6,7 +6,8 @@ import torch
 from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
-from selftaught.evaluation.gain import best_layer, gain_over_random, paired_interval
+from selftaught.evaluation.gain import best_layer, gain_over_random
+from selftaught.evaluation.intervals import paired_interval
 from selftaught.evaluation.metrics import LayerMetrics
 
 

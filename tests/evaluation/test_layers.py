@@ -87,8 +87,8 @@ def test_three_initializations_are_probed_whatever_the_number_of_seeds():
         assert (table.layers[0].std is None) == (seeds == 1)
         assert "over 3 random initializations" in table.spread
         assert ("over 2 probe seeds" in table.spread) == (seeds == 2)
-        assert table.correctness.trained.shape == (seeds, 1, 100)
-        assert table.correctness.random.shape == (3, 1, 100)
+        assert table.observations.trained.shape == (seeds, 1, 100)
+        assert table.observations.random.shape == (3, 1, 100)
 
 
 def test_the_random_row_is_the_mean_of_initializations_probed_one_by_one():
@@ -115,8 +115,8 @@ def test_test_images_never_choose_the_layer(probe):
     tables = [probed(Two(), lambda seed: Two(), train, judge, probe=probe) for judge in (test, opposite)]
     assert [table.gain.layer for table in tables] == ["mean", "mean"]
     assert [table.gain.random_layer for table in tables] == ["mean", "mean"]
-    assert tables[0].best.accuracy > 0.95
-    assert tables[1].best.accuracy < 0.05
+    assert tables[0].best.value > 0.95
+    assert tables[1].best.value < 0.05
     assert tables[0].best.held_out == tables[1].best.held_out > 0.9
 
 
@@ -124,9 +124,9 @@ def test_correctness_of_every_test_image_is_kept():
     test = hard(100, 1)
     test.labels[3] = -1
     table = probed(Small(9), Small, hard(100, 0), test)
-    with np.load(io.BytesIO(table.correctness.npz())) as kept:
+    with np.load(io.BytesIO(table.observations.npz())) as kept:
         assert kept["trained"].shape == (1, 1, 99)
-        assert kept["trained"].mean() == pytest.approx(table.layers[0].accuracy)
+        assert kept["trained"].mean() == pytest.approx(table.layers[0].value)
         assert kept["random"].mean() == pytest.approx(table.layers[0].random)
         assert kept["pixels"].mean() == pytest.approx(table.pixels)
         assert kept["labels"].tolist() == test.labels[test.labels >= 0].tolist()
@@ -181,14 +181,14 @@ def test_probes_agree_on_what_is_easy(probe):
         probe=probe,
         progress=False,
     )
-    assert table.best.accuracy >= 0.99
+    assert table.best.value >= 0.99
     assert table.probe == name_of(probe)
 
 
 def test_rendered_table_shows_the_numbers():
     table = probed(Plain(), lambda seed: Plain(), noise(50, seed=0), unequal())
     said = lines(table)
-    for number in (table.layers[0].accuracy, table.layers[1].random, table.pixels, table.chance):
+    for number in (table.layers[0].value, table.layers[1].random, table.pixels, table.chance):
         assert f"{number:.2f}" in said
     assert "Top-1 accuracy (ridge probe) on 90 test images of given" in said
     assert "k-NN is deterministic" in lines(

@@ -18,13 +18,14 @@ def problem(classes: int, count: int = 200, seed: int = 0) -> tuple[torch.Tensor
     return (4 * scores).round() / 4 + 1e-4 * torch.arange(classes), labels
 
 
-HELD = torch.tensor([True, False])
+HELD = torch.eye(2), torch.tensor([0, 0])
+"""Scores and labels of two held-out images, the first of which is classified correctly."""
 
 
 @pytest.mark.parametrize("classes", [2, 3, 7])
 def test_metrics_are_those_of_scikit_learn(classes: int) -> None:
     scores, labels = problem(classes)
-    found = measure(ProbeResult(scores, labels, HELD, 3))
+    found = measure(ProbeResult(scores, labels, *HELD, 3))
     predicted = scores.argmax(1)
     assert found.accuracy == pytest.approx(theirs.accuracy_score(labels, predicted))
     assert found.balanced_accuracy == pytest.approx(theirs.balanced_accuracy_score(labels, predicted))
@@ -43,7 +44,7 @@ def test_a_class_without_test_images_counts_nowhere() -> None:
     scores, labels = problem(3)
     kept = labels != 1
     scores[:, 1] = -10  # and is never predicted
-    found = measure(ProbeResult(scores[kept], labels[kept], HELD, 3))
+    found = measure(ProbeResult(scores[kept], labels[kept], *HELD, 3))
     predicted, labels = scores[kept].argmax(1), labels[kept]
     assert found.per_class[1] is None
     assert found.balanced_accuracy == pytest.approx(theirs.balanced_accuracy_score(labels, predicted))
@@ -53,7 +54,7 @@ def test_a_class_without_test_images_counts_nowhere() -> None:
 
 
 def test_test_images_of_one_class_have_no_roc_curve() -> None:
-    found = measure(ProbeResult(torch.randn(5, 2), torch.ones(5, dtype=torch.int64), HELD, 3))
+    found = measure(ProbeResult(torch.randn(5, 2), torch.ones(5, dtype=torch.int64), *HELD, 3))
     assert found.roc_auc is None
     assert set(found.numbers()) == {"balanced_accuracy", "macro_f1"}
 
@@ -61,7 +62,7 @@ def test_test_images_of_one_class_have_no_roc_curve() -> None:
 def test_always_predicting_the_frequent_class_is_accurate_but_not_balanced() -> None:
     labels = torch.tensor([0] * 74 + [1] * 26)
     scores = torch.tensor([1.0, 0.0]).expand(100, 2)
-    found = measure(ProbeResult(scores, labels, HELD, 3))
+    found = measure(ProbeResult(scores, labels, *HELD, 3))
     assert found.accuracy == pytest.approx(0.74)
     assert found.balanced_accuracy == found.roc_auc == 0.5
 

@@ -122,6 +122,24 @@ def test_vicreg_without_its_variance_term_is_reported(variance, tmp_path):
     assert all({"embedding_rank", "embedding_std"} <= set(line) for line in lines)
 
 
+def test_embeddings_that_shrink_have_collapsed_only_if_the_loss_compares_distances():
+    small = 0.05 * torch.randn(64, 32, generator=torch.Generator().manual_seed(0))
+    found = spread(small)
+    assert found.scale == pytest.approx(float(small.double().std(0, correction=0).mean()))
+    assert not found.collapsed()
+    assert found.collapsed(1.0)
+    assert not found.collapsed(0.1)
+    assert not spread(5 * small).collapsed(1.0)
+    assert spread(5 * small).collapsed(1.0, factor=2)
+    for task, reported in ((vicreg.VICReg(size=16), True), (Rotation(size=16), False)):
+        told, encoder, source = io.StringIO(), ToyEncoder(), ToySource(64)
+        run = Pretraining(task, encoder, task.heads(encoder, source), source, Optimization(), 1000, 12, 0)
+        watch = FeatureMonitor(run, 1, CPU, Console(file=told, width=400))
+        for step in range(1, 5):
+            watch(step, encoder, run.heads, {}, {"embeddings": small})
+        assert ("standard deviation 0.05, while the loss aims at 1" in told.getvalue()) == reported
+
+
 def test_embeddings_that_collapse_for_one_line_only_are_not_reported():
     told = io.StringIO()
     source = ToySource(64)

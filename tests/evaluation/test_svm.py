@@ -13,7 +13,8 @@ from selftaught.errors import UserError
 from selftaught.evaluation.features import Viewing
 from selftaught.evaluation.probes import SVMProbe
 from selftaught.evaluation.probes.svm import with_constant
-from selftaught.evaluation.probes.svm_solver import average_precision, minimize
+from selftaught.evaluation.probes.svm_solver import minimize
+from selftaught.evaluation.ranking import average_precision
 
 VIEWING = Viewing(4, torch.device("cpu"))
 

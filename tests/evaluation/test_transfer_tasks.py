@@ -10,6 +10,7 @@ from selftaught.data.annotated import open_boxes, open_masks
 from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
 from selftaught.evaluation.transfer.detection import DetectionTransfer
+from selftaught.evaluation.transfer.drawing import COLORS
 from selftaught.evaluation.transfer.segmentation import SegmentationTransfer, pixel_counts
 from toys import ToyEncoder
 
@@ -56,6 +57,9 @@ def test_segmentation_overfits_four_images(voc):
     score = transfer.score(transfer.predict(encoder, heads, source, CPU), source)
     assert score["mean_iou"] > 0.6
     assert score["pixel_accuracy"] > 0.9
+    predictions = transfer.predict(encoder, heads, source, CPU)
+    assert np.mean(transfer.by_class(predictions, source)) == pytest.approx(score["mean_iou"])
+    assert predictions["examples"].shape == (2, 64, 64)
 
 
 def test_mean_iou_written_out():
@@ -164,3 +168,38 @@ def test_boxes_are_pooled_where_they_are_whatever_the_stride():
     maps, box = encoder.features(torch.zeros(1, 3, 96, 96)), torch.tensor([[24.0, 36.0, 60.0, 84.0]])
     pooled = heads["boxes"].box_roi_pool(maps, [box], [(50, 96)])
     assert torch.allclose(pooled.mean((2, 3)), torch.tensor([[42.0, 60.0]]), atol=1e-3)
+
+
+def test_classes_that_no_mask_has_have_no_overlap(voc):
+    source = open_masks(voc, 64).test
+    counts = {"shared": [[8, 3, 0]], "predicted": [[10, 6, 2]], "labeled": [[9, 4, 0]]}
+    predictions = {name: np.array(rows * len(source)) for name, rows in counts.items()}
+    assert SegmentationTransfer().by_class(predictions, source) == (8 / 11, 3 / 7, None)
+
+
+def test_boxes_are_drawn_around_their_objects_in_the_color_of_their_class(voc):
+    source, transfer = open_boxes(voc, 64).test, DetectionTransfer()
+    drawn = (transfer.annotated(source) * 255).round()
+    assert drawn.shape == (2, 3, 64, 64)
+    for number, item in enumerate(source.items[:2]):
+        for (x1, y1, x2, y2), label in zip(item.boxes, source.numbers[number], strict=True):
+            middle = drawn[number, :, round((y1 + y2) / 2), round(x1)]
+            assert middle.tolist() == list(COLORS[label])
+            assert drawn[number, :, round(y1), round((x1 + x2) / 2)].tolist() == list(COLORS[label])
+    nothing = {"image": np.zeros(0, int), "boxes": np.zeros((0, 4)), "labels": np.zeros(0, int), "scores": np.zeros(0)}
+    plain = transfer.examples(nothing, source)
+    kept = source.batch(torch.arange(2), CPU).warp(torch.eye(3).repeat(2, 1, 1), 64)
+    torch.testing.assert_close(plain, kept, atol=0.5 / 255 + 1e-6, rtol=0)
+
+
+def test_masks_are_drawn_over_their_objects(voc):
+    source, transfer = open_masks(voc, 64).test, SegmentationTransfer()
+    drawn, masks = transfer.annotated(source), source.annotations(range(2))["mask"][:, 0]
+    plain = source.batch(torch.arange(2), CPU).warp(torch.eye(3).repeat(2, 1, 1), 64)
+    for number in (0, 255):
+        unchanged = (masks == number)[:, None].expand_as(plain)
+        torch.testing.assert_close(drawn[unchanged], plain[unchanged], atol=0.5 / 255 + 1e-6, rtol=0)
+    for label in (1, 2):
+        inside = (masks == label)[:, None].expand_as(plain)
+        color = torch.tensor(COLORS[label - 1]).view(1, 3, 1, 1).expand_as(plain) / 255
+        torch.testing.assert_close(drawn[inside], (plain + color)[inside] / 2, atol=2 / 255, rtol=0)

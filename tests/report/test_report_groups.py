@@ -22,8 +22,8 @@ def test_runs_that_differ_in_the_seed_only_are_one_group(tmp_path: Path) -> None
     assert three.accuracies == pytest.approx([array.mean() for array in arrays])
     assert three.std == pytest.approx(np.std([array.mean() for array in arrays], ddof=1))
     assert one.std is None
-    gain, low, high = three.difference(three.random)
-    assert gain == pytest.approx(np.mean(arrays) - three.random.mean())
+    gain, low, high = three.own.minus(three.random)
+    assert gain == pytest.approx(np.mean(arrays) - three.random.mean)
     assert low < gain < high
 
 
@@ -35,7 +35,7 @@ def test_a_clear_difference_is_a_sentence_and_a_small_one_is_not_decided(tmp_pat
     ]
     good, worse, same = group_results(read_records(runs))
     clear, close, note = sentences([good, worse, same])
-    value, low, high = good.difference(worse.correct)
+    value, low, high = good.own.minus(worse.own)
     assert clear == (
         f"cifar10 (ridge, 50,000 labels): good is better than worse by {value:.3f} top-1 accuracy (95 % interval "
         f"{low:.3f} to {high:.3f}). One run each: variation between runs is not included."

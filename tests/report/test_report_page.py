@@ -106,7 +106,7 @@ def test_page_of_one_run_has_all_sections(tmp_path: Path) -> None:
     page = report(tmp_path, run)
     for words in (
         "rotation on convnet from cifar10 (train)",
-        "Pretraining helped: +0.160", "Probe accuracy by layer", "614,400",
+        "Pretraining helped: +0.160", "Probes of every layer", "614,400",
         "Pretext examples", "First-layer filters", "Skipped images", "broken.png: truncated", "2 cores of a CPU",
         f"selftaught pretrain --config {run / 'config.yaml'} --out {run}-again", "widths:", "torch 2.15.0",
     ):  # fmt: skip

@@ -7,12 +7,14 @@ from time import monotonic
 import torch
 
 from selftaught.api.best import Stopped
-from selftaught.api.trainings import PROBES, Trainings, training_settings, ways
+from selftaught.api.repetitions import Repetitions
+from selftaught.api.trainings import EVALUATIONS, PROBES, Trainings, training_settings, ways
 from selftaught.contracts import Encoder, Source
 from selftaught.display.console import stderr_console
 from selftaught.display.progress import time_left
-from selftaught.errors import UserError, readable
+from selftaught.errors import readable
 from selftaught.evaluation.baselines.encoders import calibrate
+from selftaught.evaluation.features import require_one_label, require_same_classes
 from selftaught.evaluation.few_labels import LabelCount, draw_labels, label_counts, labels_of
 from selftaught.evaluation.finetune_table import FineTuneTable, LabelResult, Row
 from selftaught.evaluation.finetuning import FineTuning
@@ -62,7 +64,8 @@ def finetune(
     Raises:
         UserError: labels are missing or too few.
     """
-    classes, stop = _check(train, test), stop or Stop()
+    require_one_label(train, "fine-tuning or a probe with few labels")
+    classes, stop = require_same_classes(train, test), stop or Stop()
     if settings.freeze_until is not None:
         require_layer(encoder, settings.freeze_until)
     labels = labels_of(train)
@@ -74,7 +77,10 @@ def finetune(
     results = processes().first(lambda: folder.prepare_results(folder.finetunes))
     setting = {**training_settings(settings), "images": [train.fingerprint, test.fingerprint], "size": size, **stamp}
     root = results / file_stem(data_name(train.name), "", setting)
-    trainings = Trainings(root, folder.path, encoder, fresh, train, test, labels, size, settings, device, stop, console)
+    repetitions = Repetitions(
+        folder.path, settings.learning_rates, EVALUATIONS, "accuracy", device, stop, console
+    )  # fmt: skip
+    trainings = Trainings(root, repetitions, encoder, fresh, train, test, labels, size, settings)
     with folder.locked() if processes().rank == 0 else nullcontext(), stop_on_signals(stop):
         try:
             _train(trainings, counts)
@@ -90,21 +96,6 @@ def finetune(
     write_bytes(path.with_suffix(".npz"), table.npz(), folder.path)
     folder.write_result(path, {**table.to_json(), "correctness": path.with_suffix(".npz").name, **stamp})
     return table
-
-
-def _check(train: Source, test: Source) -> tuple[str, ...]:
-    classes = train.classes or ()
-    if len(classes) < 2:
-        raise UserError(
-            f"fine-tuning and few labels need labeled images of at least 2 classes, but {train.name} has "
-            f"{len(classes) or 'no labels'}: use a --data folder with one subfolder per class, or give --labels."
-        )
-    if classes != test.classes:
-        raise UserError(
-            f"training and test images must have the same classes, but {train.name} has {train.classes} and "
-            f"{test.name} has {test.classes}: use sources with the same classes."
-        )
-    return classes
 
 
 def _train(trainings: Trainings, counts: Sequence[LabelCount]) -> None:
@@ -137,7 +128,7 @@ def _train(trainings: Trainings, counts: Sequence[LabelCount]) -> None:
             for done, part in enumerate(left, 1):
                 trainings.repetition(*part)
                 if remaining := time_left(monotonic() - start, done, len(left)):
-                    trainings.console.print(f"{done:,} of {len(left):,} results, about {remaining}")
+                    trainings.repetitions.console.print(f"{done:,} of {len(left):,} results, about {remaining}")
         except Stopped:
             stopped = True
     if all_arrived(stopped):

@@ -93,8 +93,8 @@ def probe_run(
             **({} if recalibrate is None else {"recalibrate": recalibrate}),
         }
         path = results / f"{file_stem(table.data, details, setting)}.json"
-        assert table.correctness is not None
-        write_bytes(path.with_suffix(".npz"), table.correctness.npz(), folder.path)
+        assert table.observations is not None
+        write_bytes(path.with_suffix(".npz"), table.observations.npz(), folder.path)
         listed = None if images.labels is None or isinstance(images.data, tuple) else str(images.labels)
         result = {**table.to_json(), "labels": listed, "correctness": path.with_suffix(".npz").name}
         folder.write_result(path, {**result, **loaded.stamp})

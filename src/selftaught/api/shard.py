@@ -73,6 +73,11 @@ def shard(
             f"shards contain images and labels, but {whole.name} also has {', '.join(whole.dense)}: use the source "
             "itself, with --storage encoded."
         )
+    if whole.labels is not None and whole.labels.ndim == 2:
+        raise UserError(
+            f"shards contain one label per image, but {whole.name} has several: shard it without them, and give "
+            "--labels when the shards are used."
+        )
     splits = dict(sorted(splits.items())) or {"images": whole}
     if (rest := len(whole) - sum(map(len, splits.values()))) > 0:
         _print(f"{rest:,} images of {whole.name} that are in no split are left out")

@@ -1,49 +1,48 @@
 """Detection and segmentation with pretrained encoders, compared with random weights: resumable trainings and the table.
 
-Each training is in `transfer/` of the run whose encoder it trains, those of random weights in that of the first run.
-What is finished is recorded there, so the same command continues after an interruption.
+Each training is in `transfer/` of the run whose encoder it trains, those of random weights in that of the first run;
+see `repetitions.py`.
 """
 
 import io
-import json
+import statistics
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from rich.console import Console
 
-from selftaught.api.best import Stopped, best_weights, train_best
+from selftaught.api.best import Stopped
+from selftaught.api.repetitions import Recorded, Repetitions
 from selftaught.contracts import Encoder, evenly_spaced
 from selftaught.data.annotated import Parts
 from selftaught.data.annotated.source import AnnotatedSource
 from selftaught.display.console import stderr_console
-from selftaught.errors import DivergedError, UserError, readable
+from selftaught.errors import readable
 from selftaught.evaluation.baselines.encoders import calibrate
+from selftaught.evaluation.intervals import SAMPLES, sample_counts
 from selftaught.evaluation.overlap import count_overlap
 from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.transfer.contract import Transfer
 from selftaught.evaluation.transfer.settings import EPOCHS, MIN_STEPS, VALIDATED, TransferSettings
-from selftaught.evaluation.transfer.table import SAMPLES, Repetition, Row, TransferTable, sample_counts
-from selftaught.runs.atomic import write_bytes, write_text
-from selftaught.runs.files import exists, make_folder, read_limited, remove_tree
+from selftaught.evaluation.transfer.table import Repetition, Row, TransferTable
+from selftaught.figures import image_table, stretched
+from selftaught.runs.atomic import write_bytes
 from selftaught.runs.folder import RunFolder
-from selftaught.runs.models import mismatch
-from selftaught.runs.parse import parse_arrays, parse_json
-from selftaught.runs.result_models import Training
-from selftaught.runs.validated import TrainingPlan, read_typed
-from selftaught.runs.weights import weights_bytes
+from selftaught.runs.validated import TrainingPlan
 from selftaught.training.interruption import Stop, stop_on_signals
 from selftaught.training.loop import Pretraining
 from selftaught.training.optimizer import Optimization
-from selftaught.training.plan import Budget, choose_precision, make_plan
+from selftaught.training.plan import Budget
 from selftaught.training.randomness import seeded_rng
 
 RANDOM = "random weights"
-RESULT, PLAN, MAX_BYTES = "result.npz", "plan.json", 2**30
+DRAWN, SHOWN_SIDE = 3, 240
+"""Encoders, and approximate side of an image in pixels, in the picture of the predictions."""
 CALIBRATED = 32
 """Images on which batch-norm statistics are recomputed: at these sizes each has thousands of positions."""
 
@@ -62,20 +61,18 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class _Trainings:
-    """Everything that the trainings of one encoder share."""
+class Trainings:
+    """The trainings of one encoder."""
 
     backbone: Backbone
     transfer: Transfer[Any]
     parts: Parts[Any]
     settings: TransferSettings
     size: int
-    device: torch.device
-    plan: tuple[int, str]
-    """Steps and precision."""
+    plan: TrainingPlan
     root: Path
-    stop: Stop
-    console: Console
+    """Their folder."""
+    repetitions: Repetitions
 
     def repetition(self, seed: int) -> Repetition:
         """Train with one seed and test, or read the recorded result.
@@ -84,80 +81,35 @@ class _Trainings:
             Stopped: a signal stopped it.
         """
         folder = self.root / f"seed-{seed}"
-        path = folder / RESULT
-        if not exists(path):
-            if self.stop.requested:
-                raise Stopped
-            make_folder(folder, self.backbone.folder.path)
-            write_bytes(path, self._trained(folder, seed), self.backbone.folder.path)
-        for left in (*folder.glob("rate-*/checkpoint/*"), *folder.glob("rate-*/best/*")):
-            remove_tree(left, self.backbone.folder.path)
-        return self._unpacked(path)
+        found = self.repetitions.result(folder, lambda: self._train(folder, seed), self._check)
+        arrays = dict(found.arrays)
+        return Repetition(**found.facts, resampled=arrays.pop("resampled"), predictions=arrays)
 
-    def _trained(self, folder: Path, seed: int) -> bytes:
-        """Train with each learning rate, and test the weights that are best on the validation images."""
-        outcomes = [(*self._train(folder, seed, rate), rate) for rate in self.settings.learning_rates]
-        score, _, step, rate = max(outcomes)
-        if step == 0:
-            raise DivergedError(
-                f"the loss became NaN or infinite with every learning rate of {self.backbone.name}: try lower ones."
-            )
-        run = self._pretraining(seed, rate)
-        best = best_weights(folder / f"rate-{rate:g}", run).load()
-        if best is None:
-            raise UserError(f"the weights in {readable(str(folder))} are missing: remove the folder and repeat.")
-        run.encoder.load_state_dict(best["encoder"]), run.heads.load_state_dict(best["heads"])
-        run.encoder.to(self.device), run.heads.to(self.device)
-        test = self.parts.test
-        predictions = self.transfer.predict(run.encoder, run.heads, test, self.device)
-        tensors = {f"{part}.{key}": value for part in ("encoder", "heads") for key, value in best[part].items()}
-        write_bytes(folder / "model.safetensors", weights_bytes(tensors), self.backbone.folder.path)
-        facts = {
-            "metrics": self.transfer.score(predictions, test), "held_out": score, "learning_rate": rate, "step": step,
-        }  # fmt: skip
-        file = io.BytesIO()
-        resampled = self.transfer.resampled(predictions, test, sample_counts(len(test)))
-        np.savez_compressed(file, facts=np.array(json.dumps(facts)), resampled=resampled, **predictions)  # type: ignore[arg-type]
-        return file.getvalue()
+    def _check(self, found: Recorded) -> bool:
+        """Whether a result has the metrics of this transfer, and the first one on every bootstrap sample."""
+        resampled = found.arrays["resampled"]
+        named = set(found.facts.get("metrics") or ()) == set(self.transfer.metrics)
+        return named and resampled.dtype == np.float64 and resampled.shape == (SAMPLES,)
 
-    def _train(self, folder: Path, seed: int, rate: float) -> tuple[float, float, int]:
-        run, held = self._pretraining(seed, rate), _validated(self.parts.validation)
+    def _train(self, folder: Path, seed: int) -> None:
+        """Train, test the chosen weights, keep them and record the result."""
+        held, test, device = _validated(self.parts.validation), self.parts.test, self.repetitions.device
+
+        def make(rate: float) -> Pretraining:
+            run = _one_step(self.backbone, self.transfer, self.parts.train, self.settings, self.size, seed, rate)
+            calibrate(run.encoder, self.parts.train, self.size, torch.device("cpu"), CALIBRATED)
+            return replace(run, steps=self.plan["steps"])
 
         def validate(encoder: Encoder, heads: torch.nn.ModuleDict) -> tuple[float, float]:
-            predictions = self.transfer.predict(encoder, heads, held, self.device)
-            first, second, *_ = self.transfer.score(predictions, held).values()
+            first, second, *_ = self.transfer.score(self.transfer.predict(encoder, heads, held, device), held).values()
             return first, second
 
-        return train_best(
-            run,
-            folder / f"rate-{rate:g}",
-            self.backbone.folder.path,
-            validate=validate,
-            evaluations=self.settings.evaluations,
-            device=self.device,
-            precision=self.plan[1],
-            name=next(iter(self.transfer.metrics.values())),
-            console=self.console,
-            stop=self.stop,
-        )
-
-    def _pretraining(self, seed: int, rate: float) -> Pretraining:
-        run = _one_step(self.backbone, self.transfer, self.parts.train, self.settings, self.size, seed, rate)
-        calibrate(run.encoder, self.parts.train, self.size, torch.device("cpu"), CALIBRATED)
-        return replace(run, steps=self.plan[0])
-
-    def _unpacked(self, path: Path) -> Repetition:
-        content = read_limited(path, self.backbone.folder.path, MAX_BYTES)
-        try:
-            arrays = parse_arrays(content)
-            facts, resampled = parse_json(str(arrays.pop("facts")).encode()), arrays.pop("resampled")
-            if mismatch(Training, facts) or set(facts.get("metrics") or ()) != set(self.transfer.metrics):
-                raise ValueError("other content than that of a training")
-            if resampled.dtype != np.float64 or resampled.shape != (SAMPLES,) or not np.isfinite(resampled).all():
-                raise ValueError("other bootstrap samples")
-            return Repetition(**facts, predictions=arrays, resampled=resampled)
-        except Exception as error:  # numpy, zip and JSON raise many exception types for damaged files
-            raise UserError(f"{readable(str(path))} is damaged: remove it and repeat the command.") from error
+        best = self.repetitions.choose(folder, self.backbone.name, make, validate, self.plan["precision"])
+        predictions = self.transfer.predict(best.encoder, best.heads, test, device)
+        resampled = self.transfer.resampled(predictions, test, sample_counts(len(test)))
+        self.repetitions.keep_model(folder, best)
+        facts = {"metrics": self.transfer.score(predictions, test), **best.facts()}
+        self.repetitions.record(folder, Recorded(facts, {"resampled": resampled, **predictions}))
 
 
 def transfer_encoders(
@@ -194,8 +146,15 @@ def transfer_encoders(
     stop, first = stop or Stop(), backbones[0].folder
     console = stderr_console(highlight=False, markup=False, soft_wrap=True)
     results = first.prepare_results(first.transfers)
+
+    def first_training(backbone: Backbone) -> Pretraining:
+        return _one_step(backbone, transfer, parts.train, settings, size, 0, settings.learning_rates[0])
+
+    def budget(run: Pretraining) -> Budget:
+        return settings.budget or Budget(steps=max(MIN_STEPS, EPOCHS * run.steps_per_pass))
+
     for backbone in backbones:  # before the first training
-        _one_step(backbone, transfer, parts.train, settings, size, 0, settings.learning_rates[0])
+        first_training(backbone)
     if parts.note:
         console.print(f"{readable(data)}: {parts.note}")
     setting = {
@@ -209,10 +168,12 @@ def transfer_encoders(
         root = backbone.folder.transfers / file_stem(data, transfer.name, {**setting, "weights": backbone.weights})
         with backbone.folder.locked(), stop_on_signals(stop):
             try:
-                plan = plan or _plan(root, backbone, transfer, parts.train, settings, size, device)
-                shared = _Trainings(
-                    backbone, transfer, parts, settings, size, device, plan, root, stop, console
+                repetitions = Repetitions(
+                    backbone.folder.path, settings.learning_rates, settings.evaluations,
+                    next(iter(transfer.metrics.values())), device, stop, console,
                 )  # fmt: skip
+                plan = plan or repetitions.plan(root, partial(first_training, backbone), budget)
+                shared = Trainings(backbone, transfer, parts, settings, size, plan, root, repetitions)
                 rows.append(Row(backbone.name, tuple(shared.repetition(seed) for seed in range(settings.seeds))))
             except Stopped:
                 console.print(f"interrupted; the same command continues: {readable(str(root))}")
@@ -227,15 +188,17 @@ def transfer_encoders(
         test=len(parts.test),
         classes=parts.train.classes,
         size=size,
-        steps=plan[0],
+        steps=plan["steps"],
         settings={**vars(settings), **vars(transfer)},
         rows=tuple(rows),
+        by_class={row.name: _mean_by_class(transfer, row, parts.test) for row in rows},
         notes=tuple(filter(None, [parts.note])),
         overlap=count_overlap(parts.test, torch.arange(len(parts.test)), first.read_image_ids()),
     )
     names = [backbone.weights for backbone in backbones]
     path = results / f"{file_stem(data, transfer.name, {**setting, 'rows': names, 'seeds': settings.seeds})}.json"
     write_bytes(path.with_suffix(".npz"), table.npz(), first.path)
+    write_bytes(path.with_suffix(".png"), _picture(transfer, rows, parts.test), first.path)
     first.write_result(path, {**table.to_json(), "predictions": path.with_suffix(".npz").name, **stamp})
     return table
 
@@ -257,27 +220,23 @@ def _one_step(
     return Pretraining(task, encoder, heads, train, Optimization(learning_rate=rate), 1, batch_size, seed)
 
 
-def _plan(
-    root: Path,
-    backbone: Backbone,
-    transfer: Transfer[Any],
-    train: AnnotatedSource,
-    settings: TransferSettings,
-    size: int,
-    device: torch.device,
-) -> tuple[int, str]:
-    """Steps and precision of all trainings, recorded with those of the first encoder."""
-    path, place = root / PLAN, backbone.folder.path
-    if not exists(path):
-        run = _one_step(backbone, transfer, train, settings, size, 0, settings.learning_rates[0])
-        budget = settings.budget or Budget(steps=max(MIN_STEPS, EPOCHS * run.steps_per_pass))
-        precision = choose_precision("auto", device)
-        plan = make_plan(run, budget, device=str(device), precision=precision, compiling="off")
-        write_text(path, json.dumps({"steps": plan.steps, "precision": precision}), place)
-    planned = read_typed(path, place, TrainingPlan)
-    return planned["steps"], planned["precision"]
-
-
 def _validated(source: AnnotatedSource) -> AnnotatedSource:
     """The validation images, evenly spaced if there are more than `VALIDATED`."""
     return source if len(source) <= VALIDATED else source.part(evenly_spaced(VALIDATED, len(source)).tolist())
+
+
+def _mean_by_class(transfer: Transfer[Any], row: Row, test: AnnotatedSource) -> tuple[float | None, ...]:
+    """The first metric of every class, mean over the seeds of an encoder."""
+    columns = zip(*(transfer.by_class(dict(each.predictions), test) for each in row.repetitions), strict=True)
+    return tuple(None if None in column else statistics.fmean(column) for column in columns)
+
+
+def _picture(transfer: Transfer[Any], rows: Sequence[Row], test: AnnotatedSource) -> bytes:
+    """Two test images as a PNG: annotated, and with what the first seed of the first encoders predicts."""
+    shown = [row for row in rows if len(rows) <= DRAWN or row in (*rows[: DRAWN - 1], rows[-1])]
+    columns = {row.name: transfer.examples(dict(row.repetitions[0].predictions), test) for row in shown}
+    images = {"annotated": transfer.annotated(test), **{name: own for name, own in columns.items() if own is not None}}
+    table = stretched(torch.stack(list(images.values()), 1), SHOWN_SIDE)
+    buffer = io.BytesIO()
+    image_table(table, list(images), []).savefig(buffer, format="png")
+    return buffer.getvalue()

@@ -29,7 +29,10 @@ Size = Annotated[
 Limit = Annotated[
     int | None, Parameter(converter=integers, help="Number of training images; all test images are used.")
 ]
-LabelFile = Annotated[Path | None, Parameter(help="CSV file with the columns path and label.")]
+LabelFile = Annotated[
+    Path | None,
+    Parameter(help="CSV file with the columns path and label (a|b for several), or path and columns of 0 and 1."),
+]
 Stored = Annotated[
     Literal["auto", "decoded", "encoded"],
     Parameter(help="Decode the images once (decoded) or on the fly (encoded); auto: by their size."),

@@ -81,7 +81,7 @@ def probe(
 ) -> None:
     """Probe every layer of a run, compared with random weights, raw pixels and chance."""
     from selftaught.api.run import Run
-    from selftaught.evaluation.table import render
+    from selftaught.evaluation.table import render, render_classes
 
     table = Run(run).probe(
         data,
@@ -98,3 +98,5 @@ def probe(
         device=device,
     )
     print_result(table.to_json() if json_ else render(table))
+    if table.metric == "map" and not json_:
+        print_result(render_classes(table))

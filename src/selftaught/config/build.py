@@ -180,6 +180,11 @@ def require_photos_for_crops(data: Sequence[str], settings: Settings) -> None:
 def _check_targets(name: str, task: Task, source: Source) -> None:
     missing = [target for target in task.required_targets() if target not in source.targets]
     if missing:
+        if "multilabel" in source.targets and missing == ["label"]:
+            raise UserError(
+                f"the task {name} requires one class per image, but {source.name} has several per image: pretrain with "
+                "another task and probe it, or give --labels a file with one label per image."
+            )
         available = ", ".join(sorted(source.targets)) or "none"
         raise UserError(
             f"the task {name} requires images with {' and '.join(missing)}, but {source.name} has {available}: "

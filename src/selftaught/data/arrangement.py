@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught.data.reader import UNLABELED, Indices, natural_key, readable
+from selftaught.data.reader import UNLABELED, Indices, Labels, natural_key, readable
 
 Mask = NDArray[np.bool_]
 """(N,) bool, one per image of a listing."""
@@ -18,8 +18,8 @@ class Arrangement:
 
     layout: str
     """Short description of the layout."""
-    labels: Indices
-    """(N,) indices into `classes`, or `UNLABELED`."""
+    labels: Labels
+    """See `Reader.labels`; all `UNLABELED` without labels."""
     classes: tuple[str, ...]
     """Class names; empty if there are no labels."""
     splits: Mapping[str, Mask] = field(default_factory=dict)

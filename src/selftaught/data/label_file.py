@@ -1,37 +1,34 @@
-"""Read a CSV file of labels: the path of an image and its label in every row."""
+"""Read a CSV file of labels: the path of an image and its classes in every row, see `label_columns.py`."""
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from selftaught.data.label_columns import (
+    LABEL_COLUMNS,
+    PATH_COLUMNS,
+    SEPARATOR,
+    VALUES,
+    FileLabels,
+    Row,
+    cell_of,
+    class_columns,
+    class_sets,
+    find_column,
+)
 from selftaught.data.reader import readable
 from selftaught.errors import UserError
 
-PATH_COLUMNS = (
-    "path",
-    "filename",
-    "file",
-    "file_name",
-    "filepath",
-    "file_path",
-    "image",
-    "img",
-    "image_path",
-    "image_name",
-)
-"""Accepted names of the path column, in order of preference; case-insensitive."""
-LABEL_COLUMNS = ("label", "labels", "class", "class_name", "category", "target")
-"""Accepted names of the label column, in order of preference; case-insensitive."""
 MAX_LINE = 2**20
 """Maximum length of a line in characters; a file with longer lines is not a table of paths."""
 
 
-def read_labels(path: Path) -> dict[str, str]:
-    """Read a CSV file of labels: path of the image -> label.
+def read_labels(path: Path) -> FileLabels:
+    """Read a CSV file of labels.
 
     Raises:
-        UserError: the file cannot be read, lacks a column, or has two labels for one image.
+        UserError: the file cannot be read, lacks a column, has two labels for one image, or an undecided one.
     """
     try:
         if path.exists() and not path.is_file():  # opening a pipe would block, and --resume could not read it again
@@ -47,42 +44,81 @@ def read_labels(path: Path) -> dict[str, str]:
         raise UserError(f"cannot read {_printable(path)}: {reason}.") from error
 
 
-def conflicting_labels(image: str, first: str, second: str, file: Path) -> UserError:
-    """The error for an image with two labels."""
-    return UserError(f"two labels for {image!r} in {_printable(file)}: {first!r} and {second!r}. Remove one.")
+def conflicting_labels(image: str, first: frozenset[str], second: frozenset[str], file: Path) -> UserError:
+    """The error for an image with two different labels."""
+    one, other = (SEPARATOR.join(sorted(names)) for names in (first, second))
+    return UserError(f"two labels for {image!r} in {_printable(file)}: {one!r} and {other!r}. Remove one.")
 
 
-def _labels(rows: Iterator[tuple[int, list[str]]], path: Path) -> dict[str, str]:
-    """Path -> label from the rows below the header, without rows that have no label."""
+def _labels(rows: Iterator[Row], path: Path) -> FileLabels:
+    """The labels of all rows below the header that have any."""
     _, header = next(rows, (0, []))
-    columns = _columns(header, path)
-    labels: dict[str, str] = {}
+    place = find_column(header, PATH_COLUMNS, _printable(path))
+    column = find_column(header, LABEL_COLUMNS, _printable(path))
+    if place is None:
+        raise _no_columns(header, path)
+    if column is not None:
+        kept = _with_paths(((number, [cell_of(row, place), cell_of(row, column)]) for number, row in rows), path)
+        if broken := next((number for number, row in kept if "\n" in row[1] or "\r" in row[1]), None):
+            raise _unclosed(broken, path)
+        classes, several = class_sets([readable(row[1]) for _, row in kept])
+        given = [bool(row[1]) for _, row in kept]
+        return FileLabels(_by_path(kept, 0, classes, given, path), several)
+    table = _with_paths(rows, path, place)
+    columns = class_columns(header, table, place, _printable(path))
+    if not columns:
+        raise _no_columns(header, path)
+    names = [readable(header[column].strip()) for column in columns]
+    cells = [[cell_of(row, column) for column in columns] for _, row in table]
+    classes = [frozenset(name for name, cell in zip(names, row, strict=True) if VALUES.get(cell)) for row in cells]
+    labels = _by_path(table, place, classes, [any(row) for row in cells], path)
+    unused = [readable(name.strip()) for number, name in enumerate(header) if number not in (place, *columns)]
+    notes = (f"columns without 0 and 1 are not classes: {', '.join(unused[:5])}{', ...' * (len(unused) > 5)}",)
+    return FileLabels(labels, True, tuple(names), notes if unused else ())
+
+
+def _with_paths(rows: Iterator[Row], path: Path, place: int = 0) -> list[Row]:
+    """The rows that have a path, in column `place`; a line break in one is the sign of an unclosed quote."""
+    kept = []
     for number, row in rows:
-        image, label = (row[column].strip() if column < len(row) else "" for column in columns)
-        if "\n" in image + label or "\r" in image + label:
+        image = cell_of(row, place)
+        if "\n" in image or "\r" in image:
             raise _unclosed(number, path)
-        if image and labels.setdefault(image, readable(label)) != readable(label):
-            raise conflicting_labels(image, labels[image], readable(label), path)
-    return {image: label for image, label in labels.items() if label}
+        if image:
+            kept.append((number, row))
+    return kept
 
 
-def _columns(header: list[str], path: Path) -> tuple[int, int]:
-    """Positions of the path column and the label column."""
-    names = [name.strip().lower() for name in header]
-    candidates = [[name for name in accepted if name in names] for accepted in (PATH_COLUMNS, LABEL_COLUMNS)]
-    if not all(candidates):
-        first_line = repr(readable(",".join(header))[:80]) if header else "an empty file"
-        raise UserError(
-            f"{_printable(path)} must begin with a header that has the columns path and label, separated by a comma; "
-            f"got {first_line}."
-        )
-    chosen = [options[0] for options in candidates]
-    if repeated := next((name for name in chosen if names.count(name) > 1), None):
-        raise UserError(f"the column {repeated!r} occurs twice in {_printable(path)}: rename one.")
-    return names.index(chosen[0]), names.index(chosen[1])
+def _by_path(
+    rows: Sequence[Row], place: int, classes: Sequence[frozenset[str]], given: Sequence[bool], path: Path
+) -> dict[str, frozenset[str]]:
+    """Path -> classes of the rows with labels.
+
+    Args:
+        rows: the rows.
+        place: position of the path.
+        classes: the classes in every row.
+        given: whether each row has a label; an image of no class has one as well.
+        path: the file.
+    """
+    labels: dict[str, frozenset[str]] = {}
+    labeled: dict[str, bool] = {}
+    for (_, row), names, known in zip(rows, classes, given, strict=True):
+        image = cell_of(row, place)
+        if labels.setdefault(image, names) != names or labeled.setdefault(image, known) != known:
+            raise conflicting_labels(image, labels[image], names, path)
+    return {image: names for image, names in labels.items() if labeled[image]}
 
 
-def _rows(file: TextIO, path: Path) -> Iterator[tuple[int, list[str]]]:
+def _no_columns(header: Sequence[str], path: Path) -> UserError:
+    first_line = repr(readable(",".join(header))[:80]) if header else "an empty file"
+    return UserError(
+        f"{_printable(path)} must begin with a header that has the columns path and label, or path and several columns "
+        f"of 0 and 1, separated by a comma; got {first_line}."
+    )
+
+
+def _rows(file: TextIO, path: Path) -> Iterator[Row]:
     """The non-empty rows, each with the number of its first line."""
     rows = csv.reader(_lines(file, path), skipinitialspace=True, strict=True)
     while True:

@@ -1,13 +1,13 @@
 """Apply the labels of a CSV file to the images of a source."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 
 from selftaught.data.label_file import conflicting_labels, read_labels
-from selftaught.data.reader import UNLABELED, Indices, Reader, natural_key, readable
+from selftaught.data.reader import UNLABELED, Indices, Labels, Reader, natural_key, readable
 from selftaught.errors import UserError
 
 AMBIGUOUS = -1
@@ -67,15 +67,15 @@ def _add(table: dict[str, int], path: str, position: int) -> None:
 class MatchedPaths:
     """The images matched by the paths in a file."""
 
-    labels: dict[int, str]
-    """Position of an image -> its label."""
+    labels: dict[int, frozenset[str]]
+    """Position of an image -> its classes."""
     unmatched: list[str]
     """Paths that match no image."""
     ambiguous: list[str]
     """Paths that match several images."""
 
 
-def match_paths(reader: Reader, labels: dict[str, str], file: Path) -> MatchedPaths:
+def match_paths(reader: Reader, labels: dict[str, frozenset[str]], file: Path) -> MatchedPaths:
     """Match every path in a file of labels to an image.
 
     Raises:
@@ -100,8 +100,9 @@ def with_labels(splits: dict[str, Reader], path: Path) -> dict[str, Reader]:
     Raises:
         UserError: see `read_labels`; or the file has fewer than two labels, or most of its paths match no image.
     """
-    labels = read_labels(path)
-    _require_classes(set(labels.values()), f"in {readable(str(path))}")
+    given = read_labels(path)
+    labels = given.labels
+    _require_classes(_names(labels.values()), f"in {readable(str(path))}")
     matched = match_paths(splits["all"], labels, path)
     unused = {*matched.unmatched, *matched.ambiguous}
     if len(unused) * 2 > len(labels):
@@ -109,19 +110,38 @@ def with_labels(splits: dict[str, Reader], path: Path) -> dict[str, Reader]:
             f"{len(unused)} of {len(labels)} paths in {readable(str(path))} match no single image in "
             f"{splits['all'].name}{_examples(matched)}: write the paths relative to that folder."
         )
-    _require_classes(set(matched.labels.values()), f"for the images matched by {readable(str(path))}")
-    classes = tuple(sorted(set(matched.labels.values()), key=natural_key))
-    notes = (f"{len(unused):,} of {len(labels):,} paths in {readable(str(path))} are not used{_examples(matched)}",)
-    place = {name: position for position, name in enumerate(classes)}
-
-    def relabel(reader: Reader, own: dict[int, str]) -> Reader:
-        positions: Indices = np.full(len(reader), UNLABELED)
-        positions[list(own)] = [place[label] for label in own.values()]
-        return replace(reader, labels=positions, classes=classes, notes=notes if unused else ())
-
-    used = {image: label for image, label in labels.items() if image not in unused}
+    found = _names(matched.labels.values())
+    _require_classes(found, f"for the images matched by {readable(str(path))}")
+    classes = given.classes or tuple(sorted(found, key=natural_key))
+    missing = f"{len(unused):,} of {len(labels):,} paths in {readable(str(path))} are not used{_examples(matched)}"
+    notes = (*given.notes, *([missing] if unused else []))
+    used = {image: names for image, names in labels.items() if image not in unused}
     parts = {split: match_paths(reader, used, path).labels for split, reader in splits.items() if split != "all"}
-    return {split: relabel(splits[split], own) for split, own in {"all": matched.labels, **parts}.items()}
+    numbers = _several if given.several else _single
+    return {
+        split: replace(splits[split], labels=numbers(len(splits[split]), own, classes), classes=classes, notes=notes)
+        for split, own in {"all": matched.labels, **parts}.items()
+    }
+
+
+def _single(count: int, own: Mapping[int, frozenset[str]], classes: Sequence[str]) -> Labels:
+    """(count,): the number of the one class of each image, see `Reader.labels`."""
+    place = {name: position for position, name in enumerate(classes)}
+    labels: Indices = np.full(count, UNLABELED)
+    labels[list(own)] = [place[name] for names in own.values() for name in names]
+    return labels
+
+
+def _several(count: int, own: Mapping[int, frozenset[str]], classes: Sequence[str]) -> Labels:
+    """(count, K): whether each image has each class, see `Reader.labels`."""
+    labels = np.full((count, len(classes)), UNLABELED, np.int8)
+    for image, names in own.items():
+        labels[image] = [name in names for name in classes]
+    return labels
+
+
+def _names(labels: Iterable[frozenset[str]]) -> set[str]:
+    return {name for names in labels for name in names}
 
 
 def _require_classes(names: set[str], where: str) -> None:

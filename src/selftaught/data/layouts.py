@@ -16,7 +16,7 @@ from selftaught.data.arrangement import Arrangement, Mask, numbered
 from selftaught.data.class_folders import class_folders
 from selftaught.data.labels import with_labels
 from selftaught.data.listing import Listing
-from selftaught.data.reader import UNLABELED, Files, readable
+from selftaught.data.reader import UNLABELED, Files, has_label, readable
 from selftaught.errors import UserError
 
 
@@ -30,7 +30,7 @@ def arrange(listing: Listing) -> Arrangement:
         used = np.ones(len(result.labels), dtype=np.bool_) if result.left_out is None else ~result.left_out
         for split, members in (result.splits or {"": used}).items():
             own = members & used
-            missing = own & (result.labels == UNLABELED)
+            missing = own & ~has_label(result.labels)
             where = f" of the {split} part" if split else ""
             if missing.any():
                 notes.append(f"{_count_with_examples(listing, missing)}{where} without a label")

@@ -25,6 +25,7 @@ Raw = Path | bytes | NDArray[np.uint8] | str
 """One image before decoding: a file, the bytes of a file, pixels (H, W), (H, W, 3) or (H, W, 4), or, as a string, the
 reason why there is none."""
 Indices = NDArray[np.int64]
+Labels = NDArray[np.int64] | NDArray[np.int8]
 
 UNLABELED = -1
 """Label of an image without a valid label in a labeled reader; the convention of Hugging Face."""
@@ -52,8 +53,9 @@ class Reader(ABC):
 
     name: str
     """Name or path as given by the user."""
-    labels: Indices | None
-    """(N,) indices into `classes`, or `UNLABELED`; None if there are no labels."""
+    labels: Labels | None
+    """(N,) indices into `classes`, or `UNLABELED`; or, where an image may have several classes, (N, K) of 0 and 1, all
+    of them `UNLABELED` for an image without labels. None if there are no labels."""
     classes: tuple[str, ...] | None
     """Class names; None if and only if `labels` is None."""
     notes: tuple[str, ...] = field(default=(), kw_only=True)
@@ -203,6 +205,12 @@ def _size_time(file: str | Path) -> tuple[int, int]:
     except OSError:
         return 0, 0
     return (status.st_size, status.st_mtime_ns) if S_ISREG(status.st_mode) else (0, 0)
+
+
+def has_label(labels: Labels) -> NDArray[np.bool_]:
+    """(N,): whether each image has a label, see `Reader.labels`."""
+    known: NDArray[np.bool_] = (labels if labels.ndim == 1 else labels[:, 0]) != UNLABELED
+    return known
 
 
 def natural_key(text: str) -> tuple[str, str]:

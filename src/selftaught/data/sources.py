@@ -23,7 +23,7 @@ from selftaught.data.listing import list_folder
 from selftaught.data.named import DATASETS, PHOTOS, dataset_splits
 from selftaught.data.parquet import parquet_splits
 from selftaught.data.photos import Spec, as_paths, is_photos
-from selftaught.data.reader import UNLABELED, Indices, Reader, readable
+from selftaught.data.reader import Indices, Reader, has_label, readable
 from selftaught.data.splits import Split, compare_classes, describe_source, split_part, with_test_part
 from selftaught.data.storage import Prepared, Storage, prepare
 from selftaught.data.stored import Pixels, Stored
@@ -62,7 +62,8 @@ def open_source(
             the test part. Without labels "train" is everything.
         limit: use a random subset of this many usable images, and decode only these.
         seed: random seed of that subset.
-        labels: CSV file with the columns path and label; images not listed in it have no label.
+        labels: CSV file with the columns path and label, or of several classes per image, see `label_file.py`; images
+            not listed in it have no label.
         keep_unlabeled: whether training images without a label are kept in a labeled source, with the label -1, for
             pretraining. Otherwise they are left out.
         cache: folder of decoded images; None for $SELFTAUGHT_CACHE or ~/.cache/selftaught.
@@ -245,10 +246,10 @@ def _open(splits: Mapping[str, Reader], split: Split, request: OpenRequest) -> S
     if split == "test":  # an image without a label cannot be used for evaluation
         request = replace(request, keep_unlabeled=False)
     reader, indices, note = split_part(splits, split)
-    if (
-        request.labels and reader.labels is not None and not request.keep_unlabeled
-    ):  # images not in the file are not reported
-        indices = indices[reader.labels[indices] != UNLABELED]
+    if reader.labels is not None and not request.keep_unlabeled:
+        labeled = has_label(reader.labels[indices])
+        if request.labels or not labeled.any():  # images not in the file are not reported
+            indices = indices[labeled]
     if not len(indices):
         raise _empty_split(reader, split, request.labels)
     prepared, indices = _prepare_split(reader, indices, request)
@@ -276,6 +277,11 @@ def _empty_split(reader: Reader, split: str, labels: Path | None) -> UserError:
     if labels:
         return UserError(
             f"no image in the {split} part of {reader.name} has a label in {readable(str(labels))}: add some."
+        )
+    if len(reader) and reader.labels is not None:
+        return UserError(
+            f"no image in the {split} part of {reader.name} has a label: use the same class folders in all parts, at "
+            "least two, or give --labels."
         )
     return UserError(f"no images in the {split} part of {reader.name}: add some, or choose another split.")
 
@@ -316,7 +322,7 @@ def _usable(
     broken = np.intersect1d(chosen, np.fromiter(lost, np.int64, len(lost)))
     skipped = [(reader.title(index), lost[index]) for index in broken.tolist()]
     if reader.labels is not None and not keep_unlabeled:
-        unlabeled = usable & (reader.labels[prepared.indices] == UNLABELED)
+        unlabeled = usable & ~has_label(reader.labels[prepared.indices])
         skipped += [
             (reader.title(index), "has no label or an invalid one") for index in prepared.indices[unlabeled].tolist()
         ]

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from selftaught.data.reader import UNLABELED, Files, Indices, Reader, readable
+from selftaught.data.reader import UNLABELED, Files, Indices, Labels, Reader, has_label, readable
 from selftaught.display.progress import announce
 from selftaught.errors import NoTestPart, UserError, unknown
 
@@ -39,7 +39,7 @@ def with_test_part(splits: Mapping[str, Reader]) -> dict[str, Reader]:
 
 
 def _has_labels(reader: Reader) -> bool:
-    return reader.labels is not None and bool((reader.labels != UNLABELED).any())
+    return reader.labels is not None and bool(has_label(reader.labels).any())
 
 
 def describe_source(parts: Mapping[str, Reader], splits: Mapping[str, Reader], labels: Path | None) -> str | None:
@@ -50,6 +50,8 @@ def describe_source(parts: Mapping[str, Reader], splits: Mapping[str, Reader], l
     if not (_has_labels(reader) or len(splits) > 1 or reader.notes):
         return None
     classes = f"{len(reader.classes)} classes" if reader.classes else "no labels"
+    if reader.labels is not None and reader.labels.ndim == 2:
+        classes += ", several per image"
     if "test" in parts:
         tested = "validation" if parts["test"] is splits.get("validation") else "test"
         counts = f"{len(parts['train']):,} training and {len(parts['test']):,} test images"
@@ -121,8 +123,7 @@ def compare_classes(splits: Mapping[str, Reader]) -> None:
         reader, chosen, _ = split_part(splits, split)
         if reader.labels is None or reader.classes is None or not len(chosen):
             return
-        labels = np.unique(reader.labels[chosen])
-        present.append({reader.classes[label] for label in labels[labels != UNLABELED].tolist()})
+        present.append(_present(reader.labels[chosen], reader.classes))
     train, test = present
     name = splits["all"].name
     if len(train) == 1:
@@ -149,6 +150,12 @@ def compare_classes(splits: Mapping[str, Reader]) -> None:
         announce(
             f"{name}: no training images for {len(test - train)} of {len(train | test)} classes ({_few(test - train)})"
         )
+
+
+def _present(labels: Labels, classes: Sequence[str]) -> set[str]:
+    """The classes that some image has."""
+    numbers = np.flatnonzero((labels == 1).any(0)) if labels.ndim == 2 else np.unique(labels[labels != UNLABELED])
+    return {classes[number] for number in numbers.tolist()}
 
 
 def _few(classes: set[str]) -> str:

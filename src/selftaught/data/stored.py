@@ -75,7 +75,7 @@ class StoredBatch(Batch):
         """See `Batch`."""
         if of == "image":
             return resample(self.images.float().div_(255), matrix, size)
-        pictures = [name for name in self.targets if name != "label"]
+        pictures = [name for name in self.targets if name not in ("label", "multilabel")]
         if of not in pictures:
             raise unknown("picture in this source", of, ["image", *pictures])
         return warp_dense(of, self.targets[of], matrix, size)
@@ -144,7 +144,8 @@ class Stored(Source):
         name: name or path as given by the user.
         pixels: the images, shared by all sources that are parts of them.
         rows: (N,) int64 rows in `pixels` of the images of this source, in order.
-        labels: (N,) int64 in [0, len(classes)), or None.
+        labels: (N,) int64 in [0, len(classes)), -1 without a label; or (N, K) int8 of 0 and 1 where images may have
+            several classes, -1 in all without labels; or None.
         classes: class names; None if and only if `labels` is None.
         key: identifies the content of `pixels`.
         skipped: (name, reason) of every image that could not be used.
@@ -170,8 +171,8 @@ class Stored(Source):
         self.name, self.classes, self.skipped, self.notes = name, classes, skipped, notes
         self._content_ids = content_ids
         self.side = pixels.side
-        self.targets = frozenset([*dense, *(() if labels is None else ("label",))])
-        self.labels = labels
+        self.labels, self._target = labels, "label" if labels is None or labels.ndim == 1 else "multilabel"
+        self.targets = frozenset([*dense, *(() if labels is None else (self._target,))])
         self._pixels, self._dense, self._rows, self._key = pixels, dense, rows, key
         digest = hashlib.blake2b(f"{key} {classes}".encode(), digest_size=16)
         for part in (rows, labels):
@@ -193,7 +194,7 @@ class Stored(Source):
     def batch(self, indices: Tensor, device: torch.device) -> StoredBatch:
         """See `Source`."""
         images = self._pixels.take(self._rows[indices], device)
-        targets = {} if self.labels is None else {"label": to_device(self.labels[indices], device)}
+        targets = {} if self.labels is None else {self._target: to_device(self.labels[indices], device)}
         load = {name: partial(self._load_dense, name, indices, device) for name in self._dense}
         return StoredBatch(images, to_device(indices, device), LazyTargets(targets, load), len(self))
 

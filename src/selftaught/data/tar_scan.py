@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from selftaught.data.decode import SUFFIXES
-from selftaught.data.label_file import LABEL_COLUMNS
+from selftaught.data.label_columns import LABEL_COLUMNS
 from selftaught.data.reader import readable
 from selftaught.errors import UserError
 

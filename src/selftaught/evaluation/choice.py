@@ -3,9 +3,7 @@
 import math
 from dataclasses import dataclass
 
-import torch
-
-from selftaught.evaluation.gain import Results, paired_interval
+from selftaught.evaluation.gain import Results
 
 ENOUGH = 1000
 """Number of held-out images from which the choice is not reported as uncertain: the paired standard error is the root
@@ -22,7 +20,7 @@ class LayerChoice:
     images: int
     """Held-out images of a probe seed; the smallest number if it differs."""
     difference: float
-    """Held-out accuracy of the best layer minus that of the runner-up, 0 to 1."""
+    """Held-out accuracy (or mAP) of the best layer minus that of the runner-up, 0 to 1."""
     standard_error: float
     """Of the difference, paired by image."""
     separated: bool
@@ -44,10 +42,7 @@ class LayerChoice:
 
 
 def layer_choice(results: Results) -> LayerChoice | None:
-    """Compare the two layers with the best held-out accuracies, averaged over the results.
-
-    The differences of all probe seeds are pooled. The held-out images of two seeds are drawn independently, a tenth of
-    the training images each, so few are in both.
+    """Compare the two layers with the best held-out accuracies (or mAP), averaged over the results.
 
     Args:
         results: layer -> result, for each probe seed.
@@ -58,13 +53,13 @@ def layer_choice(results: Results) -> LayerChoice | None:
     layers = sorted(results[0], key=lambda layer: -math.fsum(result[layer].held_out for result in results))
     if len(layers) < 2:
         return None
-    best, second = (torch.cat([result[layer].held_correct for result in results]).double() for layer in layers[:2])
-    low, _ = paired_interval(best[None], second[None])
+    best, second = ([result[layer] for result in results] for layer in layers[:2])
+    difference, error, low = type(best[0]).held_difference(best, second)
     return LayerChoice(
         layer=layers[0],
         runner_up=layers[1],
-        images=min(len(result[layers[0]].held_correct) for result in results),
-        difference=float((best - second).mean()),
-        standard_error=float((best - second).std(correction=0)) / len(best) ** 0.5,
+        images=min(result.held_images for result in best),
+        difference=difference,
+        standard_error=error,
         separated=low > 0,
     )

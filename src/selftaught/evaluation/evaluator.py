@@ -15,7 +15,8 @@ from selftaught.evaluation.baselines.cache import BaselineCache, state_digest
 from selftaught.evaluation.baselines.encoders import calibrate
 from selftaught.evaluation.features import Viewing, grid
 from selftaught.evaluation.gain import best_layer
-from selftaught.evaluation.metrics import LayerMetrics, measure
+from selftaught.evaluation.metrics import Metrics, measure
+from selftaught.evaluation.multilabel import measure_multilabel
 from selftaught.evaluation.probes import Probe
 from selftaught.evaluation.rows import BaselineRow
 from selftaught.modules.processes import processes
@@ -43,7 +44,7 @@ class Evaluator:
     cache: BaselineCache
     meter: Meter
 
-    def __call__(self, encoder: Encoder, seed: int, name: str) -> dict[str, LayerMetrics]:
+    def __call__(self, encoder: Encoder, seed: int, name: str) -> dict[str, Metrics]:
         """Probe every layer; `name` labels the progress. Returns layer -> result."""
 
         def on_progress(phase: str, images: int) -> None:
@@ -56,9 +57,10 @@ class Evaluator:
         if processes().rank:
             self.probe.assist(moved, self.train, self.test, self.viewing, seed)
 
-        def evaluated() -> dict[str, LayerMetrics]:
+        def evaluated() -> dict[str, Metrics]:
             results = self.probe.evaluate(moved, self.train, self.test, self.viewing, seed, on_progress)
-            return {layer: measure(result) for layer, result in results.items()}
+            several = "multilabel" in self.train.targets
+            return {layer: (measure_multilabel if several else measure)(result) for layer, result in results.items()}
 
         return from_first(evaluated)
 
@@ -68,16 +70,16 @@ class Evaluator:
         window = self.probe.window(self.train.side, size)
         return calibrate(encoder.to(device), self.train, size, device, window=window)
 
-    def pixels(self) -> LayerMetrics:
+    def pixels(self) -> Metrics:
         """The result of raw pixels."""
         side = grid(3, self.viewing.size, self.viewing.dimensions)
         results = self._cached({"encoder": "pixels"}, lambda: self(Pixels(pooled_side=side), 0, "raw pixels"))
         return results["pixels"]
 
-    def random(self, encoder: Encoder, setting: Mapping[str, object] | None) -> dict[str, LayerMetrics]:
+    def random(self, encoder: Encoder, setting: Mapping[str, object] | None) -> dict[str, Metrics]:
         """The results of one encoder with random weights, always with probe seed 0."""
 
-        def compute() -> dict[str, LayerMetrics]:
+        def compute() -> dict[str, Metrics]:
             self.calibrate(encoder)
             return self(encoder, 0, "random weights")
 
@@ -87,7 +89,7 @@ class Evaluator:
         return self._cached(key, compute)
 
     def baseline(self, name: str, fresh: Callable[[int], Encoder], setting: Mapping[str, object] | None) -> BaselineRow:
-        """The best layer of a baseline of `EXTRA`, by held-out accuracy, with seed 0.
+        """The best layer of a baseline of `EXTRA`, by the metric on held-out images, with seed 0.
 
         Args:
             name: the baseline; "scattering" has the input preprocessing of the probed encoder.
@@ -102,7 +104,7 @@ class Evaluator:
             encoder = make_encoder(name, size=size, input_mode=encoder.input_mode)
             setting = {"name": name, "input_mode": encoder.input_mode}
 
-        def compute() -> dict[str, LayerMetrics]:
+        def compute() -> dict[str, Metrics]:
             window = self.probe.window(self.train.side, size)
             prepare(name, encoder, self.train, size, self.viewing.device, seed=0, window=window)
             return self(encoder, 0, title(name))
@@ -115,16 +117,14 @@ class Evaluator:
             name,
             title(name),
             layer,
-            best.accuracy,
+            best.value,
             best.held_out,
             best.dimensions,
             best.numbers(),
-            best.correct.numpy(),
+            best.observations,
         )
 
-    def _cached(
-        self, setting: Mapping[str, object], compute: Callable[[], dict[str, LayerMetrics]]
-    ) -> dict[str, LayerMetrics]:
+    def _cached(self, setting: Mapping[str, object], compute: Callable[[], dict[str, Metrics]]) -> dict[str, Metrics]:
         if self.cache.has(setting):
             self.meter.advance(pass_length(self.probe, self.train, self.test), "baselines from the cache")
         return self.cache.get(setting, compute)

@@ -34,7 +34,7 @@ class Features:
     index: Tensor
     """(n,) int64 on the CPU: indices of the images in the source."""
     labels: Tensor
-    """(n,) int64 on the device."""
+    """(n,) int64, or (n, k) int8 where images may have several classes, on the device; see `labels_of`."""
 
     def of(self, rows: Tensor) -> "Features":
         """Select images: `rows` is (n,) bool on the CPU."""
@@ -121,7 +121,7 @@ def layer_features(encoder: Encoder, source: Source, viewing: Viewing) -> Iterat
         if pending and sum(len(part.index) for part in pending) + len(features.index) > viewing.rows:
             yield _joined(pending)
             pending = []
-        pending.append(features.of((features.labels >= 0).cpu()))
+        pending.append(features.of(is_labeled(features.labels).cpu()))
     if pending:
         yield _joined(pending)
 
@@ -154,7 +154,7 @@ def _extracted(encoder: Encoder, batch: Batch, viewing: Viewing) -> Features:
     with torch.inference_mode():
         outputs = encoder.features(encoder.preprocess(batch.warp(identity(len(batch)), viewing.size)))
         layers = {name: pool(feature, viewing.dimensions, viewing.pooling) for name, feature in outputs.items()}
-    return Features(layers, batch.index.cpu(), batch.targets["label"])
+    return Features(layers, batch.index.cpu(), labels_of(batch))
 
 
 def _joined(parts: list[Features]) -> Features:
@@ -166,6 +166,16 @@ def _joined(parts: list[Features]) -> Features:
                 "pretrain again with a lower --learning-rate."
             )
     return Features(layers, torch.cat([part.index for part in parts]), torch.cat([part.labels for part in parts]))
+
+
+def labels_of(batch: Batch) -> Tensor:
+    """The labels of a batch: (B,) int64, or (B, k) int8 where images may have several classes; see `Batch.targets`."""
+    return batch.targets["label"] if "label" in batch.targets else batch.targets["multilabel"]
+
+
+def is_labeled(labels: Tensor) -> Tensor:
+    """Whether each image has a label: (n,) or (n, k) -> (n,) bool."""
+    return (labels if labels.ndim == 1 else labels[:, 0]) >= 0
 
 
 def require_seeds(seeds: int) -> None:
@@ -187,10 +197,10 @@ def require_labels(source: Source) -> tuple[str, ...]:
     Raises:
         UserError: the source has no labels, or only one class.
     """
-    if source.classes is None or "label" not in source.targets:
+    if source.classes is None or not {"label", "multilabel"} & source.targets:
         raise UserError(
             f"a probe or evaluation needs labels, but {source.name} has none: "
-            "use a --data folder with one subfolder per class, or give the labels with --labels file.csv."
+            "use a --data folder with one subfolder per class, at least two, or give the labels with --labels file.csv."
         )
     if len(source.classes) < 2:
         raise UserError(
@@ -198,3 +208,40 @@ def require_labels(source: Source) -> tuple[str, ...]:
             "use --data with images of several classes."
         )
     return source.classes
+
+
+def require_same_classes(train: Source, test: Source) -> tuple[str, ...]:
+    """The names of the classes of training and test images.
+
+    Raises:
+        UserError: one of them has no labels, or only one class, or the classes differ.
+    """
+    classes = require_labels(train)
+    if classes != require_labels(test):
+        raise UserError(
+            f"training and test images must have the same classes, but {train.name} has {_few(classes)} and "
+            f"{test.name} has {_few(test.classes or ())}: use sources with the same classes."
+        )
+    return classes
+
+
+def _few(names: tuple[str, ...]) -> str:
+    return ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+
+
+def require_one_label(source: Source, what: str) -> tuple[str, ...]:
+    """The names of the classes, where every image has one.
+
+    Args:
+        source: the images.
+        what: what needs them, for the message: "a probe".
+
+    Raises:
+        UserError: the source has no labels, only one class, or several classes per image.
+    """
+    if "multilabel" in source.targets:
+        raise UserError(
+            f"{what} needs one class per image, but {source.name} has several per image: use `selftaught probe`, or "
+            "give --labels a file with one label per image."
+        )
+    return require_labels(source)

@@ -18,7 +18,7 @@ VALIDATION = 0.2
 MOST_VALIDATION = 2000
 """Maximum number of validation images: enough for a standard error of 0.01."""
 FEWEST = 2
-"""Minimum number of labeled images per class: one to train on, one for validation."""
+"""Labeled images of each class that a fraction has at least: one to train on, one for validation."""
 
 
 class Subset(Source):
@@ -83,11 +83,9 @@ def label_counts(
         fractions: fractions of the labeled images of each class.
 
     Raises:
-        UserError: a number is below `FEWEST`, a fraction is not in (0, 1], or a class has fewer images.
+        UserError: a number is below 1, a fraction is not in (0, 1], or a class has fewer images.
     """
     present = labels[labels >= 0].bincount(minlength=len(classes))
-    if int(present.max()) < FEWEST:
-        raise UserError(f"at least {FEWEST} labeled training images of a class are needed, one of them for validation.")
     counts = [_shots(shots, present, classes) for shots in per_class]
     for fraction in fractions:
         if not 0 < fraction <= 1:
@@ -98,10 +96,8 @@ def label_counts(
 
 
 def _shots(shots: int, present: Tensor, classes: Sequence[str]) -> LabelCount:
-    if shots < FEWEST:
-        raise UserError(
-            f"--labels-per-class must be at least {FEWEST}, one to train on and one for validation, got {shots}."
-        )
+    if shots < 1:
+        raise UserError(f"--labels-per-class must be at least 1, got {shots}.")
     short = (present < shots).nonzero().flatten().tolist()
     if short:
         others = f" ({len(short)} of {len(classes)} classes have too few)" if len(short) > 1 else ""
@@ -136,12 +132,16 @@ def split_validation(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
         seed: random seed.
 
     Returns:
-        Ascending indices of the training and of the validation images; every class has both if it has two images.
+        Ascending indices of the training and of the validation images; every class has both if it has two images. If
+        none has, all images are both: nothing can be held out.
     """
     present = labels.bincount()
     most = max(1, MOST_VALIDATION // max(1, int((present > 0).sum())))
     counts = (VALIDATION * present).floor().long().clamp(1, most).minimum((present - 1).clamp(min=0))
     held = _first_of_each_class(labels, counts, "validation", seed)
+    if not len(held):
+        everything = torch.arange(len(labels))
+        return everything, everything
     mask = torch.ones(len(labels), dtype=torch.bool).index_fill_(0, held, False)
     return mask.nonzero().flatten(), held
 

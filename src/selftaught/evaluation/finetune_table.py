@@ -10,9 +10,13 @@ import torch
 from rich.table import Table
 from torch import Tensor
 
-from selftaught.evaluation.gain import paired_interval
+from selftaught.evaluation.crossing import Crossing, find_crossing
+from selftaught.evaluation.intervals import paired_interval
 from selftaught.evaluation.overlap import overlap_warning
 from selftaught.evaluation.table import digits, mean_and_std
+
+FROM_SCRATCH = "from scratch"
+"""Name of the row of random weights that are trained."""
 
 
 @dataclass(frozen=True)
@@ -114,10 +118,29 @@ class FineTuneTable:
     test_ids: Tensor | None = field(default=None, compare=False, repr=False)
     """(n,) int64 digests of the test images, see `Source.content_ids`."""
 
+    def crossing(self) -> Crossing | None:
+        """Where the curve of the pretrained encoder falls below training from scratch; None without two points."""
+        names = [row.name for row in self.results[0].rows]
+        if len(self.results) < 2 or FROM_SCRATCH not in names[1:]:
+            return None
+        other = names.index(FROM_SCRATCH)
+        return find_crossing(
+            (names[0], FROM_SCRATCH),
+            [(result.name, result.images) for result in self.results],
+            [result.rows[0].correct for result in self.results],
+            [result.rows[other].correct for result in self.results],
+        )
+
     def to_json(self) -> dict[str, object]:
         """Plain values, as stored in `finetune/*.json` and printed by `--json`."""
         values = {name: value for name, value in vars(self).items() if name not in ("results", "labels", "test_ids")}
-        return {**values, "metric": "accuracy", "results": [result.to_json() for result in self.results]}
+        crossing = self.crossing()
+        return {
+            **values,
+            "metric": "accuracy",
+            "results": [result.to_json() for result in self.results],
+            "crossing": crossing.to_json() if crossing else None,
+        }
 
     def npz(self) -> bytes:
         """The content of `finetune/*.npz`: "RESULT/ROW" (repetitions, n) bool, labels (n,) and test_ids (n,)."""
@@ -181,6 +204,7 @@ def _captions(table: FineTuneTable) -> list[str]:
         "not included.",
         "Learning rate and step are chosen on validation images, which are among the labels."
         f" Steps of each training: {steps}." if steps else "",
+        crossing.sentence if (crossing := table.crossing()) else "",
         table.note,
         overlap_warning(table.overlap, table.test),
     ]  # fmt: skip

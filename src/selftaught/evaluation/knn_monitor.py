@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Outputs, Source, Views, pooled
 from selftaught.errors import UserError
-from selftaught.evaluation.features import require_labels
+from selftaught.evaluation.features import require_one_label
 from selftaught.evaluation.probes.knn import Bank, KNNProbe
 from selftaught.evaluation.quality import batch_statistics
 from selftaught.training.loop import Pretraining
@@ -42,7 +42,7 @@ class KNNMonitor:
     """
 
     def __init__(self, source: Source, run: Pretraining, every: int, device: torch.device) -> None:
-        self.classes = len(require_labels(source))
+        self.classes = len(require_one_label(source, "--monitor"))
         self.source, self.run, self.device = source, run, device
         self.queries = min(QUERIES, len(source) // 3)
         self.images = min(len(source), self.queries + NEIGHBORS)

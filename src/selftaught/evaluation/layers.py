@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,12 +15,20 @@ from selftaught.errors import UserError
 from selftaught.evaluation.baselines.cache import BaselineCache
 from selftaught.evaluation.choice import layer_choice
 from selftaught.evaluation.evaluator import Evaluator, cache_setting, pass_length, require_baselines
-from selftaught.evaluation.features import Pooling, Viewing, require_labels, require_seeds
+from selftaught.evaluation.features import (
+    Pooling,
+    Viewing,
+    is_labeled,
+    require_labels,
+    require_same_classes,
+    require_seeds,
+)
 from selftaught.evaluation.gain import Results, gain_over_random
-from selftaught.evaluation.metrics import LayerMetrics, mean_metrics, total_confusion
+from selftaught.evaluation.metrics import LayerMetrics, Metrics, mean_metrics, total_confusion
+from selftaught.evaluation.multilabel import MultilabelMetrics, chance_of
 from selftaught.evaluation.overlap import content_ids_of, count_overlap
 from selftaught.evaluation.probes import Probe, make_probe, name_of
-from selftaught.evaluation.rows import BaselineRow, Correctness, LayerRow
+from selftaught.evaluation.rows import BaselineRow, LayerRow, Observations
 from selftaught.evaluation.table import ProbeTable, data_name, mean_and_std
 
 INITIALIZATIONS = 3
@@ -91,23 +100,24 @@ def probe_layers(
         random = [evaluation.random(fresh(seed), encoder_setting) for seed in range(initializations)]
 
     train_labels, test_labels = train.all_labels(), test.all_labels()
-    chosen = (test_labels >= 0).nonzero().flatten()
+    chosen = is_labeled(test_labels).nonzero().flatten()
     gain = gain_over_random(trained, random)
     best = [result[gain.layer] for result in trained]
     return ProbeTable(
         data=data_name(train.name),
-        chance=int(test_labels[chosen].bincount().max()) / len(chosen),
-        pixels=pixels.accuracy,
+        metric=pixels.name,
+        chance=_chance(test_labels[chosen]),
+        pixels=pixels.value,
         pixels_metrics=pixels.numbers(),
         classes=tuple(require_labels(test)),
         per_class=_per_class(best),
         random_per_class=_per_class([result[gain.random_layer] for result in random]),
-        confusion=total_confusion(best).tolist(),
+        **_by_class(best, test_labels[chosen]),
         layers=_rows(trained, random),
         baselines=further,
         gain=gain,
         choice=layer_choice(trained),
-        train=int((train_labels >= 0).sum()),
+        train=int(is_labeled(train_labels).sum()),
         test=len(chosen),
         probe=name_of(probe),
         size=size,
@@ -120,16 +130,12 @@ def probe_layers(
         has_parameters=any(True for _ in encoder.parameters()),
         recalibrated=recalibrated,
         overlap=count_overlap(test, chosen, pretraining_ids),
-        correctness=_correctness(trained, random, pixels, further, test_labels[chosen], content_ids_of(test, chosen)),
+        observations=_observations(trained, random, pixels, further, test_labels[chosen], content_ids_of(test, chosen)),
     )
 
 
 def _check(train: Source, test: Source, seeds: int, initializations: int) -> None:
-    if require_labels(train) != require_labels(test):
-        raise UserError(
-            f"training and test images must have the same classes, but {train.name} has {train.classes} and "
-            f"{test.name} has {test.classes}: use sources with the same classes."
-        )
+    require_same_classes(train, test)
     require_seeds(seeds)
     if initializations < 1:
         raise UserError(f"the number of random initializations must be at least 1, got {initializations}.")
@@ -138,12 +144,12 @@ def _check(train: Source, test: Source, seeds: int, initializations: int) -> Non
 def _rows(trained: Results, random: Results) -> tuple[LayerRow, ...]:
     rows = []
     for layer, first in trained[0].items():
-        accuracy, std = mean_and_std([result[layer].accuracy for result in trained])
-        random_mean, random_std = mean_and_std([result[layer].accuracy for result in random])
+        value, std = mean_and_std([result[layer].value for result in trained])
+        random_mean, random_std = mean_and_std([result[layer].value for result in random])
         rows.append(
             LayerRow(
                 layer=layer,
-                accuracy=accuracy,
+                value=value,
                 std=std,
                 held_out=mean_and_std([result[layer].held_out for result in trained])[0],
                 random=random_mean,
@@ -158,10 +164,31 @@ def _rows(trained: Results, random: Results) -> tuple[LayerRow, ...]:
     return tuple(rows)
 
 
-def _per_class(results: Sequence[LayerMetrics]) -> tuple[float | None, ...]:
-    """Accuracy of each class, averaged over the results; None for a class without test images."""
-    columns = zip(*(result.per_class for result in results), strict=True)
-    return tuple(None if None in column else float(np.mean(column)) for column in columns)
+def _per_class(results: Sequence[Metrics]) -> tuple[float | None, ...]:
+    """The metric of each class, averaged over the results; None for a class without test images."""
+    return _means([result.per_class for result in results])
+
+
+def _means(rows: Sequence[Sequence[float | None]]) -> tuple[float | None, ...]:
+    return tuple(None if None in column else float(np.mean(column)) for column in zip(*rows, strict=True))
+
+
+def _by_class(best: Sequence[Metrics], labels: Tensor) -> dict[str, Any]:
+    """Further results by class at the best layer, as fields of `ProbeTable`.
+
+    Args:
+        best: its results, one for each probe seed.
+        labels: (n,) or (n, k), of the test images.
+    """
+    if isinstance(best[0], MultilabelMetrics):
+        areas = _means([result.areas_per_class for result in best if isinstance(result, MultilabelMetrics)])
+        return {"areas_per_class": areas, "positives": tuple((labels > 0).sum(0).tolist())}
+    return {"confusion": total_confusion([result for result in best if isinstance(result, LayerMetrics)]).tolist()}
+
+
+def _chance(labels: Tensor) -> float:
+    """The metric without information: always the most frequent class, or a random order."""
+    return chance_of(labels) if labels.ndim == 2 else int(labels.bincount().max()) / len(labels)
 
 
 def _spread(probe: Probe, seeds: int, initializations: int) -> str:
@@ -173,23 +200,34 @@ def _spread(probe: Probe, seeds: int, initializations: int) -> str:
     if probe.deterministic:
         sentences.append("k-NN is deterministic.")
     elif seeds > 1:
-        sentences.append(f"Accuracy: mean ± standard deviation over {seeds} probe seeds.")
+        sentences.append(f"Trained: mean ± standard deviation over {seeds} probe seeds.")
     return " ".join(sentences)
 
 
-def _correctness(
+def _observations(
     trained: Results,
     random: Results,
-    pixels: LayerMetrics,
+    pixels: Metrics,
     baselines: Sequence[BaselineRow],
     labels: Tensor,
     ids: Tensor | None,
-) -> Correctness:
-    def stacked(results: Results) -> NDArray[np.bool_]:
-        return np.stack([[layer.correct.numpy() for layer in result.values()] for result in results])
+) -> Observations:
+    def stacked(results: Results) -> NDArray[np.generic]:
+        return np.stack([[layer.observations for layer in result.values()] for result in results])
 
-    test_ids = np.zeros(0, np.int64) if ids is None else ids.numpy()
-    others = np.stack([row.correct for row in baselines]) if baselines else np.zeros((0, len(labels)), np.bool_)
-    return Correctness(
-        tuple(trained[0]), stacked(trained), stacked(random), pixels.correct.numpy(), others, labels.numpy(), test_ids
+    def values(results: Results) -> NDArray[np.float64]:
+        return np.array([[layer.value for layer in result.values()] for result in results])
+
+    test_ids, own = np.zeros(0, np.int64) if ids is None else ids.numpy(), pixels.observations
+    others = np.stack([row.observations for row in baselines]) if baselines else np.zeros((0, len(own)), own.dtype)
+    return Observations(
+        layers=tuple(trained[0]),
+        trained=stacked(trained),
+        random=stacked(random),
+        pixels=own,
+        baselines=others,
+        trained_values=values(trained),
+        random_values=values(random),
+        labels=labels.numpy(),
+        test_ids=test_ids,
     )

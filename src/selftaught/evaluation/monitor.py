@@ -42,6 +42,10 @@ Healthy MoCo, whose projection has no batch norm, falls to 0.18 in its first ste
 FEW_DIRECTIONS = 3.0
 """Effective rank of embeddings around their mean below which they lie along few directions. SimSiam without its
 stop-gradient falls below 3 within 40 steps, while its standard deviation stays above 0.35."""
+SHRUNK = 0.2
+"""Standard deviation of each dimension, relative to `Task.embedding_std`, below which embeddings have shrunk to a
+point, although their directions may still differ. VICReg begins at 0.34 on CIFAR-10 and rises; without its variance
+term it falls below 0.2 in a few steps; see results/feature-quality.md."""
 FEWEST = 8
 """Number of embeddings, and of their dimensions, from which the standard deviation is meaningful."""
 FEWEST_FOR_RANK = 32
@@ -64,18 +68,23 @@ class Spread:
     """n."""
     dimensions: int
     """D."""
+    scale: float
+    """Standard deviation of the embeddings as they are, averaged over dimensions."""
 
     @property
     def relative_std(self) -> float:
         """1 if embeddings are spread evenly over all directions, 0 if all are the same."""
         return self.std * math.sqrt(self.dimensions)
 
-    def collapsed(self, factor: float = 1.0) -> bool:
+    def collapsed(self, target: float | None = None, factor: float = 1.0) -> bool:
         """Whether embeddings are nearly the same, or lie along few of many directions.
 
         Args:
-            factor: of both thresholds; above 1 to report a recovery, so that reports do not alternate.
+            target: see `Task.embedding_std`.
+            factor: of all thresholds; above 1 to report a recovery, so that reports do not alternate.
         """
+        if target is not None and self.scale < factor * SHRUNK * target:
+            return True
         fewest = min(self.count, self.dimensions)
         few_directions = fewest >= FEWEST_FOR_RANK and self.rank < factor * FEW_DIRECTIONS
         return few_directions or (fewest >= FEWEST and self.relative_std < factor * SAME)
@@ -88,7 +97,7 @@ def spread(embeddings: Tensor) -> Spread:
     centered = z - z.mean(0)
     gram = centered @ centered.T if len(z) < z.shape[1] else centered.T @ centered  # cheaper than singular values
     rank = effective_rank(torch.linalg.eigvalsh(gram).clamp(min=0).sqrt())
-    return Spread(rank, float(std), *z.shape)
+    return Spread(rank, float(std), len(z), z.shape[1], float(z.std(0, correction=0).mean()))
 
 
 class FeatureMonitor:
@@ -138,17 +147,20 @@ class FeatureMonitor:
         embeddings = outputs.get("embeddings")
         if embeddings is None:
             return {}
-        now = spread(embeddings)
+        now, target = spread(embeddings), self.run.task.embedding_std
         most = min(now.count - 1, now.dimensions)
-        self.lines = self.lines + 1 if now.collapsed() else 0
+        self.lines = self.lines + 1 if now.collapsed(target) else 0
         if self.lines == LINES and not self.embeddings_collapsed:
             self.embeddings_collapsed = True
+            shrunk = (
+                "" if target is None else f"standard deviation {now.scale:.2g}, while the loss aims at {target:g}; "
+            )
             self.console.print(
-                f"warning: the embeddings have collapsed at step {step:,}: standard deviation {now.relative_std:.2g} "
-                f"times 1 / sqrt(D), effective rank {now.rank:.1f} of at most {most:,}. "
+                f"warning: the embeddings have collapsed at step {step:,}: {shrunk}standard deviation of unit vectors "
+                f"{now.relative_std:.2g} times 1 / sqrt(D), effective rank {now.rank:.1f} of at most {most:,}. "
                 "Images are hardly distinguished by the loss any more, even if it falls."
             )
-        elif self.embeddings_collapsed and not now.collapsed(RECOVERED):
+        elif self.embeddings_collapsed and not now.collapsed(target, RECOVERED):
             self.embeddings_collapsed = False
             self.console.print(f"step {step:,}: embeddings have recovered")
         return {"embedding_rank": round(now.rank, 4), "embedding_std": round(now.std, 6)}

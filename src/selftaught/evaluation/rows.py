@@ -1,4 +1,4 @@
-"""The rows of the table of a probe, and the correctness of every test image."""
+"""The rows of the table of a probe, and what intervals of their differences are computed from."""
 
 import io
 from dataclasses import dataclass, field
@@ -9,64 +9,76 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class LayerRow:
-    """One layer. Accuracies are fractions, 0 to 1; standard deviations are sample ones, None for a single value."""
+    """One layer.
+
+    The metric is top-1 accuracy or mAP, 0 to 1; standard deviations are sample ones, None for a single value.
+    """
 
     layer: str
-    accuracy: float
-    """Mean over the probe seeds."""
+    value: float
+    """The metric, mean over the probe seeds."""
     std: float | None
     """Over the probe seeds."""
     held_out: float
-    """Accuracy on the held-out training images, used to choose the best layer."""
+    """The metric on the held-out training images, used to choose the best layer."""
     random: float
-    """Mean accuracy of random weights over the initializations."""
+    """The metric of random weights, mean over the initializations."""
     random_std: float | None
     """Over the initializations."""
     random_held_out: float
     dimensions: int
     penalty: float | None
     metrics: dict[str, float] = field(default_factory=dict)
-    """Further metrics on the test images, by name, see `LayerMetrics.numbers`; means over the probe seeds."""
+    """Further metrics on the test images, by name, see `Metrics.numbers`; means over the probe seeds."""
     random_metrics: dict[str, float] = field(default_factory=dict)
     """The same for random weights; means over the initializations."""
 
 
 @dataclass(frozen=True)
 class BaselineRow:
-    """The best layer of an encoder that was not pretrained, chosen by held-out accuracy; accuracies are 0 to 1."""
+    """The best layer of an encoder that was not pretrained, chosen by the metric on held-out images."""
 
     name: str
     """Its name in `selftaught baseline`."""
     title: str
     layer: str
-    accuracy: float
+    value: float
+    """The metric on the test images."""
     held_out: float
     dimensions: int
     metrics: dict[str, float] = field(default_factory=dict)
     """See `LayerRow.metrics`."""
-    correct: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_), compare=False, repr=False)
-    """(n,): whether each test image is classified correctly."""
+    observations: NDArray[np.generic] = field(default_factory=lambda: np.zeros(0, np.bool_), compare=False, repr=False)
+    """See `Metrics.observations`."""
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
-        return {name: value for name, value in vars(self).items() if name != "correct"}
+        return {name: value for name, value in vars(self).items() if name != "observations"}
 
 
 @dataclass(frozen=True)
-class Correctness:
-    """Which test images were classified correctly, so that two results on the same images can be compared."""
+class Observations:
+    """What the intervals of two results on the same test images are computed from.
+
+    For accuracy m is the number n of test images, and values say whether each is classified correctly. For mAP m is the
+    number of bootstrap samples of the test images, and values are mAP on each.
+    """
 
     layers: tuple[str, ...]
-    trained: NDArray[np.bool_]
-    """(probe seeds, layers, n)."""
-    random: NDArray[np.bool_]
-    """(initializations, layers, n)."""
-    pixels: NDArray[np.bool_]
-    """(n,)."""
-    baselines: NDArray[np.bool_]
-    """(baselines, n), each at its best layer, in the order of `ProbeTable.baselines`."""
-    labels: NDArray[np.int64]
-    """(n,)."""
+    trained: NDArray[np.generic]
+    """(probe seeds, layers, m)."""
+    random: NDArray[np.generic]
+    """(initializations, layers, m)."""
+    pixels: NDArray[np.generic]
+    """(m,)."""
+    baselines: NDArray[np.generic]
+    """(baselines, m), each at its best layer, in the order of `ProbeTable.baselines`."""
+    trained_values: NDArray[np.float64]
+    """(probe seeds, layers): the metric."""
+    random_values: NDArray[np.float64]
+    """(initializations, layers)."""
+    labels: NDArray[np.int64] | NDArray[np.int8]
+    """(n,), or (n, k) where images may have several classes."""
     test_ids: NDArray[np.int64]
     """(n,) digests of the test images, see `Source.content_ids`; empty if unknown."""
 

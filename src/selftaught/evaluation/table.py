@@ -1,7 +1,8 @@
-"""The table of a probe: accuracies by layer, as JSON and for the terminal."""
+"""The table of a probe: accuracy or mAP by layer, as JSON and for the terminal."""
 
 import re
 import statistics
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,13 +12,45 @@ from selftaught.evaluation.choice import LayerChoice
 from selftaught.evaluation.gain import Gain
 from selftaught.evaluation.metrics import UNBALANCED, is_unbalanced
 from selftaught.evaluation.overlap import overlap_warning
-from selftaught.evaluation.rows import BaselineRow, Correctness, LayerRow
+from selftaught.evaluation.rows import BaselineRow, LayerRow, Observations
 
 RECALIBRATED = "The encoder's batch-norm statistics were recomputed on whole training images."
+MULTILABEL = (
+    "Images may have several classes. mAP: mean over classes of the average precision. Its interval is from bootstrap "
+    "samples of the test images."
+)
 MAX_CONFUSION = 100
 """Maximum number of classes for which the confusion matrix is written to JSON."""
 TOO_WIDE = 0.05
 """Half width of an interval including zero above which the caption states that there are too few test images."""
+
+
+@dataclass(frozen=True)
+class MetricName:
+    """How the metric of a table, and a further one, are called."""
+
+    title: str
+    words: str
+    """In a sentence."""
+    short: str
+    """In a heading."""
+    further: str
+    """Key of the further metric in `LayerRow.metrics`."""
+    headings: tuple[str, str]
+    """Of the further metric, and of the same for random weights."""
+
+
+METRICS = {
+    "accuracy": MetricName(
+        "Top-1 accuracy",
+        "top-1 accuracy",
+        "accuracy",
+        "balanced_accuracy",
+        ("balanced accuracy", "random weights, balanced"),
+    ),
+    "map": MetricName("mAP", "mAP", "mAP", "roc_auc", ("ROC AUC", "random weights, ROC AUC")),
+}
+"""By name in JSON."""
 
 
 @dataclass(frozen=True)
@@ -27,8 +60,10 @@ class ProbeTable:
     data: str
     """The source of the labeled images, without its split."""
     chance: float
-    """Fraction of the most frequent class of the test images: the accuracy of always predicting it."""
+    """The metric without information: fraction of the most frequent class of the test images, the accuracy of always
+    predicting it; for mAP, the mean fraction of test images that have a class."""
     pixels: float
+    """The metric of raw pixels."""
     layers: tuple[LayerRow, ...]
     gain: Gain
     train: int
@@ -47,6 +82,8 @@ class ProbeTable:
     """Random initializations that were probed."""
     spread: str
     """Repetitions of each standard deviation, in words."""
+    metric: str = "accuracy"
+    """"accuracy", or "map" where images may have several classes."""
     choice: LayerChoice | None = None
     """How certain the choice of the best layer is; None if there is only one layer."""
     baselines: tuple[BaselineRow, ...] = ()
@@ -63,12 +100,18 @@ class ProbeTable:
     """Further metrics of raw pixels."""
     classes: tuple[str, ...] = ()
     per_class: tuple[float | None, ...] = ()
-    """Accuracy of the best layer on the test images of each class, mean over the probe seeds; None without images."""
+    """Accuracy of the best layer on the test images of each class, or its average precision, mean over the probe seeds;
+    None without images."""
     random_per_class: tuple[float | None, ...] = ()
     """The same for the best layer of random weights, mean over the initializations."""
     confusion: list[list[int]] = field(default_factory=list)
-    """Test images by true class (row) and predicted class (column) at the best layer, summed over the probe seeds."""
-    correctness: Correctness | None = field(default=None, compare=False, repr=False)
+    """Test images by true class (row) and predicted class (column) at the best layer, summed over the probe seeds;
+    empty for mAP."""
+    areas_per_class: tuple[float | None, ...] = ()
+    """For mAP: area under the ROC curve of each class at the best layer, mean over the probe seeds."""
+    positives: tuple[int, ...] = ()
+    """For mAP: number of test images that have each class."""
+    observations: Observations | None = field(default=None, compare=False, repr=False)
 
     @property
     def unbalanced(self) -> bool:
@@ -77,25 +120,30 @@ class ProbeTable:
 
     @property
     def best(self) -> LayerRow:
-        """The layer with the best held-out accuracy."""
+        """The layer with the best metric on held-out images."""
         return next(row for row in self.layers if row.layer == self.gain.layer)
 
     def to_json(self) -> dict[str, object]:
         """Plain values, as stored in `probes/*.json` and printed by `--json`."""
-        skipped = {"layers", "gain", "correctness", "baselines", "choice"}
+        skipped = {"layers", "gain", "observations", "baselines", "choice"}
         if len(self.classes) > MAX_CONFUSION:
             skipped |= {"confusion"}
         return {
             **{name: value for name, value in vars(self).items() if name not in skipped},
             "unbalanced": self.unbalanced,
-            "metric": "accuracy",
             "layers": [
-                {"lambda" if name == "penalty" else name: value for name, value in vars(row).items()}
+                {
+                    {"penalty": "lambda", "value": self.metric}.get(name, name): value
+                    for name, value in vars(row).items()
+                }
                 for row in self.layers
             ],
             "gain": self.gain.to_json(),
             "layer_choice": self.choice.to_json() if self.choice else None,
-            "baselines": [row.to_json() for row in self.baselines],
+            "baselines": [
+                {self.metric if name == "value" else name: value for name, value in row.to_json().items()}
+                for row in self.baselines
+            ],
         }
 
 
@@ -117,49 +165,63 @@ def digits(test: int) -> int:
 def render(table: ProbeTable) -> Table:
     """The table for the terminal: layers first, then further baselines at their best layers, raw pixels and chance.
 
-    Where classes are unbalanced, balanced accuracies are added.
+    Balanced accuracies are added where classes are unbalanced, and areas under the ROC curve to mAP.
     """
-    places = digits(table.test)
+    places, metric = digits(table.test), METRICS[table.metric]
     out = Table(
-        title=f"Top-1 accuracy ({table.probe} probe) on {table.test:,} test images of {Path(table.data).name}",
+        title=f"{metric.title} ({table.probe} probe) on {table.test:,} test images of {Path(table.data).name}",
         caption="\n".join(_captions(table)),
         caption_justify="left",
     )
     out.add_column("layer")
-    balanced = ("balanced accuracy", "random weights, balanced") if table.unbalanced else ()
-    for heading in ("accuracy", "held-out", "random weights", "gain", "dimensions", *balanced):
+    further = metric.headings if table.unbalanced or table.metric == "map" else ()
+    for heading in (metric.short, "held-out", "random weights", "gain", "dimensions", *further):
         out.add_column(heading, justify="right")
+
+    def cells(*metrics: Mapping[str, float]) -> list[str]:
+        values = [each.get(metric.further) for each in metrics if further]
+        return ["" if value is None else f"{value:.{places}f}" for value in values]
+
     for row in table.layers:
         out.add_row(
             row.layer,
-            _number(row.accuracy, row.std, places),
+            _number(row.value, row.std, places),
             f"{row.held_out:.{places}f}",
             *_compared(row, places, table.has_parameters),
             str(row.dimensions),
-            *(
-                f"{metrics['balanced_accuracy']:.{places}f}"
-                for metrics in (row.metrics, row.random_metrics)
-                if balanced
-            ),
+            *cells(row.metrics, row.random_metrics),
             style="bold" if row is table.best else None,
         )
     out.add_section()
     for other in table.baselines:
         out.add_row(
             f"{other.title} ({other.layer})",
-            _number(other.accuracy, None, places),
+            _number(other.value, None, places),
             f"{other.held_out:.{places}f}",
             "",
             "",
             str(other.dimensions),
-            *([f"{other.metrics['balanced_accuracy']:.{places}f}"] if balanced else []),
+            *cells(other.metrics),
         )
-    for name, accuracy, level in (
-        ("raw pixels", table.pixels, table.pixels_metrics.get("balanced_accuracy", 0.0)),
-        ("chance", table.chance, 1 / sum(any(row) for row in table.confusion) if table.confusion else 0.0),
+    level = 0.5 if table.metric == "map" else 1 / max(1, sum(any(row) for row in table.confusion))
+    for name, value, others in (
+        ("raw pixels", table.pixels, table.pixels_metrics),
+        ("chance", table.chance, {metric.further: level}),
     ):
-        gap = ["", "", "", ""]
-        out.add_row(name, _number(accuracy, None, places), *([*gap, f"{level:.{places}f}"] if balanced else []))
+        out.add_row(name, _number(value, None, places), *(["", "", "", "", *cells(others)] if further else []))
+    return out
+
+
+def render_classes(table: ProbeTable) -> Table:
+    """The classes of images that may have several, for the terminal: at the best layer, with the best random layer."""
+    places = digits(table.test)
+    out = Table(title=f"By class ({table.best.layer}; random weights: {table.gain.random_layer})")
+    out.add_column("class")
+    for heading in ("test images", "average precision", "random weights", "ROC AUC"):
+        out.add_column(heading, justify="right")
+    columns = (table.per_class, table.random_per_class, table.areas_per_class)
+    for name, count, *values in zip(table.classes, table.positives, *columns, strict=True):
+        out.add_row(name, f"{count:,}", *("n.a." if value is None else f"{value:.{places}f}" for value in values))
     return out
 
 
@@ -167,16 +229,17 @@ def _compared(row: LayerRow, places: int, has_parameters: bool) -> tuple[str, st
     """Random weights and gain of a layer."""
     if not has_parameters:
         return "n.a.", "n.a."
-    return _number(row.random, row.random_std, places), f"{row.accuracy - row.random:+.{places}f}"
+    return _number(row.random, row.random_std, places), f"{row.value - row.random:+.{places}f}"
 
 
 def _captions(table: ProbeTable) -> list[str]:
     lines = [
         f"Probe trained on {table.train:,} labeled images. {table.spread}",
-        "Bold: the best layer, chosen by accuracy on held-out training images.",
+        f"Bold: the best layer, chosen by {METRICS[table.metric].short} on held-out training images.",
         _gain_line(table),
         table.choice.note if table.choice else "",
         _balance_line(table),
+        MULTILABEL if table.metric == "map" else "",
         table.note,
         RECALIBRATED if table.recalibrated else "",
         overlap_warning(table.overlap, table.test),

@@ -12,7 +12,9 @@ from matplotlib.ticker import MaxNLocator
 from selftaught.figures.style import CHARACTER, FONT, MUTED, End, chart, label_ends, series, shown_name
 
 Probe = Mapping[str, Any]
-"""Content of a `probes/*.json`: `chance`, `pixels`, `layers` (each with `layer`, `accuracy`, `std`, `random`), ..."""
+"""Content of a `probes/*.json`: `metric` ("accuracy" or "map"), `chance`, `pixels`, `layers` (each with `layer`, the
+metric, `std`, `random`), ..."""
+AXIS_LABELS = {"accuracy": "top-1 accuracy", "map": "mAP"}
 
 MAX_HORIZONTAL = 46
 """Total characters of layer names, including gaps, that fit horizontally under the axis."""
@@ -39,7 +41,7 @@ class Line:
 
 
 def layers(probes: Mapping[str, Probe], single: str = "trained") -> Figure:
-    """Draw accuracy over layers, for one run or several probed on the same data.
+    """Draw accuracy or mAP over layers, for one run or several probed on the same data.
 
     Solid lines: trained; dashed: random weights of the same encoder; both with bars of one standard deviation (over
     probe seeds and over random initializations) if available. Dotted: raw pixels and chance. Lines of a single run are
@@ -67,7 +69,7 @@ def layers(probes: Mapping[str, Probe], single: str = "trained") -> Figure:
     crowded = shared and sum(len(name) + 2 for name in names[0]) > MAX_HORIZONTAL
     figure, axes = chart(
         "layer, from first to last" if shared else "depth (0 first layer, 1 last)",
-        "top-1 accuracy",
+        AXIS_LABELS[metric_of(next(iter(probes.values())))],
         [end.text for end in ends],
         below=0.7 * CHARACTER * min(max(map(len, names[0])), 14) if crowded else 0.0,
     )
@@ -99,7 +101,7 @@ def name_ticks(axes: Axes, names: Sequence[str], crowded: bool) -> None:
 def trained_lines(probes: Mapping[str, Probe], places: Sequence[Sequence[float]], single: str) -> list[Line]:
     """One line for each run."""
     return [
-        Line(where, column(probe, "accuracy"), column(probe, "std"), *series(number), text)
+        Line(where, column(probe, metric_of(probe)), column(probe, "std"), *series(number), text)
         for number, ((name, probe), where) in enumerate(zip(probes.items(), places, strict=True))
         for text in [single if len(probes) == 1 else shown_name(name)]
     ]
@@ -131,6 +133,11 @@ def draw_stds(axes: Axes, line: Line) -> None:
     for place, height, std in zip(line.places, line.heights, line.stds, strict=True):
         if math.isfinite(height) and math.isfinite(std):
             axes.vlines(place, height - std, height + std, color=line.color, linewidth=1.2)
+
+
+def metric_of(probe: Probe) -> str:
+    """The key of the metric in the layers of a probe."""
+    return str(probe.get("metric") or "accuracy")
 
 
 def column(probe: Probe, key: str) -> list[float]:

@@ -29,6 +29,7 @@ class VICReg(AugmentedTask):
     """Equal embeddings of two views of an image, with varying and uncorrelated dimensions."""
 
     defaults = {"batch_size": 256}  # noqa: RUF012
+    embedding_std = 1.0
 
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""

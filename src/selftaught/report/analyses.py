@@ -61,7 +61,8 @@ def label_analysis(table: Mapping[str, Any], salt: str) -> Analysis:
         images = f"{result['name']} ({count(int(result['images']))} images)"
         notes.append(f"{images}: {', '.join(rows)}{''.join(f'; {each}' for each in compared)}.")
     spread = f"Mean ± standard deviation over {table['repeated']}; bars are 95 % intervals. "
-    return Analysis(title, figure, [*notes, spread + overlap_note(table)])
+    crossing = [str(table["crossing"]["sentence"])] if table.get("crossing") else []
+    return Analysis(title, figure, [*crossing, *notes, spread + overlap_note(table)])
 
 
 def difference(compared: Mapping[str, Any], test: int | None) -> str:

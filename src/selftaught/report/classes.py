@@ -1,4 +1,4 @@
-"""Accuracy by class and confusions of the best layer of a probe."""
+"""Accuracy by class and confusions of the best layer of a probe, or average precision by class."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from selftaught import figures
 from selftaught.report.compare import MISSING, count
 from selftaught.report.embed import inline
 from selftaught.report.record import is_number
+from selftaught.report.verdict import metric_of
 
 MAX_CLASSES = 30
 """Maximum number of classes whose confusion matrix is drawn and whose accuracies are all listed."""
@@ -26,11 +27,16 @@ class ClassSection:
     figure: Markup | None
     """The confusion matrix; None for too many classes."""
     rows: Sequence[Sequence[str]]
-    """Class, test images, accuracy, random weights; the least accurate classes first."""
+    """Cells under `headings`; the least accurate classes first."""
     pairs: Sequence[Sequence[str]]
     """True class, predicted class, fraction of the true class; empty if the confusion matrix is drawn."""
     total: int
     """Number of classes."""
+    title: str = "Accuracy by class"
+    headings: Sequence[tuple[str, bool]] = (
+        ("class", False), ("test images", True), ("accuracy", True), ("random weights", True),
+    )  # fmt: skip
+    """Headings of the columns, and whether they are numbers."""
 
 
 def make_classes(probe: Mapping[str, Any], salt: str) -> ClassSection | None:
@@ -39,6 +45,8 @@ def make_classes(probe: Mapping[str, Any], salt: str) -> ClassSection | None:
     if not (isinstance(classes, list) and classes and isinstance(per_class, list) and len(per_class) == len(classes)):
         return None
     names, counts = [str(name) for name in classes], read_confusion(probe, len(classes))
+    if metric_of(probe) == "map":
+        return precision_section(probe, names)
     few = len(names) <= MAX_CLASSES
     figure = None
     if few and counts is not None:
@@ -47,6 +55,30 @@ def make_classes(probe: Mapping[str, Any], salt: str) -> ClassSection | None:
     rows = class_rows(probe, names, counts)
     pairs = [] if figure is not None or counts is None else worst_pairs(counts, names)
     return ClassSection(figure, rows if few else rows[:MAX_PAIRS], pairs, len(names))
+
+
+def precision_section(probe: Mapping[str, Any], names: Sequence[str]) -> ClassSection:
+    """Average precision and area under the ROC curve by class, the least precise first."""
+
+    def column(key: str) -> list[Any]:
+        values = probe.get(key)
+        return values if isinstance(values, list) and len(values) == len(names) else [None] * len(names)
+
+    precisions, random, areas, positives = map(
+        column, ("per_class", "random_per_class", "areas_per_class", "positives")
+    )
+    order = sorted(range(len(names)), key=lambda k: (not is_number(precisions[k]), precisions[k] or 0.0))
+    rows = [
+        [
+            names[k],
+            count(int(positives[k])) if is_number(positives[k]) else MISSING,
+            *map(two_digits, (precisions[k], random[k], areas[k])),
+        ]
+        for k in order
+    ]
+    headings = [("class", False), *((text, True) for text in ("test images", "AP", "AP, random weights", "ROC AUC"))]
+    shown = rows if len(rows) <= MAX_CLASSES else rows[:MAX_PAIRS]
+    return ClassSection(None, shown, [], len(names), "Average precision by class", headings)
 
 
 def read_confusion(probe: Mapping[str, Any], classes: int) -> NDArray[np.int64] | None:

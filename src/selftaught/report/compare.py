@@ -11,7 +11,8 @@ from rich.text import Text
 
 from selftaught.report.groups import GroupResult, group_results, sentences
 from selftaught.report.record import Record, is_number, read_records
-from selftaught.report.verdict import Outcome, Verdict, digits, judge
+from selftaught.report.transfers import transfer_tables
+from selftaught.report.verdict import Outcome, Verdict, digits, judge, metric_of
 
 MISSING = "n.a."
 
@@ -44,7 +45,8 @@ GAIN = COLUMNS.index("gain")
 STYLES: dict[Outcome, str] = {"helped": "green", "unclear": "dim", "hurt": "red", "unknown": ""}
 """Terminal style of a gain by its outcome."""
 CAPTION = (
-    "accuracy: best layer, chosen by accuracy on held-out training images (± standard deviation over probe seeds); "
+    "accuracy: best layer, chosen by accuracy on held-out training images (± standard deviation over probe seeds); mAP "
+    "instead where images may have several classes; "
     "random: the same for random weights, mean over initializations; gain: accuracy minus random, with its 95 % "
     "interval, which does not include variation between pretraining runs (dim or gray: the interval includes zero)"
 )
@@ -64,7 +66,7 @@ def rows(records: Sequence[Record]) -> list[ComparisonRow]:
     for record in records:
         data = [probe.get("data") for probe in record.probes]
         for probe, label in zip(record.probes, probe_labels(record.probes), strict=True):
-            details = label if data.count(probe.get("data")) > 1 else ""
+            details = label if data.count(probe.get("data")) > 1 or metric_of(probe) == "map" else ""
             table.append(
                 ComparisonRow(record, judge(probe, record.published, record.baseline), details + overlap(probe))
             )
@@ -92,12 +94,16 @@ def probe_details(probe: Mapping[str, Any], more: Sequence[str] = ()) -> str:
     parts = [str(probe.get("probe", MISSING))]
     if is_number(probe.get("train")):
         parts.append(f"{count(int(probe['train']))} labels")
+    if metric_of(probe) == "map":
+        parts.append("mAP")
     parts += [f"{'labels from' if key == 'labels' else key} {probe[key]}" for key in more if probe.get(key) is not None]
     return f" ({', '.join(parts)})"
 
 
 def compare(runs: Sequence[str | Path]) -> Group:
     """Compare runs for the terminal: a table of runs, one of groups that differ in the seed only, and sentences.
+
+    The tables of detection and segmentation follow.
 
     Args:
         runs: run folders.
@@ -108,7 +114,8 @@ def compare(runs: Sequence[str | Path]) -> Group:
     records = read_records([Path(run) for run in runs])
     groups = group_results(records)
     tables = [run_table(records), *([group_table(groups)] if groups else [])]
-    return Group(*tables, *(Text(f"\n{sentence}") for sentence in sentences(groups)))
+    found = (Text(f"\n{sentence}") for sentence in sentences(groups))
+    return Group(*tables, *found, *transfer_tables(records))
 
 
 def group_table(groups: Sequence[GroupResult]) -> Table:
@@ -125,13 +132,13 @@ def group_cells(groups: Sequence[GroupResult]) -> list[list[str]]:
     """The text of every column in `GROUP_COLUMNS`: mean and spread over seeds, and the gain over random weights."""
     rows = []
     for group in groups:
-        places = digits(group.correct.shape[1])
+        places = digits(group.test)
         accuracy = f"{group.mean:.{places}f}" + ("" if group.std is None else f" ± {group.std:.{places}f}")
         gain, interval = MISSING, MISSING
         if group.random is not None:
-            value, low, high = group.difference(group.random)
+            value, low, high = group.own.minus(group.random)
             gain, interval = f"{value:+.{places}f}", f"{low:+.{places}f} to {high:+.{places}f}"
-        rows.append([group.name, group.probe, group.layer, str(len(group.correct)), accuracy, gain, interval])
+        rows.append([group.name, group.probe, group.layer, str(len(group.own.values)), accuracy, gain, interval])
     return rows
 
 

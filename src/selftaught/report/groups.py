@@ -13,18 +13,18 @@ from hashlib import blake2b
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from selftaught.evaluation.baselines import FIXED
-from selftaught.evaluation.gain import paired_interval
+from selftaught.evaluation.intervals import Measured
+from selftaught.evaluation.table import METRICS, MetricName
 from selftaught.report.record import Record, is_number, last_part
-from selftaught.report.verdict import TOO_WIDE, digits
+from selftaught.report.verdict import TOO_WIDE, digits, metric_of
 from selftaught.runs.folder import RunFolder
 
 IRRELEVANT = ("seed", "device", "threads", "minutes", "data", "labels")
 """Settings in which the runs of a group may differ: the images are compared by their content instead."""
-PROBE_KEYS = ("data", "probe", "pooling", "dimensions", "size", "train", "test", "seeds")
+PROBE_KEYS = ("data", "metric", "probe", "pooling", "dimensions", "size", "train", "test", "seeds")
 """Facts that must agree for two probes to be comparable."""
 
 
@@ -39,17 +39,20 @@ class GroupResult:
     layer: str
     """The layer with the best held-out accuracy, averaged over the runs."""
     held_out: float
-    correct: NDArray[np.float64]
-    """(runs, n): how often each test image is classified correctly, averaged over the probe seeds."""
-    random: NDArray[np.float64] | None
-    """(initializations, n): the same for the best layer of random weights; None for encoders without parameters."""
+    own: Measured
+    """The metric of every run, averaged over the probe seeds."""
+    random: Measured | None
+    """That of every initialization at the best layer of random weights; None for encoders without parameters."""
+    test: int
+    """Number of test images."""
+    metric: MetricName
     images: str
     """Digest of labels and content of the test images; groups with another one are not compared."""
 
     @property
     def accuracies(self) -> list[float]:
-        """Top-1 accuracy of each run."""
-        return [float(value) for value in self.correct.mean(1)]
+        """The metric of each run."""
+        return [float(value) for value in self.own.values]
 
     @property
     def mean(self) -> float:
@@ -60,11 +63,6 @@ class GroupResult:
     def std(self) -> float | None:
         """Sample standard deviation over the runs; None for a single one."""
         return statistics.stdev(self.accuracies) if len(self.accuracies) > 1 else None
-
-    def difference(self, other: NDArray[np.float64]) -> tuple[float, float, float]:
-        """Mean accuracy minus that of the other side, with its 95 % interval over test images and runs."""
-        value = float(self.correct.mean() - other.mean())
-        return value, *paired_interval(torch.from_numpy(self.correct), torch.from_numpy(other))
 
 
 def group_results(records: Sequence[Record]) -> list[GroupResult]:
@@ -98,19 +96,19 @@ def _comparable(groups: Sequence[GroupResult]) -> list[list[GroupResult]]:
 
 
 def _sentence(best: GroupResult, other: GroupResult) -> str:
-    value, low, high = best.difference(other.correct)
-    count = best.correct.shape[1]
+    value, low, high = best.own.minus(other.own)
+    count, words = best.test, best.metric.words
     places, margin = digits(count), (high - low) / 2
     interval = f"95 % interval {low:+.{places}f} to {high:+.{places}f}"
     if low > 0 or high < 0:
         first, second = (best, other) if value > 0 else (other, best)
         low, high = (low, high) if value > 0 else (-high, -low)
         claim = (
-            f"{first.name} is better than {second.name} by {abs(value):.{places}f} top-1 accuracy "
+            f"{first.name} is better than {second.name} by {abs(value):.{places}f} {words} "
             f"(95 % interval {low:.{places}f} to {high:.{places}f})"
         )
     else:
-        claim = f"not decided: {best.name} and {other.name} differ by {value:+.{places}f} top-1 accuracy ({interval})"
+        claim = f"not decided: {best.name} and {other.name} differ by {value:+.{places}f} {words} ({interval})"
     text = f"{best.probe}: {claim}. {_seeds(best, other)}"
     if low <= 0 <= high and margin > TOO_WIDE:
         text += f" The interval is ±{margin:.2f}: {count:,} test images and these seeds are too few to decide."
@@ -118,7 +116,7 @@ def _sentence(best: GroupResult, other: GroupResult) -> str:
 
 
 def _seeds(first: GroupResult, second: GroupResult) -> str:
-    counts = [len(group.correct) for group in (first, second)]
+    counts = [len(group.own.values) for group in (first, second)]
     if max(counts) == 1:
         return "One run each: variation between runs is not included."
     if min(counts) > 1:
@@ -134,15 +132,24 @@ def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDAr
     means = {layer: statistics.fmean(values[layer] for values in held) for layer in layers}
     layer = max(layers, key=means.__getitem__)
     random_held = _column(probe, "random_held_out")
-    random = first["random"][:, layers.index(max(layers, key=random_held.__getitem__))].astype(np.float64)
+    place, other = layers.index(layer), layers.index(max(layers, key=random_held.__getitem__))
+    resampled = metric_of(probe) == "map"
+    own = Measured(
+        np.array([arrays["trained_values"][:, place].mean() for _, _, arrays in members]),
+        np.stack([arrays["trained"][:, place].mean(0) for _, _, arrays in members]),
+        resampled,
+    )
+    random = Measured(first["random_values"][:, other], first["random"][:, other].astype(np.float64), resampled)
     more = f" (mean of {len(members)} seeds)" if len(members) > 1 else ""
     return GroupResult(
         name=f"{record.name}{more}",
         probe=f"{_data(probe, first)} ({probe.get('probe')}, {probe.get('train'):,} labels)",
         layer=layer,
         held_out=means[layer],
-        correct=np.stack([arrays["trained"][:, layers.index(layer)].mean(0) for _, _, arrays in members]),
+        own=own,
         random=None if record.baseline in FIXED else random,
+        test=len(first["labels"]),
+        metric=METRICS[metric_of(probe)],
         images=_images(first),
     )
 

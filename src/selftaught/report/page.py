@@ -10,6 +10,7 @@ from markupsafe import Markup
 
 from selftaught import figures
 from selftaught.errors import UserError
+from selftaught.evaluation.table import METRICS
 from selftaught.figures.style import DARK
 from selftaught.report.compare import (
     CAPTION,
@@ -26,6 +27,7 @@ from selftaught.report.embed import inline
 from selftaught.report.groups import group_results, sentences
 from selftaught.report.record import Record, read_records
 from selftaught.report.section import chances, make_section
+from selftaught.report.verdict import metric_of
 from selftaught.runs.atomic import write_bytes
 
 MAX_TOTAL = 1_200_000
@@ -79,7 +81,8 @@ def render(records: Sequence[Record]) -> str:
     )
     groups = group_results(records) if len(records) > 1 else []
     pictures = sum(
-        len(record.shown) + sum(map(len, record.earlier.values())) + len(record.pictures) for record in records
+        len(record.shown) + sum(map(len, record.earlier.values())) + len(record.pictures) + len(record.transfers)
+        for record in records
     )
     limit = min(MAX_IMAGE, MAX_TOTAL // max(pictures, 1))
     return environment.get_template("page.html").render(
@@ -111,14 +114,16 @@ def comparison_charts(records: Sequence[Record]) -> list[tuple[str, Markup]]:
     for record in records:
         for probe in record.probes:
             key = tuple(
-                str(probe.get(name)) for name in ("data", "probe", "pooling", "dimensions", "size", "train", "test")
+                str(probe.get(name))
+                for name in ("data", "probe", "metric", "pooling", "dimensions", "size", "train", "test")
             )
             probes[key][record.name] = probe
         if record.log:
             tasks[str(record.config.get("task"))].append(record)
     for (data, kind, *_), group in probes.items():
         if len(group) > 1:
-            heading = f"Probe accuracy by layer on {data} ({kind} probe)"
+            metric = METRICS[metric_of(next(iter(group.values())))].short
+            heading = f"Probe {metric} by layer on {data} ({kind} probe)"
             charts.append((heading, inline(figures.layers(group), f"layers{len(charts)}", heading)))
     for task, same_task in tasks.items():
         for name in ["loss", *chances(same_task[0])] if len(same_task) > 1 else []:

@@ -12,7 +12,7 @@ from selftaught.report.classes import ClassSection, make_classes
 from selftaught.report.compare import MISSING, count, fraction, probe_details
 from selftaught.report.embed import inline
 from selftaught.report.record import Record, is_number
-from selftaught.report.verdict import Verdict, digits, integer, judge, optional
+from selftaught.report.verdict import Verdict, digits, integer, judge, metric_of, optional
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class ProbeSection:
     """Full name of the labeled source, with the kind of probe and number of labels."""
     figure: Markup
     rows: Sequence[Sequence[str]]
-    """Layer, accuracy, held-out accuracy, random weights, gain, regularization."""
+    """Layer, accuracy or mAP, the same on held-out images, random weights, gain, regularization."""
     best: int
     """Index of the best layer's row; -1 if none was chosen on held-out images."""
     classes: ClassSection | None
@@ -43,22 +43,22 @@ def make_table(probe: Mapping[str, Any], salt: str, record: Record) -> ProbeSect
         figure=inline(
             figures.layers({record.name: probe}, label(record.baseline) or "trained"),
             salt,
-            f"probe accuracy of every layer on {verdict.data}",
+            f"probe {verdict.metric.short} of every layer on {verdict.data}",
         ),
-        rows=[layer_cells(layer, verdict.test) for layer in probe["layers"]],
+        rows=[layer_cells(layer, metric_of(probe), verdict.test) for layer in probe["layers"]],
         best=names.index(verdict.best) if verdict.best in names else -1,
         classes=make_classes(probe, f"{salt}-classes"),
         note=probe_note(probe),
     )
 
 
-def layer_cells(layer: Mapping[str, Any], test: int | None) -> list[str]:
-    """One layer as a row of `ProbeSection.rows`."""
-    accuracy, random, penalty = (optional(layer, key) for key in ("accuracy", "random", "lambda"))
+def layer_cells(layer: Mapping[str, Any], metric: str, test: int | None) -> list[str]:
+    """One layer as a row of `ProbeSection.rows`; `metric` is the key of its accuracy or mAP."""
+    accuracy, random, penalty = (optional(layer, key) for key in (metric, "random", "lambda"))
     gain = MISSING if accuracy is None or random is None else f"{accuracy - random:+.{digits(test)}f}"
     return [
         str(layer["layer"]),
-        with_std(layer, "accuracy", "std", test),
+        with_std(layer, metric, "std", test),
         fraction(optional(layer, "held_out"), test),
         with_std(layer, "random", "random_std", test),
         gain,

@@ -55,6 +55,8 @@ class Record:
     """`finetune/*.json`, selected in the same way."""
     qualities: Sequence[Mapping[str, Any]]
     """`quality/*.json`, selected in the same way."""
+    transfers: Sequence[tuple[Mapping[str, Any], Path | None]]
+    """`transfer/*.json`, selected in the same way, each with the path of its PNG if there is one."""
     pictures: Sequence[tuple[Mapping[str, Any], Path]]
     """`pictures/*.json`, selected in the same way, each with the path of its PNG."""
     shown: Mapping[str, Path]
@@ -184,6 +186,11 @@ def read_record(run: Path, name: str) -> Record:
         invariances=current(folder.read_invariances()),
         finetunes=current(folder.read_finetunes()),
         qualities=current(folder.read_qualities()),
+        transfers=[
+            (table, path if exists(path) else None)
+            for table, path in folder.read_transfers()
+            if _is_current(table, state, digest)
+        ],
         pictures=[
             (facts, path)
             for facts, path in folder.read_pictures()

@@ -15,6 +15,7 @@ from selftaught.report.embed import Picture, inline, png_of
 from selftaught.report.images import MAX_CHARTS, DrawnPicture, ShownImages, gather_pictures, gather_shown
 from selftaught.report.probe_section import ProbeSection, make_table
 from selftaught.report.record import Record, is_number, last_part
+from selftaught.report.transfers import TransferSection, make_transfers
 from selftaught.runs.sections import nest
 
 PLAIN = ("step", "seconds", "images_per_second", "learning_rate")
@@ -35,6 +36,7 @@ class Section:
     probes: Sequence[ProbeSection]
     analyses: Sequence[Analysis]
     """Evaluations with labels, shortcut audits, then analyses of invariance and of feature quality."""
+    transfers: Sequence[TransferSection]
     drawn: Sequence[DrawnPicture]
     curves: Sequence[Markup]
     more_curves: Sequence[Markup]
@@ -66,6 +68,7 @@ def make_section(record: Record, number: int, limit: int) -> Section:
         facts=gather_facts(record),
         probes=[make_table(probe, f"run{number}-probe{index}", record) for index, probe in enumerate(record.probes)],
         analyses=gather_analyses(record, f"run{number}"),
+        transfers=make_transfers(record, limit),
         drawn=gather_pictures(record, limit),
         curves=list(charts.values())[:main_curves],
         more_curves=list(charts.values())[main_curves:],

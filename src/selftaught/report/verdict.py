@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from selftaught.evaluation.baselines import FIXED, label
+from selftaught.evaluation.table import METRICS, MetricName
 from selftaught.report.record import is_number, last_part
 
 Outcome = Literal["helped", "unclear", "hurt", "unknown"]
@@ -15,9 +16,9 @@ TOO_WIDE = 0.05
 
 @dataclass(frozen=True)
 class Verdict:
-    """Gain and accuracies of a probe, as fractions from 0 to 1; None if the probe does not have them.
+    """Gain and accuracies (or mAP) of a probe, as fractions from 0 to 1; None if the probe does not have them.
 
-    Both layers were chosen by accuracy on held-out training images. Probes of earlier versions have no gain, because
+    Both layers were chosen by the metric on held-out training images. Probes of earlier versions have no gain, because
     their best layers were chosen by test accuracy.
     """
 
@@ -46,6 +47,8 @@ class Verdict:
     """Whether pretraining started from published weights. These were not probed, so the gain is not its own."""
     baseline: str = ""
     """Name of the baseline that was probed; empty for a pretraining run."""
+    metric: MetricName = METRICS["accuracy"]
+    """What all numbers are, accuracy or mAP."""
 
     @property
     def outcome(self) -> Outcome:
@@ -105,7 +108,7 @@ class Verdict:
         assert self.interval is not None
         low, high = self.interval
         return (
-            f"{self.gain:+.{self.places}f} top-1 accuracy over random weights "
+            f"{self.gain:+.{self.places}f} {self.metric.words} over random weights "
             f"(95 % interval {low:+.{self.places}f} to {high:+.{self.places}f})"
         )
 
@@ -116,7 +119,8 @@ class Verdict:
         """All available accuracies in one sentence."""
         parts = []
         if self.accuracy is not None:
-            parts.append(f"{self._number(self.accuracy)} at the best layer ({self.best}, chosen by held-out accuracy)")
+            chosen = f"{self.best}, chosen by held-out {self.metric.short}"
+            parts.append(f"{self._number(self.accuracy)} at the best layer ({chosen})")
         if self.random is not None:
             over = f", mean of {self.initializations} initializations" if (self.initializations or 0) > 1 else ""
             parts.append(f"random weights {self._number(self.random)} ({self.random_layer}{over})")
@@ -126,7 +130,7 @@ class Verdict:
             parts.append(f"{name} {self._number(value)}{', above the best layer' if above else ''}")
         if self.chance is not None:
             parts.append(f"chance {self._number(self.chance)}")
-        return f"Accuracy: {'; '.join(parts)}." if parts else ""
+        return f"{_capitalized(self.metric.short)}: {'; '.join(parts)}." if parts else ""
 
     def _number(self, value: float) -> str:
         return f"{value:.{self.places}f}"
@@ -145,10 +149,11 @@ def judge(probe: Mapping[str, Any], published: bool = False, baseline: str = "")
     rows = {str(row.get("layer")): row for row in probe["layers"]}
     best, random_layer = str(gain.get("layer", "n.a.")), str(gain.get("random_layer", "n.a."))
     low, high = optional(gain, "low"), optional(gain, "high")
+    metric = metric_of(probe)
     return Verdict(
         data=last_part(str(probe.get("data", "n.a."))),
         best=best,
-        accuracy=optional(rows.get(best, {}), "accuracy"),
+        accuracy=optional(rows.get(best, {}), metric),
         std=optional(rows.get(best, {}), "std"),
         random_layer=random_layer,
         random=optional(rows.get(random_layer, {}), "random"),
@@ -158,16 +163,20 @@ def judge(probe: Mapping[str, Any], published: bool = False, baseline: str = "")
         interval=(low, high) if low is not None and high is not None else None,
         test=integer(probe, "test"),
         initializations=integer(probe, "initializations"),
-        baselines=tuple(
-            (f"{row['title']} ({row['layer']})", float(row["accuracy"])) for row in probe.get("baselines", ())
-        ),
+        baselines=tuple((f"{row['title']} ({row['layer']})", float(row[metric])) for row in probe.get("baselines", ())),
         published=published,
         baseline=baseline,
+        metric=METRICS[metric],
     )
 
 
+def metric_of(probe: Mapping[str, Any]) -> str:
+    """The key of the metric in the layers of a probe: "accuracy" or "map"."""
+    return str(probe.get("metric") or "accuracy")
+
+
 def _capitalized(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    return text if text == "mAP" else text[:1].upper() + text[1:]
 
 
 def digits(test: int | None) -> int:

@@ -189,14 +189,15 @@ class RunFolder:
         return self._read_results(self.probes, Probe)
 
     def read_correctness(self, probe: Mapping[str, Any]) -> dict[str, NDArray[Any]] | None:
-        """The `probes/*.npz` of a probe: which test images were classified correctly.
+        """The `probes/*.npz` of a probe: which test images were classified correctly, or mAP on samples of them.
 
         Args:
             probe: the content of its JSON file.
 
         Returns:
-            `layers`, `trained` (probe seeds, layers, n), `random` (initializations, layers, n), `labels` (n,) and
-            `test_ids`; None if the probe has no such file.
+            `layers`, `trained` (probe seeds, layers, m), `random` (initializations, layers, m), `trained_values` (probe
+            seeds, layers), `random_values`, `labels` (n,) or (n, k) and `test_ids`, see `Observations`; None if the
+            probe has no such file.
 
         Raises:
             UserError: the file is damaged.
@@ -207,12 +208,21 @@ class RunFolder:
         try:
             stored = parse_arrays(read_limited(path, self.path, MAX_IDS))
             arrays = {name: stored[name] for name in ("layers", "trained", "random", "labels", "test_ids")}
-            count, names = len(arrays["labels"]), [str(row["layer"]) for row in probe["layers"]]
+            resampled = probe.get("metric") == "map"
+            count, names = arrays["trained"].shape[-1], [str(row["layer"]) for row in probe["layers"]]
             shapes = [arrays[name].shape[1:] for name in ("trained", "random")]
             if arrays["layers"].tolist() != names or shapes != [(len(names), count)] * 2 or not count:
                 raise ValueError("its layers and images do not match the probe")
-            if any(arrays[name].dtype != bool or not len(arrays[name]) for name in ("trained", "random")):
-                raise ValueError("correctness must be boolean")
+            if not resampled and len(arrays["labels"]) != count:
+                raise ValueError("its images do not match the labels")
+            kind = np.dtype(np.float64 if resampled else np.bool_)
+            if any(arrays[name].dtype != kind or not len(arrays[name]) for name in ("trained", "random")):
+                raise ValueError(f"{'mAP' if resampled else 'correctness'} must be {kind.name}")
+            for name in ("trained", "random"):  # files of earlier versions have no values of their own
+                values = stored[f"{name}_values"] if f"{name}_values" in stored else arrays[name].mean(2)
+                if values.dtype != np.float64 or values.shape != arrays[name].shape[:2]:
+                    raise ValueError(f"{name}_values do not match the layers")
+                arrays[f"{name}_values"] = values
         except UserError:
             raise
         except Exception as error:  # numpy and zipfile raise various exceptions
@@ -233,9 +243,9 @@ class RunFolder:
         """`finetune/*.json`, by file name."""
         return self._read_results(self.finetunes, FineTune)
 
-    def read_transfers(self) -> list[dict[str, Any]]:
-        """`transfer/*.json`, by file name."""
-        return self._read_results(self.transfers, Transfer)
+    def read_transfers(self) -> list[tuple[dict[str, Any], Path]]:
+        """`transfer/*.json`, by file name, each with the path of its PNG, which may be missing."""
+        return self._read_pictured(self.transfers, Transfer)
 
     def read_qualities(self) -> list[dict[str, Any]]:
         """`quality/*.json`, by file name."""
@@ -243,8 +253,7 @@ class RunFolder:
 
     def read_pictures(self) -> list[tuple[dict[str, Any], Path]]:
         """`pictures/*.json`, by file name, each with the path of its PNG, which may be missing."""
-        paths = [path for path in list_folder(self.pictures, self.path) if path.suffix == ".json"]
-        return [(read_json(path, self.path, PictureFacts), path.with_suffix(".png")) for path in paths]
+        return self._read_pictured(self.pictures, PictureFacts)
 
     def prepare_results(self, folder: Path) -> Path:
         """Check that a subfolder for results is writable, before a long computation; without results, none is left.
@@ -294,6 +303,11 @@ class RunFolder:
             return []
         text = read_start(self.skipped, self.path, MAX_SKIPPED).decode("utf-8", "replace")
         return [readable(line) for line in text.split("\n") if line.strip()]
+
+    def _read_pictured(self, folder: Path, model: type[Model]) -> list[tuple[dict[str, Any], Path]]:
+        """All results in a subfolder, each with the path of its PNG."""
+        paths = [path for path in list_folder(folder, self.path) if path.suffix == ".json"]
+        return [(read_json(path, self.path, model), path.with_suffix(".png")) for path in paths]
 
     def _read_results(self, folder: Path, model: type[Model]) -> list[dict[str, Any]]:
         """Read and validate all results in a subfolder."""

@@ -12,6 +12,7 @@ class ProbedLayer(Model):
 
     layer: Name
     accuracy: Share | None = None
+    map: Share | None = None
     random: Share | None = None
     std: Amount | None = None
     random_std: Amount | None = None
@@ -24,7 +25,8 @@ class ProbedBaseline(Model):
 
     title: Name
     layer: Name
-    accuracy: Share
+    accuracy: Share | None = None
+    map: Share | None = None
 
 
 class LayerChoice(Model):
@@ -39,6 +41,7 @@ class Probe(Model):
     layers: Annotated[list[ProbedLayer], Field(min_length=1, max_length=1000)]
     data: Words | None = None
     labels: Words | None = None
+    metric: Literal["accuracy", "map"] = "accuracy"
     chance: Share | None = None
     pixels: Share | None = None
     baselines: Annotated[list[ProbedBaseline], Field(max_length=100)] = []  # noqa: RUF012 - pydantic copies it
@@ -57,6 +60,8 @@ class Probe(Model):
     def _layers_differ(self) -> Self:
         if len({row.layer for row in self.layers}) < len(self.layers):
             raise ValueError("a layer is listed twice")
+        if any(getattr(row, self.metric) is None for row in self.baselines):
+            raise ValueError(f"a baseline has no {self.metric}")
         return self
 
 
@@ -151,6 +156,12 @@ class LabelCount(Model):
     differences: Annotated[list[LabelDifference], Field(max_length=10)]
 
 
+class LabelCrossing(Model):
+    """Where the first way to train is overtaken by training from scratch."""
+
+    sentence: Words
+
+
 class FineTune(Model):
     """`finetune/*.json`."""
 
@@ -159,6 +170,7 @@ class FineTune(Model):
     test: Count
     repeated: Name
     results: Annotated[list[LabelCount], Field(min_length=1, max_length=100)]
+    crossing: LabelCrossing | None = None
     step: Count | None = None
 
     @model_validator(mode="after")
@@ -205,12 +217,18 @@ class Transfer(Model):
     test: Count
     rows: Annotated[list[TransferRow], Field(min_length=1, max_length=100)]
     differences: Annotated[list[TransferDifference], Field(max_length=100)]
+    classes: Annotated[list[Name], Field(max_length=10_000)] = []  # noqa: RUF012 - pydantic copies it
+    by_class: Annotated[dict[str, list[Share | None]], Field(max_length=100)] = {}  # noqa: RUF012
+    notes: Annotated[list[Words], Field(max_length=100)] = []  # noqa: RUF012
+    overlap: Count | None = None
     step: Count | None = None
 
     @model_validator(mode="after")
     def _has_the_same_metrics(self) -> Self:
         if any(set(row.metrics) != set(self.metrics) for row in self.rows):
             raise ValueError("every encoder must have the same metrics")
+        if any(len(values) != len(self.classes) for values in self.by_class.values()):
+            raise ValueError("every class must have a value")
         return self
 
 

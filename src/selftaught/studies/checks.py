@@ -9,7 +9,7 @@ from selftaught.config.types import describe, has_type
 from selftaught.data import is_photos, open_splits, photos
 from selftaught.errors import UserError, require_between, unknown
 from selftaught.evaluation.baselines import FIXED
-from selftaught.evaluation.features import require_labels
+from selftaught.evaluation.features import require_one_label
 from selftaught.evaluation.finetuning import FineTuning
 from selftaught.evaluation.probes import probe_class
 from selftaught.limits import SIZE
@@ -48,7 +48,7 @@ def check_evaluation(grid: Grid, number: int) -> int:
         size = evaluation.size or common_settings(grid).get("size") or LARGEST_VIEW
         require_between("the size", size, *SIZE)
         train, test = open_splits(source, side=round(zoom * size), limit=evaluation.limit)
-        require_labels(train)
+        require_one_label(train, "a study")
         return len(train) + len(test)
     except UserError as error:
         raise UserError(f"evaluation {number} ({evaluation.title}): {error}") from error

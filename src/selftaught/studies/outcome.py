@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from selftaught.errors import UserError
-from selftaught.evaluation.gain import paired_interval
+from selftaught.evaluation.intervals import paired_interval
 from selftaught.studies.definition import RANDOM, Comparison
 from selftaught.studies.results import Result
 

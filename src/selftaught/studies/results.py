@@ -202,11 +202,12 @@ def _tupled(value: Any) -> Any:
 
 
 def _of_probe(table: ProbeTable) -> Result:
-    correctness = table.correctness
-    assert correctness is not None
-    correct = {f"layer/{layer}": correctness.trained[:, place] for place, layer in enumerate(correctness.layers)}
+    found = table.observations
+    assert found is not None
+    trained, random = found.trained.astype(np.bool_), found.random.astype(np.bool_)
+    correct = {f"layer/{layer}": trained[:, place] for place, layer in enumerate(found.layers)}
     if table.has_parameters:
-        correct |= {f"random/{layer}": correctness.random[:, place] for place, layer in enumerate(correctness.layers)}
+        correct |= {f"random/{layer}": random[:, place] for place, layer in enumerate(found.layers)}
     return Result(_plain(table.to_json()), correct)
 
 

@@ -10,21 +10,24 @@ import json
 import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from selftaught.evaluation.metrics import LayerMetrics
+from selftaught.evaluation.metrics import LayerMetrics, Metrics
+from selftaught.evaluation.multilabel import MultilabelMetrics
 from selftaught.modules.processes import processes
 from selftaught.training.distributed import from_first
 
-FORMAT = 3
+FORMAT = 4
 """Part of every key. Increase it when a change of a probe, pooling or calibration affects the results."""
+KINDS = {kind.name: kind for kind in (LayerMetrics, MultilabelMetrics)}
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,7 @@ class BaselineCache:
     folder: Path | None
     setting: Mapping[str, object]
 
-    def get(
-        self, setting: Mapping[str, object], compute: Callable[[], dict[str, LayerMetrics]]
-    ) -> dict[str, LayerMetrics]:
+    def get(self, setting: Mapping[str, object], compute: Callable[[], dict[str, Metrics]]) -> dict[str, Metrics]:
         """Load the cached result, or compute and store it.
 
         Args:
@@ -56,7 +57,7 @@ class BaselineCache:
                 _write(path, results)
         return results
 
-    def _load(self, setting: Mapping[str, object]) -> dict[str, LayerMetrics] | None:
+    def _load(self, setting: Mapping[str, object]) -> dict[str, Metrics] | None:
         path = self._path(setting)
         return None if path is None else _read(path)
 
@@ -86,14 +87,13 @@ def state_digest(module: nn.Module) -> str:
     return hasher.hexdigest()
 
 
-def _write(path: Path, results: Mapping[str, LayerMetrics]) -> None:
-    arrays: dict[str, Any] = {"layers": np.array(list(results))}
+def _write(path: Path, results: Mapping[str, Metrics]) -> None:
+    kind = next(iter(results.values())).name
+    arrays: dict[str, Any] = {"layers": np.array(list(results)), "metric": np.array(kind)}
     for number, result in enumerate(results.values()):
-        optional = [np.nan if x is None else x for x in (result.penalty, result.top5, result.roc_auc)]
-        arrays[f"correct{number}"] = result.correct.numpy()
-        arrays[f"confusion{number}"] = result.confusion.numpy()
-        arrays[f"numbers{number}"] = np.array([result.dimensions, *optional])
-        arrays[f"held{number}"] = result.held_correct.numpy()
+        for name, value in vars(result).items():
+            if value is not None:
+                arrays[f"{number}/{name}"] = value.numpy() if isinstance(value, Tensor) else np.array(value)
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part-{os.getpid()}")
     try:
@@ -104,19 +104,22 @@ def _write(path: Path, results: Mapping[str, LayerMetrics]) -> None:
         part.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> dict[str, LayerMetrics] | None:
+def _read(path: Path) -> dict[str, Metrics] | None:
     try:
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as arrays:
-            results = {}
-            for number, layer in enumerate(arrays["layers"].tolist()):
-                dimensions, *optional = arrays[f"numbers{number}"].tolist()
-                correct: Tensor = torch.from_numpy(arrays[f"correct{number}"])
-                held: Tensor = torch.from_numpy(arrays[f"held{number}"])
-                confusion: Tensor = torch.from_numpy(arrays[f"confusion{number}"])
-                penalty, top5, roc_auc = (None if np.isnan(x) else x for x in optional)
-                results[layer] = LayerMetrics(
-                    correct, held, int(dimensions), penalty, confusion, top5=top5, roc_auc=roc_auc
-                )
-            return results
+            kind = KINDS[str(arrays["metric"])]
+            names = [field.name for field in fields(kind)]
+            return {
+                layer: kind(**{name: _value(arrays, f"{number}/{name}") for name in names})
+                for number, layer in enumerate(arrays["layers"].tolist())
+            }
     except Exception:  # missing, truncated or in another format: numpy and zipfile raise various exceptions
         return None
+
+
+def _value(arrays: Mapping[str, NDArray[np.generic]], name: str) -> Any:
+    """A field of metrics: a tensor, a number, or None where it was left out."""
+    if name not in arrays:
+        return None
+    array = arrays[name]
+    return torch.from_numpy(array) if array.ndim else array.item()

@@ -1,20 +1,23 @@
 """The interface of probes: classifiers on the frozen features of every layer.
 
-Some of the training images are held out. Hyperparameters and the best layer are chosen by the accuracy on these, never
-by the test accuracy.
+Some of the training images are held out. Hyperparameters and the best layer are chosen by the accuracy on these (mAP if
+images may have several classes), never by that on test images.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
 from selftaught.errors import UserError
 from selftaught.evaluation.features import DIMENSIONS, Viewing
+from selftaught.evaluation.ranking import average_precision
 
 HELD_OUT = 5000
 """Maximum number of held-out images, enough to distinguish accuracies that differ by 0.5 percentage points."""
@@ -28,13 +31,15 @@ class ProbeResult:
     """Class scores of a classifier on one layer. Metrics are computed from them, see `metrics.py`."""
 
     scores: Tensor
-    """(n, k) float32 on the CPU: one score per class for each labeled test image, in the order of the source; the class
-    with the largest one is predicted."""
+    """(n, k) float32 on the CPU: one score per class for each labeled test image, in the order of the source. The class
+    with the largest one is predicted; where images may have several classes, images are ranked by each score."""
     labels: Tensor
-    """(n,) int64 on the CPU."""
-    held_correct: Tensor
-    """(m,) bool on the CPU: whether each labeled held-out image is classified correctly, by the classifier that was
-    chosen; the same images in the same order at every layer of a seed."""
+    """(n,) int64, or (n, k) int8 of 0 and 1 where images may have several classes, on the CPU."""
+    held_scores: Tensor
+    """(m, k) on the CPU: scores of the labeled held-out images by the classifier that was chosen; the same images in
+    the same order at every layer of a seed."""
+    held_labels: Tensor
+    """(m,) or (m, k), as `labels`."""
     dimensions: int
     """Size of the feature that is classified."""
     penalty: float | None = None
@@ -43,8 +48,13 @@ class ProbeResult:
 
     @property
     def held_out(self) -> float:
-        """Accuracy on the held-out training images, 0 to 1."""
-        return float(self.held_correct.double().mean())
+        """Accuracy or mAP on the held-out training images, 0 to 1."""
+        return criterion(self.held_scores, self.held_labels)
+
+    @property
+    def held_correct(self) -> Tensor:
+        """(m,) bool: whether each held-out image with one class is classified correctly."""
+        return self.held_scores.argmax(1) == self.held_labels
 
     @property
     def correct(self) -> Tensor:
@@ -109,6 +119,42 @@ class Probe(ABC):
     def window(self, side: int, size: int) -> float:
         """Side of a test view as a fraction of the image; 1 is the whole image. Arguments as for `note`."""
         return 1.0
+
+
+def indicators(labels: Tensor, classes: int) -> Tensor:
+    """(n, k) bool: which classes each image has, from (n,) class numbers or (n, k) of 0 and 1."""
+    return F.one_hot(labels, classes).bool() if labels.ndim == 1 else labels > 0
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of images with one class, (n,), or the binary ones of several classes, (n, k), added up.
+
+    Either way the gradient of a logit is its probability minus its target, divided by n.
+    """
+    if labels.ndim == 1:
+        return F.cross_entropy(logits, labels)
+    return F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="sum") / len(labels)
+
+
+def criterion(scores: Tensor, labels: Tensor) -> float:
+    """What hyperparameters are chosen by: accuracy, or mAP where images may have several classes.
+
+    Args:
+        scores: (n, k).
+        labels: (n,) int64 or (n, k) of 0 and 1.
+
+    Raises:
+        UserError: no image has any class.
+    """
+    if labels.ndim == 1:
+        return float((scores.argmax(1) == labels).double().mean())
+    value = float(average_precision(scores, labels > 0).nanmean())
+    if math.isnan(value):
+        raise UserError(
+            f"none of the {len(labels):,} held-out training images has any of the classes: label more images, or raise "
+            "--limit."
+        )
+    return value
 
 
 def held_out(count: int, seed: int) -> Tensor:

@@ -1,7 +1,8 @@
 """The `knn` probe: weighted k-nearest-neighbor classification on every layer, without training.
 
-After Wu et al. 2018 (section 3.4): each of the k nearest training images by cosine similarity s votes for its class
-with weight exp(s / temperature). Features are averaged over positions, as in the paper; raw pixels are not.
+After Wu et al. 2018 (section 3.4): each of the k nearest training images by cosine similarity s votes for its class,
+or for each of its classes, with weight exp(s / temperature). Scores are fractions of all votes, which makes those of
+different images comparable. Features are averaged over positions, as in the paper; raw pixels are not.
 """
 
 from dataclasses import dataclass, replace
@@ -28,7 +29,7 @@ class Bank:
     features: Tensor
     """(N, D) float32."""
     labels: Tensor
-    """(N,) int64."""
+    """(N,) int64, or (N, k) of 0 and 1 where images may have several classes."""
 
 
 @dataclass(frozen=True)
@@ -58,9 +59,11 @@ class KNNProbe(OnePassProbe):
         banks = {name: Bank(F.normalize(x), collected.labels) for name, x in collected.layers.items()}
         scorers = {name: partial(self.votes, bank, classes) for name, bank in banks.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
-        held = {name: self._held_out_correct(bank, collected.held, classes) for name, bank in banks.items()}
+        held = {name: self._held_out_scores(bank, collected.held, classes) for name, bank in banks.items()}
+        held_labels = collected.labels[collected.held].cpu()
         return {
-            name: ProbeResult(scores[name], labels, held[name], bank.features.shape[1]) for name, bank in banks.items()
+            name: ProbeResult(scores[name], labels, held[name], held_labels, bank.features.shape[1])
+            for name, bank in banks.items()
         }
 
     def viewing_of(self, encoder: Encoder, viewing: Viewing) -> Viewing:
@@ -72,16 +75,19 @@ class KNNProbe(OnePassProbe):
         return f"Each of the {self.k:,} nearest training images votes with temperature {self.temperature:g}."
 
     def votes(self, bank: Bank, classes: int, queries: Tensor) -> Tensor:
-        """Votes for each class: (n, D) -> (n, k)."""
+        """Fraction of the votes for each class: (n, D) -> (n, k)."""
         parts = []
         for rows in torch.split(F.normalize(queries), 256):
             nearest, indices = (rows @ bank.features.T).topk(min(self.k, len(bank.labels)))
-            weight = ((nearest - 1) / self.temperature).exp()  # s - 1 <= 0, so exp cannot overflow
-            parts.append(rows.new_zeros(len(rows), classes).scatter_add_(1, bank.labels[indices], weight))
+            weight = (nearest / self.temperature).softmax(1)
+            labels = bank.labels[indices]
+            if labels.ndim == 2:
+                parts.append(rows.new_zeros(len(rows), classes).scatter_add_(1, labels, weight))
+            else:
+                parts.append(torch.einsum("nk,nkc->nc", weight, labels.to(weight.dtype)))
         return torch.cat(parts) if parts else queries.new_zeros(0, classes)
 
-    def _held_out_correct(self, bank: Bank, held: Tensor, classes: int) -> Tensor:
-        """(m,) bool on the CPU: whether the other images classify each held-out one correctly."""
+    def _held_out_scores(self, bank: Bank, held: Tensor, classes: int) -> Tensor:
+        """(m, k) on the CPU: the votes of the other images for each held-out one."""
         others = Bank(bank.features[~held], bank.labels[~held])
-        predicted = self.votes(others, classes, bank.features[held]).argmax(1)
-        return (predicted == bank.labels[held]).cpu()
+        return self.votes(others, classes, bank.features[held]).cpu()

@@ -1,7 +1,9 @@
-"""The `logistic` probe: multinomial logistic regression on every layer, solved by L-BFGS on pooled features.
+"""The `logistic` probe: logistic regression on every layer, solved by L-BFGS on pooled features.
+
+It is multinomial; where images may have several classes, one binary regression for each of them.
 
 It minimizes ||W||^2 / 2 + C * (sum of the cross-entropies), as scikit-learn's `LogisticRegression`, whose solution it
-has; biases are not penalized. C is chosen by held-out accuracy, from small to large, each solution being the start of
+has; biases are not penalized. C is chosen on held-out images, from small to large, each solution being the start of
 the next. Features are centered and divided by one number per layer so that the mean variance of a dimension is 1, which
 makes C comparable between layers. Of the probes on whole images this is the one closest to the linear evaluation of
 joint-embedding methods; `sgd` adds augmentation.
@@ -14,13 +16,12 @@ from functools import partial
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
 from selftaught.errors import UserError, require_between, require_ranges
 from selftaught.evaluation.features import Viewing, require_labels
-from selftaught.evaluation.probes.base import OnProgress, ProbeResult
+from selftaught.evaluation.probes.base import OnProgress, ProbeResult, classification_loss, criterion
 from selftaught.evaluation.probes.one_pass import OnePassProbe, TrainingFeatures, collect, score
 from selftaught.limits import Range
 
@@ -30,7 +31,7 @@ PATIENCE = 2
 
 @dataclass(frozen=True)
 class Logistic:
-    """A fitted classifier: scores are log-probabilities."""
+    """A fitted classifier: scores are logits."""
 
     weight: Tensor
     """(d, k), for standardized features."""
@@ -40,10 +41,13 @@ class Logistic:
     """(d,)."""
     scale: Tensor
     """Scalar by which centered features are divided."""
+    several: bool = False
+    """Whether an image may have several classes."""
 
     def scores(self, features: Tensor) -> Tensor:
-        """Log-probabilities: (n, d) -> (n, k)."""
-        return torch.addmm(self.bias, (features - self.mean) / self.scale, self.weight).log_softmax(1)
+        """Logits: (n, d) -> (n, k); log-probabilities of classes that exclude each other."""
+        logits = torch.addmm(self.bias, (features - self.mean) / self.scale, self.weight)
+        return logits if self.several else logits.log_softmax(1)
 
 
 MAX_ITERATIONS = Range(1, 10**6)
@@ -78,12 +82,14 @@ class LogisticProbe(OnePassProbe):
         scorers = {name: partial(Logistic.scores, logistic) for name, (logistic, _, _) in fitted.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
         return {
-            name: ProbeResult(scores[name], labels, held_correct, len(logistic.mean), 1 / cost)
-            for name, (logistic, held_correct, cost) in fitted.items()
+            name: ProbeResult(scores[name], labels, *held, len(logistic.mean), 1 / cost)
+            for name, (logistic, held, cost) in fitted.items()
         }
 
-    def _fit(self, features: Tensor, collected: TrainingFeatures, classes: int) -> tuple[Logistic, Tensor, float]:
-        """The classifier with the best held-out accuracy, its correctness there and its C; the smaller C on a tie."""
+    def _fit(
+        self, features: Tensor, collected: TrainingFeatures, classes: int
+    ) -> tuple[Logistic, tuple[Tensor, Tensor], float]:
+        """The best classifier by `criterion`, held-out scores and labels, and its C; the smaller C on a tie."""
         inputs, labels = features[~collected.held], collected.labels[~collected.held]
         held, held_labels = features[collected.held], collected.labels[collected.held]
         mean = inputs.mean(0)
@@ -92,20 +98,20 @@ class LogisticProbe(OnePassProbe):
         inputs = inputs.div_(scale)
         weight = inputs.new_zeros(inputs.shape[1], classes)
         bias = inputs.new_zeros(classes)
-        best, best_correct, best_cost, misses = None, held_labels < 0, 0.0, 0
+        best, best_scores, best_value, best_cost, misses = None, held, 0.0, 0.0, 0
         for cost in sorted(self.costs):
             weight, bias = minimize(inputs, labels, weight, bias, cost, self.max_iterations)
-            logistic = Logistic(weight, bias, mean, scale)
-            correct = logistic.scores(held).argmax(1) == held_labels
-            more = int(correct.sum()) - int(best_correct.sum())
-            if best is None or more > 0:
-                best, best_correct, best_cost, misses = logistic, correct, cost, 0
-            elif more < 0:
+            logistic = Logistic(weight, bias, mean, scale, several=labels.ndim == 2)
+            scores = logistic.scores(held)
+            value = criterion(scores, held_labels)
+            if best is None or value > best_value:
+                best, best_scores, best_value, best_cost, misses = logistic, scores, value, cost, 0
+            elif value < best_value:
                 misses += 1
             if misses == PATIENCE:
                 break
         assert best is not None
-        return best, best_correct.cpu(), best_cost
+        return best, (best_scores.cpu(), held_labels.cpu()), best_cost
 
 
 def require_costs(costs: tuple[float, ...]) -> None:
@@ -123,7 +129,7 @@ def minimize(
 
     Args:
         features: (n, d) float32.
-        labels: (n,) int64.
+        labels: (n,) int64, or (n, k) of 0 and 1: the losses of the k classes are then added.
         weight: (d, k), where to start.
         bias: (k,), where to start.
         cost: C.
@@ -146,7 +152,7 @@ def minimize(
     def closure() -> Tensor:
         solver.zero_grad()
         scores = torch.addmm(bias, features, weight)
-        loss = F.cross_entropy(scores, labels) + decay * weight.square().sum()
+        loss = classification_loss(scores, labels) + decay * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 

@@ -12,7 +12,7 @@ from selftaught.evaluation.probes.ridge_solver import Linear, Ridge
 
 @dataclass(frozen=True)
 class RidgeProbe(OnePassProbe):
-    """Closed-form ridge regression on one-hot labels; the penalty of each layer is chosen on the held-out images."""
+    """Closed-form ridge regression on labels of 0 and 1; the penalty of each layer is chosen on the held-out images."""
 
     dimensions: ClassVar[int] = 4800
     """Half of the papers' dimensions: same accuracy for a quarter of the cost (an eighth in the factorization).
@@ -30,7 +30,14 @@ class RidgeProbe(OnePassProbe):
         scorers = {name: linear.scores for name, linear in classifiers.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
         return {
-            name: ProbeResult(scores[name], labels, linear.held_correct.cpu(), len(linear.weight), linear.penalty)
+            name: ProbeResult(
+                scores[name],
+                labels,
+                linear.held_scores.cpu(),
+                linear.held_labels.cpu(),
+                len(linear.weight),
+                linear.penalty,
+            )
             for name, linear in classifiers.items()
         }
 

@@ -1,4 +1,4 @@
-"""Ridge regression on one-hot labels, solved in closed form after one pass over the features.
+"""Ridge regression on labels of 0 and 1, one-hot or several per image, in closed form after one pass over the features.
 
 Why ridge: it needs only X'X, so memory does not grow with the number of images. It has no learning rate, and each value
 of its one hyperparameter, the penalty, costs a Cholesky factorization but no further pass over the images. Logistic
@@ -12,8 +12,9 @@ Letters: n images so far, d dimensions, k classes.
 from dataclasses import dataclass, field, replace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from selftaught.evaluation.probes.base import criterion, indicators
 
 PENALTIES = tuple(10.0 ** (half / 2) for half in range(3, -9, -1))
 """Penalties, from largest to smallest, in units of the mean variance of a dimension: 10 ** 1.5 to 10 ** -4."""
@@ -30,8 +31,10 @@ class Linear:
     bias: Tensor
     """(k,)."""
     penalty: float
-    held_correct: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
-    """(m,) bool: whether each held-out image is classified correctly, in the order they were added."""
+    held_scores: Tensor = field(default_factory=lambda: torch.zeros(0, 1))
+    """(m, k): scores of the held-out images, in the order they were added."""
+    held_labels: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    """(m,) or (m, k)."""
 
     def scores(self, features: Tensor) -> Tensor:
         """Class scores: (n, d) -> (n, k)."""
@@ -61,7 +64,7 @@ class Ridge:
         self._count = 0
 
     def add(self, features: Tensor, labels: Tensor) -> None:
-        """Add training images: (n, d) float32 and (n,) int64."""
+        """Add training images: (n, d) float32, and (n,) class numbers or (n, k) of 0 and 1."""
         dimensions = features.shape[1]
         if not self._count:
             self._shift = features.mean(0)  # near the mean, so that X'X - n m m' does not cancel in float32
@@ -77,11 +80,11 @@ class Ridge:
             self._fold()
 
     def hold_out(self, features: Tensor, labels: Tensor) -> None:
-        """Add held-out images, for choosing the penalty: (n, d) float32 and (n,) int64."""
+        """Add held-out images, for choosing the penalty; arguments as for `add`."""
         self._held.append((features, labels))
 
     def solve(self) -> Linear:
-        """Fit the classifier with the best penalty by held-out accuracy, the larger one on a tie. Call it only once."""
+        """Fit the classifier with the best penalty by `criterion`, the larger one on a tie. Call it only once."""
         assert self._count
         assert self._held
         held, labels = torch.cat([x for x, _ in self._held]), torch.cat([y for _, y in self._held])
@@ -96,25 +99,26 @@ class Ridge:
         unit = matrix.diagonal().sum() / len(mean)
 
         best, misses = Linear(torch.zeros_like(self._cross), prior, PENALTIES[0]), 0  # for uninformative features
-        best_correct = best.correct(held, labels)
+        best_scores = best.scores(held)
+        best_value = criterion(best_scores, labels)
         for penalty in PENALTIES:
             weight = _solve_regularized(matrix, penalty * unit, rhs)
             if weight is None:
                 break
             weight = weight if back is None else back @ weight
             linear = Linear(weight, prior - (mean + self._shift) @ weight, penalty)
-            correct = linear.correct(held, labels)
-            more = int(correct.sum()) - int(best_correct.sum())
-            if more > 0:
-                best, best_correct, misses = linear, correct, 0
-            elif more < 0:  # ties do not count, as large penalties all predict the most frequent class
+            scores = linear.scores(held)
+            value = criterion(scores, labels)
+            if value > best_value:
+                best, best_scores, best_value, misses = linear, scores, value, 0
+            elif value < best_value:  # ties do not count, as large penalties all predict the most frequent class
                 misses += 1
             if misses == PATIENCE:
                 break
-        return replace(best, held_correct=best_correct)
+        return replace(best, held_scores=best_scores, held_labels=labels)
 
     def _target(self, labels: Tensor) -> Tensor:
-        return F.one_hot(labels, self.classes).to(self._sum.dtype)
+        return indicators(labels, self.classes).to(self._sum.dtype)
 
     def _fold(self) -> None:
         """Add the stored features to the lower triangle of X'X, by block columns: 9/16 of the full product."""

@@ -18,10 +18,11 @@ from torch import Tensor
 from selftaught.contracts import Encoder, Source
 from selftaught.errors import UserError, require_ranges
 from selftaught.evaluation.features import Viewing, require_labels
-from selftaught.evaluation.probes.base import OnProgress, ProbeResult
+from selftaught.evaluation.probes.base import OnProgress, ProbeResult, indicators
 from selftaught.evaluation.probes.logistic import require_costs
 from selftaught.evaluation.probes.one_pass import OnePassProbe, TrainingFeatures, collect, score
-from selftaught.evaluation.probes.svm_solver import average_precision, minimize
+from selftaught.evaluation.probes.svm_solver import minimize
+from selftaught.evaluation.ranking import average_precision
 from selftaught.limits import POSITIVE_COEFFICIENT, Range
 
 FOLDS = Range(2, 100)
@@ -48,24 +49,27 @@ class SVMProbe(OnePassProbe):
         self, encoder: Encoder, train: Source, test: Source, viewing: Viewing, seed: int, on_progress: OnProgress
     ) -> dict[str, ProbeResult]:
         """See `Probe`; the seed also determines the folds."""
-        require_labels(train)
+        classes = len(require_labels(train))
         collected = collect(encoder, train, viewing, seed, on_progress)
         folds = self._folds(collected.labels[~collected.held], train, seed)
         fitted = {}
         for name in list(collected.layers):
             on_progress(f"solving {name}", 0)
-            fitted[name] = self._fit(collected.layers.pop(name), collected, folds)
+            fitted[name] = self._fit(collected.layers.pop(name), collected, folds, classes)
         scorers = {name: partial(decision, weight) for name, (weight, _, _) in fitted.items()}
         scores, labels = score(encoder, test, viewing, scorers, on_progress)
         return {
-            name: ProbeResult(scores[name], labels, held_correct, len(weight) - 1, penalty)
-            for name, (weight, held_correct, penalty) in fitted.items()
+            name: ProbeResult(scores[name], labels, *held, len(weight) - 1, penalty)
+            for name, (weight, held, penalty) in fitted.items()
         }
 
     def _folds(self, labels: Tensor, train: Source, seed: int) -> Tensor:
-        """(n,) int64: the fold of each training image; every fold has images of every class."""
+        """(n,) int64: the fold of each training image.
+
+        Every fold has images of every class, except where images have several classes: then folds are random.
+        """
         classes = require_labels(train)
-        counts = labels.bincount(minlength=len(classes)).tolist()
+        counts = indicators(labels, len(classes)).sum(0).tolist()
         fewest = min(counts)
         if fewest < self.folds:
             raise UserError(
@@ -75,22 +79,27 @@ class SVMProbe(OnePassProbe):
             )
         generator = torch.Generator().manual_seed(seed)
         folds = torch.empty(len(labels), dtype=torch.int64)
+        if labels.ndim == 2:
+            folds[torch.randperm(len(labels), generator=generator)] = torch.arange(len(labels)) % self.folds
+            return folds.to(labels.device)
         for number in range(len(classes)):
             rows = (labels.cpu() == number).nonzero().flatten()
             folds[rows[torch.randperm(len(rows), generator=generator)]] = torch.arange(len(rows)) % self.folds
         return folds.to(labels.device)
 
-    def _fit(self, features: Tensor, collected: TrainingFeatures, folds: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Weights (d + 1, k) with the best C of each class, held-out correctness (m,), and the median of 1 / C."""
+    def _fit(
+        self, features: Tensor, collected: TrainingFeatures, folds: Tensor, classes: int
+    ) -> tuple[Tensor, tuple[Tensor, Tensor], float]:
+        """Weights (d + 1, k) with the best C of each class, held-out scores and labels, and the median of 1 / C."""
         features = with_constant(features)
         inputs, held = features[~collected.held], features[collected.held]
         labels = collected.labels[~collected.held]
-        signs = 2.0 * F.one_hot(labels, int(labels.max()) + 1).to(inputs.dtype) - 1
+        signs = 2.0 * indicators(labels, classes).to(inputs.dtype) - 1
         importance = torch.where(signs > 0, self.positive_weight, 1.0)
         costs = self._choose(inputs, signs, importance, folds)
         weight = minimize(inputs, signs, importance * costs)
-        correct = ((held @ weight).argmax(1) == collected.labels[collected.held]).cpu()
-        return weight, correct, float(costs.reciprocal().median())
+        held_out = (held @ weight).cpu(), collected.labels[collected.held].cpu()
+        return weight, held_out, float(costs.reciprocal().median())
 
     def _choose(self, inputs: Tensor, signs: Tensor, importance: Tensor, folds: Tensor) -> Tensor:
         """(k,): the C of each class with the best cross-validated average precision, the smaller one on a tie."""
@@ -105,7 +114,7 @@ class SVMProbe(OnePassProbe):
             per_fold = [
                 average_precision(scores[folds == fold, fold], signs[folds == fold] > 0) for fold in range(self.folds)
             ]
-            precisions.append(torch.stack(per_fold).mean(0))
+            precisions.append(torch.stack(per_fold).nanmean(0))  # a random fold may lack a class
         best = torch.stack(precisions).argmax(0)
         return inputs.new_tensor(sorted(self.costs))[best]
 

@@ -86,19 +86,3 @@ def _line_search(
             return scale
         scale = torch.where(accepted, scale, scale / 2)
     return torch.where(objective(scale) < before, scale, 0.0)
-
-
-def average_precision(scores: Tensor, positive: Tensor) -> Tensor:
-    """Average precision of every column: mean over the positives of the precision at their rank.
-
-    Args:
-        scores: (n, c).
-        positive: (n, c) bool, at least one per column.
-
-    Returns:
-        (c,), 0 to 1.
-    """
-    order = scores.argsort(0, descending=True)
-    hits = positive.gather(0, order).to(scores.dtype)
-    ranks = torch.arange(1, len(scores) + 1, device=scores.device, dtype=scores.dtype)[:, None]
-    return (hits.cumsum(0) / ranks * hits).sum(0) / hits.sum(0)

@@ -7,20 +7,21 @@ them, and tested on the center crop or on ten crops.
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.warp import affine, bernoulli, identity, uniform
 from selftaught.contracts import Encoder, Source
 from selftaught.errors import require_ranges
-from selftaught.evaluation.features import Viewing, require_labels
+from selftaught.evaluation.features import Viewing, is_labeled, labels_of, require_labels
 from selftaught.evaluation.probes.base import (
     OnProgress,
     Probe,
     ProbeResult,
+    classification_loss,
     held_out,
     require_test_images,
     require_training_images,
@@ -81,10 +82,9 @@ class TrainedProbe(Probe):
         require_training_images(labeled, len(held_labels), train)
         scores, labels = self._score(heads, encoder, test, torch.arange(len(test)), viewing, on_progress)
         require_test_images(len(labels), test)
-        held_correct = held_scores.argmax(2) == held_labels
         return {
-            name: ProbeResult(rows, labels, correct, shape.numel())
-            for (name, shape), rows, correct in zip(shapes.items(), scores, held_correct, strict=True)
+            name: ProbeResult(rows, labels, held_rows, held_labels, shape.numel())
+            for (name, shape), rows, held_rows in zip(shapes.items(), scores, held_scores, strict=True)
         }
 
     def rate(self, done: float, batch_size: int) -> float:
@@ -129,11 +129,11 @@ class TrainedProbe(Probe):
             for step, indices in enumerate(batches):
                 crop = shifted_crop(len(indices), train.side, viewing.size, generator)
                 (features,), labels = self._features(encoder, train, indices, viewing, [crop])
-                has_label = labels >= 0
+                has_label = is_labeled(labels)
                 labeled += int(has_label.sum())
                 if has_label.sum() > 1:
                     losses = [
-                        F.cross_entropy(head(x[has_label]), labels[has_label])
+                        classification_loss(head(x[has_label]), labels[has_label])
                         for head, x in zip(heads, features.values(), strict=True)
                     ]
                     done = (epoch + step / len(batches)) / self.epochs
@@ -154,25 +154,26 @@ class TrainedProbe(Probe):
         viewing: Viewing,
         on_progress: OnProgress,
     ) -> tuple[Tensor, Tensor]:
-        """Log-probabilities of the labeled images of `chosen`, (heads, n, k), and their labels, (n,), on the CPU."""
+        """Log-probabilities of the labeled images of `chosen`, (heads, n, k), and their labels, on the CPU."""
         heads.eval()
         window = min(1.0, viewing.size / source.side)
-        scores, labels = [torch.zeros(len(heads), 0, 1)], [torch.zeros(0, dtype=torch.int64)]
+        scores: list[Tensor] = []
+        labels: list[Tensor] = []
         for indices in torch.split(chosen, viewing.batch_size):
             crops = eval_crops(len(indices), window, self.ten_crop)
             features, found = self._features(encoder, source, indices, viewing, crops)
+            as_probabilities = torch.sigmoid if found.ndim == 2 else partial(torch.softmax, dim=1)
             views = [
-                torch.stack([head(x).softmax(1) for head, x in zip(heads, own.values(), strict=True)])
+                torch.stack([as_probabilities(head(x)) for head, x in zip(heads, own.values(), strict=True)])
                 for own in features
             ]
             mean = torch.stack(views).mean(0)
-            has_label = found >= 0
+            has_label = is_labeled(found)
             # The logarithm keeps the order and separates probabilities near 0.
             scores.append(mean[:, has_label].clamp_min(1e-38).log().cpu())
             labels.append(found[has_label].cpu())
             on_progress("testing", len(indices))
-        parts = [part for part in scores if part.shape[1]] or scores[:1]
-        return torch.cat(parts, 1), torch.cat(labels)
+        return torch.cat(scores, 1), torch.cat(labels)
 
     @torch.no_grad()
     def _features(
@@ -195,7 +196,7 @@ class TrainedProbe(Probe):
         for matrix in matrices:
             features = encoder.features(encoder.preprocess(batch.warp(matrix[own], viewing.size)))
             outputs.append({name: whole(self.inputs(x, viewing)) for name, x in features.items()})
-        return outputs, whole(batch.targets["label"])
+        return outputs, whole(labels_of(batch))
 
 
 def shifted_crop(count: int, side: int, size: int, generator: torch.Generator) -> Tensor:

@@ -35,9 +35,26 @@ class Boxes:
     scores: Floats
     """(n,); of annotated boxes 1, or 0 for ignored ones: detections of these count neither as right nor as wrong."""
 
+    def chosen(self, rows: NDArray[np.bool_]) -> "Boxes":
+        """Some of the boxes: `rows` is (n,)."""
+        return Boxes(self.boxes[rows], self.labels[rows], self.scores[rows])
+
 
 def average_precision(truths: Sequence[Boxes], found: Sequence[Boxes], classes: int) -> dict[str, float]:
-    """COCO's AP, AP50 and AP75, each from 0 to 1, by faster-coco-eval.
+    """COCO's AP, AP50 and AP75, each from 0 to 1."""
+    precision = _precisions(truths, found, classes)
+    by_threshold = [_mean_of_valid(precision[index]) for index in range(len(THRESHOLDS))]
+    return {"ap": float(np.mean(by_threshold)), "ap50": by_threshold[0], "ap75": by_threshold[5]}
+
+
+def precision_by_class(truths: Sequence[Boxes], found: Sequence[Boxes], classes: int) -> tuple[float | None, ...]:
+    """COCO's AP of every class; None for a class without boxes."""
+    values = _precisions(truths, found, classes).mean((0, 1))
+    return tuple(None if value < 0 else float(value) for value in values)
+
+
+def _precisions(truths: Sequence[Boxes], found: Sequence[Boxes], classes: int) -> Floats:
+    """Precision at every threshold, level of recall and class, by faster-coco-eval; -1 for classes without boxes.
 
     Args:
         truths: the annotated boxes of every image.
@@ -70,9 +87,8 @@ def average_precision(truths: Sequence[Boxes], found: Sequence[Boxes], classes: 
     evaluation.params.maxDets = [1, 10, MOST]
     evaluation.evaluate()
     evaluation.accumulate()
-    precision = np.asarray(evaluation.eval["precision"])[..., 0, -1]  # (T, recalls, classes), all areas
-    by_threshold = [_mean_of_valid(precision[index]) for index in range(len(THRESHOLDS))]
-    return {"ap": float(np.mean(by_threshold)), "ap50": by_threshold[0], "ap75": by_threshold[5]}
+    precision: Floats = np.asarray(evaluation.eval["precision"])[..., 0, -1]  # all areas
+    return precision
 
 
 def _entries(number: int, image: Boxes) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from typing import ClassVar, Generic, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Task
 from selftaught.data.annotated.source import AnnotatedSource
@@ -16,6 +16,8 @@ Predictions = dict[str, NDArray[np.generic]]
 """What is kept of the predictions on all images of a source, by name."""
 
 AnySource = TypeVar("AnySource", bound=AnnotatedSource)
+EXAMPLES = 2
+"""Test images that are drawn."""
 PREDICTED = 8
 """Images per batch of predictions."""
 
@@ -38,6 +40,22 @@ class Transfer(ABC, Generic[AnySource]):
     @abstractmethod
     def score(self, predictions: Predictions, source: AnySource) -> dict[str, float]:
         """The metrics of predictions."""
+
+    @abstractmethod
+    def by_class(self, predictions: Predictions, source: AnySource) -> tuple[float | None, ...]:
+        """The first metric of every class; None for a class without annotations."""
+
+    @abstractmethod
+    def examples(self, predictions: Predictions, source: AnySource) -> Tensor | None:
+        """The first `EXAMPLES` images with what is predicted drawn on them; None if it was not kept.
+
+        Returns:
+            (n, 3, S, S) in [0, 1].
+        """
+
+    @abstractmethod
+    def annotated(self, source: AnySource) -> Tensor:
+        """The same images with their annotations."""
 
     @abstractmethod
     def resampled(self, predictions: Predictions, source: AnySource, counts: NDArray[np.int64]) -> NDArray[np.float64]:

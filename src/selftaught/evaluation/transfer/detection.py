@@ -14,13 +14,22 @@ from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source
 from selftaught.data.annotated.canvas import flip_boxes, flip_matrices
 from selftaught.data.annotated.source import BoxSource
 from selftaught.errors import require_ranges, unknown
-from selftaught.evaluation.transfer.average_precision import Boxes, average_precision, match, resampled_ap
-from selftaught.evaluation.transfer.contract import PREDICTED, Predictions, Transfer
+from selftaught.evaluation.transfer.average_precision import (
+    Boxes,
+    average_precision,
+    match,
+    precision_by_class,
+    resampled_ap,
+)
+from selftaught.evaluation.transfer.contract import EXAMPLES, PREDICTED, Predictions, Transfer
 from selftaught.evaluation.transfer.detector import Variant, build_detector, run_detector
+from selftaught.evaluation.transfer.drawing import draw_boxes
 from selftaught.limits import Range
 from selftaught.modules.depth import fix_frozen_statistics, layer_groups, require_layer
 
 HEAD_WIDTH = Range(8, 8192)
+SHOWN = 0.5
+"""Score from which a detection is drawn."""
 
 
 @dataclass(frozen=True)
@@ -114,6 +123,19 @@ class DetectionTransfer(Transfer[BoxSource]):
     def score(self, predictions: Predictions, source: BoxSource) -> dict[str, float]:
         """AP, AP50 and AP75."""
         return average_precision(truths(source), by_image(predictions, len(source)), len(source.classes or ()))
+
+    def by_class(self, predictions: Predictions, source: BoxSource) -> tuple[float | None, ...]:
+        """AP of every class."""
+        return precision_by_class(truths(source), by_image(predictions, len(source)), len(source.classes or ()))
+
+    def examples(self, predictions: Predictions, source: BoxSource) -> Tensor | None:
+        """See `Transfer`: detections with a score of at least `SHOWN`."""
+        found = by_image(predictions, len(source))[:EXAMPLES]
+        return draw_boxes(source, [each.chosen(each.scores >= SHOWN) for each in found])
+
+    def annotated(self, source: BoxSource) -> Tensor:
+        """See `Transfer`."""
+        return draw_boxes(source, [each.chosen(each.scores > 0) for each in truths(source)[:EXAMPLES]])
 
     def resampled(self, predictions: Predictions, source: BoxSource, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """AP, see `Transfer`."""

@@ -21,8 +21,9 @@ from selftaught.augment.warp import bernoulli, identity
 from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
 from selftaught.data.annotated.canvas import flip_matrices
 from selftaught.data.annotated.source import IGNORED, MaskSource
-from selftaught.evaluation.transfer.contract import PREDICTED, Predictions, Transfer
+from selftaught.evaluation.transfer.contract import EXAMPLES, PREDICTED, Predictions, Transfer
 from selftaught.evaluation.transfer.detector import require_maps
+from selftaught.evaluation.transfer.drawing import draw_masks
 from selftaught.modules.depth import fix_frozen_statistics, layer_groups, require_layer
 
 
@@ -83,10 +84,15 @@ class SegmentationTransfer(Transfer[MaskSource]):
         return Segmentation(size, freeze_until)
 
     def predict(self, encoder: Encoder, heads: nn.ModuleDict, source: MaskSource, device: torch.device) -> Predictions:
-        """Pixels of each image and class at the resolution of the masks: (N, K) `shared`, `predicted` and `labeled`."""
+        """Pixels of each image and class at the resolution of the masks, and the first masks on canvases.
+
+        Returns:
+            `shared`, `predicted` and `labeled` (N, K), and `examples` (n, S, S).
+        """
         encoder.eval(), heads.eval()
         classes = len(source.classes or ())
-        counts = []
+        counts: list[NDArray[np.int64]] = []
+        examples: list[NDArray[np.uint8]] = []
         with torch.no_grad():
             for batch in source.batches(PREDICTED, device):
                 scores = class_scores(encoder, heads, batch.warp(identity(len(batch)), source.side))
@@ -94,15 +100,35 @@ class SegmentationTransfer(Transfer[MaskSource]):
                 for number, each, (width, height) in zip(batch.index.tolist(), scores, sizes, strict=True):
                     mask = source.load(source.masks[number])
                     upsampled = F.interpolate(each[None, :, :height, :width], mask.shape, mode="bilinear")
+                    if len(examples) < EXAMPLES:
+                        examples.append(each.argmax(0).to(torch.uint8).cpu().numpy())
                     counts.append(pixel_counts(upsampled[0].argmax(0).cpu().numpy(), mask, classes))
         shared, predicted, labeled = np.stack(counts, 1)
-        return {"shared": shared, "predicted": predicted, "labeled": labeled}
+        return {"shared": shared, "predicted": predicted, "labeled": labeled, "examples": np.stack(examples)}
 
     def score(self, predictions: Predictions, source: MaskSource) -> dict[str, float]:
         """Mean intersection over union over the classes that occur in the masks, and pixel accuracy."""
         whole = np.ones((1, len(source)), np.int64)
         accuracy = float(predictions["shared"].sum() / predictions["labeled"].sum())
         return {"mean_iou": float(self.resampled(predictions, source, whole)[0]), "pixel_accuracy": accuracy}
+
+    def by_class(self, predictions: Predictions, source: MaskSource) -> tuple[float | None, ...]:
+        """Intersection over union of every class."""
+        shared, predicted, labeled = (
+            predictions[name].astype(np.int64).sum(0) for name in ("shared", "predicted", "labeled")
+        )
+        pairs = zip(shared.tolist(), (predicted + labeled - shared).tolist(), labeled.tolist(), strict=True)
+        return tuple(own / union if present else None for own, union, present in pairs)
+
+    def examples(self, predictions: Predictions, source: MaskSource) -> Tensor | None:
+        """See `Transfer`."""
+        if "examples" not in predictions:
+            return None
+        return draw_masks(source, torch.from_numpy(predictions["examples"].astype(np.uint8)))
+
+    def annotated(self, source: MaskSource) -> Tensor:
+        """See `Transfer`."""
+        return draw_masks(source, source.annotations(range(min(EXAMPLES, len(source))))["mask"][:, 0])
 
     def resampled(self, predictions: Predictions, source: MaskSource, counts: NDArray[np.int64]) -> NDArray[np.float64]:
         """Mean intersection over union, see `Transfer`: from the pixels of all images together, as VOC counts."""

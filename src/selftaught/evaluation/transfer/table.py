@@ -1,7 +1,6 @@
 """Results of a transfer: the metrics of every encoder, with differences to random weights."""
 
 import io
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,13 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.table import Table
 
-from selftaught.evaluation.gain import half_width
+from selftaught.evaluation.intervals import Measured
 from selftaught.evaluation.overlap import overlap_warning
 from selftaught.evaluation.table import mean_and_std
 from selftaught.evaluation.transfer.contract import Predictions
-
-SAMPLES = 500
-"""Bootstrap samples of the test images."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +38,13 @@ class Row:
 
     name: str
     repetitions: tuple[Repetition, ...]
+
+    @property
+    def measured(self) -> Measured:
+        """The first metric of every seed."""
+        metric = next(iter(self.repetitions[0].metrics))
+        values = np.array([each.metrics[metric] for each in self.repetitions])
+        return Measured(values, np.stack([each.resampled for each in self.repetitions]), resampled=True)
 
     def to_json(self) -> dict[str, object]:
         """Plain values; of each metric the mean and the standard deviation over seeds."""
@@ -78,13 +81,19 @@ class TransferTable:
     rows: tuple[Row, ...]
     """The encoders; random weights, if any, are the last one."""
     notes: tuple[str, ...] = ()
+    by_class: Mapping[str, tuple[float | None, ...]] = field(default_factory=dict)
+    """Of every encoder, the first metric of every class, mean over seeds; None for classes without annotations."""
     overlap: int | None = None
     """Number of test images that were part of the first run's pretraining (without annotations); None if unknown."""
 
     def differences(self) -> list[dict[str, object]]:
         """Every row minus the last one, in the first metric, with 95 % intervals; empty for one row."""
         *rows, last = self.rows
-        return [{"of": row.name, "over": last.name, **_difference(row, last)} for row in rows]
+        found: list[dict[str, object]] = []
+        for row in rows:
+            value, low, high = row.measured.minus(last.measured, by_repetition=True)
+            found.append({"of": row.name, "over": last.name, "value": value, "low": low, "high": high})
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, as stored in `transfer/*.json` and printed by `--json`."""
@@ -102,31 +111,6 @@ class TransferTable:
         file = io.BytesIO()
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]  # names are not those of its own parameters
         return file.getvalue()
-
-
-def _difference(ours: Row, theirs: Row) -> dict[str, float]:
-    """The difference of the first metric, with a 95 % interval that is paired by test image and by seed.
-
-    Its variance is that over bootstrap samples of the images, of the mean over seeds, plus that of the mean over seeds:
-    images and seeds are crossed, as in `gain.paired_interval`.
-    """
-    metric = next(iter(ours.repetitions[0].metrics))
-    values = np.array([[each.metrics[metric] for each in row.repetitions] for row in (ours, theirs)])
-    by_seed = values[0] - values[1]
-    samples = [np.mean([each.resampled for each in row.repetitions], 0) for row in (ours, theirs)]
-    variance = float(np.nanvar(samples[0] - samples[1], ddof=1))
-    parts = [(variance, SAMPLES - 1)]
-    if len(by_seed) > 1:
-        parts.append((float(by_seed.var(ddof=1)) / len(by_seed), len(by_seed) - 1))
-    value, margin = float(by_seed.mean()), half_width(parts)
-    if not math.isfinite(margin):
-        margin = 2.0  # undefined in every sample: nothing is known
-    return {"value": value, "low": max(value - margin, -1.0), "high": min(value + margin, 1.0)}
-
-
-def sample_counts(images: int) -> NDArray[np.int64]:
-    """(SAMPLES, images): how often each image is in each bootstrap sample; the same for every encoder."""
-    return np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), SAMPLES)
 
 
 def render(table: TransferTable) -> Table:
