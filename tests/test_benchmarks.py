@@ -7,7 +7,7 @@ import time
 
 import pytest
 import torch
-from benchmarks import bank, crops, gpu, igpt, memory, probes, processes, startup, steps, storage, views
+from benchmarks import bank, crops, gpu, igpt, memory, probes, processes, solvers, startup, steps, storage, views
 from benchmarks.interleaved import Table, interleaved, markdown, rate, spread
 from benchmarks.recipes import CPU, Job, Ours, Usual
 from benchmarks.two_views import TEMPERATURE, contrastive
@@ -42,6 +42,12 @@ def test_probes_print_and_save_a_table(tmp_path, capsys):
     assert all(note.startswith("accuracy ") for note in (layers["notes"] | classifiers["notes"]).values())
     notes = layers["notes"]
     assert notes["ours, every layer at once"] == notes["one run per layer"], "features differ"
+
+
+def test_solvers_reach_the_same_accuracy_as_scikit_learn(tmp_path, capsys):
+    for table in run_benchmark(solvers, tmp_path, capsys)["tables"]:
+        accuracies = [float(note.removeprefix("accuracy ")) for note in table["notes"].values()]
+        assert accuracies[0] == pytest.approx(accuracies[1], abs=0.02)
 
 
 def test_views_run_without_loader_workers(tmp_path, capsys):

@@ -206,6 +206,21 @@ def test_a_probe_with_few_labels_takes_the_best_layer_of_the_run(run, images):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_another_probe_of_few_labels_has_results_of_its_own(run, images):
+    settings = {"frozen": True, "labels_per_class": (4,), "draws": 1, "from_scratch": False, **FAST}
+    ridge = run.finetune(images, **settings)
+    other = run.finetune(images, probe="knn", **settings)
+    assert other.settings["probe"] == "knn"
+    assert {path.parent.name for path in run.path.glob("finetune/**/result.npz")} == {
+        "probe-0", "probe-random-weights-0", "probe-knn-0", "probe-random-weights-knn-0",
+    }  # fmt: skip
+    assert run.finetune(images, **settings).to_json() == ridge.to_json()
+    with pytest.raises(UserError, match="there is no probe called 'kn'"):
+        run.finetune(images, probe="kn", **settings)
+    with pytest.raises(UserError, match="--probe applies to frozen features"):
+        run.finetune(images, **{**settings, "frozen": False, "probe": "knn"})
+
+
 def test_intervals_cover_the_truth_as_often_as_they_say():
     """Draws whose accuracy varies around 0.6, on 400 images of varying difficulty."""
     generator = torch.Generator().manual_seed(0)

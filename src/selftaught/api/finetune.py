@@ -17,7 +17,7 @@ from selftaught.evaluation.baselines.encoders import calibrate
 from selftaught.evaluation.features import require_one_label, require_same_classes
 from selftaught.evaluation.few_labels import LabelCount, draw_labels, label_counts, labels_of
 from selftaught.evaluation.finetune_table import FineTuneTable, LabelResult, Row
-from selftaught.evaluation.finetuning import FineTuning
+from selftaught.evaluation.finetuning import DEFAULT_PROBE, FineTuning
 from selftaught.evaluation.overlap import content_ids_of, count_overlap
 from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.table import RECALIBRATED, data_name
@@ -92,7 +92,8 @@ def finetune(
     if processes().rank:
         return table
     details = "-".join(["probe" if settings.frozen else "finetune", *(count.name.split()[0] for count in counts)])
-    path = results / f"{file_stem(table.data, details[:60], {**setting, **vars(settings)})}.json"
+    key = {name: value for name, value in vars(settings).items() if (name, value) != ("probe", DEFAULT_PROBE)}
+    path = results / f"{file_stem(table.data, details[:60], {**setting, **key})}.json"
     write_bytes(path.with_suffix(".npz"), table.npz(), folder.path)
     folder.write_result(path, {**table.to_json(), "correctness": path.with_suffix(".npz").name, **stamp})
     return table

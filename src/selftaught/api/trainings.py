@@ -18,7 +18,7 @@ from selftaught.config.build import supervised_pretraining
 from selftaught.contracts import Encoder, Source
 from selftaught.evaluation.few_labels import LabelCount, Subset, draw_labels, labels_of, split_validation
 from selftaught.evaluation.finetune_table import FROM_SCRATCH, Repetition
-from selftaught.evaluation.finetuning import EPOCHS, MIN_STEPS, FineTuning, classify
+from selftaught.evaluation.finetuning import DEFAULT_PROBE, EPOCHS, MIN_STEPS, FineTuning, classify
 from selftaught.evaluation.layers import probe_layers
 from selftaught.runs.files import exists, make_folder
 from selftaught.runs.validated import TrainingPlan
@@ -90,7 +90,8 @@ class Trainings:
 
     def _folder(self, name: str, count: LabelCount, number: int) -> Path:
         labels = re.sub(r"\W+", "-", count.name.replace("%", "percent"))
-        way = re.sub(r"\W+", "-", name)
+        probe = f"-{self.settings.probe}" if name in PROBES and self.settings.probe != DEFAULT_PROBE else ""
+        way = re.sub(r"\W+", "-", name) + probe
         return self.root / labels / f"{way}-{number}"
 
     def split(self, chosen: Tensor, number: int) -> tuple[Source, Source]:
@@ -102,7 +103,7 @@ class Trainings:
         """Probe every layer of the pretrained encoder and of random weights, and record the best layer of either."""
         table = probe_layers(
             self.encoder, self.fresh, Subset(self.train, chosen), self.test, size=self.size, device=self.device,
-            initializations=1,
+            probe=self.settings.probe, initializations=1,
         )  # fmt: skip
         found = table.observations
         assert found is not None
@@ -178,5 +179,5 @@ def ways(settings: FineTuning) -> list[str]:
 
 def training_settings(settings: FineTuning) -> dict[str, object]:
     """The settings on which a single training depends."""
-    others = ("frozen", "from_scratch", "labels_per_class", "label_fraction", "seeds", "draws")
+    others = ("frozen", "probe", "from_scratch", "labels_per_class", "label_fraction", "seeds", "draws")
     return {name: value for name, value in asdict(settings).items() if name not in others}

@@ -32,6 +32,9 @@ def evaluate(
     finetune: Annotated[
         bool, SWITCH, Parameter(help="Fine-tune the encoder instead of probing its best frozen layer.")
     ] = False,
+    probe: Annotated[
+        str, Parameter(help="Probe on the frozen features: ridge, logistic, sgd, knn, svm, mlp, conv.")
+    ] = "ridge",
     from_scratch: Annotated[
         bool, Parameter(help="Train the same encoder from random weights as well, with the same images and budget.")
     ] = True,
@@ -72,8 +75,8 @@ def evaluate(
 
     stop = Stop()
     table = Run(run).finetune(
-        data, frozen=not finetune, from_scratch=from_scratch, freeze_until=freeze_until, layer_decay=layer_decay,
-        learning_rates=learning_rates, labels_per_class=labels_per_class,
+        data, frozen=not finetune, probe=probe, from_scratch=from_scratch, freeze_until=freeze_until,
+        layer_decay=layer_decay,        learning_rates=learning_rates, labels_per_class=labels_per_class,
         label_fraction=tuple(map(parse_fraction, label_fraction)), seeds=seeds, draws=draws, epochs=epochs,
         steps=steps, minutes=minutes, batch_size=batch_size, size=size, limit=limit, labels=labels, storage=storage,
         device=device, stop=stop,

@@ -10,9 +10,11 @@ from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Source
 from selftaught.errors import UserError, require_ranges
 from selftaught.evaluation.features import require_rates, require_seeds
+from selftaught.evaluation.probes import probe_class
 from selftaught.limits import BATCH, POSITIVE_FRACTION, Range
 from selftaught.training.plan import Budget
 
+DEFAULT_PROBE = "ridge"
 EPOCHS, MIN_STEPS = 10, 300
 """Default budget: this many passes over the training images, and at least this many steps."""
 DRAWS = Range(1, 100)
@@ -26,6 +28,8 @@ class FineTuning:
 
     frozen: bool = False
     """Train a probe on the best frozen layer instead of fine-tuning the encoder."""
+    probe: str = DEFAULT_PROBE
+    """Name of the probe on frozen features, with its default hyperparameters."""
     from_scratch: bool = True
     """Train the same encoder from random weights as well, with the same images, budget and augmentation."""
     freeze_until: str | None = None
@@ -61,6 +65,9 @@ class FineTuning:
                 "expected --finetune, --labels-per-class or --label-fraction, got none: use `selftaught probe` for a "
                 "probe on all labels."
             )
+        probe_class(self.probe)
+        if not self.frozen and self.probe != DEFAULT_PROBE:
+            raise UserError("--probe applies to frozen features: omit --finetune or --probe.")
         if self.frozen and self.freeze_until is not None:
             raise UserError("--freeze-until applies to fine-tuning: give --finetune, too.")
         _ = self.budget
