@@ -76,7 +76,7 @@ def evaluate(
     stop = Stop()
     table = Run(run).finetune(
         data, frozen=not finetune, probe=probe, from_scratch=from_scratch, freeze_until=freeze_until,
-        layer_decay=layer_decay,        learning_rates=learning_rates, labels_per_class=labels_per_class,
+        layer_decay=layer_decay, learning_rates=learning_rates, labels_per_class=labels_per_class,
         label_fraction=tuple(map(parse_fraction, label_fraction)), seeds=seeds, draws=draws, epochs=epochs,
         steps=steps, minutes=minutes, batch_size=batch_size, size=size, limit=limit, labels=labels, storage=storage,
         device=device, stop=stop,

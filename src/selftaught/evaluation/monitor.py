@@ -44,7 +44,7 @@ FEW_DIRECTIONS = 3.0
 stop-gradient falls below 3 within 40 steps, while its standard deviation stays above 0.35."""
 SHRUNK = 0.2
 """Standard deviation of each dimension, relative to `Task.embedding_std`, below which embeddings have shrunk to a
-point, although their directions may still differ. VICReg begins at 0.34 on CIFAR-10 and rises; without its variance
+point, although their directions may still differ. VICReg begins at 0.35 on CIFAR-10 and rises; without its variance
 term it falls below 0.2 in a few steps; see results/feature-quality.md."""
 FEWEST = 8
 """Number of embeddings, and of their dimensions, from which the standard deviation is meaningful."""
