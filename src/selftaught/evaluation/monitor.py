@@ -38,7 +38,7 @@ EMBEDDINGS = 128
 """Maximum number of embeddings that are measured, one of each image."""
 SAME = 0.1
 """Standard deviation of embeddings of unit length, relative to 1 / sqrt(D), below which they are nearly the same.
-Healthy MoCo, whose projection has no batch norm, falls to 0.18 in its first steps; see results/feature-quality.md."""
+Healthy MoCo, whose projection has no batch norm, falls to 0.24 in its first steps; see results/feature-quality.md."""
 FEW_DIRECTIONS = 3.0
 """Effective rank of embeddings around their mean below which they lie along few directions. SimSiam without its
 stop-gradient falls below 3 within 40 steps, while its standard deviation stays above 0.35."""
