@@ -207,7 +207,7 @@ def test_a_title_names_the_images_without_their_split(source, name):
 def test_mistakes_are_told():
     train = half_red(50, seed=0)
     other = Given(train.images, train.labels, ("cat", "dog"))
-    with pytest.raises(UserError, match=r"the same classes, but .* has \('cat', 'dog'\)"):
+    with pytest.raises(UserError, match="the same classes, but given has a, b and given has cat, dog"):
         probe_layers(Plain(), lambda seed: Plain(), train, other, size=4, progress=False)
     with pytest.raises(UserError, match="from 1 to 1,000, got 0"):
         probe_layers(Plain(), lambda seed: Plain(), train, train, size=4, seeds=0, progress=False)
@@ -269,7 +269,7 @@ def test_an_encoder_is_recalibrated_on_whole_training_images_only_where_asked():
         tables.append(probe_layers(encoder, Small, train, test, size=4, recalibrate=recalibrate, progress=False))
         said = io.StringIO()
         Console(file=said, width=200).print(render(tables[-1]))
-        assert ("recomputed on whole training images" in said.getvalue()) is recalibrate
+        assert ("recomputed on whole training images" in " ".join(said.getvalue().split())) is recalibrate
         assert tables[-1].to_json()["recalibrated"] is recalibrate
         seen = encoder.convolution(train.images).mean((0, 2, 3)) if recalibrate else torch.zeros(4)
         torch.testing.assert_close(encoder.norm.running_mean, seen, rtol=1e-4, atol=1e-5)
