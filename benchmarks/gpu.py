@@ -163,7 +163,7 @@ def train(data: str, device: torch.device, options: argparse.Namespace) -> dict[
         "probe_seconds": monotonic() - begun - trained,
         "pretext_accuracy": last.get("accuracy"),
         "best_layer": best.layer,
-        "accuracy": best.accuracy,
+        "accuracy": best.value,
         "random_weights": max(row.random for row in table.layers),
         "test_images": table.test,
     }

@@ -315,7 +315,9 @@ class TestMistakes:
 
     def test_no_permission_to_write(self, folder, capsys, tmp_path):
         (tmp_path / "file").write_text("")
-        assert "--out" in mistake(capsys, "pretrain", folder, "--steps", 1, "--out", tmp_path / "file" / "run", *TINY)
+        assert "is not writable" in mistake(
+            capsys, "pretrain", folder, "--steps", 1, "--out", tmp_path / "file" / "run", *TINY
+        )
         if os.geteuid() == 0:
             pytest.skip("root may write everywhere")
         (tmp_path / "locked").mkdir(mode=0o500)

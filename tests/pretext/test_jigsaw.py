@@ -124,7 +124,7 @@ def test_each_guard_does_its_part_and_can_be_switched_off(places):
     assert (2 * bare[:, 1] - bare[:, 0] - bare[:, 2]).abs().max() > 0.1
     normalised = tiles(normalize=True)[:, :2]
     assert normalised.mean((2, 3)).std() < 1e-4 < bare.mean((2, 3))[:, :2].std()
-    with pytest.raises(UserError, match=r"at most 0\.25 of a tile's side, got --puzzles 4 and --shift 2"):
+    with pytest.raises(UserError, match=r"--shift must be from 0 to 0\.25, got 2\.0"):
         tiles(shift=2.0)
     shifted = tiles(shift=1 / 12)[:, :2]  # by at most a pixel, which on the ramps is 0.4 / 48
     assert 0 < (shifted - bare[:, :2]).abs().max() <= 0.4 / 48 + 1e-5
