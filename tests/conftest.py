@@ -43,3 +43,24 @@ def images(tmp_path_factory) -> Path:
         pixels = torch.randint(256, (20, 20, 3), generator=generator, dtype=torch.uint8)
         Image.fromarray(pixels.numpy()).save(root / f"{number}.png")
     return root
+
+
+@pytest.fixture
+def steps_taken(monkeypatch):
+    """The trainer steps taken, in order of the trainings: [3, 3] for two of three steps."""
+    from selftaught.api import best  # not at the top: it takes seconds, and few tests need it
+
+    taken: list[int] = []
+    step, begin = best.Trainer.step, best.Trainer.__init__
+
+    def counted(self, *arguments):
+        taken[-1] += 1
+        return step(self, *arguments)
+
+    def begun(self, *arguments):
+        taken.append(0)
+        begin(self, *arguments)
+
+    monkeypatch.setattr(best.Trainer, "step", counted)
+    monkeypatch.setattr(best.Trainer, "__init__", begun)
+    return taken

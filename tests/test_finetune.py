@@ -39,25 +39,6 @@ def run(pretrained, tmp_path) -> Run:
     return Run(shutil.copytree(pretrained, tmp_path / "run"))
 
 
-@pytest.fixture
-def steps_taken(monkeypatch):
-    """The trainer steps taken, in order of the trainings: [3, 3] for two of three steps."""
-    taken: list[int] = []
-    step, begin = best.Trainer.step, best.Trainer.__init__
-
-    def counted(self, *arguments):
-        taken[-1] += 1
-        return step(self, *arguments)
-
-    def begun(self, *arguments):
-        taken.append(0)
-        begin(self, *arguments)
-
-    monkeypatch.setattr(best.Trainer, "step", counted)
-    monkeypatch.setattr(best.Trainer, "__init__", begun)
-    return taken
-
-
 def result_of(run: Run) -> dict:
     (path,) = (run.path / "finetune").glob("*.json")
     return json.loads(path.read_text())

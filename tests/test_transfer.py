@@ -44,25 +44,6 @@ def run(pretrained, tmp_path):
     return Run(shutil.copytree(pretrained, tmp_path / "run"))
 
 
-@pytest.fixture
-def steps_taken(monkeypatch):
-    """The trainer steps taken, in order of the trainings."""
-    taken: list[int] = []
-    step, begin = best.Trainer.step, best.Trainer.__init__
-
-    def counted(self, *arguments):
-        taken[-1] += 1
-        return step(self, *arguments)
-
-    def begun(self, *arguments):
-        taken.append(0)
-        begin(self, *arguments)
-
-    monkeypatch.setattr(best.Trainer, "step", counted)
-    monkeypatch.setattr(best.Trainer, "__init__", begun)
-    return taken
-
-
 def test_the_result_is_valid_and_has_every_detection(run, voc):
     table = run.detection(voc, seeds=2, **DETECT)
     ((result, picture),) = RunFolder(run.path).read_transfers()

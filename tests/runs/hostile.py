@@ -12,11 +12,12 @@ import struct
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from pickle import dumps
+from typing import Any
 
 import torch
 
@@ -279,3 +280,16 @@ def main() -> None:
 
 if __name__ == "__main__":
     main()
+
+
+def require_harmless(code: int, said: Any, outside: Outside, opened: Iterable[str]) -> None:
+    """A command succeeded or printed one short, printable sentence; nothing outside was read, written or executed."""
+    assert code in (0, 2)
+    assert "Traceback" not in said.err
+    sentences = [line for line in said.err.splitlines() if line.startswith("selftaught: ")]
+    assert len(sentences) == (code == 2), said.err
+    assert all(len(line) < 1500 for line in sentences)
+    assert not any(char in said.out + said.err for char in "\x1b\x07\x9b\u202e")
+    assert not outside.trace.exists()
+    assert not [path for path in opened if Path(path).is_relative_to(outside.folder)]
+    assert outside.contents() == outside.before

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hostile import HAZARDS, SECRET, Outside, commands, watched
+from hostile import HAZARDS, SECRET, Outside, commands, require_harmless, watched
 
 from selftaught import cli
 
@@ -50,15 +50,7 @@ def survive(hazard: str, command: str, valid: Path, images: Path, place: Path, c
     with watched() as opened:
         code = cli.main(commands(run, images, place / "new")[command])
     said = capsys.readouterr()
-    assert code in (0, 2)
-    assert "Traceback" not in said.err
-    sentences = [line for line in said.err.splitlines() if line.startswith("selftaught: ")]
-    assert len(sentences) == (code == 2), said.err
-    assert all(len(line) < 1500 for line in sentences)
-    assert not any(char in said.out + said.err for char in "\x1b\x07\x9b\u202e")
-    assert not outside.trace.exists()
-    assert not [path for path in opened if Path(path).is_relative_to(outside.folder)]
-    assert outside.contents() == outside.before
+    require_harmless(code, said, outside, opened)
     assert SECRET not in said.out + said.err
     pages = [path for path in run.glob("report.html") if path.is_file() and not path.is_symlink()]
     assert not any(SECRET in page.read_text() or "\x1b" in page.read_text() for page in pages)

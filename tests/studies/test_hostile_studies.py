@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from runs.hostile import ESCAPE, SECRET, Outside, bomb, edit, link, pipe, replace, watched
+from runs.hostile import ESCAPE, SECRET, Outside, bomb, edit, link, pipe, replace, require_harmless, watched
 from runs.valid_run import make_images
 from selftaught import cli
 from selftaught.studies import planning
@@ -151,15 +151,7 @@ def test_no_hazard_does_harm(hazard, place, tmp_path, capsys, monkeypatch):
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
     said = capsys.readouterr()
-    assert code in (0, 2)
-    assert "Traceback" not in said.err
-    sentences = [line for line in said.err.splitlines() if line.startswith("selftaught: ")]
-    assert len(sentences) == (code == 2), said.err
-    assert all(len(line) < 1500 for line in sentences)
-    assert not any(char in said.out + said.err for char in "\x1b\x07\x9b\u202e")
-    assert not outside.trace.exists()
-    assert not [path for path in opened if Path(path).is_relative_to(outside.folder)]
-    assert outside.contents() == outside.before
+    require_harmless(code, said, outside, opened)
     pages = [path for path in (study / "README.md", study / "outcome.json") if path.is_file() and not path.is_symlink()]
     assert not any(SECRET in page.read_text() or "\x1b" in page.read_text() for page in pages)
 

@@ -161,7 +161,7 @@ def _text(file: BinaryIO, member: tarfile.TarInfo | None) -> str:
 
 
 def _describe(sample: Sample, content: Any) -> None:
-    """Add what a JSON member says of a sample: its label, and the original path in shards of `selftaught shard`."""
+    """Add the content of a JSON member to its sample: label and, in shards of `selftaught shard`, the original path."""
     if not isinstance(content, dict):
         content = {LABEL_COLUMNS[0]: content}
     names = [content[name] for name in LABEL_COLUMNS if isinstance(content.get(name), str | int | float)]
