@@ -10,8 +10,9 @@ from tiny_study import written
 
 from selftaught.cli import main
 from selftaught.errors import UserError
-from selftaught.studies import Options, run_study, slurm, study
+from selftaught.studies import slurm, study
 from selftaught.studies.slurm import parse_options, run_on_slurm
+from selftaught.studies.study import Options, run_study
 from selftaught.training.interruption import Stop
 
 pytest.importorskip("submitit")

@@ -21,13 +21,15 @@ from selftaught.cli import main
 from selftaught.config.settings import Settings
 from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
-from selftaught.studies import Options, list_studies, load_study, plan_study, planning, run_study
+from selftaught.studies import planning
 from selftaught.studies.checks import check_comparison
 from selftaught.studies.definition import Comparison
 from selftaught.studies.grid import make_grid, try_baseline
+from selftaught.studies.library import list_studies, load_study
 from selftaught.studies.outcome import compare, judge
 from selftaught.studies.page import COST
 from selftaught.studies.results import Result
+from selftaught.studies.study import Options, plan_study, run_study
 from selftaught.studies.wording import conclusion
 
 
@@ -238,7 +240,7 @@ def test_a_null_study_is_undecided_and_a_killed_one_gives_the_same_page(images, 
     # Killed after the first result, in the middle of a write, and with the last run half done.
     out = tmp_path / "killed"
     script = (
-        "import sys\nfrom selftaught.studies import planning, Options, run_study\n"
+        "import sys\nfrom selftaught.studies import planning\nfrom selftaught.studies.study import Options, run_study\n"
         "from selftaught.training.plan import Plan\n"
         "planning.measure = lambda *a: Plan(5, 'cpu', '32', False, 0.1, 0.0)\n"
         "run_study(sys.argv[1], Options(threads=1), sys.argv[2])\n"

@@ -1,4 +1,7 @@
-"""`Run`: the folder of a pretraining run, with methods to probe, audit and report it."""
+"""`Run`: the folder of a pretraining run, with methods to probe, audit and report it.
+
+Detectors, segmentation and reports are imported where they are used: torchvision's models take seconds.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,8 +25,6 @@ from selftaught.evaluation.finetune_table import FineTuneTable
 from selftaught.evaluation.finetuning import FineTuning
 from selftaught.evaluation.probes import Probe, make_probe
 from selftaught.evaluation.table import ProbeTable
-from selftaught.evaluation.transfer.detection import DetectionTransfer
-from selftaught.evaluation.transfer.segmentation import SegmentationTransfer
 from selftaught.evaluation.transfer.table import TransferTable
 from selftaught.runs.folder import RunFolder
 from selftaught.training.interruption import Stop
@@ -142,6 +143,8 @@ class Run:
         Returns:
             The table, which is also written to `transfer/` in this run, with all detections; None if it was stopped.
         """
+        from selftaught.evaluation.transfer.detection import DetectionTransfer
+
         own = {name: settings.pop(name) for name in ("detector", "head_width") if name in settings}
         folders = [self.folder, *(run.folder for run in others)]
         return transfer_runs(folders, DetectionTransfer(**own), open_boxes, data, **settings)
@@ -158,6 +161,8 @@ class Run:
         Returns:
             The table, which is also written to `transfer/` in this run; None if it was stopped.
         """
+        from selftaught.evaluation.transfer.segmentation import SegmentationTransfer
+
         folders = [self.folder, *(run.folder for run in others)]
         return transfer_runs(folders, SegmentationTransfer(), open_masks, data, **settings)
 

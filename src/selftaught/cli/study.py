@@ -52,8 +52,8 @@ def study(
 
     After Ctrl-C or a crash the same command continues; what is finished is not repeated.
     """
-    from selftaught.studies import Options, plan_study, run_study
     from selftaught.studies.planning import render
+    from selftaught.studies.study import Options, plan_study, run_study
     from selftaught.training.interruption import Stop
 
     options = Options(scale, data, probe_data, seeds, jobs, threads, slurm)

@@ -11,7 +11,6 @@ Letters: B images, L tokens, D channels.
 from typing import Any, cast
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from selftaught.contracts import Layer, TokenEncoder
@@ -45,6 +44,8 @@ class ViT(TokenEncoder):
         width: int = 192,
         heads: int = 3,
     ) -> None:
+        from timm.models.vision_transformer import Block  # here, because importing timm takes seconds
+
         super().__init__()
         patch = max(2, size // 8) if patch is None else patch
         _check(size, patch, depth, width, heads)

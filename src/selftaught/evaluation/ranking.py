@@ -7,7 +7,6 @@ Letters: n images, c classes, S samples.
 """
 
 import torch
-from scipy.stats import rankdata
 from torch import Tensor
 
 ROWS = 25
@@ -43,6 +42,8 @@ def roc_auc(scores: Tensor, positive: Tensor) -> Tensor:
     Returns:
         (c,) in [0, 1], NaN without positives or without negatives.
     """
+    from scipy.stats import rankdata  # here, because importing it takes a second
+
     ranks = torch.from_numpy(rankdata(scores.numpy(), axis=0))
     count = positive.sum(0).double()
     above = (ranks * positive).sum(0) - count * (count + 1) / 2

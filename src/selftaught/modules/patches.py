@@ -5,7 +5,6 @@ Letters: B images, S pixels along a view, L patches of p x p pixels, n visible p
 
 import torch
 import torch.nn.functional as F
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 
@@ -32,6 +31,8 @@ class PatchDecoder(nn.Module):
     """
 
     def __init__(self, channels: int, outputs: int, length: int, width: int, depth: int) -> None:
+        from timm.models.vision_transformer import Block  # here, because importing timm takes seconds
+
         super().__init__()
         self.embed = nn.Linear(channels, width)
         self.mask = nn.Parameter(0.02 * torch.randn(1, 1, width))
