@@ -3,6 +3,7 @@
 import itertools
 import json
 import math
+import os
 import re
 import signal
 import subprocess
@@ -259,6 +260,38 @@ def test_a_null_study_is_undecided_and_a_killed_one_gives_the_same_page(images, 
         line for line in page_without_cost(whole) if command not in line
     ]
     assert json.loads((out / "outcome.json").read_text()) == json.loads((whole.parent / "outcome.json").read_text())
+
+
+@pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_signal_interrupts_a_probe_and_the_study_continues(images, tmp_path, quick, jobs):
+    """A probe may take minutes, and one that was interrupted is simply repeated."""
+    study, out = written(tmp_path, images, seeds=1), tmp_path / "out"
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, time\n"
+        "if os.environ.get('ENDLESS_PROBE'):\n"
+        "    from selftaught.api.run import Run\n"
+        "    def probe(run, *args, **options):\n"
+        "        open(os.environ['ENDLESS_PROBE'], 'w').close()\n"
+        "        time.sleep(1000)\n"
+        "    Run.probe = probe\n"
+    )
+    begun = tmp_path / "begun"
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    process = subprocess.Popen(
+        [sys.executable, "-m", "selftaught", "study", study, "--out", out, "--jobs", str(jobs), "--threads", "1"],
+        env={**os.environ, "PYTHONPATH": path, "ENDLESS_PROBE": str(begun)}, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    deadline = time.monotonic() + 120
+    while not begun.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert begun.exists(), process.communicate(timeout=1)[1]
+    with pytest.raises(UserError, match=r"another process runs this study in .*out: wait for it\."):
+        run_study(study, Options(threads=1), out)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert told.strip().splitlines()[-1] == f"interrupted; the same command continues: {out}"
+    assert run_study(study, Options(threads=1), out).exists()
 
 
 @pytest.mark.slow

@@ -6,8 +6,8 @@ invariance/  quality/  finetune/  transfer/  pictures/  skipped.txt  images.npy 
 
 import io
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from torch import Tensor
 
 from selftaught.errors import UserError, readable
 from selftaught.runs.atomic import write_bytes, write_error, write_text
 from selftaught.runs.files import check_links, exists, list_folder, read_limited, read_start
+from selftaught.runs.locking import locked
 from selftaught.runs.log import read_log
 from selftaught.runs.models import Config, Description, Model, Status, mismatch
 from selftaught.runs.parse import one_line, parse_arrays
@@ -92,27 +92,10 @@ class RunFolder:
             )
         check_links(self.config, self.path)
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Lock the folder, so that no two processes train the same run.
-
-        Raises:
-            UserError: another process has locked it, or the lock file is not empty.
-        """
-        path = self.path / ".lock"
-        if exists(path) and read_start(path, self.path, 1):  # taking the lock would empty a file of another name
-            raise UserError(f"{readable(str(path))} must be an empty file, but it is not: remove it.")
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise UserError(
-                f"another process is training {readable(str(self.path))}: wait for it or stop it."
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+    def locked(self) -> AbstractContextManager[None]:
+        """Lock the folder, so that no two processes train the same run; see `locking.locked`."""
+        busy = f"another process is training {readable(str(self.path))}: wait for it or stop it."
+        return locked(self.path, busy)
 
     def read_config(self, complete: bool = True) -> dict[str, Any]:
         """The settings of the run by key (see `sections`), and its `data`.

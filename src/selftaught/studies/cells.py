@@ -46,8 +46,6 @@ def run_cell(folder: StudyFolder, state: State, grid: Grid, cell: Cell, stop: St
         for number, evaluation in enumerate(grid.evaluations, 1):
             if exists(folder.result(cell, number)):
                 continue
-            if stop.requested:
-                return False
             result = evaluate(run, evaluation, stop)
             if result is None:
                 return False

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pydantic import Field, StrictBool
 
 from selftaught.api.run import Run
-from selftaught.errors import UserError, readable
+from selftaught.errors import Interrupted, UserError, readable
 from selftaught.evaluation.finetune_table import FineTuneTable
 from selftaught.evaluation.probes import probe_class
 from selftaught.evaluation.table import ProbeTable
@@ -21,7 +21,7 @@ from selftaught.runs.models import Count, Share, Words, mismatch
 from selftaught.runs.parse import one_line, parse_arrays, parse_json
 from selftaught.runs.result_models import Audit, AuditRow, FineTune, Probe, ProbedLayer
 from selftaught.studies.definition import FROM_SCRATCH, RANDOM, Evaluation
-from selftaught.training.interruption import Stop
+from selftaught.training.interruption import Stop, stopped_at_once
 
 MAX_BYTES = 2**30
 """Maximum size of a file of results."""
@@ -164,22 +164,30 @@ def evaluate(run: Run, evaluation: Evaluation, stop: Stop) -> Result | None:
     source = evaluation.source
     if not isinstance(source, str):
         raise UserError(f"labeled images must be one source, got {len(source)}: give --probe-data.")
-    if evaluation.audit is not None:
-        table = run.audit(**evaluation.audit)
-        return Result(_plain(table.to_json()), {})
-    if evaluation.probe is not None:
-        name, settings = probe_of(evaluation)
-        probe = probe_class(name)(**settings)
-        return _of_probe(
-            run.probe(
-                source, probe=probe, pooling=evaluation.pooling, dimensions=evaluation.dimensions,
-                size=evaluation.size, limit=evaluation.limit,
-            )
-        )  # fmt: skip
-    tuned = run.finetune(
-        source, size=evaluation.size, limit=evaluation.limit, stop=stop, **finetuning_settings(evaluation)
-    )
-    return None if tuned is None else _of_finetuning(tuned)
+    if evaluation.finetune is not None or evaluation.few_labels is not None:
+        tuned = run.finetune(
+            source, size=evaluation.size, limit=evaluation.limit, stop=stop, **finetuning_settings(evaluation)
+        )
+        return None if tuned is None else _of_finetuning(tuned)
+    try:
+        with stopped_at_once(stop):
+            return _probed(run, evaluation, source) if evaluation.audit is None else _audited(run, evaluation)
+    except Interrupted:
+        return None
+
+
+def _audited(run: Run, evaluation: Evaluation) -> Result:
+    return Result(_plain(run.audit(**evaluation.audit or {}).to_json()), {})
+
+
+def _probed(run: Run, evaluation: Evaluation, source: str) -> Result:
+    name, settings = probe_of(evaluation)
+    return _of_probe(
+        run.probe(
+            source, probe=probe_class(name)(**settings), pooling=evaluation.pooling, dimensions=evaluation.dimensions,
+            size=evaluation.size, limit=evaluation.limit,
+        )
+    )  # fmt: skip
 
 
 def probe_of(evaluation: Evaluation) -> tuple[str, dict[str, Any]]:

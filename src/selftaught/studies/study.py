@@ -14,6 +14,7 @@ from selftaught.display.console import stderr_console
 from selftaught.display.progress import duration, time_left
 from selftaught.errors import UserError, readable, require_between
 from selftaught.limits import STUDY_SEEDS, THREADS
+from selftaught.runs.locking import locked
 from selftaught.studies.cells import run_cell, seconds_of
 from selftaught.studies.folder import State, StudyFolder, same_definition
 from selftaught.studies.grid import Grid, make_grid
@@ -110,7 +111,8 @@ def run_study(
     )  # fmt: skip
     with stop_on_signals(stop):
         state = _begin(folder, requested, grid, options, console)
-        finished = _run(folder, state, state.grid, options, stop, console)
+        with locked(folder.path, f"another process runs this study in {readable(str(folder.path))}: wait for it."):
+            finished = _run(folder, state, state.grid, options, stop, console)
     if not finished:
         console.print(f"interrupted; the same command continues: {readable(str(folder.path))}")
         return None

@@ -6,6 +6,7 @@ or `{"error": "..."}`.
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from selftaught.errors import UserError, is_out_of_memory
 from selftaught.studies.cells import run_cell
 from selftaught.studies.folder import State, StudyFolder
 from selftaught.studies.grid import Grid
-from selftaught.training.interruption import Stop
+from selftaught.training.interruption import Stop, stop_on_signals
 
 
 def main(path: str) -> None:
@@ -28,11 +29,12 @@ def main(path: str) -> None:
     state = folder.read_state()
     assert state is not None
     grid = state.grid
-    for index in _indices(stop):
-        reply = do_cell(folder, state, grid, index, stop)
-        print(json.dumps(reply), file=replies, flush=True)
-        if not reply.get("done"):
-            return
+    with stop_on_signals(stop):
+        for index in _indices():
+            reply = do_cell(folder, state, grid, index, stop)
+            print(json.dumps(reply), file=replies, flush=True)
+            if not reply.get("done"):
+                return
 
 
 def do_cell(folder: StudyFolder, state: State, grid: Grid, index: int, stop: Stop) -> dict[str, object]:
@@ -48,14 +50,14 @@ def do_cell(folder: StudyFolder, state: State, grid: Grid, index: int, stop: Sto
         return {"error": f"{cell.name}: out of memory: use fewer --jobs, or a smaller size or batch."}
 
 
-def _indices(stop: Stop) -> Iterator[int]:
-    """The indices, read in a thread of its own, which requests a stop when the input ends."""
+def _indices() -> Iterator[int]:
+    """The indices, read in a thread of its own, which sends this process a signal to stop when the input ends."""
     lines: SimpleQueue[str] = SimpleQueue()
 
     def read() -> None:
         for line in sys.stdin:
             lines.put(line)
-        stop.request()
+        os.kill(os.getpid(), signal.SIGTERM)  # to the main thread, which it wakes
         lines.put("")
 
     Thread(target=read, daemon=True).start()

@@ -25,6 +25,8 @@ class Stop:
     requested = False
     signal: int | None = None
     """The signal that requested it."""
+    at_once = False
+    """Whether a signal raises `Interrupted` instead of requesting a stop after the current step."""
 
     def request(self, number: int | None = None) -> None:
         """Request a stop after the current step, from a signal handler or another thread."""
@@ -44,6 +46,22 @@ class Stop:
 
 
 @contextmanager
+def stopped_at_once(stop: Stop) -> Iterator[None]:
+    """Let a signal raise `Interrupted` within the block, which is simply repeated later, such as a probe.
+
+    Raises:
+        Interrupted: there was a signal before.
+    """
+    if stop.requested:
+        raise Interrupted(stop.signal or NO_SIGNAL)
+    stop.at_once = True
+    try:
+        yield
+    finally:
+        stop.at_once = False
+
+
+@contextmanager
 def stop_on_signals(stop: Stop) -> Iterator[None]:
     """Install signal handlers that request a stop within the block.
 
@@ -52,9 +70,10 @@ def stop_on_signals(stop: Stop) -> Iterator[None]:
     """
 
     def handle(number: int, frame: FrameType | None) -> None:
-        if stop.requested:
-            raise Interrupted(number)
+        at_once = stop.requested or stop.at_once
         stop.request(number)
+        if at_once:
+            raise Interrupted(number)
 
     if current_thread() is not main_thread():
         yield
