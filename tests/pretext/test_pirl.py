@@ -13,6 +13,7 @@ from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
 from selftaught.modules.bank import unit
 from selftaught.modules.heads import embedding
+from selftaught.modules.permutations import distant_permutations
 from selftaught.pretext.npid import NPID
 from selftaught.pretext.pirl import PIRL
 from selftaught.training.loop import Pretraining, Trainer
@@ -270,6 +271,13 @@ def test_tiles_are_the_nine_parts_of_the_image_each_in_its_third_in_any_order():
     assert (places - 400 / 9).abs().max() < 4.5 * (400 / 9 * 8 / 9) ** 0.5
 
 
+def test_orders_of_tiles_can_be_limited_to_those_of_jigsaw():
+    task = PIRL(size=96, puzzle_scale=(1.0, 1.0), permutations=5, **PLAIN)
+    tiles = task.views(nine_greys(200), torch.Generator().manual_seed(0))["tiles"][..., 2:-2, 2:-2]
+    order = (tiles.mean((1, 2, 3)) * 10).round().long().reshape(200, 9)
+    assert {tuple(row) for row in order.tolist()} == {tuple(row) for row in distant_permutations(9, 5).tolist()}
+
+
 def test_every_tile_has_colours_of_its_own():
     task = PIRL(size=96, puzzle_scale=(1.0, 1.0), **{**PLAIN, "jitter": (0.4, 0.0, 0.0, 0.0)})
     batch = nine_greys(2)
@@ -300,6 +308,7 @@ def test_what_is_shown_has_a_picture_of_every_transformation():
     ("kind", "settings", "words"),
     [
         (PIRL, {"weight": 1.5}, "--weight must be from 0 to 1"),
+        (PIRL, {"permutations": 1}, "--permutations must be between 2 and 362,880"),
         (PIRL, {"tile": 0.4}, "--tile must be above 0 and at most 1/3 of the view's side, got 0.4"),
         (NPID, {"dimensions": 0}, "--dimensions must be from 1 to 16,384, got 0"),
         (PIRL, {"puzzle_scale": (0.9, 0.6)}, "--puzzle-scale must be"),

@@ -26,6 +26,7 @@ from selftaught.limits import FRACTION, WIDTH
 from selftaught.modules.bank import BankKind, MemoryBank, unit
 from selftaught.modules.heads import HeadKind, embedding
 from selftaught.modules.instances import InstanceNCE, bank_of, initialize_bank
+from selftaught.modules.permutations import distant_permutations, require_permutations
 
 TILES = 9
 
@@ -78,6 +79,9 @@ class PIRL(Task):
     """Lambda, the weight of the transformed image in the loss (paper: 0.5); 0 leaves it out."""
     puzzle_scale: tuple[float, float] = (0.6, 1.0)
     """Smallest and largest area that is cut into tiles, as a fraction of the image (paper: at least 0.6)."""
+    permutations: int | None = None
+    """Number of orders of the tiles, chosen for large Hamming distances as in `jigsaw`; by default all 362,880, the
+    best of the paper's numbers."""
     tile: float = 1 / 4
     """Side of a tile as a fraction of --size, placed at random in its third of the view (paper: 64 of 255 pixels)."""
 
@@ -87,6 +91,8 @@ class PIRL(Task):
         _ = self.augmentation, self.nce  # they check their own settings
         require_ranges(self, dimensions=WIDTH, weight=FRACTION)
         require_shares("--puzzle-scale", self.puzzle_scale)
+        if self.permutations is not None:
+            require_permutations(TILES, self.permutations)
         if not 0 < self.tile <= 1 / 3:
             raise UserError(f"--tile must be above 0 and at most 1/3 of the view's side, got {self.tile:g}; try 0.25.")
 
@@ -168,9 +174,16 @@ class PIRL(Task):
         count, side = len(batch), tile_pixels(self.size, self.tile)
         crop = random_crop(count, generator, scale=self.puzzle_scale, flip=0.5 * self.flip)
         cut = grid_tiles(count, generator, tile=side / self.size, gap=1 / 3 - side / self.size)
-        order = rand(count, TILES, generator=generator).argsort(1)
+        order = self._orders(count, generator)
         shuffled = cut.gather(1, order[..., None, None].expand(cut.shape))
         return self.augmentation.recolor(batch.warp(crop[:, None] @ shuffled, side).flatten(0, 1), generator)
+
+    def _orders(self, count: int, generator: torch.Generator) -> Tensor:
+        """A random order of the tiles for each image: (count, 9)."""
+        if self.permutations is None:
+            return rand(count, TILES, generator=generator).argsort(1)
+        table = distant_permutations(TILES, self.permutations)
+        return table[randint(len(table), count, generator=generator)]
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
