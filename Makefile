@@ -10,7 +10,7 @@ help:
 	@echo "make slow     run the slow tests"
 	@echo "make check    check formatting, lint and types"
 	@echo "make format   format the code"
-	@echo "make docs     generate the pages of the pretext tasks from the code"
+	@echo "make docs     generate the pages of the pretext tasks and of the studies"
 
 # Reinstalled when the dependencies change. uv is used if available, because it is faster.
 install: .venv/.installed
@@ -40,3 +40,4 @@ format: install
 
 docs: install
 	$(BIN)/python docs/make.py
+	$(BIN)/python docs/make_studies.py

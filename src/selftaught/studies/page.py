@@ -11,7 +11,7 @@ from selftaught.api.run import Run
 from selftaught.errors import UserError, readable
 from selftaught.evaluation.table import digits
 from selftaught.runs.atomic import write_text
-from selftaught.runs.sections import nest
+from selftaught.runs.sections import flatten, nest
 from selftaught.studies.definition import Comparison
 from selftaught.studies.folder import State, StudyFolder
 from selftaught.studies.grid import Cell, Grid
@@ -184,7 +184,7 @@ def _setting(folder: StudyFolder, state: State, grid: Grid) -> list[str]:
         steps = _status(folder, cell).get("steps")
         data = " ".join(Path(item).name for item in variant.data)
         rows.append([variant.name, f"`{json.dumps(own)}`" if own else "", data, f"{steps:,}" if steps else ""])
-    shared = {**nest(dict(grid.study.settings)), **nest(dict(getattr(grid.study.scales, state.scale).settings))}
+    shared = nest({**flatten(grid.study.settings), **flatten(getattr(grid.study.scales, state.scale).settings)})
     lines = [table(["variant", "settings", "images", "steps"], rows)]
     lines.append(f"All variants: `{json.dumps(shared)}`; scale {state.scale}.")
     return [*lines, *([grid.study.note] if grid.study.note else [])]
