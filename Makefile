@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make demo     install, pretrain on one bundled photo and write runs/demo/report.html"
-	@echo "make test     install and run the tests (precision: SELFTAUGHT_TEST_PRECISION=32 or bf16)"
+	@echo "make test     install and run the tests, or those in TESTS=files (SELFTAUGHT_TEST_PRECISION=32 or bf16)"
 	@echo "make slow     run the slow tests"
 	@echo "make check    check formatting, lint and types"
 	@echo "make format   format the code"
@@ -24,7 +24,7 @@ demo: install
 	$(BIN)/selftaught demo
 
 test: install
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto $(TESTS)
 
 slow: install
 	$(BIN)/python -m pytest -m slow

@@ -1,7 +1,7 @@
 """What all tests share: the folders of toys, one thread per worker, a temporary cache, and a choice of precision.
 
 SELFTAUGHT_TEST_PRECISION=32 or bf16 fixes what `--precision auto` chooses on this machine, in child processes too.
-Tests that set a precision themselves are the same either way.
+Tests that set a precision themselves are the same either way. SELFTAUGHT_TEST_RECORD=FILE lists the others' files.
 """
 
 import os

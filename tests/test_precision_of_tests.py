@@ -30,6 +30,15 @@ def test_another_precision_is_refused():
     assert "SELFTAUGHT_TEST_PRECISION must be 32 or bf16, got '16'" in refused.stderr
 
 
+def test_files_whose_tests_depend_on_the_choice_are_recorded(tmp_path, monkeypatch):
+    """By child processes as well, and not those of tests that set a precision."""
+    monkeypatch.setenv("SELFTAUGHT_TEST_RECORD", str(record := tmp_path / "record"))
+    child("32", CHOSEN.replace("'auto'", "'bf16'"))
+    assert not record.exists()
+    child("32", CHOSEN)
+    assert record.read_text() == "tests/test_precision_of_tests.py\n"
+
+
 @pytest.mark.skipif("SELFTAUGHT_TEST_PRECISION" not in os.environ, reason="SELFTAUGHT_TEST_PRECISION is not set")
 def test_so_does_this_process():
     import torch

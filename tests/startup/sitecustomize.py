@@ -2,14 +2,19 @@
 
 Python imports a module of this name when it starts. `tests/conftest.py` does so for the tests, and puts this folder on
 the path of their child processes. Without SELFTAUGHT_TEST_PRECISION nothing is changed.
+
+With SELFTAUGHT_TEST_RECORD=FILE, the file gets the path of every file with a test that was asked for a choice: only
+those can give another result in the other precision.
 """
 
 import os
 import sys
 from importlib.abc import Loader, MetaPathFinder
 from importlib.util import find_spec
+from pathlib import Path
 
 VARIABLE = "SELFTAUGHT_TEST_PRECISION"
+RECORD = "SELFTAUGHT_TEST_RECORD"
 MODULE = "selftaught.training.plan"
 
 
@@ -43,7 +48,14 @@ class Replacing(Loader):
     def exec_module(self, module):
         self.loader.exec_module(module)
         assert hasattr(module, "_bf16_is_faster"), "the measurement to be replaced has another name"
-        module._bf16_is_faster = lambda: self.precision == "bf16"
+        module._bf16_is_faster = self.bf16_is_faster
+
+    def bf16_is_faster(self) -> bool:
+        path, _, test = os.environ.get("PYTEST_CURRENT_TEST", "").partition("::")  # child processes inherit it
+        if test and RECORD in os.environ:
+            with Path(os.environ[RECORD]).open("a") as record:
+                record.write(f"{path}\n")
+        return self.precision == "bf16"
 
 
 if precision := os.environ.get(VARIABLE):
