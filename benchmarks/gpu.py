@@ -154,7 +154,7 @@ def train(data: str, device: torch.device, options: argparse.Namespace) -> dict[
             data, out=Path(folder) / "run", task="rotation", encoder="nin", device=str(device), **budget
         )
         trained = monotonic() - begun
-        table = run.probe(data, device=str(device), dimensions=16 if options.smoke else None)
+        table = run.probe(data, device=str(device), dimensions=16 if options.smoke else None, baselines=())
         last = run.folder.read_log()[-1]
     best = max(table.layers, key=lambda row: row.held_out)
     return {

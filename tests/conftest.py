@@ -34,6 +34,12 @@ def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
+@pytest.fixture(autouse=True)
+def _no_default_baselines(monkeypatch):
+    """Initialization by k-means takes seconds; tests of the default rows switch them on again."""
+    monkeypatch.setattr("selftaught.evaluation.baseline_rows.DEFAULT", ())
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory) -> Path:
     """A folder of 16 images of noise, 20 px, without labels."""

@@ -10,7 +10,9 @@ from pickle import dumps
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import selftaught
 from drawn import draw_coco, draw_voc, voc_xml
@@ -174,6 +176,24 @@ def test_weights_that_were_tampered_with(run, images, tmp_path, capsys):
     weights.write_bytes(dumps(Marker(trace)))
     assert all(str(weights) in refused(capsys, *command) for command in commands)
     assert not trace.exists()
+
+
+def test_weights_that_are_not_finite_or_of_other_shapes(run, images, tmp_path, capsys):
+    voc, file = draw_voc(tmp_path / "voc"), run / "encoder.safetensors"
+    commands = [
+        ["probe", run, "--data", images],
+        ["evaluate", run, "--data", images, "--finetune", *FAST],
+        ["detection", run, "--data", voc, *TRANSFER],
+        ["segmentation", run, "--data", voc, *TRANSFER],
+    ]
+    weights = load_file(file)
+    name = next(name for name, value in weights.items() if value.is_floating_point())
+    save_file({**weights, name: torch.full_like(weights[name], torch.nan)}, file)
+    for command in commands:
+        assert f"{file} contain infinity or NaN: restore the file" in refused(capsys, *command)
+    save_file({**weights, name: torch.zeros(3)}, file)
+    for command in commands:
+        assert f"{file} do not match encoder.json: restore" in refused(capsys, *command)
 
 
 def test_a_checkpoint_that_is_a_pickle_is_not_loaded(run, tmp_path, capsys):

@@ -146,7 +146,9 @@ def test_the_learning_rate_is_chosen_on_validation_images_alone(run, images, mon
 def test_a_learning_rate_that_diverges_is_not_chosen(run, images):
     table = run.finetune(images, seeds=1, from_scratch=False, **{**FAST, "learning_rates": (0.01, 1e30)})
     assert table.results[0].rows[0].repetitions[0].learning_rate == 0.01
-    with pytest.raises(UserError, match="with every learning rate of fine-tuned: try lower ones"):
+    with pytest.raises(
+        UserError, match="the loss of 'fine-tuned' became NaN or infinite with every learning rate: try lower"
+    ):
         run.finetune(images, seeds=1, from_scratch=False, **{**FAST, "learning_rates": (1e30,)})
 
 

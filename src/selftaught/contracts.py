@@ -257,6 +257,8 @@ class Task(ABC):
     embedding_std: ClassVar[float | None] = None
     """Standard deviation at which the loss keeps each dimension of its `embeddings`, which may also collapse by
     shrinking; None if it compares their directions only, so that their scale does not matter."""
+    projection_name: ClassVar[str] = "projection"
+    """Name in `heads` of the module that `projection` makes."""
     shortcut_guards: ClassVar[Mapping[str, tuple[Mapping[str, object], Mapping[str, object]]]] = {}
     """Guards against shortcuts that an audit can switch: name -> values of fields, used in `views` only, with the guard
     off and on."""
@@ -291,6 +293,14 @@ class Task(ABC):
     def uses_tiles(self) -> bool:
         """Whether views are tiles: batch norm statistics are then recomputed on whole images before an evaluation."""
         return False
+
+    def projection(self, encoder: Encoder) -> nn.Module | None:
+        """A new projection to the embeddings that the loss compares: `Encoder.forward` (B, C) -> (B, D).
+
+        None if it compares no embeddings of whole images. `heads` contains it as `projection_name`; probes build it
+        without the pretraining images, to measure the embedding beside the layers of the encoder.
+        """
+        return None
 
     @abstractmethod
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:

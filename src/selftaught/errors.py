@@ -18,6 +18,10 @@ class NoTestPart(UserError):
     """A source has no test images."""
 
 
+class NotApplicable(UserError):
+    """A baseline does not apply to this encoder, or needs a package that is not installed."""
+
+
 class StorageError(UserError):
     """A file could not be written: the disk is full or the folder is not writable. Saved files are kept."""
 

@@ -256,6 +256,13 @@ def test_probes_are_told_beside():
     )
 
 
+def test_a_probe_of_images_with_several_classes_is_told_as_map():
+    gain = {"layer": "l0", "random_layer": "l0"}
+    rows = [{"layer": "l0", "map": 0.3, "random": 0.2}]
+    (said,) = best_layers([{"data": "x", "probe": "ridge", "metric": "map", "layers": rows, "gain": gain}])
+    assert said == "On x, the best layer (l0) reaches 0.300 mAP (ridge probe); random weights reach 0.200 (l0)."
+
+
 def test_the_table_names_what_is_read():
     table = audit(Judged(rule="light"), Nothing(), nn.ModuleDict(), given(lit_from_above(64)))
     assert "Shortcuts detected: light from below." in str(render(table).caption)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from probe_toys import Plain, Small, noise
 from selftaught.contracts import Layer
 from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
-from selftaught.evaluation import RidgeProbe, probe_layers, render
+from selftaught.evaluation import RidgeProbe, baseline_rows, probe_layers, render
+from selftaught.evaluation.baseline_rows import Baselines
 from selftaught.evaluation.baselines import prepare
 from selftaught.evaluation.features import Viewing
 
@@ -82,7 +84,7 @@ def test_a_row_is_the_baseline_at_its_best_layer_by_held_out_accuracy(name):
     assert f"{row['accuracy']:.2f}" in line
 
 
-def test_other_rows_do_not_change_and_there_are_no_baselines_by_default():
+def test_other_rows_do_not_change():
     plain, more = probed(), probed(baselines=("kmeans", "pca", "kmeans"))
     assert plain.baselines == ()
     assert plain.observations.baselines.shape == (0, 80)
@@ -108,7 +110,7 @@ def test_a_second_probe_reads_the_rows_from_the_cache(tmp_path, monkeypatch):
     [
         (Transposed, "kmeans", "convolution of this encoder is a ConvTranspose2d: choose another --encoder"),
         (lambda seed: Plain(), "pca", "need an encoder in which a norm follows each convolution"),
-        (Deep, "pixels", "no further baseline of a probe called 'pixels': choose one of kmeans, pca, scattering"),
+        (Deep, "pixels", "no further baseline of a probe called 'pixels': choose one of all, kmeans, none, pca"),
         (Deep, "kmean", "did you mean kmeans"),
     ],
 )
@@ -116,3 +118,78 @@ def test_a_baseline_that_does_not_apply_is_an_error_before_anything_is_probed(fr
     monkeypatch.setattr(RidgeProbe, "evaluate", None)
     with pytest.raises(UserError, match=message):
         probed(fresh(0), fresh, baselines=(name,))
+
+
+@pytest.fixture
+def defaults(monkeypatch):
+    """The default rows, which other tests do without."""
+    monkeypatch.setattr("selftaught.evaluation.baseline_rows.DEFAULT", ("kmeans", "scattering"))
+
+
+@pytest.mark.usefixtures("defaults")
+def test_by_default_there_are_k_means_and_scattering_like_those_asked_for():
+    pytest.importorskip("kymatio")
+    default, asked = probed(baselines=None), probed(baselines=("kmeans", "scattering"))
+    assert [row.name for row in default.baselines] == ["kmeans", "scattering"]
+    assert default.baselines == asked.baselines
+    assert "left out" not in default.note
+
+
+@pytest.mark.usefixtures("defaults")
+@pytest.mark.parametrize("given", [(), ("none",)])
+def test_one_flag_switches_further_baselines_off(given):
+    assert probed(baselines=given).baselines == ()
+
+
+def test_all_are_those_that_apply():
+    pytest.importorskip("kymatio")
+    assert [row.name for row in probed(baselines=("all",)).baselines] == ["kmeans", "pca", "scattering"]
+    table = probed(Transposed(9), Transposed, baselines=("all",))
+    assert [row.name for row in table.baselines] == ["scattering"]
+    assert "K-means initialization is left out: k-means and PCA initialize convolutions without groups" in table.note
+
+
+@pytest.mark.usefixtures("defaults")
+def test_a_default_row_that_does_not_apply_is_left_out_and_the_table_says_why(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kymatio.scattering2d.frontend.torch_frontend", None)
+    table = probed(Transposed(9), Transposed, baselines=None)
+    assert table.baselines == ()
+    assert "K-means initialization is left out: k-means and PCA initialize" in " ".join(text(table).split())
+    assert "Scattering is left out: the encoder scattering needs kymatio" in " ".join(text(table).split())
+
+
+@pytest.mark.usefixtures("defaults")
+def test_an_expensive_default_row_is_left_out_unless_it_is_cached(tmp_path, monkeypatch):
+    monkeypatch.setattr(baseline_rows, "initialization_seconds", lambda encoder: 1200.0)
+    monkeypatch.setattr(Baselines, "_seconds_per_image", lambda self, encoder: 0.001 if type(encoder) is Deep else 1.0)
+    more = {"cache": tmp_path, "encoder_setting": SETTING}
+    table = probed(baselines=None, **more)
+    assert table.baselines == ()
+    assert (
+        "K-means initialization is left out: it would take about 20 minutes; --baselines kmeans adds it." in table.note
+    )
+    assert "Scattering is left out: it would take about 3 minutes; --baselines scattering adds it." in table.note
+    assert [row.name for row in probed(baselines=("kmeans",), **more).baselines] == ["kmeans"]
+    assert [row.name for row in probed(baselines=None, **more).baselines] == ["kmeans"]
+
+
+@pytest.mark.usefixtures("defaults")
+def test_a_default_row_may_take_as_long_as_two_passes_of_the_encoder(monkeypatch):
+    monkeypatch.setattr(Baselines, "_seconds_per_image", lambda self, encoder: 10.0)  # 200 images: 2,000 s
+    for seconds, found in ((1900, ["kmeans"]), (2100, [])):
+        monkeypatch.setattr(baseline_rows, "initialization_seconds", lambda encoder, seconds=seconds: float(seconds))
+        monkeypatch.setattr(baseline_rows, "DEFAULT", ("kmeans",))
+        assert [row.name for row in probed(baselines=None).baselines] == found
+
+
+@pytest.mark.usefixtures("defaults")
+def test_an_encoder_without_parameters_has_no_default_rows():
+    assert probed(Plain(), lambda seed: Plain(), baselines=None).baselines == ()
+
+
+def test_the_estimate_of_an_initialization_counts_its_operations(monkeypatch):
+    """A linear layer of 100 inputs and 50 units, on a machine of one operation per second."""
+    times = iter([0.0, 1.0, 1.0 + 2 * 512**3])  # the first product is a warm-up
+    monkeypatch.setattr(baseline_rows, "perf_counter", lambda: next(times))
+    expected = 2 * 20_000 * 100**2 + 20 * 100**3 + 40 * 20_000 * 50 * 50
+    assert baseline_rows.initialization_seconds(nn.Linear(100, 50)) == pytest.approx(expected)

@@ -23,7 +23,7 @@ def evaluate(run: selftaught.Run, data: str) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name in EXACT:
         found[name] = run.probe(data, probe=name, device="cpu", dimensions=64, baselines=("pca",)).to_json()
-    found["sgd"] = run.probe(data, probe=SGDProbe(epochs=1), device="cpu", dimensions=64).to_json()
+    found["sgd"] = run.probe(data, probe=SGDProbe(epochs=1), device="cpu", dimensions=64, baselines=()).to_json()
     for frozen in (False, True):
         found[f"frozen {frozen}"] = run.finetune(data, frozen=frozen, device="cpu", **FINETUNING).to_json()
     return found
@@ -37,6 +37,7 @@ from selftaught import cli
 run, data = sys.argv[1:]
 print("FOUND" + json.dumps(evaluate(selftaught.Run(run), data)))
 for path in (data, data + "/0"):
+    # With the default baselines, whose estimated time is that of the first process.
     print("CODE", cli.main(["probe", run, "--data", path, "--dimensions", "64", "--json"]))
 """
 

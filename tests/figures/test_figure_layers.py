@@ -58,6 +58,15 @@ def test_encoders_of_different_depths_are_aligned_by_relative_depth() -> None:
     assert "depth" in axes.get_xlabel()
 
 
+def test_layers_of_an_encoder_with_and_without_an_embedding_are_aligned() -> None:
+    simclr, rotation = probe([0.5, 0.6, 0.7], [None] * 3), probe([0.4, 0.5], [None] * 2)
+    simclr["layers"][2]["layer"] = "embedding"
+    axes = layers({"rotation": rotation, "simclr": simclr}).axes[0]
+    np.testing.assert_array_equal(axes.lines[0].get_xdata(), [0, 1])
+    np.testing.assert_array_equal(axes.lines[1].get_xdata(), [0, 1, 2])
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["layer1", "layer2", "embedding"]
+
+
 def test_levels_that_differ_between_runs_are_omitted() -> None:
     other = probe([0.4, 0.5], [None] * 2) | {"pixels": 0.3}
     assert levels(layers({"a": probe([0.5, 0.6], [None] * 2), "b": other}).axes[0]) == [0.1]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
 from torch import Tensor
 from toy_tasks import TOYS, encoder_for
@@ -19,6 +20,7 @@ from selftaught.config.types import from_yaml, to_yaml
 from selftaught.contracts import Batch, Task
 from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
+from selftaught.evaluation.embedding import EMBEDDING, Projected
 from selftaught.pretext import TASKS, task_class
 from selftaught.pretext.barlow import BarlowTwins
 from selftaught.pretext.bigan import BiGAN
@@ -143,6 +145,10 @@ def predicts_transformation(case: Case) -> bool:
 
 def has_chance(case: Case) -> bool:
     return bool(case.task.chance(case.source, len(case.batch)))
+
+
+def compares_embeddings(case: Case) -> bool:
+    return case.task.projection(case.encoder) is not None
 
 
 def has_palette(case: Case) -> bool:
@@ -516,3 +522,38 @@ def test_tokens_stand_for_the_colors_of_their_pixels(case):
     images = case.batch.warp(identity(12), side)
     off = (pictures(case.encoder.preprocess(images)) - images).square().mean()
     assert off < 0.1 * images.var((0, 2, 3), correction=0).mean()
+
+
+def test_a_task_has_a_projection_if_its_loss_returns_embeddings(case):
+    returned = "embeddings" in case.task.loss(case.encoder, case.heads, case.views())[1]
+    assert compares_embeddings(case) == returned
+
+
+@only_if(compares_embeddings)
+def test_the_projection_is_the_head_whose_outputs_the_loss_compares(case):
+    head, outputs = case.heads[case.task.projection_name], []
+    made = case.task.projection(case.encoder).state_dict()
+    assert {name: value.shape for name, value in made.items()} == {
+        name: value.shape for name, value in head.state_dict().items()
+    }
+    head.register_forward_hook(lambda *arguments: outputs.append(F.normalize(arguments[2].detach().float(), dim=1)))
+    with torch.no_grad():
+        embeddings = F.normalize(case.task.loss(case.encoder, case.heads, case.views())[1]["embeddings"], dim=1)
+    distances = torch.cdist(embeddings, torch.cat(outputs), compute_mode="donot_use_mm_for_euclid_dist")
+    assert distances.amin(1).max() < 1e-5
+    assert distances.median() > 0.01  # to embeddings of other images
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+@only_if(compares_embeddings)
+def test_the_embedding_of_an_image_does_not_depend_on_its_batch(case, precision):
+    encoder = Projected(case.encoder, case.heads[case.task.projection_name]).eval()
+    images = encoder.preprocess(case.batch.warp(identity(12), case.task.size))
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16"):
+        together = encoder.features(images)[EMBEDDING].float()
+        apart = torch.cat([encoder.features(part)[EMBEDDING].float() for part in images.split(5)])
+    assert together.shape == (12, encoder.layers[EMBEDDING].channels)
+    assert together.isfinite().all()
+    scale = float(together.std())
+    assert scale > 0
+    torch.testing.assert_close(apart, together, rtol=0, atol=(0.05 if precision == "bf16" else 1e-4) * scale)

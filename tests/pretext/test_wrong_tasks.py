@@ -18,6 +18,7 @@ from toy_tasks import Clusters, Game, Instances
 
 from selftaught.contracts import Task
 from selftaught.encoders.palette import Palette
+from selftaught.pretext import byol
 from selftaught.pretext.autoencoder import Autoencoder
 from selftaught.pretext.colorization import Colorization
 from selftaught.pretext.context import Context
@@ -223,6 +224,12 @@ class ShiftedPalette(IGPT):
         return super().heads(encoder, source)
 
 
+class OtherHead(byol.BYOL):
+    """The head that is declared as the projection is the one behind it."""
+
+    projection_name = "prediction"
+
+
 class _Shifted(Palette):
     def pictures(self, tokens):
         return super().pictures((tokens + 1) % len(self.colors))
@@ -249,6 +256,7 @@ MUTATIONS: dict[type[Task], str] = {
     ChanceIsWrong: "chance_is_what_features_without_information_score",
     DrawsFromTheGlobalGenerator: "the_seed_decides_the_views_and_nothing_else_does",
     DeclaresAnotherSize: "the_encoder_gets_images_of_the_declared_sizes_only",
+    OtherHead: "the_projection_is_the_head_whose_outputs_the_loss_compares",
     ShiftedPalette: "tokens_stand_for_the_colors_of_their_pixels",
 }
 """Wrong task -> the conformance test that it fails."""

@@ -1,3 +1,4 @@
+import io
 from pathlib import Path
 
 import pytest
@@ -5,8 +6,8 @@ from fake_runs import GOOD, fake_run, probe
 from rich.console import Console
 
 from selftaught.errors import UserError
-from selftaught.report import compare
-from selftaught.report.compare import COLUMNS, rows, run_table
+from selftaught.report import compare, write_report
+from selftaught.report.compare import COLUMNS, baseline_sentences, rows, run_table
 from selftaught.report.record import read_records
 
 
@@ -98,3 +99,30 @@ def test_gains_are_colored_by_their_interval(tmp_path: Path) -> None:
 def test_folders_without_a_run_are_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no config\.yaml"):
         compare([tmp_path])
+
+
+def test_further_baselines_are_told_once_for_all_runs_that_share_them(tmp_path: Path) -> None:
+    def baselines(value: float) -> dict:
+        row = {
+            "name": "kmeans",
+            "title": "k-means initialization",
+            "layer": "layer2",
+            "accuracy": value,
+            "held_out": 0.5,
+        }
+        return {"baselines": [row, {**row, "name": "scattering", "title": "scattering", "layer": "order2"}]}
+
+    runs = [
+        fake_run(tmp_path / name, probes=[GOOD | baselines(value)], seed=number)
+        for number, (name, value) in enumerate({"rot": 0.61, "jig": 0.61, "wide": 0.62}.items())
+    ]
+    runs.append(fake_run(tmp_path / "none", seed=3))
+    expected = [
+        "Baselines of rot, jig on cifar10: k-means initialization (layer2) 0.610; scattering (order2) 0.610.",
+        "Baselines of wide on cifar10: k-means initialization (layer2) 0.620; scattering (order2) 0.620.",
+    ]
+    assert baseline_sentences(read_records(runs)) == expected
+    out = Console(width=400, record=True, file=io.StringIO())
+    out.print(compare(runs))
+    text, page = out.export_text(), write_report(runs, tmp_path / "page.html").read_text()
+    assert all(sentence in text and sentence in page for sentence in expected)

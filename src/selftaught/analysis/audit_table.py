@@ -7,6 +7,7 @@ from typing import Any, Literal
 from rich.table import Table
 
 from selftaught.evaluation.overlap import overlap_warning
+from selftaught.evaluation.table import METRICS
 
 MINOR = 0.02
 """Differences below this are reported as small, even if they are statistically significant."""
@@ -195,10 +196,10 @@ def best_layers(probes: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     for probe in probes:
         if not (gain := probe.get("gain")):
             continue
-        rows = {row["layer"]: row for row in probe["layers"]}
+        rows, metric = {row["layer"]: row for row in probe["layers"]}, str(probe.get("metric", "accuracy"))
         sentences.append(
-            f"On {probe['data']}, the best layer ({gain['layer']}) reaches {rows[gain['layer']]['accuracy']:.3f} top-1 "
-            f"accuracy ({probe['probe']} probe); random weights reach {rows[gain['random_layer']]['random']:.3f} "
-            f"({gain['random_layer']})."
+            f"On {probe['data']}, the best layer ({gain['layer']}) reaches {rows[gain['layer']][metric]:.3f} "
+            f"{METRICS[metric].words} ({probe['probe']} probe); random weights reach "
+            f"{rows[gain['random_layer']]['random']:.3f} ({gain['random_layer']})."
         )
     return tuple(sentences)

@@ -43,7 +43,7 @@ def demonstrate(
     if not run.finished:
         return
     for problem in problems:
-        on_result(render(run.probe(problem)))
+        on_result(render(run.probe(problem, baselines=())))
     on_result(f"The report: {run.report()}")
 
 

@@ -1,20 +1,23 @@
 """Evaluations of a run on labeled images: probes, fine-tuning, and transfer to detection and segmentation."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from selftaught.api.finetune import finetune
-from selftaught.api.loaded import load_trained, run_names
-from selftaught.api.transfer import RANDOM, Backbone, transfer_encoders
+from selftaught.api.loaded import Loaded, load_trained, run_names
+from selftaught.api.projection import load_projection
+from selftaught.api.transfer import RANDOM, Backbone, Comparison, transfer_encoders
 from selftaught.config.build import STORAGE_SCALE
 from selftaught.contracts import Encoder, Source
 from selftaught.data import open_splits
 from selftaught.data.annotated import Parts
 from selftaught.data.cache import cache_folder
 from selftaught.data.storage import Storage
+from selftaught.errors import UserError
+from selftaught.evaluation.embedding import Projection
 from selftaught.evaluation.features import Pooling
 from selftaught.evaluation.finetune_table import FineTuneTable
 from selftaught.evaluation.finetuning import FineTuning
@@ -56,7 +59,7 @@ def probe_run(
     seeds: int,
     pooling: Pooling,
     dimensions: int | None,
-    baselines: Sequence[str],
+    baselines: Sequence[str] | None,
     size: int | None,
     recalibrate: bool | None,
     device: str,
@@ -68,6 +71,7 @@ def probe_run(
             loaded.arguments["recalibrate"] = recalibrate
         results = processes().first(lambda: folder.prepare_results(folder.probes))
         train, test = in_turn(lambda: images.open(round(probe.zoom * loaded.arguments["size"])))
+        projection, missing = _projection(folder, loaded) if probe.includes_embedding else (None, "")
         table = probe_layers(
             **loaded.arguments,
             train=train,
@@ -77,10 +81,12 @@ def probe_run(
             pooling=pooling,
             dimensions=dimensions,
             baselines=baselines,
+            projection=projection,
             pretraining_ids=folder.read_image_ids(),
             cache=cache_folder() / "baselines",
             encoder_setting=loaded.setting,
         )
+        table = replace(table, note=" ".join(filter(None, [table.note, missing])))
         if processes().rank:
             return table
         details = "-".join([name_of(probe), *([str(images.limit)] if images.limit else [])])
@@ -89,7 +95,7 @@ def probe_run(
             "probe": repr(probe),
             **{name: getattr(table, name) for name in ("size", "seeds", "initializations", "pooling", "dimensions")},
             "limit": images.limit,
-            **({"baselines": list(baselines)} if baselines else {}),
+            **({} if baselines is None else {"baselines": list(baselines)}),
             **({} if recalibrate is None else {"recalibrate": recalibrate}),
         }
         path = results / f"{file_stem(table.data, details, setting)}.json"
@@ -99,6 +105,14 @@ def probe_run(
         result = {**table.to_json(), "labels": listed, "correctness": path.with_suffix(".npz").name}
         folder.write_result(path, {**result, **loaded.stamp})
         return table
+
+
+def _projection(folder: RunFolder, loaded: Loaded) -> tuple[Projection | None, str]:
+    """The projection head of a run, or a sentence that says why it cannot be loaded."""
+    try:
+        return load_projection(folder, loaded), ""
+    except UserError as error:
+        return None, f"The embedding is left out: {str(error).rstrip('.')}."
 
 
 def finetune_run(
@@ -134,10 +148,10 @@ def transfer_runs(
     if chosen.random_weights:
         key = repr((RANDOM, sorted(loaded[0].setting.items())))
         backbones.append(Backbone(RANDOM, folders[0], key, loaded[0].arguments["fresh"]))
-    return transfer_encoders(
-        backbones, transfer, open_parts(data, size), chosen, data=str(data), size=size,
-        device=loaded[0].arguments["device"], stamp=dict(loaded[0].stamp), stop=stop,
-    )  # fmt: skip
+    shared = Comparison(
+        transfer, open_parts(data, size), chosen, data=str(data), size=size, device=loaded[0].arguments["device"]
+    )
+    return transfer_encoders(backbones, shared, loaded[0].stamp, stop)
 
 
 def _same(encoder: Encoder, seed: int) -> Encoder:

@@ -152,7 +152,9 @@ class Repetitions:
         ]
         held_out, _, step, rate = max(outcomes)
         if step == 0:
-            raise DivergedError(f"the loss became NaN or infinite with every learning rate of {name}: try lower ones.")
+            raise DivergedError(
+                f"the loss of {name!r} became NaN or infinite with every learning rate: try lower --learning-rates."
+            )
         run = make(rate)
         best = best_weights(folder / f"rate-{rate:g}", run).load()
         if best is None:

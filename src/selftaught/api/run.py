@@ -64,7 +64,7 @@ class Run:
         probe: str | Probe = "ridge",
         pooling: Pooling = "average",
         dimensions: int | None = None,
-        baselines: Sequence[str] = (),
+        baselines: Sequence[str] | None = None,
         size: int | None = None,
         limit: int | None = None,
         labels: str | Path | None = None,
@@ -81,7 +81,8 @@ class Run:
                 `KNNProbe(k=20)`.
             pooling: how feature maps are pooled: average, max or bilinear.
             dimensions: maximum number of pooled features of a layer; by default that of the probe.
-            baselines: further baselines, each one more pass over the images: kmeans, pca, scattering.
+            baselines: further baselines, each one more pass over the images: kmeans, pca, scattering; "all" of them, or
+                "none". By default kmeans and scattering, where they apply and are cheap compared with the probe.
             size: side of the views in pixels; by default that of pretraining.
             limit: number of training images; all test images are used.
             labels: CSV file with path and label.

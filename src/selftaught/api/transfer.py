@@ -6,7 +6,7 @@ see `repetitions.py`.
 
 import io
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from selftaught.api.best import Stopped
 from selftaught.api.repetitions import Recorded, Repetitions
@@ -61,14 +62,81 @@ class Backbone:
 
 
 @dataclass(frozen=True)
-class Trainings:
-    """The trainings of one encoder."""
+class Comparison:
+    """What the trainings of all encoders have in common."""
 
-    backbone: Backbone
     transfer: Transfer[Any]
     parts: Parts[Any]
     settings: TransferSettings
+    data: str
+    """The data set as the user gave it."""
     size: int
+    """Side of the canvases in pixels."""
+    device: torch.device
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """Everything but weights and seeds that the result of a training depends on."""
+        parts = (self.parts.train, self.parts.validation, self.parts.test)
+        return {
+            "transfer": repr(self.transfer),
+            "images": [part.fingerprint for part in parts],
+            "size": self.size,
+            **{name: value for name, value in asdict(self.settings).items() if name not in ("seeds", "random_weights")},
+        }
+
+    def stem(self, **more: object) -> str:
+        """The name of a result of this comparison, which also depends on `more`."""
+        return file_stem(self.data, self.transfer.name, {**self.facts, **more})
+
+    def training(self, backbone: Backbone, seed: int, rate: float) -> Pretraining:
+        """A training of one step, with a copy of the encoder and heads with random weights.
+
+        Raises:
+            UserError: the encoder does not suit the transfer.
+        """
+        train, settings = self.parts.train, self.settings
+        encoder, task = deepcopy(backbone.encoder(seed)).cpu(), self.transfer.task(self.size, settings.freeze_until)
+        with seeded_rng(seed, "heads"):
+            heads = task.heads(encoder, train)
+        batch_size = min(settings.batch_size, len(train))
+        return Pretraining(task, encoder, heads, train, Optimization(learning_rate=rate), 1, batch_size, seed)
+
+    def first_training(self, backbone: Backbone) -> Pretraining:
+        """That of seed 0 with the first learning rate."""
+        return self.training(backbone, 0, self.settings.learning_rates[0])
+
+    def budget(self, run: Pretraining) -> Budget:
+        """The length of each training."""
+        return self.settings.budget or Budget(steps=max(MIN_STEPS, EPOCHS * run.steps_per_pass))
+
+    def table(self, rows: Sequence[Row], steps: int, pretraining_ids: torch.Tensor | None) -> TransferTable:
+        """The results of all encoders."""
+        parts = self.parts
+        return TransferTable(
+            transfer=self.transfer.name,
+            metrics=self.transfer.metrics,
+            data=self.data,
+            train=len(parts.train),
+            validation=min(len(parts.validation), VALIDATED),
+            test=len(parts.test),
+            classes=parts.train.classes,
+            size=self.size,
+            steps=steps,
+            settings={**vars(self.settings), **vars(self.transfer)},
+            rows=tuple(rows),
+            by_class={row.name: _mean_by_class(self.transfer, row, parts.test) for row in rows},
+            notes=tuple(filter(None, [parts.note])),
+            overlap=count_overlap(parts.test, torch.arange(len(parts.test)), pretraining_ids),
+        )
+
+
+@dataclass(frozen=True)
+class Trainings:
+    """The trainings of one encoder."""
+
+    shared: Comparison
+    backbone: Backbone
     plan: TrainingPlan
     root: Path
     """Their folder."""
@@ -88,52 +156,39 @@ class Trainings:
     def _check(self, found: Recorded) -> bool:
         """Whether a result has the metrics of this transfer, and the first one on every bootstrap sample."""
         resampled = found.arrays["resampled"]
-        named = set(found.facts.get("metrics") or ()) == set(self.transfer.metrics)
+        named = set(found.facts.get("metrics") or ()) == set(self.shared.transfer.metrics)
         return named and resampled.dtype == np.float64 and resampled.shape == (SAMPLES,)
 
     def _train(self, folder: Path, seed: int) -> None:
         """Train, test the chosen weights, keep them and record the result."""
-        held, test, device = _validated(self.parts.validation), self.parts.test, self.repetitions.device
+        shared, transfer, test = self.shared, self.shared.transfer, self.shared.parts.test
+        held, device = _validated(shared.parts.validation), self.repetitions.device
 
         def make(rate: float) -> Pretraining:
-            run = _one_step(self.backbone, self.transfer, self.parts.train, self.settings, self.size, seed, rate)
-            calibrate(run.encoder, self.parts.train, self.size, torch.device("cpu"), CALIBRATED)
+            run = shared.training(self.backbone, seed, rate)
+            calibrate(run.encoder, shared.parts.train, shared.size, torch.device("cpu"), CALIBRATED)
             return replace(run, steps=self.plan["steps"])
 
         def validate(encoder: Encoder, heads: torch.nn.ModuleDict) -> tuple[float, float]:
-            first, second, *_ = self.transfer.score(self.transfer.predict(encoder, heads, held, device), held).values()
+            first, second, *_ = transfer.score(transfer.predict(encoder, heads, held, device), held).values()
             return first, second
 
         best = self.repetitions.choose(folder, self.backbone.name, make, validate, self.plan["precision"])
-        predictions = self.transfer.predict(best.encoder, best.heads, test, device)
-        resampled = self.transfer.resampled(predictions, test, sample_counts(len(test)))
+        predictions = transfer.predict(best.encoder, best.heads, test, device)
+        resampled = transfer.resampled(predictions, test, sample_counts(len(test)))
         self.repetitions.keep_model(folder, best)
-        facts = {"metrics": self.transfer.score(predictions, test), **best.facts()}
+        facts = {"metrics": transfer.score(predictions, test), **best.facts()}
         self.repetitions.record(folder, Recorded(facts, {"resampled": resampled, **predictions}))
 
 
 def transfer_encoders(
-    backbones: Sequence[Backbone],
-    transfer: Transfer[Any],
-    parts: Parts[Any],
-    settings: TransferSettings,
-    *,
-    data: str,
-    size: int,
-    device: torch.device,
-    stamp: dict[str, object],
-    stop: Stop | None = None,
+    backbones: Sequence[Backbone], shared: Comparison, stamp: Mapping[str, object], stop: Stop | None = None
 ) -> TransferTable | None:
     """Train every encoder with every seed, and write the table to the run of the first one.
 
     Args:
         backbones: the encoders; random weights are the last one.
-        transfer: detection or segmentation.
-        parts: annotated images.
-        settings: how to train.
-        data: the data set as the user gave it.
-        size: side of the canvases in pixels.
-        device: where to compute.
+        shared: the transfer, the images and how to train.
         stamp: identifies the weights of the first encoder.
         stop: request a stop from another thread; in the main thread signals request it, too.
 
@@ -143,81 +198,49 @@ def transfer_encoders(
     Raises:
         UserError: an encoder does not suit the transfer.
     """
-    stop, first = stop or Stop(), backbones[0].folder
-    console = stderr_console(highlight=False, markup=False, soft_wrap=True)
+    first, console = backbones[0].folder, stderr_console(highlight=False, markup=False, soft_wrap=True)
     results = first.prepare_results(first.transfers)
-
-    def first_training(backbone: Backbone) -> Pretraining:
-        return _one_step(backbone, transfer, parts.train, settings, size, 0, settings.learning_rates[0])
-
-    def budget(run: Pretraining) -> Budget:
-        return settings.budget or Budget(steps=max(MIN_STEPS, EPOCHS * run.steps_per_pass))
-
     for backbone in backbones:  # before the first training
-        first_training(backbone)
-    if parts.note:
-        console.print(f"{readable(data)}: {parts.note}")
-    setting = {
-        "transfer": repr(transfer),
-        "images": [part.fingerprint for part in (parts.train, parts.validation, parts.test)],
-        "size": size,
-        **{name: value for name, value in asdict(settings).items() if name not in ("seeds", "random_weights")},
-    }
-    plan, rows = None, []
-    for backbone in backbones:
-        root = backbone.folder.transfers / file_stem(data, transfer.name, {**setting, "weights": backbone.weights})
-        with backbone.folder.locked(), stop_on_signals(stop):
-            try:
-                repetitions = Repetitions(
-                    backbone.folder.path, settings.learning_rates, settings.evaluations,
-                    next(iter(transfer.metrics.values())), device, stop, console,
-                )  # fmt: skip
-                plan = plan or repetitions.plan(root, partial(first_training, backbone), budget)
-                shared = Trainings(backbone, transfer, parts, settings, size, plan, root, repetitions)
-                rows.append(Row(backbone.name, tuple(shared.repetition(seed) for seed in range(settings.seeds))))
-            except Stopped:
-                console.print(f"interrupted; the same command continues: {readable(str(root))}")
-                return None
-    assert plan is not None
-    table = TransferTable(
-        transfer=transfer.name,
-        metrics=transfer.metrics,
-        data=data,
-        train=len(parts.train),
-        validation=min(len(parts.validation), VALIDATED),
-        test=len(parts.test),
-        classes=parts.train.classes,
-        size=size,
-        steps=plan["steps"],
-        settings={**vars(settings), **vars(transfer)},
-        rows=tuple(rows),
-        by_class={row.name: _mean_by_class(transfer, row, parts.test) for row in rows},
-        notes=tuple(filter(None, [parts.note])),
-        overlap=count_overlap(parts.test, torch.arange(len(parts.test)), first.read_image_ids()),
-    )
+        shared.first_training(backbone)
+    if shared.parts.note:
+        console.print(f"{readable(shared.data)}: {shared.parts.note}")
+    try:
+        rows, steps = _trained(backbones, shared, stop or Stop(), console)
+    except Stopped:
+        return None
+    table = shared.table(rows, steps, first.read_image_ids())
     names = [backbone.weights for backbone in backbones]
-    path = results / f"{file_stem(data, transfer.name, {**setting, 'rows': names, 'seeds': settings.seeds})}.json"
+    path = results / f"{shared.stem(rows=names, seeds=shared.settings.seeds)}.json"
     write_bytes(path.with_suffix(".npz"), table.npz(), first.path)
-    write_bytes(path.with_suffix(".png"), _picture(transfer, rows, parts.test), first.path)
+    write_bytes(path.with_suffix(".png"), _picture(shared.transfer, rows, shared.parts.test), first.path)
     first.write_result(path, {**table.to_json(), "predictions": path.with_suffix(".npz").name, **stamp})
     return table
 
 
-def _one_step(
-    backbone: Backbone,
-    transfer: Transfer[Any],
-    train: AnnotatedSource,
-    settings: TransferSettings,
-    size: int,
-    seed: int,
-    rate: float,
-) -> Pretraining:
-    """A training of one step, with a copy of the encoder and heads with random weights."""
-    encoder, task = deepcopy(backbone.encoder(seed)).cpu(), transfer.task(size, settings.freeze_until)
-    with seeded_rng(seed, "heads"):
-        heads = task.heads(encoder, train)
-    batch_size = min(settings.batch_size, len(train))
-    return Pretraining(task, encoder, heads, train, Optimization(learning_rate=rate), 1, batch_size, seed)
+def _trained(backbones: Sequence[Backbone], shared: Comparison, stop: Stop, console: Console) -> tuple[list[Row], int]:
+    """Every encoder with every seed, and the steps of each training, which are planned for the first encoder.
+
+    Raises:
+        Stopped: a signal stopped a training.
+    """
+    plan, rows, settings = None, [], shared.settings
+    metric = next(iter(shared.transfer.metrics.values()))
+    for backbone in backbones:
+        folder = backbone.folder
+        root = folder.transfers / shared.stem(weights=backbone.weights)
+        with folder.locked(), stop_on_signals(stop):
+            repetitions = Repetitions(
+                folder.path, settings.learning_rates, settings.evaluations, metric, shared.device, stop, console
+            )
+            try:
+                plan = plan or repetitions.plan(root, partial(shared.first_training, backbone), shared.budget)
+                trainings = Trainings(shared, backbone, plan, root, repetitions)
+                rows.append(Row(backbone.name, tuple(trainings.repetition(seed) for seed in range(settings.seeds))))
+            except Stopped:
+                console.print(f"interrupted; the same command continues: {readable(str(root))}")
+                raise
+    assert plan is not None
+    return rows, plan["steps"]
 
 
 def _validated(source: AnnotatedSource) -> AnnotatedSource:

@@ -62,10 +62,13 @@ def probe(
         Parameter(converter=integers, help="Maximum number of pooled features of a layer; default: that of the probe."),
     ] = None,
     baselines: Annotated[
-        tuple[str, ...],
+        tuple[str, ...] | None,
         SEVERAL,
-        Parameter(help="Further baselines, each one more pass over the images: kmeans, pca, scattering."),
-    ] = (),
+        Parameter(
+            help="Further baselines, each one more pass over the images: kmeans, pca, scattering; all or none. By "
+            "default kmeans and scattering, where they apply and are cheap compared with the probe."
+        ),
+    ] = None,
     size: Size = None,
     limit: Limit = None,
     labels: LabelFile = None,
@@ -79,7 +82,7 @@ def probe(
     device: Device = "auto",
     json_: Json = False,
 ) -> None:
-    """Probe every layer of a run, compared with random weights, raw pixels and chance."""
+    """Probe every layer of a run, compared with random weights, raw pixels and other baselines."""
     from selftaught.api.run import Run
     from selftaught.evaluation.table import render, render_classes
 

@@ -236,7 +236,19 @@ def load_encoder(folder: RunFolder) -> Encoder:
             f"the weights in {folder.weights} do not match encoder.json: restore encoder.json and encoder.safetensors "
             "from the same run."
         ) from error
+    if not all(value.isfinite().all() for value in encoder.state_dict().values()):
+        raise UserError(
+            f"the weights in {folder.weights} contain infinity or NaN: restore the file, or pretrain again with a "
+            "lower --learning-rate."
+        )
     return encoder.eval().to(memory_format=torch.channels_last)
+
+
+def load_task(folder: RunFolder) -> Task | None:
+    """The task of a run, with its settings; None for a baseline."""
+    if folder.read_config(complete=False).get("baseline"):
+        return None
+    return make_task(_saved_settings(folder)[1], int(folder.read_description()["size"]))
 
 
 def load_pretraining(folder: RunFolder, named: str | Path | None = None) -> tuple[Pretraining, int]:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer
 from selftaught.encoders.preprocess import make_preprocess
-from selftaught.errors import UserError
+from selftaught.errors import NotApplicable, UserError
 
 
 class Scattering(Encoder):
@@ -43,7 +43,9 @@ class Scattering(Encoder):
         _kymatio()
         scales = (2 if size <= 48 else 3 if size <= 96 else 4) if scales is None else scales
         if scales < 1 or 2**scales > size:
-            raise UserError(f"scattering expects --scales of at least 1 and 2^scales of at most {size}, got {scales}.")
+            raise NotApplicable(
+                f"scattering expects --scales of at least 1 and 2^scales of at most {size}, got {scales}."
+            )
         if not 1 <= orientations <= 64:
             raise UserError(f"scattering expects --orientations from 1 to 64, got {orientations}.")
         self.scales, self.orientations = scales, orientations
@@ -82,7 +84,7 @@ def _kymatio() -> Any:
     try:
         from kymatio.scattering2d.frontend.torch_frontend import ScatteringTorch2D
     except ImportError as error:
-        raise UserError(
+        raise NotApplicable(
             f"the encoder scattering needs kymatio ({error}): pip install 'selftaught[scattering]'."
         ) from error
     return ScatteringTorch2D

@@ -1,36 +1,21 @@
 """Results of one probe for any encoder, on a fixed pair of sources; those of baselines are cached."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 
 from selftaught.contracts import Encoder, Source
 from selftaught.display.progress import Meter
-from selftaught.encoders import make_encoder
 from selftaught.encoders.pixels import Pixels
-from selftaught.errors import unknown
-from selftaught.evaluation.baselines import FIXED, prepare, title
 from selftaught.evaluation.baselines.cache import BaselineCache, state_digest
 from selftaught.evaluation.baselines.encoders import calibrate
 from selftaught.evaluation.features import Viewing, grid
-from selftaught.evaluation.gain import best_layer
 from selftaught.evaluation.metrics import Metrics, measure
 from selftaught.evaluation.multilabel import measure_multilabel
 from selftaught.evaluation.probes import Probe
-from selftaught.evaluation.rows import BaselineRow
 from selftaught.modules.processes import processes
 from selftaught.training.distributed import from_first
-
-EXTRA = ("kmeans", "pca", "scattering")
-"""Baselines that a probe has on request; it always has random weights and raw pixels."""
-
-
-def require_baselines(names: Sequence[str]) -> None:
-    """Raise `UserError` unless all names are in `EXTRA`."""
-    for name in names:
-        if name not in EXTRA:
-            raise unknown("further baseline of a probe", name, EXTRA)
 
 
 @dataclass(frozen=True)
@@ -73,7 +58,7 @@ class Evaluator:
     def pixels(self) -> Metrics:
         """The result of raw pixels."""
         side = grid(3, self.viewing.size, self.viewing.dimensions)
-        results = self._cached({"encoder": "pixels"}, lambda: self(Pixels(pooled_side=side), 0, "raw pixels"))
+        results = self.cached({"encoder": "pixels"}, lambda: self(Pixels(pooled_side=side), 0, "raw pixels"))
         return results["pixels"]
 
     def random(self, encoder: Encoder, setting: Mapping[str, object] | None) -> dict[str, Metrics]:
@@ -86,48 +71,17 @@ class Evaluator:
         if setting is None:
             return compute()
         key = {"encoder": setting, "modules": repr(encoder), "weights": state_digest(encoder)}
-        return self._cached(key, compute)
+        return self.cached(key, compute)
 
-    def baseline(self, name: str, fresh: Callable[[int], Encoder], setting: Mapping[str, object] | None) -> BaselineRow:
-        """The best layer of a baseline of `EXTRA`, by the metric on held-out images, with seed 0.
-
-        Args:
-            name: the baseline; "scattering" has the input preprocessing of the probed encoder.
-            fresh: seed -> the probed encoder with random weights, which "kmeans" and "pca" initialize from images.
-            setting: the settings from which `fresh` builds the encoder; None disables the cache.
-
-        Raises:
-            UserError: the baseline does not apply to this encoder.
-        """
-        encoder, size = fresh(0), self.viewing.size
-        if name in FIXED:
-            encoder = make_encoder(name, size=size, input_mode=encoder.input_mode)
-            setting = {"name": name, "input_mode": encoder.input_mode}
-
-        def compute() -> dict[str, Metrics]:
-            window = self.probe.window(self.train.side, size)
-            prepare(name, encoder, self.train, size, self.viewing.device, seed=0, window=window)
-            return self(encoder, 0, title(name))
-
-        key = {"encoder": setting, "baseline": name, "modules": repr(encoder), "weights": state_digest(encoder)}
-        results = compute() if setting is None else self._cached(key, compute)
-        layer = best_layer([results])
-        best = results[layer]
-        return BaselineRow(
-            name,
-            title(name),
-            layer,
-            best.value,
-            best.held_out,
-            best.dimensions,
-            best.numbers(),
-            best.observations,
-        )
-
-    def _cached(self, setting: Mapping[str, object], compute: Callable[[], dict[str, Metrics]]) -> dict[str, Metrics]:
+    def cached(self, setting: Mapping[str, object], compute: Callable[[], dict[str, Metrics]]) -> dict[str, Metrics]:
+        """A result from the cache, or computed and stored; see `BaselineCache.get`."""
         if self.cache.has(setting):
-            self.meter.advance(pass_length(self.probe, self.train, self.test), "baselines from the cache")
+            self.skip("baselines from the cache")
         return self.cache.get(setting, compute)
+
+    def skip(self, detail: str | None = None) -> None:
+        """Advance the progress by the images of an encoder that is not probed."""
+        self.meter.advance(pass_length(self.probe, self.train, self.test), detail)
 
 
 def cache_setting(probe: Probe, train: Source, test: Source, viewing: Viewing) -> dict[str, object]:

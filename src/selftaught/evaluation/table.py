@@ -87,9 +87,9 @@ class ProbeTable:
     choice: LayerChoice | None = None
     """How certain the choice of the best layer is; None if there is only one layer."""
     baselines: tuple[BaselineRow, ...] = ()
-    """Further baselines, on request."""
+    """Further baselines."""
     note: str = ""
-    """How the images were cropped, where that is not obvious."""
+    """How the images were cropped, where that is not obvious, and which rows were left out."""
     has_parameters: bool = True
     """Whether the encoder has parameters; otherwise the "random weights" are the same encoder."""
     recalibrated: bool = False

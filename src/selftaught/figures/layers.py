@@ -14,6 +14,8 @@ from selftaught.figures.style import CHARACTER, FONT, MUTED, End, chart, label_e
 Probe = Mapping[str, Any]
 """Content of a `probes/*.json`: `metric` ("accuracy" or "map"), `chance`, `pixels`, `layers` (each with `layer`, the
 metric, `std`, `random`), ..."""
+EMBEDDING = "embedding"
+"""Layer of a probe that includes the output of a projection head; it follows the layers of the encoder."""
 AXIS_LABELS = {"accuracy": "top-1 accuracy", "map": "mAP"}
 
 MAX_HORIZONTAL = 46
@@ -45,8 +47,8 @@ def layers(probes: Mapping[str, Probe], single: str = "trained") -> Figure:
 
     Solid lines: trained; dashed: random weights of the same encoder; both with bars of one standard deviation (over
     probe seeds and over random initializations) if available. Dotted: raw pixels and chance. Lines of a single run are
-    labeled `single` and "random weights", those of several runs by name. If all encoders have the same layers, the
-    horizontal axis shows their names, otherwise the relative depth.
+    labeled `single` and "random weights", those of several runs by name. If all encoders have the same layers, with or
+    without an embedding after the last, the horizontal axis shows their names, otherwise the relative depth.
 
     Args:
         probes: the probe of each run, by the run's name; at least one, each with at least one layer.
@@ -57,7 +59,8 @@ def layers(probes: Mapping[str, Probe], single: str = "trained") -> Figure:
         in its color, or a single gray one if they are the same for all.
     """
     names = [[str(layer["layer"]) for layer in probe["layers"]] for probe in probes.values()]
-    shared = all(each == names[0] for each in names)
+    longest = max(names, key=len)
+    shared = all(each in (longest, longest[:-1] if longest[-1] == EMBEDDING else longest) for each in names)
     places = [list(map(float, range(len(each)))) if shared else depths(len(each)) for each in names]
     trained, randoms, levels = (
         trained_lines(probes, places, single),
@@ -66,12 +69,12 @@ def layers(probes: Mapping[str, Probe], single: str = "trained") -> Figure:
     )
     ends = [end for line in (*trained, *randoms) for end in line.end()] + levels
 
-    crowded = shared and sum(len(name) + 2 for name in names[0]) > MAX_HORIZONTAL
+    crowded = shared and sum(len(name) + 2 for name in longest) > MAX_HORIZONTAL
     figure, axes = chart(
         "layer, from first to last" if shared else "depth (0 first layer, 1 last)",
         AXIS_LABELS[metric_of(next(iter(probes.values())))],
         [end.text for end in ends],
-        below=0.7 * CHARACTER * min(max(map(len, names[0])), 14) if crowded else 0.0,
+        below=0.7 * CHARACTER * min(max(map(len, longest)), 14) if crowded else 0.0,
     )
     for line in trained:
         axes.plot(line.places, line.heights, color=line.color, linewidth=1.8, marker=line.marker, markersize=5)
@@ -82,7 +85,7 @@ def layers(probes: Mapping[str, Probe], single: str = "trained") -> Figure:
     for level in levels:
         axes.axhline(level.height, color=MUTED, linewidth=1, linestyle=DOTTED)
     if shared:
-        name_ticks(axes, names[0], crowded)
+        name_ticks(axes, longest, crowded)
     axes.margins(x=0.04)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     label_ends(axes, ends)

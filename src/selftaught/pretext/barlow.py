@@ -41,10 +41,13 @@ class BarlowTwins(AugmentedTask):
         super().__post_init__()
         require_ranges(self, redundancy=POSITIVE_COEFFICIENT, dimensions=WIDTH)
 
-    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+    def projection(self, encoder: Encoder) -> nn.Module:
         """The projector: three layers, then the batch norm that standardizes each dimension."""
-        channels, width = encoder.last.channels, self.dimensions
-        return nn.ModuleDict({"projection": mlp(channels, width, width, layers=3, output_norm=True)})
+        return mlp(encoder.last.channels, self.dimensions, self.dimensions, layers=3, output_norm=True)
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The projector."""
+        return nn.ModuleDict({"projection": self.projection(encoder)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B * 2, 3, S, S), the two views of an image in a row; the second ones may be solarized."""

@@ -46,9 +46,13 @@ class BYOL(AugmentedTask):
         super().__post_init__()
         require_ranges(self, dimensions=WIDTH, hidden=WIDTH, target_momentum=FRACTION)
 
+    def projection(self, encoder: Encoder) -> nn.Module:
+        """The projector."""
+        return mlp(encoder.last.channels, self.hidden, self.dimensions)
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Projector, predictor, and the target network: copies of encoder and projector."""
-        projection = mlp(encoder.last.channels, self.hidden, self.dimensions)
+        projection = self.projection(encoder)
         prediction = mlp(self.dimensions, self.hidden, self.dimensions)
         target = momentum_copy(encoder, projection)
         return nn.ModuleDict({"projection": projection, "prediction": prediction, "target": target})

@@ -35,6 +35,7 @@ class DINO(AugmentedTask):
     """Predict the output distribution of a momentum teacher for another view of the image."""
 
     defaults = {"learning_rate": 1e-3}  # noqa: RUF012
+    projection_name = "head"
 
     view_area: tuple[float, float] = (0.4, 1.0)
     """Smallest and largest area of a global view, as a fraction of the image (paper: 0.4 to 1)."""
@@ -80,12 +81,15 @@ class DINO(AugmentedTask):
         """Global and local views."""
         return self.multi_crop().sizes()
 
+    def projection(self, encoder: Encoder) -> nn.Module:
+        """The head: an MLP, then cosines with K vectors, as the last layer is weight-normalized."""
+        channels, width = encoder.last.channels, self.hidden
+        hidden = mlp(channels, width, self.bottleneck, layers=3, norm=self.head_norm, activation=nn.GELU)
+        return nn.Sequential(hidden, Prototypes(self.bottleneck, self.outputs))
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The head (an MLP, then cosines with K vectors, as the last layer is weight-normalized), teacher, center."""
-        projection = mlp(
-            encoder.last.channels, self.hidden, self.bottleneck, layers=3, norm=self.head_norm, activation=nn.GELU
-        )
-        head = nn.Sequential(projection, Prototypes(self.bottleneck, self.outputs))
+        """Head, teacher and center."""
+        head = self.projection(encoder)
         return nn.ModuleDict({"head": head, "teacher": momentum_copy(encoder, head), "center": Center(self.outputs)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:

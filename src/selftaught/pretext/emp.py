@@ -54,9 +54,13 @@ class EMP(AugmentedTask):
         require_ranges(self, patches=PATCHES, invariance=POSITIVE_COEFFICIENT, epsilon=EPSILON)
         require_ranges(self, dimensions=WIDTH, hidden=WIDTH)
 
+    def projection(self, encoder: Encoder) -> nn.Module:
+        """The projector: three layers."""
+        return mlp(encoder.last.channels, self.hidden, self.dimensions, layers=3)
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The projector, three layers."""
-        return nn.ModuleDict({"projection": mlp(encoder.last.channels, self.hidden, self.dimensions, layers=3)})
+        """The projector."""
+        return nn.ModuleDict({"projection": self.projection(encoder)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B * n, 3, S, S), the patches of an image in a row."""

@@ -59,10 +59,13 @@ class MoCo(AugmentedTask):
         require_ranges(self, queue=ENTRIES, temperature=TEMPERATURE, dimensions=WIDTH, groups=VIEWS)
         require_ranges(self, key_momentum=FRACTION)
 
+    def projection(self, encoder: Encoder) -> nn.Module:
+        """The projector (v2: two layers without batch norm)."""
+        return mlp(encoder.last.channels, encoder.last.channels, self.dimensions, norm=False)
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The projector (v2: two layers without batch norm), the key encoder with its own, and the queue."""
-        channels = encoder.last.channels
-        projection = mlp(channels, channels, self.dimensions, norm=False)
+        """The projector, the key encoder with its own, and the queue."""
+        projection = self.projection(encoder)
         heads = {"projection": projection, "key": momentum_copy(encoder, projection)}
         return nn.ModuleDict({**heads, "queue": Queue(self.queue, self.dimensions)})
 

@@ -37,6 +37,7 @@ class NPID(Task):
     """Discriminate each image from all others."""
 
     index_based = True
+    projection_name = "project"
 
     crop: float = 0.75
     """Side of the views as a fraction of --size; 1 for an encoder with a fixed input size."""
@@ -97,10 +98,14 @@ class NPID(Task):
         """Crops."""
         return {"crop": crop_pixels(self.size, self.crop)}
 
+    def projection(self, encoder: Encoder) -> nn.Module:
+        """The projection (f in the paper)."""
+        return embedding(encoder.last.channels, self.dimensions, self.head, self.projection_norm)
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The projection (f in the paper) and the memory bank."""
+        """The projection and the memory bank."""
         self.nce.require_images(len(source))
-        project = embedding(encoder.last.channels, self.dimensions, self.head, self.projection_norm)
+        project = self.projection(encoder)
         return nn.ModuleDict({"project": project, "bank": MemoryBank(len(source), self.dimensions, self.bank)})
 
     def before_epoch(

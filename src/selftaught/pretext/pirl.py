@@ -36,6 +36,7 @@ class PIRL(Task):
     """Contrast each image and a transformed copy of it with all other images."""
 
     index_based = True
+    projection_name = "project"
 
     crop: float = 0.75
     """Side of the views as a fraction of --size; 1 for an encoder with a fixed input size."""
@@ -124,11 +125,15 @@ class PIRL(Task):
         """Whether the transformation includes shuffled tiles."""
         return "jigsaw" in self.transformations
 
+    def projection(self, encoder: Encoder) -> nn.Module:
+        """The projection of images (f in the paper)."""
+        return embedding(encoder.last.channels, self.dimensions, self.head, self.projection_norm)
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The projections f of images and g of rotated images (`rotated`) and of tiles (`tile`, `tiles`), the bank."""
+        """The projections f of images, g of rotated images (`rotated`) and of tiles (`tile`, `tiles`), and the bank."""
         self.nce.require_images(len(source))
         channels, d = encoder.last.channels, self.dimensions
-        heads = nn.ModuleDict({"project": embedding(channels, d, self.head, self.projection_norm)})
+        heads = nn.ModuleDict({"project": self.projection(encoder)})
         heads["bank"] = MemoryBank(len(source), d, self.bank)
         if "rotation" in self.transformations:
             heads["rotated"] = embedding(channels, d, self.head, self.projection_norm)

@@ -49,9 +49,13 @@ class SimCLR(AugmentedTask):
         super().__post_init__()
         require_ranges(self, temperature=TEMPERATURE, dimensions=WIDTH, hidden=WIDTH)
 
-    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+    def projection(self, encoder: Encoder) -> nn.Module:
         """The projector g: two layers, both with batch norm, as in the released code."""
-        return nn.ModuleDict({"projection": mlp(encoder.last.channels, self.hidden, self.dimensions, output_norm=True)})
+        return mlp(encoder.last.channels, self.hidden, self.dimensions, output_norm=True)
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The projector."""
+        return nn.ModuleDict({"projection": self.projection(encoder)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B * 2, 3, S, S), the two views of an image in a row."""

@@ -40,9 +40,13 @@ class SimSiam(AugmentedTask):
         super().__post_init__()
         require_ranges(self, dimensions=WIDTH, bottleneck=WIDTH)
 
+    def projection(self, encoder: Encoder) -> nn.Module:
+        """The projector: three layers, batch norm on all; the paper uses two layers on CIFAR-10."""
+        return mlp(encoder.last.channels, self.dimensions, self.dimensions, layers=3, output_norm=True)
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """Projector (three layers, batch norm on all; the paper uses two layers on CIFAR-10) and predictor."""
-        projection = mlp(encoder.last.channels, self.dimensions, self.dimensions, layers=3, output_norm=True)
+        """Projector and predictor."""
+        projection = self.projection(encoder)
         prediction = mlp(self.dimensions, self.bottleneck, self.dimensions)
         return nn.ModuleDict({"projection": projection, "prediction": prediction})
 

@@ -69,9 +69,13 @@ class SwAV(AugmentedTask):
         """Global and local views."""
         return self.multi_crop().sizes()
 
+    def projection(self, encoder: Encoder) -> nn.Module:
+        """The projector: two layers."""
+        return mlp(encoder.last.channels, self.hidden, self.dimensions)
+
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The projector, two layers, and the prototypes."""
-        projection = mlp(encoder.last.channels, self.hidden, self.dimensions)
+        """The projector and the prototypes."""
+        projection = self.projection(encoder)
         return nn.ModuleDict({"projection": projection, "prototypes": Prototypes(self.dimensions, self.prototypes)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:

@@ -30,6 +30,7 @@ class VICReg(AugmentedTask):
 
     defaults = {"batch_size": 256}  # noqa: RUF012
     embedding_std = 1.0
+    projection_name = "expander"
 
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
@@ -48,9 +49,13 @@ class VICReg(AugmentedTask):
         require_ranges(self, invariance=POSITIVE_COEFFICIENT, variance=COEFFICIENT, covariance=COEFFICIENT)
         require_ranges(self, dimensions=WIDTH)
 
-    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+    def projection(self, encoder: Encoder) -> nn.Module:
         """The expander: three layers."""
-        return nn.ModuleDict({"expander": mlp(encoder.last.channels, self.dimensions, self.dimensions, layers=3)})
+        return mlp(encoder.last.channels, self.dimensions, self.dimensions, layers=3)
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The expander."""
+        return nn.ModuleDict({"expander": self.projection(encoder)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B * 2, 3, S, S), the two views of an image in a row; the second ones may be solarized."""

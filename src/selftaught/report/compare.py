@@ -75,6 +75,16 @@ def rows(records: Sequence[Record]) -> list[ComparisonRow]:
     return table
 
 
+def baseline_sentences(records: Sequence[Record]) -> list[str]:
+    """The further baselines of the probes, each set once, with the runs that it is for."""
+    runs: dict[str, list[str]] = {}
+    for row in rows(records):
+        if row.verdict and row.verdict.baselines:
+            values = (f"{name} {fraction(value, row.verdict.test)}" for name, value in row.verdict.baselines)
+            runs.setdefault(f"{row.verdict.data}{row.details}: {'; '.join(values)}.", []).append(row.record.name)
+    return [f"Baselines of {', '.join(names)} on {found}" for found, names in runs.items()]
+
+
 def overlap(probe: Mapping[str, Any]) -> str:
     """A note that test images were part of the pretraining set, or nothing."""
     overlap, test = probe.get("overlap"), probe.get("test")
@@ -103,7 +113,7 @@ def probe_details(probe: Mapping[str, Any], more: Sequence[str] = ()) -> str:
 def compare(runs: Sequence[str | Path]) -> Group:
     """Compare runs for the terminal: a table of runs, one of groups that differ in the seed only, and sentences.
 
-    The tables of detection and segmentation follow.
+    The sentences give further baselines and differences. The tables of detection and segmentation follow.
 
     Args:
         runs: run folders.
@@ -114,7 +124,7 @@ def compare(runs: Sequence[str | Path]) -> Group:
     records = read_records([Path(run) for run in runs])
     groups = group_results(records)
     tables = [run_table(records), *([group_table(groups)] if groups else [])]
-    found = (Text(f"\n{sentence}") for sentence in sentences(groups))
+    found = (Text(f"\n{sentence}") for sentence in [*baseline_sentences(records), *sentences(groups)])
     return Group(*tables, *found, *transfer_tables(records))
 
 

@@ -20,6 +20,7 @@ from selftaught.report.compare import (
     GROUP_COLUMNS,
     GROUP_TEXT_COLUMNS,
     TEXT_COLUMNS,
+    baseline_sentences,
     group_cells,
     rows,
 )
@@ -92,6 +93,7 @@ def render(records: Sequence[Record]) -> str:
         caption=CAPTION,
         text_columns=TEXT_COLUMNS,
         gain=GAIN,
+        baselines=baseline_sentences(records),
         groups=group_cells(groups),
         group_columns=GROUP_COLUMNS,
         group_caption=GROUP_CAPTION,

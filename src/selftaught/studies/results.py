@@ -185,7 +185,7 @@ def _probed(run: Run, evaluation: Evaluation, source: str) -> Result:
     return _of_probe(
         run.probe(
             source, probe=probe_class(name)(**settings), pooling=evaluation.pooling, dimensions=evaluation.dimensions,
-            size=evaluation.size, limit=evaluation.limit,
+            size=evaluation.size, limit=evaluation.limit, baselines=(),
         )
     )  # fmt: skip
 

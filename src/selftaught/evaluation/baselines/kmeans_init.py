@@ -28,7 +28,7 @@ from torch import Tensor, nn
 from selftaught.augment.warp import affine
 from selftaught.contracts import Encoder, Source, evenly_spaced
 from selftaught.display.progress import Meter
-from selftaught.errors import UserError
+from selftaught.errors import NotApplicable
 
 Kind = Literal["kmeans", "pca"]
 Affine = nn.Conv2d | nn.Linear
@@ -63,8 +63,8 @@ def initialize(
         window: side of the center crop as a fraction of the image.
 
     Raises:
-        UserError: the encoder has parameters other than those of convolutions, linear layers and norms, or layers that
-            are not normalized.
+        NotApplicable: the encoder has parameters other than those of convolutions, linear layers and norms, or layers
+            that are not normalized.
     """
     inputs = _inputs(encoder.to(device), source, size, device, window)
     with _batch_statistics(encoder), torch.no_grad():
@@ -151,7 +151,7 @@ def _layers(encoder: Encoder, inputs: Tensor) -> list[Affine]:
     """All convolutions and linear layers, in the order of execution.
 
     Raises:
-        UserError: the encoder has other parameters.
+        NotApplicable: the encoder has other parameters.
     """
     layers: list[Affine] = []
     for name, module in encoder.named_modules():
@@ -159,7 +159,7 @@ def _layers(encoder: Encoder, inputs: Tensor) -> list[Affine]:
             isinstance(module, nn.Conv2d) and module.groups == 1 and module.padding_mode == "zeros"
         )
         if list(module.parameters(recurse=False)) and not ungrouped and not isinstance(module, NORMS):
-            raise UserError(
+            raise NotApplicable(
                 f"k-means and PCA initialize convolutions without groups, linear layers and norms only, but {name} "
                 f"of this encoder is a {type(module).__name__}: choose another --encoder, such as convnet."
             )
@@ -187,7 +187,7 @@ def _require_normalized(encoder: Encoder, layers: Sequence[Affine], inputs: Tens
     for layer in layers:
         _scale(layer, 0.5)
     if not layers or (after - before).norm() > 0.02 * before.norm():
-        raise UserError(
+        raise NotApplicable(
             "k-means and PCA initialization need an encoder in which a norm follows each convolution and linear layer, "
             "and this one has others: choose another --encoder, such as convnet, nin, alexnet or timm:resnet18."
         )
@@ -216,7 +216,7 @@ def _patches(layer: Affine, inputs: Tensor, generator: torch.Generator) -> Tenso
         return rows[torch.randperm(len(rows), generator=generator)[:PATCHES].to(rows.device)].cpu()
     kernel, padding = layer.kernel_size, layer.padding
     if isinstance(padding, str):
-        raise UserError("k-means and PCA initialization do not support convolutions with named padding.")
+        raise NotApplicable("k-means and PCA initialization do not support convolutions with named padding.")
     patches = []
     for image in inputs:
         rows = F.unfold(image[None], kernel, layer.dilation, padding, layer.stride)[0].T

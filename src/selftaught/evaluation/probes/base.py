@@ -74,6 +74,8 @@ class Probe(ABC):
     """Default maximum size of pooled features."""
     deterministic: ClassVar[bool] = False
     """Whether the test accuracy does not depend on the seed."""
+    includes_embedding: ClassVar[bool] = False
+    """Whether the embedding that the pretext loss compares is classified as well, see `evaluation.embedding`."""
     zoom: ClassVar[float] = 1.0
     """Ratio of the side of stored images to that of views, if the images are large enough."""
     epochs: int = 1

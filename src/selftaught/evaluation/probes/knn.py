@@ -41,6 +41,7 @@ class KNNProbe(OnePassProbe):
 
     dimensions: ClassVar[int] = 4800
     deterministic: ClassVar[bool] = True
+    includes_embedding: ClassVar[bool] = True
     k: int = 200
     """Number of neighbors; at most that of the training images."""
     temperature: float = 0.07
