@@ -1,11 +1,13 @@
 """Memory and time per image as the source grows from 1,000 to 1,000,000 images.
 
     python -m benchmarks.memory --out results
+    python -m benchmarks.memory --sources shards --rounds 1 --counts 200000 1000000
 
-Sources are generated: parquet files in Hugging Face's image layout, and folders with 100 classes, both of 16-pixel
-JPEGs. Each source is opened and decoded, then opened again from the cache; for folders, listing alone is measured too.
-From parquet, training batches of rotation views are made, once as on this machine and once with all images read from
-the memory map, as on a machine where they do not fit into memory.
+Sources are generated: parquet files in Hugging Face's image layout, folders with 100 classes, and tar shards, all of
+16-pixel JPEGs. Each source is opened and decoded, then opened again from the cache; for folders, listing alone is
+measured too. From parquet, training batches of rotation views are made, once as on this machine and once with all
+images read from the memory map, as on a machine where they do not fit into memory. From shards, images are decoded on
+the fly: the shards are indexed and checked, opened again up to the first batch, and read in random order.
 
 Each measurement is a process of its own. "Own" memory is the peak of anonymous memory (heap, pinned images), which the
 system cannot reclaim; "all" also counts pages of mapped files, which it can.
@@ -17,6 +19,7 @@ import json
 import os
 import subprocess
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -49,7 +52,15 @@ PARTS = {
 }
 FOLDER_PARTS = {"list": "folder, listed", "open": "folder, opened, decoded", "again": "folder, opened again"}
 """Measurements of folders; training batches do not depend on the kind of source."""
+SHARD_PARTS = {
+    "index": "tar shards, indexed and checked",
+    "start": "tar shards, opened again, to the first batch",
+    "batches": "tar shards, training batches",
+}
+"""Measurements of tar shards, whose images stay encoded."""
 CLASSES = 100
+SHARD = 10_000
+"""Images of a tar file."""
 
 
 def write_parquet(path: Path, rows: int) -> None:
@@ -79,6 +90,20 @@ def write_folder(root: Path, count: int) -> None:
         except OSError:  # no file yet, or its maximum number of links is reached
             path.write_bytes(files[number % DISTINCT])
             linked[number % DISTINCT] = path
+
+
+def write_shards(root: Path, count: int) -> None:
+    """Write tar files with `count` JPEGs, without labels."""
+    files = [jpeg_bytes(pixels) for pixels in noise(DISTINCT, SIDE)]
+    padded = [file + bytes(-len(file) % tarfile.BLOCKSIZE) for file in files]
+    root.mkdir()
+    for start in range(0, count, SHARD):
+        with (root / f"{start // SHARD:06}.tar").open("wb") as shard:
+            for number in range(start, min(start + SHARD, count)):
+                member = tarfile.TarInfo(f"{number:09}.jpg")
+                member.size = len(files[number % DISTINCT])
+                shard.write(member.tobuf(tarfile.USTAR_FORMAT) + padded[number % DISTINCT])
+            shard.write(bytes(2 * tarfile.BLOCKSIZE))
 
 
 def jpeg_bytes(pixels: np.ndarray) -> bytes:
@@ -126,11 +151,13 @@ def child(part: str, path: Path, batches: int) -> dict[str, float]:
     """One measurement, run in a process of its own: time in total and per image, and peak memory."""
     if part == "mapped":
         stored.MAX_MEMORY_SHARE = 0.0  # no array fits, as on a machine with less memory
-    memory = Memory()
+    memory, storage = Memory(), "encoded" if any(path.glob("*.tar")) else "auto"
     with memory.tracked():
         start = time.perf_counter()
-        source = folder_splits(path)["all"] if part == "list" else open_source(path, split="all")
+        source = folder_splits(path)["all"] if part == "list" else open_source(path, split="all", storage=storage)
         images = len(source)
+        if part == "start":
+            source.batch(epoch_indices(0, 0, images)[:64], torch.device("cpu"))
         if part in ("batches", "mapped"):
             source.batch(
                 torch.arange(1), torch.device("cpu")
@@ -163,6 +190,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--counts", type=int, nargs="+", default=[1_000, 10_000, 100_000, 1_000_000], help="numbers of images"
     )
+    parser.add_argument(
+        "--sources", nargs="+", choices=list(SOURCES), default=list(SOURCES), help="kinds of sources to measure"
+    )
     parser.add_argument("--batches", type=int, default=100, help="number of batches of 64 images per measurement")
     parser.add_argument("--figure", type=Path, help="PNG file for a figure of time and memory")
     parser.add_argument("--child", nargs=2, help=argparse.SUPPRESS)
@@ -171,26 +201,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
         part, path = options.child
         print(json.dumps(child(part, Path(path), options.batches)))
         return
-    with TemporaryDirectory() as folder:
-        for count in options.counts:
-            write_parquet(Path(folder) / f"{count}.parquet", count)
-        parquet = rounds(PARTS, lambda count: Path(folder) / f"{count}.parquet", options)
-    with TemporaryDirectory() as folder:
-        for count in options.counts:
-            write_folder(Path(folder) / f"{count}", count)
-        folders = rounds(FOLDER_PARTS, lambda count: Path(folder) / f"{count}", options)
-    tables = [table(title, parquet[part]) for part, title in PARTS.items()]
-    tables += [table(title, folders[part]) for part, title in FOLDER_PARTS.items()]
+    results = {}
+    for kind in options.sources:
+        write, parts = SOURCES[kind]
+        with TemporaryDirectory() as folder:
+            places = {count: Path(folder) / f"{count}.{kind}" for count in options.counts}
+            for count, place in places.items():
+                write(place, count)
+            results[kind] = rounds(parts, places.__getitem__, options)
+    tables = [table(SOURCES[kind][1][part], by_count) for kind, of in results.items() for part, by_count in of.items()]
     remarks = [
-        f"JPEGs of {SIDE} px in row groups of {ROW_GROUP}, or in {CLASSES} class folders.",
+        f"JPEGs of {SIDE} px in row groups of {ROW_GROUP}, in {CLASSES} class folders, or in tar files of {SHARD:,}.",
         f"{options.batches} batches of 64 images.",
         "Memory is the maximum over the rounds, of a process that includes torch. Own memory cannot be reclaimed.",
         "Images that take less than a quarter of the free memory are loaded completely, except in the memory-mapped "
         "table.",
     ]
     publish("memory", "Memory and time per image as the source grows", tables, remarks, options)
-    if options.figure is not None:
-        draw(parquet, options.figure)
+    if options.figure is not None and "parquet" in results:
+        draw(results["parquet"], options.figure)
+
+
+SOURCES: dict[str, tuple[Callable[[Path, int], None], dict[str, str]]] = {
+    "parquet": (write_parquet, PARTS),
+    "folders": (write_folder, FOLDER_PARTS),
+    "shards": (write_shards, SHARD_PARTS),
+}
+"""Kind of source -> what writes it, and its measurements."""
 
 
 def rounds(

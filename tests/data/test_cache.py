@@ -165,7 +165,7 @@ def test_read_only_folders_raise_a_user_error(tmp_path: Path) -> None:
 
 def test_memory_is_bounded_by_a_few_blocks() -> None:
     reader = watched(2000)
-    stream = cache.decode_all(reader, 8, np.arange(2000))
+    stream = parallel.decode_all(reader, 8, np.arange(2000))
     ahead = 0
     for done, _ in enumerate(stream):
         ahead = max(ahead, len(reader.read) - done)

@@ -15,7 +15,7 @@ from selftaught.data import open_source, stored
 from selftaught.data.cache import decode_cached
 from selftaught.data.conventions import Conventions
 from selftaught.data.dense import decode_dense
-from selftaught.data.parquet import parquet_splits
+from selftaught.data.resolve import open_readers
 from selftaught.errors import UserError
 
 CPU = torch.device("cpu")
@@ -127,7 +127,7 @@ def test_wide_images_are_cropped_and_resized_with_their_targets() -> None:
 
 
 def test_damaged_arrays_of_a_cache_are_decoded_again(toys: Path, tmp_path: Path) -> None:
-    reader = parquet_splits(toys, sorted(toys.glob("*.parquet")))["all"]
+    reader = open_readers(toys)["all"]
     cached = decode_cached(reader, 16, folder=tmp_path)
     before = np.array(cached.dense["depth"])
     file = tmp_path / cached.key / "depth.npy"
@@ -138,7 +138,7 @@ def test_damaged_arrays_of_a_cache_are_decoded_again(toys: Path, tmp_path: Path)
 
 
 def test_conventions_are_part_of_the_key(toys: Path, tmp_path: Path) -> None:
-    reader = parquet_splits(toys, sorted(toys.glob("*.parquet")))["all"]
+    reader = open_readers(toys)["all"]
     other = replace(reader, conventions=Conventions(depth_encoding="half", normals_y="down"))
     first, second = (decode_cached(each, 16, folder=tmp_path) for each in (reader, other))
     assert first.key != second.key

@@ -11,8 +11,8 @@ import pytest
 from corpus import encoded, noise
 
 from selftaught.data.columns import image_columns, label_column
-from selftaught.data.parquet import parquet_files, parquet_splits
 from selftaught.data.reader import UNLABELED, Reader
+from selftaught.data.resolve import open_readers
 from selftaught.errors import UserError
 
 
@@ -34,7 +34,7 @@ def declared(*names: str) -> dict[str, object]:
 
 
 def splits_of(path: Path) -> dict[str, Reader]:
-    return parquet_splits(path, parquet_files(path))
+    return open_readers(path)
 
 
 def contents(reader: Reader, indices: list[int] | None = None) -> list[object]:

@@ -15,7 +15,7 @@ import torch
 from corpus import encoded, listed, noise, write_images
 
 from crash import in_child, limit_files
-from selftaught.data import cache, stored
+from selftaught.data import arrays, cache, stored
 from selftaught.data.cache import Decoded, decode_cached
 from selftaught.data.folder import folder_splits
 from selftaught.data.reader import Indices, Raw, Reader
@@ -248,7 +248,7 @@ def test_every_flipped_byte_is_detected(tmp_path: Path) -> None:
 
 
 def test_large_caches_are_checked_by_length_and_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cache, "CHECKED", 0)
+    monkeypatch.setattr(arrays, "CHECKED", 0)
     key = decode_cached(listed(40), 8, folder=tmp_path).key
     path = tmp_path / key / "images.npy"
     whole = path.read_bytes()

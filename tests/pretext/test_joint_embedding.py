@@ -10,6 +10,7 @@ from torch import nn
 
 from selftaught.contracts import Task
 from selftaught.errors import UserError
+from selftaught.modules.processes import Processes, using
 from selftaught.pretext import task_class
 from toys import ToyEncoder, ToySource
 
@@ -111,6 +112,24 @@ def test_mocos_keys_are_normalized_in_strided_groups_and_stay_in_order():
         flat = images[group].flatten(1)
         expected[group] = (flat - flat.mean(0)) / (flat.var(0, correction=0) + 1e-5).sqrt()
     torch.testing.assert_close(task._keys(norm, images), expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("count", [2, 4, 12])
+def test_mocos_keys_stay_in_order_where_a_process_has_fewer_images_than_there_are_groups(count):
+    images, encoded = torch.arange(12.0)[:, None], []
+
+    def encode(rows):
+        encoded.append(rows)
+        return rows
+
+    for rank in range(count):
+        place = Processes()
+        place.rank, place.count = rank, count
+        own = images.chunk(count)[rank]
+        with using(place):
+            assert torch.equal(task_class("moco")(groups=8)._keys(encode, own), own)
+    groups = [torch.cat(encoded[group::6]).flatten().tolist() for group in range(6)]  # two images in each
+    assert groups == [[float(group), group + 6.0] for group in range(6)]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,9 @@ from selftaught.data.opening import open_image
 from selftaught.data.parallel import in_threads
 from selftaught.data.photos import Spec
 from selftaught.data.reader import UNLABELED, Raw, Reader, readable
-from selftaught.data.sources import DEFAULT_SIDE, open_readers
+from selftaught.data.resolve import open_readers
+from selftaught.data.shards import local_shards
+from selftaught.data.sources import DEFAULT_SIDE
 from selftaught.data.tar_index import INDEX, TarIndex, write_index
 from selftaught.display.console import stderr_console
 from selftaught.display.progress import Meter
@@ -178,7 +180,7 @@ class _Written:
         labeled = None if self.classes is None else labels
         titles = pa.array(self.titles, pa.large_string())
         index = TarIndex(shards, offsets, sizes, titles, labeled, self.classes, content_ids)
-        write_index(self.folder / INDEX, index, [file.name for file in self.files], self.files)
+        write_index(self.folder / INDEX, index, local_shards(self.folder, [file.name for file in self.files]))
         if self.skipped:
             lines = [f"{title}: {reason}\n" for title, reason in self.skipped]
             (self.folder / SKIPPED).write_text("".join(lines), encoding="utf-8")

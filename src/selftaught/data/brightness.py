@@ -5,7 +5,6 @@ source, from a sample of its images, because a range per image would brighten da
 """
 
 import json
-import os
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from selftaught.data.atomic import replacing
 from selftaught.data.opening import Unreadable, open_image
 from selftaught.data.reader import Raw, Reader
 
@@ -125,11 +125,8 @@ def source_ranges(reader: Reader, folder: Path) -> Ranges:
         loaded = json.loads(cached.read_text(encoding="utf-8"))
         return Ranges(**{kind: limits and (float(limits[0]), float(limits[1])) for kind, limits in loaded.items()})
     ranges = measure(reader.stream(sample))
-    part = cached.with_name(f"{cached.name}.part-{os.getpid()}")
-    with suppress(OSError):  # the decode cache reports a folder that cannot be written
-        folder.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError), replacing(cached) as part:  # the decode cache reports a folder that cannot be written
         part.write_text(json.dumps(asdict(ranges)), encoding="utf-8")
-        part.replace(cached)
     return ranges
 
 

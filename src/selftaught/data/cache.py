@@ -1,11 +1,9 @@
 """Decode cache: the images of a reader as uint8 squares of one size in one file, read through a memory map.
 
 A cache is a folder `<key>` with `images.npy` (N, 3, S, S), `content.npy` (N,), `meta.json` and, for each dense target,
-a file such as `depth.npy` (N, C, S, S). The key is a digest of
-the content, so a changed file has a new key. A cache is written to a `<key>.part-*` folder under a lock and renamed
-once it is complete: after a crash the incomplete folder is never read, and the next build removes it. A second process
-waits for the first. Bytes are appended instead of written through a memory map, so that a full disk raises an error
-instead of a crash (SIGBUS).
+a file such as `depth.npy` (N, C, S, S). The key is a digest of the content, so a changed file has a new key. A cache is
+written to a `<key>.part-*` folder under a lock and renamed once it is complete: after a crash the incomplete folder is
+never read, and the next build removes it. A second process waits for the first.
 
 A damaged cache is rebuilt. The list of its images has a checksum, and so have the pixels; that of the pixels is
 verified up to `CHECKED` bytes, beyond which only header and length are compared.
@@ -15,7 +13,6 @@ Not handled: removing old caches (always safe to do by hand), and files truncate
 
 import errno
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -24,27 +21,22 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO, Self
 
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
+from selftaught.data.arrays import ArrayFile, is_valid_array, read_ids, write_ids
 from selftaught.data.brightness import NOMINAL, Ranges
-from selftaught.data.dense import STORED, dense_names, stored_bytes
-from selftaught.data.parallel import decode_all
+from selftaught.data.dense import dense_names, stored_bytes
+from selftaught.data.parallel import DecodedImage, decode_usable
 from selftaught.data.reader import Indices, Reader
-from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 
 FORMAT = 3
 """Format version, part of every key: increase it when the result of decoding changes."""
-CHECKED = 2**30
-"""Largest size in bytes at which the checksum of the pixels is verified; takes a second at most."""
 DENSE_FORMAT = 1
 """The same for dense targets, part of the keys of sources that have some."""
-ARRAYS: Mapping[str, tuple[int, type[np.generic]]] = {"images": (3, np.uint8), **STORED}
-"""Channels and type of each array of a cache."""
 
 
 @dataclass(frozen=True)
@@ -144,9 +136,9 @@ def _read(target: Path, side: int, names: tuple[str, ...]) -> Decoded | None:
         if meta["listed"] != _list_checksum(kept, skipped, meta["ranges"]):
             return None
         checksums = {"images": meta["pixels"], **{name: meta["dense"][name] for name in names}}
-        if not all(_is_valid(target, name, len(kept), side, checksum) for name, checksum in checksums.items()):
+        if not all(is_valid_array(target, name, len(kept), side, checksum) for name, checksum in checksums.items()):
             return None
-        content_ids = _read_ids(target / "content.npy", len(kept), meta["content"])
+        content_ids = read_ids(target / "content.npy", len(kept), meta["content"])
         if content_ids is None:
             return None
         images = np.load(target / "images.npy", mmap_mode="r")
@@ -157,53 +149,9 @@ def _read(target: Path, side: int, names: tuple[str, ...]) -> Decoded | None:
     return Decoded(target.name, images, indices, failures, content_ids, dense)
 
 
-def _is_valid(target: Path, name: str, count: int, side: int, checksum: int) -> bool:
-    """Whether an array of a cache has the expected header, length and, up to `CHECKED` bytes, checksum."""
-    with (target / f"{name}.npy").open("rb") as file:
-        header = _header(name, count, side)
-        valid_header = file.read(len(header)) == header
-        size = os.fstat(file.fileno()).st_size - file.tell()
-        channels, kind = ARRAYS[name]
-        if not valid_header or size != count * channels * side**2 * np.dtype(kind).itemsize:
-            return False
-        return size > CHECKED or _checksum(file) == checksum
-
-
-def _read_ids(path: Path, count: int, checksum: int) -> NDArray[np.int64] | None:
-    """The content digests of a cache; None if damaged. The number of bytes read does not depend on the file."""
-    with path.open("rb") as file:
-        np.lib.format.write_array_header_1_0(header := io.BytesIO(), _ids_header(count))
-        content = file.read(header.tell() + 8 * count + 1)
-    start = header.getvalue()
-    if not content.startswith(start) or len(content) != len(start) + 8 * count or zlib.crc32(content) != checksum:
-        return None
-    return np.frombuffer(content, "<i8", offset=len(start)).astype(np.int64)
-
-
-def _write_ids(path: Path, content_ids: list[int]) -> int:
-    """Write content digests and return the checksum of the file."""
-    np.lib.format.write_array_header_1_0(file := io.BytesIO(), _ids_header(len(content_ids)))
-    file.write(np.array(content_ids, dtype="<i8").tobytes())
-    path.write_bytes(file.getvalue())
-    return zlib.crc32(file.getvalue())
-
-
-def _ids_header(count: int) -> dict[str, object]:
-    """The header of `content.npy`."""
-    return {"descr": "<i8", "fortran_order": False, "shape": (count,)}
-
-
 def _list_checksum(kept: list[int], skipped: list[tuple[int, str]], ranges: dict[str, object]) -> int:
     """Checksum of the kept and skipped indices of a cache and of its value ranges."""
     return zlib.crc32(json.dumps([kept, skipped, ranges]).encode())
-
-
-def _checksum(file: BinaryIO) -> int:
-    """CRC-32 of a file from its current position."""
-    checksum = 0
-    while chunk := file.read(2**20):
-        checksum = zlib.crc32(chunk, checksum)
-    return checksum
 
 
 def _build(reader: Reader, side: int, indices: Indices, ranges: Ranges, target: Path, content: str) -> None:
@@ -230,69 +178,28 @@ def _build(reader: Reader, side: int, indices: Indices, ranges: Ranges, target: 
 
 def _write(reader: Reader, side: int, indices: Indices, ranges: Ranges, part: Path) -> None:
     """Decode into a folder: the images and their targets, the list of images, and checksums of all."""
-    kept: list[int] = []
-    skipped: list[tuple[int, str]] = []
-    content_ids: list[int] = []
+    names = ("images", *dense_names(reader))
     with ExitStack() as stack:
-        meter = stack.enter_context(Meter(f"decoding {reader.name}", len(indices)))
-        names = ("images", *dense_names(reader))
-        arrays = {name: stack.enter_context(_ArrayFile(part, name, len(indices), side)) for name in names}
-        for index, result in zip(indices.tolist(), decode_all(reader, side, indices, ranges), strict=True):
-            if isinstance(result.image, str):
-                skipped.append((index, result.image))
-            else:
-                kept.append(index)
-                content_ids.append(result.content_id)
-                for name, values in {"images": result.image, **result.dense}.items():
-                    arrays[name].append(values)
-            meter.advance()
-        checksums = {name: array.finish(len(kept)) for name, array in arrays.items()}
+        arrays = {name: stack.enter_context(ArrayFile(part, name, len(indices), side)) for name in names}
+
+        def append(result: DecodedImage) -> None:
+            for name, values in {"images": result.image, **result.dense}.items():
+                assert not isinstance(values, str)
+                arrays[name].append(values)
+
+        usable = decode_usable(reader, side, indices, ranges, "decoding", append)
+        checksums = {name: array.finish(len(usable.indices)) for name, array in arrays.items()}
+    kept, skipped = usable.indices.tolist(), list(usable.skipped)
     meta = {
         "kept": kept,
         "skipped": skipped,
         "listed": _list_checksum(kept, skipped, asdict(ranges)),
         "pixels": checksums.pop("images"),
         "dense": checksums,
-        "content": _write_ids(part / "content.npy", content_ids),
+        "content": write_ids(part / "content.npy", usable.content_ids),
         "ranges": asdict(ranges),
     }
     (part / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
-
-
-class _ArrayFile:
-    """An .npy file that is appended to, one image at a time."""
-
-    def __init__(self, folder: Path, name: str, most: int, side: int) -> None:
-        self._name, self._side, self._checksum = name, side, 0
-        self._file = (folder / f"{name}.npy").open("wb")
-        self._file.write(_header(name, most, side))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def append(self, values: NDArray[np.generic]) -> None:
-        content = np.ascontiguousarray(values).data
-        self._file.write(content)
-        self._checksum = zlib.crc32(content, self._checksum)
-
-    def finish(self, count: int) -> int:
-        """Write the actual number of images, flush to the disk, and return the checksum."""
-        self._file.seek(0)
-        self._file.write(_header(self._name, count, self._side))
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        return self._checksum
-
-    def __exit__(self, *error: object) -> None:
-        self._file.close()
-
-
-def _header(name: str, count: int, side: int) -> bytes:
-    """The header of an .npy file; numpy pads it, so that the first axis can be changed later."""
-    channels, kind = ARRAYS[name]
-    fields = {"descr": np.dtype(kind).str, "fortran_order": False, "shape": (count, channels, side, side)}
-    np.lib.format.write_array_header_1_0(stream := io.BytesIO(), fields)
-    return stream.getvalue()
 
 
 def storage_error(error: OSError, folder: Path, size: int) -> UserError:

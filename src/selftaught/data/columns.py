@@ -6,7 +6,6 @@ metadata is missing or contradicts them.
 
 import json
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -25,7 +24,7 @@ DENSE_NAMES = {
 LABEL_NAMES = ("label", "labels", "fine_label", "class", "target", "category")
 
 
-def image_column(schema: pa.Schema, path: Path) -> str:
+def image_column(schema: pa.Schema, path: str) -> str:
     """Name of the image column of a file.
 
     Raises:
@@ -36,7 +35,7 @@ def image_column(schema: pa.Schema, path: Path) -> str:
     if chosen := next((name for name in preferred if name in candidates), None):
         return chosen
     raise UserError(
-        f"{readable(str(path))} has no image column (bytes, or a struct with bytes), only {describe_columns(schema)}: "
+        f"{readable(path)} has no image column (bytes, or a struct with bytes), only {describe_columns(schema)}: "
         f"write it with the Image feature of the `datasets` library, or remove it from the folder."
     )
 

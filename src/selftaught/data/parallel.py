@@ -16,6 +16,7 @@ from selftaught.data.conventions import Conventions
 from selftaught.data.decode import RGB, decode_with_id
 from selftaught.data.dense import decode_dense
 from selftaught.data.reader import Indices, Raw, Reader
+from selftaught.display.progress import Meter
 
 Item = TypeVar("Item")
 
@@ -34,6 +35,51 @@ class DecodedImage:
     content_id: int
     dense: Mapping[str, NDArray[np.generic]]
     """Its dense targets by name."""
+
+
+@dataclass(frozen=True)
+class Usable:
+    """Which images of a reader can be decoded."""
+
+    indices: Indices
+    """(N,) ascending indices of these images in the reader."""
+    skipped: tuple[tuple[int, str], ...]
+    """Index in the reader and reason of each image that cannot be decoded."""
+    content_ids: Indices
+    """(N,) digests of the encoded images, see `content_id`."""
+
+
+def decode_usable(
+    reader: Reader,
+    side: int,
+    indices: Indices,
+    ranges: Ranges,
+    doing: str,
+    use: Callable[[DecodedImage], object] = lambda image: None,
+) -> Usable:
+    """Decode the images at ascending `indices` once, in order.
+
+    Args:
+        reader: the images.
+        side: side of the squares in pixels.
+        indices: ascending indices in the reader.
+        ranges: value ranges of the whole source, for images other than 8-bit ones.
+        doing: what is done, for the progress bar: "decoding".
+        use: called with each image that can be decoded.
+    """
+    kept: list[int] = []
+    skipped: list[tuple[int, str]] = []
+    content_ids: list[int] = []
+    with Meter(f"{doing} {reader.name}", len(indices)) as meter:
+        for index, result in zip(indices.tolist(), decode_all(reader, side, indices, ranges), strict=True):
+            if isinstance(result.image, str):
+                skipped.append((index, result.image))
+            else:
+                use(result)
+                kept.append(index)
+                content_ids.append(result.content_id)
+            meter.advance()
+    return Usable(np.array(kept, np.int64), tuple(skipped), np.array(content_ids, np.int64))
 
 
 def decode_all(reader: Reader, side: int, indices: Indices, ranges: Ranges = NOMINAL) -> Iterator[DecodedImage]:

@@ -26,7 +26,8 @@ from selftaught.data.columns import (
 )
 from selftaught.data.conventions import NO_CONVENTIONS, Conventions, parse_conventions
 from selftaught.data.parquet_labels import LabelColumn, Labels, unify
-from selftaught.data.reader import UNLABELED, Indices, Raw, Reader, files_digest, natural_key, readable, split_of
+from selftaught.data.reader import UNLABELED, Indices, Raw, Reader, readable
+from selftaught.data.shards import File, Shards, digest_of, located
 from selftaught.errors import UserError
 
 METADATA = b"selftaught.targets"
@@ -35,6 +36,8 @@ ROWS_PER_READ = 64
 """Rows per read."""
 LARGE_GROUP = 2**21
 """Size in bytes of a row group above which reading it for one image takes about as long as decoding the image."""
+WHOLE = 0.25
+"""Share of the rows of a remote file above which it is better to download it than to request its row groups."""
 SAMPLE_RUNS = 10
 """Number of runs of consecutive rows in a sample."""
 READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
@@ -45,7 +48,7 @@ READ_ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, MemoryError)
 class Parquet(Reader):
     """Images in the rows of one or more files."""
 
-    files: tuple[Path, ...]
+    files: tuple[File, ...]
     column: str
     lengths: tuple[int, ...]
     """Rows of each file."""
@@ -96,9 +99,11 @@ class Parquet(Reader):
             if len(rows):
                 yield from self._stream_file(file, columns, rows)
 
-    def _stream_file(self, path: Path, columns: tuple[str, ...], rows: Indices) -> Iterator[tuple[Raw, ...]]:
+    def _stream_file(self, path: File, columns: tuple[str, ...], rows: Indices) -> Iterator[tuple[Raw, ...]]:
+        folder = path.parent if isinstance(path, Path) else None
         try:
-            with pq.ParquetFile(path, metadata=_metadata(path)) as file:
+            place = located(path, whole=len(rows) > WHOLE * _metadata(path).num_rows)
+            with pq.ParquetFile(place, metadata=_metadata(path)) as file:
                 start = 0
                 for group in range(file.num_row_groups):
                     stop = start + file.metadata.row_group(group).num_rows
@@ -110,7 +115,7 @@ class Parquet(Reader):
                             start += len(batch)
                             read = [batch.column(name) for name in columns]
                             for row in batch_rows.tolist():  # row by row: binary views do not support `take`
-                                yield tuple(_raw(column[row].as_py(), path.parent) for column in read)
+                                yield tuple(_raw(column[row].as_py(), folder) for column in read)
                         if start != stop:
                             raise ValueError("the number of rows differs from the metadata")
                     start = stop
@@ -130,27 +135,14 @@ class Parquet(Reader):
     def fingerprint(self) -> str:
         """See `Reader`."""
         columns = ":".join((self.column, *self.dense_columns))
-        return files_digest(self.files, [f"{file.name}:{columns}" for file in self.files])
+        return digest_of(self.files, [f"{file.name}:{columns}" for file in self.files])
 
 
-def parquet_files(path: Path) -> list[Path]:
-    """The file itself, or all parquet files below a folder except hidden ones, in natural order."""
-    if path.is_file():
-        return [path]
-    files = [file.relative_to(path) for file in path.rglob("*.[pP][aA][rR][qQ][uU][eE][tT]") if file.is_file()]
-    visible = [file for file in files if not any(part.startswith(".") for part in file.parts)]
-    return [path / file for file in sorted(visible, key=lambda file: natural_key(file.as_posix()))]
-
-
-def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
-    """Open parquet files by split.
-
-    The split of a file is what its name (`train.parquet`, `train-00000-of-00003.parquet`) or the name of its folder
-    (`train/0000.parquet`) begins with.
+def parquet_splits(shards: Shards) -> dict[str, Reader]:
+    """Open parquet files by split, see `Shards.by_split`.
 
     Args:
-        path: the folder of the files, or the single file.
-        files: one or more files, see `parquet_files`.
+        shards: one or more files.
 
     Returns:
         "all" with every file, and each split if there are two or more.
@@ -158,8 +150,9 @@ def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
     Raises:
         UserError: a file cannot be read or has no images.
     """
+    files = shards.files
     schemas, lengths = zip(*(_schema(file) for file in files), strict=True)
-    column = image_column(schemas[0], files[0])
+    column = image_column(schemas[0], str(files[0]))
     for file, schema in zip(files, schemas, strict=True):
         if column not in image_columns(schema):
             raise UserError(
@@ -179,14 +172,14 @@ def parquet_splits(path: Path, files: list[Path]) -> dict[str, Reader]:
         joined, names = (np.concatenate(parts), classes) if labeled else (None, None)
         some, rows = tuple(files[i] for i in chosen), tuple(lengths[i] for i in chosen)
         return Parquet(
-            readable(str(path)), joined, names, some, column, rows, tuple(dense.values()),
+            shards.name, joined, names, some, column, rows, tuple(dense.values()),
             notes=notes, dense=tuple(dense), conventions=conventions,
         )  # fmt: skip
 
-    return {"all": reader(range(len(files))), **{split: reader(own) for split, own in _by_split(path, files).items()}}
+    return {"all": reader(range(len(files))), **{split: reader(own) for split, own in shards.by_split().items()}}
 
 
-def _dense_columns(files: Sequence[Path], schemas: Sequence[pa.Schema], image: str) -> dict[str, str]:
+def _dense_columns(files: Sequence[File], schemas: Sequence[pa.Schema], image: str) -> dict[str, str]:
     """Columns of dense targets by name of the target, the same in all files."""
     columns = [dense_columns(schema, image) for schema in schemas]
     for file, own in zip(files, columns, strict=True):
@@ -199,7 +192,7 @@ def _dense_columns(files: Sequence[Path], schemas: Sequence[pa.Schema], image: s
     return columns[0]
 
 
-def _conventions(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> Conventions:
+def _conventions(files: Sequence[File], schemas: Sequence[pa.Schema]) -> Conventions:
     """Units and axes of dense targets from the metadata, the same in all files."""
     texts = [(schema.metadata or {}).get(METADATA, b"{}") for schema in schemas]
     for file, text in zip(files, texts, strict=True):
@@ -211,40 +204,32 @@ def _conventions(files: Sequence[Path], schemas: Sequence[pa.Schema]) -> Convent
     return parse_conventions(texts[0], f"the metadata of {readable(str(files[0]))}")
 
 
-def _by_split(path: Path, files: list[Path]) -> dict[str, list[int]]:
-    """Positions of the files of each split; empty unless there are two or more splits."""
-    groups: dict[str, list[int]] = {}
-    for index, file in enumerate(files):
-        split = split_of(file.stem) or (split_of(file.parent.name) if file.parent != path else None)
-        if split and file != path:
-            groups.setdefault(split, []).append(index)
-    return groups if len(groups) > 1 else {}
-
-
-def _schema(path: Path) -> tuple[pa.Schema, int]:
+def _schema(path: File) -> tuple[pa.Schema, int]:
     """The schema of a file and its number of rows."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(located(path)) as file:
             return file.schema_arrow, file.metadata.num_rows
     except READ_ERRORS as error:
         raise _damaged(path, error) from error
 
 
-def _metadata(path: Path) -> pq.FileMetaData:
+def _metadata(path: File) -> pq.FileMetaData:
     """The metadata of a file, read once, because a batch of images in random order is read by many threads."""
+    if not isinstance(path, Path):
+        return _cached_metadata(path, path.tag, path.size)
     status = path.stat()
-    return _cached_metadata(path, status.st_mtime_ns, status.st_size)
+    return _cached_metadata(path, f"{status.st_mtime_ns}", status.st_size)
 
 
 @lru_cache(1024)
-def _cached_metadata(path: Path, time: int, size: int) -> pq.FileMetaData:
-    return pq.read_metadata(path)
+def _cached_metadata(path: File, version: str, size: int) -> pq.FileMetaData:
+    return pq.read_metadata(located(path))
 
 
-def _column(path: Path, name: str, length: int) -> list[Any]:
+def _column(path: File, name: str, length: int) -> list[Any]:
     """The values of a column."""
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(located(path)) as file:
             values: list[Any] = file.read(columns=[name], use_threads=False).column(name).to_pylist()
         if len(values) != length:
             raise ValueError("the number of rows differs from the metadata")
@@ -253,13 +238,13 @@ def _column(path: Path, name: str, length: int) -> list[Any]:
     return values
 
 
-def _damaged(path: Path, error: BaseException) -> UserError:
+def _damaged(path: File, error: BaseException) -> UserError:
     why = readable(next(iter(str(error).splitlines()), "") or type(error).__name__).rstrip(".")
     return UserError(f"{readable(str(path))} is not a valid parquet file ({why}): download or write it again.")
 
 
 def _labels(
-    files: Sequence[Path], schemas: Sequence[pa.Schema], lengths: Sequence[int]
+    files: Sequence[File], schemas: Sequence[pa.Schema], lengths: Sequence[int]
 ) -> tuple[Labels, tuple[str, ...]]:
     """The labels of all files, and notes for the user."""
     name = next(filter(None, map(label_column, schemas)), None)
@@ -268,7 +253,7 @@ def _labels(
         return Labels([None] * len(files), ()), (why,) if why else ()
     has_column = [name in label_columns(schema) for schema in schemas]
     columns = [
-        LabelColumn(file, _column(file, name, length) if has else [], _declared(schema, name))
+        LabelColumn(str(file), _column(file, name, length) if has else [], _declared(schema, name))
         for file, schema, length, has in zip(files, schemas, lengths, has_column, strict=True)
     ]
     labels = unify(name, columns)
@@ -284,7 +269,7 @@ def _declared(schema: pa.Schema, name: str) -> tuple[str, ...]:
     return tuple(map(str, names)) if isinstance(names, list) else ()
 
 
-def _raw(cell: Any, folder: Path) -> Raw:
+def _raw(cell: Any, folder: Path | None) -> Raw:
     """The bytes in a cell, or the path of the file that it refers to, or the reason why there is neither."""
     if not isinstance(cell, dict):
         return cell or b""
@@ -293,6 +278,8 @@ def _raw(cell: Any, folder: Path) -> Raw:
         return cell.get("bytes") or b""
     if "\0" in name:
         return "has an invalid path"
+    if folder is None:
+        return "is in a file of its own, which is not read over the network"
     # not Path.resolve, which raises for a circular link
     inside = Path(os.path.realpath(folder / name)).is_relative_to(os.path.realpath(folder))
     return folder / name if inside else "has a path outside the folder of the parquet file"

@@ -6,7 +6,6 @@ Each file may number the classes differently, so integers are translated to clas
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,7 @@ LONGEST = 500
 class LabelColumn:
     """The labels of one file as stored."""
 
-    file: Path
+    file: str
     values: Sequence[Any]
     """One per row: integers, strings, booleans or floats; None for no label. Empty if the file lacks the column."""
     declared: tuple[str, ...]
@@ -96,7 +95,7 @@ def _shared_names(columns: Sequence[LabelColumn], numbered: Sequence[bool]) -> t
     undeclared = [column for column, has in zip(columns, numbered, strict=True) if has and not column.declared]
     if len(lists) > 1 and undeclared:
         raise UserError(
-            f"the parquet files declare different class names, and {readable(str(undeclared[0].file))} declares none: "
+            f"the parquet files declare different class names, and {readable(undeclared[0].file)} declares none: "
             f"declare the class names in each file, or store the labels as strings."
         )
     return next(iter(lists), ())

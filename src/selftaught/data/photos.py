@@ -30,7 +30,7 @@ class Photo(NamedTuple):
 
 
 def as_paths(spec: Spec) -> list[str]:
-    """A spec as a list of names and paths, with `~` expanded.
+    """A spec as a list of names, paths and addresses, with `~` expanded and without `file://`.
 
     Raises:
         UserError: the spec is empty, or an item is not a name or path.
@@ -43,7 +43,7 @@ def as_paths(spec: Spec) -> list[str]:
     for item in items:
         if not isinstance(item, str | Path) or not str(item) or "\0" in str(item):  # a config may contain anything
             raise UserError(f"a source must be a name or a path, got {item!r}.")
-    return [os.path.expanduser(str(item)) for item in items]  # noqa: PTH111 (Path.expanduser raises for an unknown user)
+    return [os.path.expanduser(str(item).removeprefix("file://")) for item in items]  # noqa: PTH111 (Path.expanduser raises for an unknown user)
 
 
 def is_photos(spec: Spec) -> bool:

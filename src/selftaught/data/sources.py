@@ -1,10 +1,7 @@
 """Open sources by name or path, with splits, limits and labels."""
 
-import os
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from difflib import get_close_matches
 from pathlib import Path
 
 import numpy as np
@@ -14,22 +11,15 @@ from numpy.typing import NDArray
 from selftaught.data.brightness import NOMINAL, Ranges, source_ranges
 from selftaught.data.cache import cache_folder
 from selftaught.data.decode import short_side
-from selftaught.data.dense_folder import dense_splits
 from selftaught.data.dense_units import check_units
-from selftaught.data.folder import folder_splits
-from selftaught.data.hub import PREFIX, hub_folder
-from selftaught.data.labels import with_labels
-from selftaught.data.listing import list_folder
-from selftaught.data.named import DATASETS, PHOTOS, dataset_splits
-from selftaught.data.parquet import parquet_splits
-from selftaught.data.photos import Spec, as_paths, is_photos
+from selftaught.data.photos import Spec
 from selftaught.data.reader import Indices, Reader, has_label, readable
+from selftaught.data.resolve import open_readers
 from selftaught.data.splits import Split, compare_classes, describe_source, split_part, with_test_part
 from selftaught.data.storage import Prepared, Storage, prepare
 from selftaught.data.stored import Pixels, Stored
-from selftaught.data.tar import tar_splits
 from selftaught.display.progress import announce
-from selftaught.errors import UserError, require_between, unknown
+from selftaught.errors import UserError, require_between
 from selftaught.limits import NUM_IMAGES
 
 DEFAULT_SIDE = 160
@@ -56,7 +46,8 @@ def open_source(
     """Open images by name or path, decoding them on first use, or on the fly.
 
     Args:
-        spec: a folder, a `.parquet` or `.tar` file or a folder of them, or a name (see `list_sources`).
+        spec: a folder, a `.parquet` or `.tar` file or a folder of them, the address of such a file or folder on a
+            server (`s3://bucket/folder`), or a name (see `list_sources`).
         side: side of the stored squares in pixels, at most the median short side of the images; None for at most 160.
         split: which split. Labeled images that come without a split are divided by a hash of each path: about 20 % are
             the test part. Without labels "train" is everything.
@@ -134,26 +125,6 @@ class OpenRequest:
     """Images opened so far, by key (of targets `key/depth` etc.): parts of one source share one copy on the device."""
 
 
-def open_readers(
-    spec: Spec, labels: Path | None = None, cache: Path | None = None, download: bool = True
-) -> dict[str, Reader]:
-    """The readers of a source by split: always "all", and each split that it has.
-
-    Args:
-        spec: see `open_source`.
-        labels: see `open_source`.
-        cache: see `open_source`.
-        download: see `open_source`.
-
-    Raises:
-        UserError: the source does not exist or is empty.
-    """
-    splits = _resolve(spec, cache, download)
-    if not len(splits["all"]):
-        raise UserError(f"no images in {splits['all'].name}: the source is empty.")
-    return with_labels(splits, labels) if labels else splits
-
-
 def _readers(spec: Spec, request: OpenRequest) -> dict[str, Reader]:
     """The readers of a source by split: always "all", and also "train" and "test" if the source has both."""
     splits = open_readers(spec, request.labels, request.cache, request.download)
@@ -164,59 +135,6 @@ def _readers(spec: Spec, request: OpenRequest) -> dict[str, Reader]:
     if line := describe_source(parts, splits, request.labels):
         announce(line)
     return parts
-
-
-def _resolve(spec: Spec, cache: Path | None, download: bool = True) -> dict[str, Reader]:
-    """Readers for a spec: a path if it exists, has a separator or the suffix of a file; otherwise a name."""
-    paths = as_paths(spec)
-    if is_photos(spec):
-        raise UserError(
-            f"got {len(paths)} photo(s), but a source needs many images: set the number of crops to cut from them "
-            f"(--num-crops 10000)."
-        )
-    if len(paths) > 1:
-        raise UserError(
-            f"several paths must all be photos, got {readable(' '.join(paths[:3]))!r}: pass a single folder instead."
-        )
-    name, path = paths[0], Path(paths[0])
-    if name.startswith(PREFIX) and not os.path.exists(path):  # noqa: PTH110
-        path = hub_folder(name)
-    if os.path.isdir(path):  # noqa: PTH112 (Path's methods raise where a name is too long or a folder is locked)
-        listing = list_folder(path)
-        if not (tables := listing.with_suffix(".parquet")):
-            if not listing.titles and (shards := listing.with_suffix(".tar")):
-                return tar_splits(path, [path / shard for shard in shards], cache)
-            return dense_splits(path, listing) or folder_splits(path, listing)
-        try:
-            return parquet_splits(path, [path / table for table in tables])
-        except UserError:
-            if listing.titles:  # a table next to images contains metadata, not images
-                return folder_splits(path, listing)
-            raise
-    if path.suffix.lower() == ".parquet" and os.path.isfile(path):  # noqa: PTH113
-        return parquet_splits(path, [path])
-    if path.suffix.lower() == ".tar" and os.path.isfile(path):  # noqa: PTH113
-        return tar_splits(path, [path], cache)
-    if os.path.exists(path):  # noqa: PTH110
-        raise UserError(
-            f"a source must be a folder, a .parquet or a .tar file, got {readable(name)!r}: unpack an archive into a "
-            "folder."
-        )
-    if name == "digits" or name in DATASETS:
-        return dataset_splits(name, cache and cache / "downloads", download)
-    if path.suffix in (".parquet", ".tar", ".zip") or os.sep in name or "/" in name:
-        raise _missing_path(path, name)
-    raise unknown("source", readable(name), ["digits", *DATASETS, *PHOTOS])
-
-
-def _missing_path(path: Path, name: str) -> UserError:
-    """The error for a path that does not exist, suggesting a similar one from the same folder."""
-    neighbors: list[str] = []
-    with suppress(OSError):  # the folder is missing or not readable
-        neighbors = os.listdir(path.parent)  # noqa: PTH208
-    similar = get_close_matches(path.name, neighbors, n=1)
-    hint = f"did you mean {readable(str(path.with_name(similar[0])))!r}?" if similar else "check the spelling."
-    return UserError(f"no such file or folder: {readable(name)!r}; {hint}")
 
 
 def _with_common_settings(splits: Mapping[str, Reader], request: OpenRequest) -> OpenRequest:

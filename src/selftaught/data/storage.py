@@ -12,8 +12,9 @@ import numpy as np
 
 from selftaught.data.brightness import Ranges
 from selftaught.data.cache import cache_folder, cache_key, decode_cached, image_bytes
+from selftaught.data.checked import check_cached
 from selftaught.data.dense import dense_names
-from selftaught.data.encoded import Encoded, check_cached
+from selftaught.data.encoded import Encoded
 from selftaught.data.reader import Indices, Reader
 from selftaught.data.stored import Pixels, Resident
 from selftaught.display.progress import announce
@@ -70,8 +71,8 @@ def prepare(
     if note := reader.access_note():
         announce(f"{reader.name}: {note}")
     content = reader.fingerprint_of(np.arange(count) if chosen is None else chosen)
-    checked = check_cached(reader, side, chosen, folder, ranges, content)
+    usable = check_cached(reader, side, chosen, folder, ranges, content)
     key = cache_key(reader, side, chosen, ranges, content)
-    pixels = {name: Encoded(reader, side, ranges, checked, name) for name in ("images", *names)}
+    pixels = {name: Encoded(reader, side, ranges, usable, name) for name in ("images", *names)}
     images = pixels.pop("images")
-    return Prepared(key, checked.indices, checked.skipped, checked.content_ids, images, pixels)
+    return Prepared(key, usable.indices, usable.skipped, usable.content_ids, images, pixels)

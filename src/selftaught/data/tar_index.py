@@ -12,12 +12,15 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
+from selftaught.data.atomic import replacing
 from selftaught.data.parquet_labels import LabelColumn, unify
-from selftaught.data.reader import UNLABELED, Indices, files_digest, readable
+from selftaught.data.reader import UNLABELED, Indices, readable
+from selftaught.data.shards import Shards, digest_of, size_of
 from selftaught.data.tar_scan import Sample, Scanned, scan
 from selftaught.display.progress import Meter
 
@@ -35,6 +38,9 @@ COLUMNS = {
     "content_id": pa.int64(),
 }
 """Columns and types; content ids are null in an index of tar files that were not written by `selftaught shard`."""
+
+INDEX_ERRORS = (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException)
+"""Exceptions that reading a damaged index raises."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,38 +62,33 @@ class TarIndex:
     notes: tuple[str, ...] = ()
 
 
-def tar_index(root: Path, files: Sequence[Path], cache: Path) -> TarIndex:
-    """The index of tar files: the one in their folder, that in the cache, or a new one.
+def tar_index(shards: Shards, cache: Path) -> TarIndex:
+    """The index of tar files: the one beside them, that in the cache, or a new one.
 
     Args:
-        root: the folder of the files, or the single file.
-        files: the files.
+        shards: the files.
         cache: the cache folder.
 
     Raises:
         UserError: a file is not a tar file or damaged.
     """
-    names = [file.relative_to(root).as_posix() if file != root else file.name for file in files]
     notes: tuple[str, ...] = ()
-    if root.is_dir() and (root / INDEX).is_file():
-        found = read_index(root / INDEX, names, files)
+    if shards.index is not None:
+        found = read_index(shards.index, shards)
         if isinstance(found, TarIndex):
             return found
         notes = (f"{INDEX} is not used, because {found}",)
-    stored = cache / f"tar-{VERSION}-{files_digest(files, names)}.arrow"
-    cached = read_index(stored, names, files) if stored.is_file() else ""
+    stored = cache / f"tar-{VERSION}-{digest_of(shards.files, shards.titles)}.arrow"
+    cached = read_index(stored, shards) if stored.is_file() else ""
     if isinstance(cached, str):
-        made = _scanned(root, files)
-        with suppress(OSError):  # the cache of the images reports a folder that cannot be written
-            cache.mkdir(parents=True, exist_ok=True)
-            part = stored.with_name(f"{stored.name}.part-{os.getpid()}")
-            write_index(part, made, names, files)
-            part.replace(stored)
+        made = _scanned(shards)
+        with suppress(OSError), replacing(stored) as part:  # the cache of the images reports a folder not writable
+            write_index(part, made, shards)
         cached = made
     return TarIndex(**{**vars(cached), "notes": (*notes, *cached.notes)})
 
 
-def write_index(path: Path, index: TarIndex, names: Sequence[str], files: Sequence[Path]) -> None:
+def write_index(path: Path, index: TarIndex, shards: Shards) -> None:
     """Write an index as an Arrow file."""
     count = len(index.shard)
     arrays = [
@@ -101,7 +102,7 @@ def write_index(path: Path, index: TarIndex, names: Sequence[str], files: Sequen
     described = {
         "version": VERSION,
         "classes": index.classes,
-        "files": [[name, file.stat().st_size] for name, file in zip(names, files, strict=True)],
+        "files": [[name, size_of(file)] for name, file in zip(shards.titles, shards.files, strict=True)],
         "notes": index.notes,
     }
     schema = pa.schema(list(COLUMNS.items()), {METADATA: json.dumps(described).encode()})
@@ -109,8 +110,23 @@ def write_index(path: Path, index: TarIndex, names: Sequence[str], files: Sequen
         writer.write_batch(pa.record_batch(arrays, schema=schema))
 
 
-def read_index(path: Path, names: Sequence[str], files: Sequence[Path]) -> TarIndex | str:
+def indexed_files(path: Path) -> list[tuple[str, int]]:
+    """Names and sizes in bytes of the files that an index lists; empty if it is damaged."""
+    try:
+        with pa.memory_map(str(path)) as stream:
+            return _files(json.loads((pa.ipc.open_file(stream).schema.metadata or {})[METADATA]))
+    except INDEX_ERRORS:
+        return []
+
+
+def _files(described: Any) -> list[tuple[str, int]]:
+    """Names and sizes from the metadata of an index."""
+    return [(str(name), int(size)) for name, size in described["files"]]
+
+
+def read_index(path: Path, shards: Shards) -> TarIndex | str:
     """Read an index, or return the reason why it does not fit the files."""
+    names = shards.titles
     try:
         with pa.memory_map(str(path)) as stream:
             reader = pa.ipc.open_file(stream)
@@ -122,25 +138,26 @@ def read_index(path: Path, names: Sequence[str], files: Sequence[Path]) -> TarIn
             table = reader.read_all()
         table.validate(full=True)
         table = table.combine_chunks()
-        sizes = {str(name): int(size) for name, size in described["files"]}
+        listed = _files(described)
+        sizes = dict(listed)
         classes = described["classes"]
         classes = None if classes is None else tuple(readable(str(name)) for name in classes)
         notes = tuple(readable(str(note)) for note in described["notes"])
         columns = {name: table.column(name).combine_chunks() for name in COLUMNS}
         columns = {name: each.chunk(0) if isinstance(each, pa.ChunkedArray) else each for name, each in columns.items()}
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, pa.ArrowException):
+    except INDEX_ERRORS:
         return "it is damaged"
     if any(columns[name].null_count for name in COLUMNS if name != "content_id"):
         return "it is damaged"
     if sorted(sizes) != sorted(names):
         other = next(iter(set(sizes) ^ set(names)))
         return f"{readable(other)} is {'missing' if other in sizes else 'not in it'}"
-    lengths = [file.stat().st_size for file in files]
+    lengths = [size_of(file) for file in shards.files]
     for name, length in zip(names, lengths, strict=True):
         if sizes[name] != length:
             return f"{readable(name)} has another size than when it was written"
     shard, offset, size, label = (columns[name].to_numpy() for name in ("shard", "offset", "size", "label"))
-    inside = (shard >= 0) & (shard < len(files)) & (offset >= 0) & (size >= 0)
+    inside = (shard >= 0) & (shard < len(names)) & (offset >= 0) & (size >= 0)
     if (
         not len(shard)
         or not inside.all()
@@ -151,7 +168,7 @@ def read_index(path: Path, names: Sequence[str], files: Sequence[Path]) -> TarIn
     if label.min() < UNLABELED or label.max() >= len(classes or ()):
         return "it has labels without a class"
     # The order of its files may be another one than that of the names here.
-    if [name for name, _ in described["files"]] != list(names):
+    if [name for name, _ in listed] != list(names):
         return "its files are in another order"
     ids = columns["content_id"]
     content_ids = None if ids.null_count else ids.to_numpy()
@@ -159,11 +176,11 @@ def read_index(path: Path, names: Sequence[str], files: Sequence[Path]) -> TarIn
     return TarIndex(shard.astype(np.int64), offset, size, columns["title"], labels, classes, content_ids, notes)
 
 
-def _scanned(root: Path, files: Sequence[Path]) -> TarIndex:
+def _scanned(shards: Shards) -> TarIndex:
     """The index from the headers of all members."""
     found = []
-    with Meter(f"indexing {readable(str(root))}", len(files)) as meter:
-        for file in files:
+    with Meter(f"indexing {shards.name}", len(shards.files)) as meter:
+        for file in shards.files:
             found.append(scan(file))
             meter.advance()
     samples = [sample for each in found for sample in each.samples]
@@ -174,7 +191,7 @@ def _scanned(root: Path, files: Sequence[Path]) -> TarIndex:
     if repeated := len(titles) - len(set(titles)):
         notes.append(f"{repeated:,} image{'s have' if repeated > 1 else ' has'} the name of another one; all are used")
     return TarIndex(
-        np.repeat(np.arange(len(files)), counts),
+        np.repeat(np.arange(len(shards.files)), counts),
         np.array([sample.offset for sample in samples], np.int64),
         np.array([sample.size for sample in samples], np.int64),
         pa.array([sample.title for sample in samples], pa.large_string()),
@@ -198,7 +215,7 @@ def _labels(samples: Sequence[Sample]) -> tuple[Indices | None, tuple[str, ...] 
         declared, values = tuple(paired.get(number, str(number)) for number in range(max(paired) + 1)), numbers
     else:
         values = names if sum(name is not None for name in names) >= sum(n is not None for n in numbers) else numbers
-    unified = unify("label", [LabelColumn(Path(), values, declared)])
+    unified = unify("label", [LabelColumn("", values, declared)])
     return unified.of_files[0], unified.classes or None, unified.note
 
 

@@ -5,28 +5,31 @@ The members of a sample follow each other and have the same key, the path up to 
 """
 
 import json
-import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
 
 from selftaught.data.decode import SUFFIXES
 from selftaught.data.label_columns import LABEL_COLUMNS
 from selftaught.data.reader import readable
+from selftaught.data.shards import File, located, size_of
 from selftaught.errors import UserError
 
 COMPRESSED = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "Zstandard", b"PK": "zip"}
 """First bytes of compressed archives, in which members cannot be read in random order."""
 LONGEST = 2**16
 """Maximum size of a label member in bytes; a longer one is no label."""
+READ_AHEAD = 2**20
+"""Bytes of a request while the headers of a remote file are read of which there is no copy."""
 LONGEST_TITLE = 1000
 """Maximum length of the original path that a sample may declare, in characters."""
 
 
-@dataclass
+@dataclass(slots=True)
 class Sample:
     """An image in a tar file."""
 
@@ -58,7 +61,7 @@ class Scanned:
         self.examples.setdefault(reason, readable(name))
 
 
-def scan(path: Path) -> Scanned:
+def scan(path: File) -> Scanned:
     """List the images of a tar file, in its order.
 
     Raises:
@@ -66,17 +69,18 @@ def scan(path: Path) -> Scanned:
     """
     scanned, shown = Scanned(), readable(str(path))
     try:
-        with path.open("rb") as file:
-            for members in _by_key(_members(file, scanned, shown)):
-                _add(scanned, file, path, members)
+        place = located(path, whole=True)  # the headers are all over the file
+        with place.open("rb") if isinstance(place, Path) else BufferedReader(place, READ_AHEAD) as file:
+            for members in _by_key(_members(file, size_of(path), scanned, shown)):
+                _add(scanned, file, path.name, members)
     except OSError as error:
         raise UserError(f"cannot read {shown} ({(error.strerror or str(error)).lower()}): check the file.") from error
     return scanned
 
 
-def _members(file: BinaryIO, scanned: Scanned, shown: str) -> Iterator[tarfile.TarInfo]:
+def _members(file: BinaryIO, size: int, scanned: Scanned, shown: str) -> Iterator[tarfile.TarInfo]:
     """The regular files of a tar file that are completely in it."""
-    start, size = file.read(8), os.fstat(file.fileno()).st_size
+    start = file.read(8)
     if kind := next((kind for magic, kind in COMPRESSED.items() if start.startswith(magic)), None):
         raise UserError(f"{shown} is compressed ({kind}), and images are read in random order: write it as plain tar.")
     file.seek(0)
@@ -134,14 +138,14 @@ def _by_key(members: Iterator[tarfile.TarInfo]) -> Iterator[dict[str, tarfile.Ta
         yield current
 
 
-def _add(scanned: Scanned, file: BinaryIO, path: Path, members: dict[str, tarfile.TarInfo]) -> None:
+def _add(scanned: Scanned, file: BinaryIO, name: str, members: dict[str, tarfile.TarInfo]) -> None:
     """Add the sample that some members form, if one of them is an image."""
     images = [extension for extension in members if f".{extension.rpartition('.')[2]}" in SUFFIXES]
     if not images:
         scanned.leave_out("samples without an image", next(iter(members.values())).name)
         return
     image = members[min(images, key=lambda extension: extension.count("."))]  # x.jpg rather than x.mask.png
-    sample = Sample(f"{path.name}:{readable(image.name)}", image.offset_data, image.size)
+    sample = Sample(f"{name}:{readable(image.name)}", image.offset_data, image.size)
     if text := _text(file, members.get("cls")):
         sample.number = int(text) if text.lstrip("-").isdecimal() and text.isascii() and len(text) < 19 else text
     if text := _text(file, members.get("json")):

@@ -93,7 +93,7 @@ class MoCo(AugmentedTask):
         count, first = len(images) * processes().count, len(images) * processes().rank
         groups = max(1, min(self.groups, count // 2))
         starts = [(group - first) % groups for group in range(groups)]
-        order = torch.cat([torch.arange(start, len(images), groups) for start in starts])
+        order = torch.cat([torch.arange(len(images))[start::groups] for start in starts])
         keys = torch.cat([encode(images[start::groups]) for start in starts])
         return keys[order.argsort().to(keys.device)]
 

@@ -7,7 +7,6 @@ written is ignored.
 
 import io
 import json
-import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, fields
@@ -20,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from selftaught.data.atomic import replacing
 from selftaught.evaluation.metrics import LayerMetrics, Metrics
 from selftaught.evaluation.multilabel import MultilabelMetrics
 from selftaught.modules.processes import processes
@@ -94,14 +94,8 @@ def _write(path: Path, results: Mapping[str, Metrics]) -> None:
         for name, value in vars(result).items():
             if value is not None:
                 arrays[f"{number}/{name}"] = value.numpy() if isinstance(value, Tensor) else np.array(value)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part-{os.getpid()}")
-    try:
-        with part.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part, part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
 
 
 def _read(path: Path) -> dict[str, Metrics] | None:
