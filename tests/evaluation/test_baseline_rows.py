@@ -189,7 +189,16 @@ def test_an_encoder_without_parameters_has_no_default_rows():
 
 def test_the_estimate_of_an_initialization_counts_its_operations(monkeypatch):
     """A linear layer of 100 inputs and 50 units, on a machine of one operation per second."""
-    times = iter([0.0, 1.0, 1.0 + 2 * 512**3])  # the first product is a warm-up
-    monkeypatch.setattr(baseline_rows, "perf_counter", lambda: next(times))
+    monkeypatch.setattr(baseline_rows, "_seconds", lambda work: 2.0 * 512**3)
     expected = 2 * 20_000 * 100**2 + 20 * 100**3 + 40 * 20_000 * 50 * 50
     assert baseline_rows.initialization_seconds(nn.Linear(100, 50)) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("processor", "expected"), [(3.0, 3.0), (8.0, 5.0)])  # on a busy machine; in several threads
+def test_an_estimate_does_not_count_other_programs(processor, expected, monkeypatch):
+    calls = []
+    clock, used = iter([0.0, 5.0]), iter([0.0, processor])
+    monkeypatch.setattr(baseline_rows, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(baseline_rows, "process_time", lambda: next(used))
+    assert baseline_rows._seconds(lambda: calls.append(1)) == expected
+    assert len(calls) == 2

@@ -82,12 +82,15 @@ def test_the_other_rows_do_not_change():
     assert more.pixels == plain.pixels
 
 
-def test_test_images_never_choose_between_layers_and_embedding():
+def test_test_images_never_choose_a_layer_and_the_embedding_is_never_chosen():
+    """With wrong test labels the worst layer would look best; the embedding is the best one by held-out accuracy."""
     train, test = half_red(200, 0), half_red(100, 1)
+    for source, seed in ((train, 0), (test, 1)):
+        source.images[:, 1:] = torch.rand(len(source), 2, 1, 1, generator=torch.Generator().manual_seed(seed))
     opposite = Given(test.images, 1 - test.labels)
 
     def red_only(seed: int) -> nn.Module:
-        """Red minus its mean beside a constant: only here do angles separate the classes."""
+        """Red minus its mean beside a constant: angles separate the classes."""
         made = nn.Linear(3, 2)
         with torch.no_grad():
             made.weight.copy_(torch.tensor([[50.0, 0, 0], [0, 0, 0]]))
@@ -95,22 +98,21 @@ def test_test_images_never_choose_between_layers_and_embedding():
         return made
 
     class Tinted(Plain):
-        """Green and blue, which differ at random, make the angles of both layers."""
+        """Green and blue, which differ at random, make the angles of the first layer."""
 
         def features(self, inputs):
             tinted = inputs * inputs.new_tensor([1.0, 40.0, 40.0])[:, None, None]
             return {"image": tinted, "mean": inputs.mean((2, 3))}
 
-    train.images[:, 1:] = torch.rand(200, 2, 1, 1, generator=torch.Generator().manual_seed(0))
-    test.images[:, 1:] = torch.rand(100, 2, 1, 1, generator=torch.Generator().manual_seed(1))
-    opposite.images = test.images
     projection = Projection(red_only(0), red_only)
     tables = [
         probed(Tinted(), lambda seed: Tinted(), train, judge, projection=projection) for judge in (test, opposite)
     ]
-    assert [table.gain.layer for table in tables] == [EMBEDDING] * 2
-    assert tables[0].best.value > 0.95
-    assert tables[1].best.value < 0.05
+    first, last, embedding = tables[0].layers
+    assert first.held_out < last.held_out < embedding.held_out
+    assert embedding.value > 0.95
+    assert [(table.gain.layer, table.gain.random_layer) for table in tables] == [("mean", "mean")] * 2
+    assert {tables[0].choice.layer, tables[0].choice.runner_up} == {"image", "mean"}
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +134,7 @@ def test_a_run_with_a_projection_head_has_a_row_for_its_embedding(run, contrasti
     table = run.probe(images, probe=KNNProbe(k=5))
     assert [row.layer for row in table.layers] == [*run.encoder.layers, EMBEDDING]
     assert table.layers[-1].dimensions == 16
-    assert "embedding: the output of the projection head" in table.note
+    assert "The embedding is the output of the projection head" in table.note
     assert EMBEDDING not in [row.layer for row in run.probe(images, probe="ridge", dimensions=16).layers]
 
 

@@ -27,7 +27,7 @@ from selftaught.studies.checks import check_comparison
 from selftaught.studies.definition import Comparison
 from selftaught.studies.grid import make_grid, try_baseline
 from selftaught.studies.library import list_studies, load_study, names
-from selftaught.studies.outcome import compare, judge
+from selftaught.studies.outcome import chosen_layer, compare, judge
 from selftaught.studies.page import COST
 from selftaught.studies.results import Result
 from selftaught.studies.study import Options, plan_study, run_study
@@ -332,3 +332,10 @@ def test_precision_is_decided_once_for_all_runs(images, tmp_path, quick, monkeyp
     page = run_study(written(tmp_path, images, seeds=1), Options(threads=1), tmp_path / "out")
     runs = [Run(page.parent / "runs" / name) for name in ("all-0", "one-0")]
     assert [run.folder.read_config()["precision"] for run in runs] == ["bf16", "bf16"]
+
+
+def test_the_last_and_the_best_layer_are_layers_of_the_encoder():
+    held = {"layer1": 0.3, "layer2": 0.4, "embedding": 0.5}
+    facts = {"layers": [{"layer": layer, "held_out": value} for layer, value in held.items()]}
+    results = [Result(facts, {f"layer/{layer}": np.ones((1, 3), bool) for layer in held})]
+    assert [chosen_layer(rule, results) for rule in ("first", "last", "best")] == ["layer1", "layer2", "layer2"]

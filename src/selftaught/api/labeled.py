@@ -86,7 +86,7 @@ def probe_run(
             cache=cache_folder() / "baselines",
             encoder_setting=loaded.setting,
         )
-        table = replace(table, note=" ".join(filter(None, [table.note, missing])))
+        table = replace(table, note="\n".join(filter(None, [table.note, missing])))
         if processes().rank:
             return table
         details = "-".join([name_of(probe), *([str(images.limit)] if images.limit else [])])

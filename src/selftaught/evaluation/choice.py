@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+from selftaught.evaluation.embedding import without_embedding
 from selftaught.evaluation.gain import Results
 
 ENOUGH = 1000
@@ -50,7 +51,8 @@ def layer_choice(results: Results) -> LayerChoice | None:
     Returns:
         None if there is only one layer.
     """
-    layers = sorted(results[0], key=lambda layer: -math.fsum(result[layer].held_out for result in results))
+    layers = without_embedding(results[0])
+    layers.sort(key=lambda layer: -math.fsum(result[layer].held_out for result in results))
     if len(layers) < 2:
         return None
     best, second = ([result[layer] for result in results] for layer in layers[:2])

@@ -1,10 +1,12 @@
 """The embedding that the loss of a pretext task compares, as a further layer of an encoder.
 
-Its projection is discarded for everything else. Wu et al. 2018 (section 4.1) classify the nearest neighbors of
-embeddings; Chen et al. 2020 (SimCLR, section 4.2) found the layer before the projection to be better.
+Wu et al. 2018 (section 4.1) classify the nearest neighbors of embeddings; Chen et al. 2020 (SimCLR, section 4.2) found
+the layer before the projection to be better. The embedding is measured beside the layers, and is never the best one:
+the projection is not transferred, and random weights of a projection that ends in a batch norm may be a stronger
+reference for k-NN than any random layer, so gains over random weights would not be comparable between tasks.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,7 +16,14 @@ from selftaught.contracts import Encoder, Layer, pooled
 
 EMBEDDING = "embedding"
 """Name of the layer."""
-NOTE = "embedding: the output of the projection head, which the pretext loss compares."
+NOTE = (
+    "The embedding is the output of the projection head, which the pretext loss compares; it is never the best layer."
+)
+
+
+def without_embedding(layers: Iterable[str]) -> list[str]:
+    """The layers of the encoder, among which the best one is chosen."""
+    return [layer for layer in layers if layer != EMBEDDING]
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from selftaught.evaluation.embedding import without_embedding
 from selftaught.evaluation.metrics import Metrics, measured
 
 Results = Sequence[Mapping[str, Metrics]]
@@ -34,7 +35,7 @@ class Gain:
 
 def best_layer(results: Results) -> str:
     """The layer with the best metric on held-out images, averaged over the results; the first one on a tie."""
-    return max(results[0], key=lambda layer: math.fsum(result[layer].held_out for result in results))
+    return max(without_embedding(results[0]), key=lambda layer: math.fsum(result[layer].held_out for result in results))
 
 
 def gain_over_random(trained: Results, random: Results) -> Gain:

@@ -104,7 +104,7 @@ def probe_layers(
         seeds=seeds,
         initializations=initializations,
         spread=_spread(probe, seeds, initializations),
-        note=" ".join(filter(None, notes)),
+        note="\n".join(filter(None, notes)),
         has_parameters=has_parameters,
         recalibrated=recalibrated,
     )

@@ -89,7 +89,7 @@ class ProbeTable:
     baselines: tuple[BaselineRow, ...] = ()
     """Further baselines."""
     note: str = ""
-    """How the images were cropped, where that is not obvious, and which rows were left out."""
+    """How the images were cropped, where that is not obvious, and which rows were left out; one per line."""
     has_parameters: bool = True
     """Whether the encoder has parameters; otherwise the "random weights" are the same encoder."""
     recalibrated: bool = False

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from selftaught.evaluation.baselines import FIXED
+from selftaught.evaluation.embedding import without_embedding
 from selftaught.evaluation.intervals import Measured
 from selftaught.evaluation.table import METRICS, MetricName
 from selftaught.report.record import Record, is_number, last_part
@@ -130,9 +131,10 @@ def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDAr
     layers = first["layers"].tolist()
     held = [_column(each, "held_out") for _, each, _ in members]
     means = {layer: statistics.fmean(values[layer] for values in held) for layer in layers}
-    layer = max(layers, key=means.__getitem__)
+    chosen = without_embedding(layers)
+    layer = max(chosen, key=means.__getitem__)
     random_held = _column(probe, "random_held_out")
-    place, other = layers.index(layer), layers.index(max(layers, key=random_held.__getitem__))
+    place, other = layers.index(layer), layers.index(max(chosen, key=random_held.__getitem__))
     resampled = metric_of(probe) == "map"
     own = Measured(
         np.array([arrays["trained_values"][:, place].mean() for _, _, arrays in members]),

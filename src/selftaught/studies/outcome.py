@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from scipy.special import stdtrit
 
 from selftaught.errors import UserError
+from selftaught.evaluation.embedding import without_embedding
 from selftaught.evaluation.intervals import paired_interval
 from selftaught.studies.definition import RANDOM, Comparison
 from selftaught.studies.results import Result
@@ -128,14 +129,14 @@ def compare(comparison: Comparison, results: Results) -> Outcome:
 def best_layer(results: Sequence[Result], key: str = "held_out") -> str:
     """The layer with the best held-out accuracy, averaged over the seeds; the first one on a tie."""
     held = [result.held_out(key) for result in results]
-    return max(held[0], key=lambda layer: statistics.fmean(each[layer] for each in held))
+    return max(without_embedding(held[0]), key=lambda layer: statistics.fmean(each[layer] for each in held))
 
 
 def chosen_layer(rule: str, results: Sequence[Result]) -> str:
-    """The layer that a rule chooses."""
+    """The layer of the encoder that a rule chooses."""
     if rule == "best":
         return best_layer(results)
-    layers = results[0].layers
+    layers = without_embedding(results[0].layers)
     return {"first": layers[0], "last": layers[-1]}.get(rule, rule)
 
 
