@@ -124,10 +124,21 @@ def built(kind: type[Task], options: dict[str, object], steps: int) -> Pretraini
     return Pretraining(task, encoder, heads, source, optimization, steps, BATCH, 0)
 
 
-def trained(name: str, steps: int, folder: Path) -> dict[str, Any]:
-    """Losses, views of this process, and final weights and buffers, or the error."""
+def trained(name: str, steps: int, folder: Path, noise: float = 0.0) -> dict[str, Any]:
+    """Losses, views of this process, and final weights and buffers.
+
+    Args:
+        name: of `CASES`.
+        steps: number of steps.
+        folder: for log and checkpoint.
+        noise: relative standard deviation of a change of the initial weights, to see what training makes of rounding.
+    """
     kind, options = CASES[name]
     run = built(kind, options, steps)
+    if noise:
+        with torch.no_grad():
+            for weight in (*run.encoder.parameters(), *run.heads.parameters()):
+                weight.mul_(1 + noise * torch.randn(weight.shape))
     seen: list[dict[str, Tensor]] = []
     make = kind.views
 
@@ -156,13 +167,13 @@ def state_of(run: Pretraining) -> dict[str, Tensor]:
     return {f"{name}.{key}": value for name, part in parts.items() for key, value in part.state_dict().items()}
 
 
-def all_trained(folder: Path, steps: int, names: Iterable[str] = CASES) -> dict[str, Any]:
+def all_trained(folder: Path, steps: int, names: Iterable[str] = CASES, noise: float = 0.0) -> dict[str, Any]:
     """`trained` of some cases."""
     results = {}
     for number, name in enumerate(names):
         place = folder / f"{number}-of-{processes().count}"
         place.mkdir(parents=True, exist_ok=True)
-        results[name] = trained(name, steps, place)
+        results[name] = trained(name, steps, place, noise)
     return results
 
 

@@ -18,6 +18,8 @@ from selftaught.pretext import TASKS
 
 STEPS = 3
 """Two epochs, so that what happens before an epoch happens after training, too."""
+ROUNDING = 1e-7
+"""Relative change of the initial weights, about one rounding error of fp32."""
 MOST = 1e-3
 """Largest difference of losses, relative to them, and of weights, relative to their change in training. Measured: 4e-4
 for a task with large gradients, 1e-6 for most."""
@@ -116,22 +118,30 @@ def test_wrong_tasks_fail(name, single, pair):
 
 
 def table(steps: int, counts: tuple[int, ...], folder: Path) -> None:
-    """Print the largest differences for every task in the table, after some steps with one and with more processes."""
+    """Print the largest differences for every task in the table, after some steps with one and with more processes.
+
+    The last columns are one process again, with initial weights changed by about one rounding error: what training
+    makes of rounding.
+    """
     shared_batches.narrow()
     torch.set_num_threads(1)
     alone = shared_batches.all_trained(folder / "1", steps, TASKS)
+    changed = shared_batches.all_trained(folder / "changed", steps, TASKS, noise=ROUNDING)
     groups = []
     for count in counts:
         (folder / str(count)).mkdir()
         groups.append(several(count, folder / str(count), steps, *TASKS))
-    print("| task |" + "".join(f" logged, {count} | weights, {count} |" for count in counts))
-    print("|---|" + "---|---|" * len(counts))
+    heads = [*map(str, counts), "1 changed"]
+    print("| task |" + "".join(f" logged, {head} | weights, {head} |" for head in heads))
+    print("|---|" + "---|---|" * len(heads))
     for name in TASKS:
         cells = []
         for group in groups:
             same = same_views(alone[name], [part[name] for part in group])
             differences = loss_difference(alone[name], group[0][name]), weight_difference(alone[name], group[0][name])
             cells += [f"{each:.0e}" if same else "other views" for each in differences]
+        pair = alone[name], changed[name]
+        cells += [f"{each:.0e}" for each in (loss_difference(*pair), weight_difference(*pair))]
         print(f"| {name} | " + " | ".join(cells) + " |", flush=True)
 
 
