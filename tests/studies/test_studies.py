@@ -114,7 +114,8 @@ def test_one_seed_decides_nothing():
     found = {"x": results([0.9], 1), "y": results([0.3], 2)}
     outcome = compare(Comparison(variant="x", against="y"), found)
     assert (outcome.verdict, outcome.seeds_to_decide) == ("undecided", None)
-    assert "One seed" in conclusion(outcome.comparison, outcome)
+    assert conclusion(outcome.comparison, outcome).count("ne seed") == 2  # once with the interval
+    assert conclusion(outcome.comparison, outcome, further=True).count("ne seed") == 1
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def _has(against: str, results: Results) -> bool:
 
 
 def _further(comparisons: Sequence[Comparison], outcomes: Sequence[Outcome | None]) -> list[str]:
-    lines = [f"- {conclusion(one, outcome)}" for one, outcome in zip(comparisons, outcomes, strict=True)]
+    lines = [f"- {conclusion(one, outcome, further=True)}" for one, outcome in zip(comparisons, outcomes, strict=True)]
     return ["\n".join(lines), "Intervals are not corrected for the number of comparisons."]
 
 

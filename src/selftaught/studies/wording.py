@@ -5,8 +5,14 @@ from selftaught.studies.definition import RANDOM, Comparison
 from selftaught.studies.outcome import MOST_SEEDS, Outcome, Side
 
 
-def conclusion(comparison: Comparison, outcome: Outcome | None) -> str:
-    """The verdict and the figures that it rests on; `outcome` is None if all runs of one side failed."""
+def conclusion(comparison: Comparison, outcome: Outcome | None, further: bool = False) -> str:
+    """The verdict and the figures that it rests on.
+
+    Args:
+        comparison: what is compared.
+        outcome: None if all runs of one side failed.
+        further: whether it follows the conclusion of the study, which says what one seed means.
+    """
     if outcome is None:
         sides = f"{comparison.variant} and {comparison.against}"
         return f"**Undecided:** {sides} cannot be compared, because all runs of one of them failed."
@@ -19,7 +25,8 @@ def conclusion(comparison: Comparison, outcome: Outcome | None) -> str:
         f"{outcome.value:+.{places}f} (95 % interval {outcome.low:+.{places}f} to {outcome.high:+.{places}f}, "
         f"{_basis(outcome)}). Expected: {_expected(comparison)}."
     )
-    return f"{text} {_more(outcome)}" if verdict == "undecided" else text
+    said = further and outcome.seeds < 2
+    return f"{text} {_more(outcome)}" if verdict == "undecided" and not said else text
 
 
 def _name(side: Side) -> str:
