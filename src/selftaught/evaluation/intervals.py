@@ -69,16 +69,30 @@ def paired_interval(ours: Tensor, theirs: Tensor, by_repetition: bool = False) -
             independent, and their variances are added.
     """
     ours, theirs = ours.double(), theirs.double()
-    difference = ours.mean(0) - theirs.mean(0)
-    count = len(difference)
-    center = float(difference.sum()) / (count + 2)
-    spread = (float(difference.square().sum()) + 2) / (count + 2) - center**2
-    parts = [(spread / (count + 2), count - 1)]
+    center, images = over_images(ours, theirs)
+    parts = [images]
     for repeated in [ours - theirs] if by_repetition else [ours, theirs]:
         if len(repeated) > 1:
             parts.append((float(repeated.mean(1).var()) / len(repeated), len(repeated) - 1))
     margin = half_width(parts)
     return max(center - margin, -1.0), min(center + margin, 1.0)
+
+
+def over_images(ours: Tensor, theirs: Tensor) -> tuple[float, tuple[float, int]]:
+    """The difference of two accuracies, with one image added in favor of either side, and its variance over images.
+
+    Args:
+        ours: (r, n), float64.
+        theirs: (s, n).
+
+    Returns:
+        The center of the interval; the variance and its degrees of freedom.
+    """
+    difference = ours.mean(0) - theirs.mean(0)
+    count = len(difference)
+    center = float(difference.sum()) / (count + 2)
+    spread = (float(difference.square().sum()) + 2) / (count + 2) - center**2
+    return center, (spread / (count + 2), count - 1)
 
 
 def half_width(parts: Sequence[tuple[float, int]]) -> float:

@@ -6,7 +6,6 @@ paired by seed as well as by test image; the two are crossed random factors, who
 so the interval does not include the variation between them.
 """
 
-import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,11 +14,10 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 
 from selftaught.errors import UserError
 from selftaught.evaluation.embedding import without_embedding
-from selftaught.evaluation.intervals import paired_interval
+from selftaught.evaluation.intervals import half_width, over_images, paired_interval
 from selftaught.studies.definition import RANDOM, Comparison
 from selftaught.studies.results import Result
 
@@ -77,11 +75,11 @@ class Outcome:
         if self.seeds < 2:
             return None
         ours, theirs = self.first.correct, self.second.correct
-        center, images = _image_part(ours, theirs)
+        center, images = over_images(torch.from_numpy(ours), torch.from_numpy(theirs))
         parts = [ours - theirs] if self.paired else [ours, theirs]
         spreads = [float(part.mean(1).var(ddof=1)) for part in parts if len(part) > 1]
         for seeds in range(self.seeds + 1, MOST_SEEDS + 1):
-            margin = _margin(images, len(ours[0]) - 1, [spread / seeds for spread in spreads], seeds - 1)
+            margin = half_width([images, *((spread / seeds, seeds - 1) for spread in spreads)])
             if judge(self.comparison, center - margin, center + margin) != "undecided":
                 return seeds
         return None
@@ -176,18 +174,3 @@ def _stacked(results: Sequence[Result], key: str) -> NDArray[np.float64]:
 
 def _cut(side: Side, count: int) -> Side:
     return Side(side.name, side.place, side.correct[:count])
-
-
-def _image_part(ours: NDArray[np.float64], theirs: NDArray[np.float64]) -> tuple[float, float]:
-    """Center and variance over images of a difference, as in `paired_interval`."""
-    difference = ours.mean(0) - theirs.mean(0)
-    count = len(difference)
-    center = float(difference.sum()) / (count + 2)
-    return center, ((float(np.square(difference).sum()) + 2) / (count + 2) - center**2) / (count + 2)
-
-
-def _margin(images: float, image_degrees: int, parts: Sequence[float], degrees: int) -> float:
-    """Half the width of the 95 % interval, with the degrees of freedom of Welch and Satterthwaite."""
-    variance = images + math.fsum(parts)
-    denominator = images**2 / image_degrees + math.fsum(part**2 for part in parts) / degrees
-    return float(stdtrit(variance**2 / denominator, 0.975)) * math.sqrt(variance)
