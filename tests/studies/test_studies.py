@@ -20,6 +20,7 @@ from tiny_study import TINY, written
 from selftaught.api.run import Run
 from selftaught.cli import main
 from selftaught.config.settings import Settings
+from selftaught.display import progress
 from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
 from selftaught.studies import planning
@@ -324,6 +325,22 @@ def test_minutes_become_steps_once(images, tmp_path, quick):
     page = run_study(study, Options(threads=1), tmp_path / "out")
     assert json.loads((page.parent / "study.json").read_text())["steps"] == {"all": 5, "one": 5}
     assert Run(page.parent / "runs" / "one-0").folder.read_config()["steps"] == 5
+
+
+@pytest.mark.parametrize(
+    ("load", "threads", "budget", "busy"),
+    [(3.1, 1, "minutes", True), (2.9, 1, "minutes", False), (1.1, 3, "minutes", True), (3.1, 1, "steps", False)],
+)
+def test_minutes_are_not_measured_silently_on_a_busy_machine(
+    images, tmp_path, quick, monkeypatch, capsys, load, threads, budget, busy
+):
+    monkeypatch.setattr(os, "getloadavg", lambda: (load, 0.0, 0.0))
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(progress, "_announced", set())
+    settings = {name: value for name, value in TINY["settings"].items() if name != "steps"}
+    study = written(tmp_path, images, settings={**settings, budget: 1}, seeds=1)
+    plan_study(study, Options(threads=threads))
+    assert (f"this machine is busy (load {load})" in capsys.readouterr().err) == busy
 
 
 def test_precision_is_decided_once_for_all_runs(images, tmp_path, quick, monkeypatch):

@@ -1,5 +1,6 @@
 """The plan of a study: every variant is built and checked, and its time estimated, before anything is trained."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -14,7 +15,7 @@ from selftaught.augment.warp import identity
 from selftaught.config.build import Built
 from selftaught.config.settings import Settings
 from selftaught.contracts import Encoder, Source
-from selftaught.display.progress import Meter, duration
+from selftaught.display.progress import Meter, announce, duration
 from selftaught.errors import UserError
 from selftaught.evaluation.finetuning import EPOCHS, MIN_STEPS, FineTuning
 from selftaught.evaluation.layers import INITIALIZATIONS
@@ -104,6 +105,11 @@ def make_study_plan(name: str, scale: str, grid: Grid, jobs: int, threads: int) 
     """
     images = [check_evaluation(grid, number) for number in range(1, len(grid.evaluations) + 1)]
     estimates, layers = [], {}
+    if any(variant.minutes is not None for variant in grid.variants) and (load := _load_of_others(threads)):
+        announce(
+            f"this machine is busy (load {load:.1f}), so steps are measured as slower than they are alone, and "
+            "variants may get unequal numbers of them: better start the study when nothing else runs."
+        )
     decide = cache(choose_precision)  # `auto` measures on a CPU, and all runs must get the same
     with use_threads(threads), Meter("checking variants", len(grid.variants)) as meter:
         for variant in grid.variants:
@@ -118,6 +124,15 @@ def make_study_plan(name: str, scale: str, grid: Grid, jobs: int, threads: int) 
         device = Settings.of(**common_settings(grid)).general.device
         machine = hardware(choose_device(device))
     return StudyPlan(name, scale, grid, tuple(estimates), jobs, threads, machine)
+
+
+def _load_of_others(threads: int) -> float:
+    """The load of the last minute, if other programs would take processor time from this many threads; else 0."""
+    try:
+        load = os.getloadavg()[0]
+    except (AttributeError, OSError):  # not on this system
+        return 0.0
+    return load if load + threads > (os.cpu_count() or 1) + 1 else 0.0
 
 
 def _estimate(
