@@ -12,7 +12,7 @@ from filelock import FileLock
 from selftaught.errors import UserError
 from selftaught.rendering import render as rendering
 from selftaught.rendering import shards
-from selftaught.rendering.folder import RenderSettings, claim, locked, missing_shards, remove_parts
+from selftaught.rendering.folder import RenderSettings, claim, locked_for_rendering, missing_shards, remove_parts
 from selftaught.rendering.renderer import Picture, mitsuba
 from selftaught.rendering.scenes import Scene
 from selftaught.rendering.shards import rows_of, shard_path, write_shard
@@ -118,14 +118,14 @@ def test_a_second_process_is_refused(tmp_path: Path) -> None:
     with (
         FileLock(tmp_path / ".lock"),
         pytest.raises(UserError, match=r"another process renders into .*: wait for it"),
-        locked(tmp_path),
+        locked_for_rendering(tmp_path),
     ):
         pass
 
 
 def test_a_path_that_is_a_file_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match="not writable"), locked(tmp_path / "file"):
+    with pytest.raises(UserError, match="not writable"), locked_for_rendering(tmp_path / "file"):
         pass
 
 

@@ -47,7 +47,7 @@ class Selection:
 
 
 def select(given: Sequence[str] | None) -> Selection:
-    """The baselines that were asked for.
+    """The requested baselines.
 
     Args:
         given: None for those of `DEFAULT` that are cheap; names of `EXTRA`; "all" for those that apply; "none" or

@@ -5,7 +5,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from selftaught.errors import UserError, readable
@@ -13,9 +12,9 @@ from selftaught.rendering.random_scene import VERSION
 from selftaught.rendering.shards import SCENES, rows_of, shard_path
 from selftaught.runs.atomic import write_error, write_text
 from selftaught.runs.files import read_limited
+from selftaught.runs.locking import LOCK, locked
 
 SETTINGS = "render.json"
-LOCK = ".lock"
 LIMIT = 10_000
 """Maximum length of the file of settings."""
 
@@ -34,20 +33,17 @@ class RenderSettings(BaseModel):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked_for_rendering(folder: Path) -> Iterator[None]:
     """Create a folder and lock it for the block.
 
     Raises:
         UserError: another process renders into it, or it cannot be written.
     """
+    busy = f"another process renders into {readable(str(folder))}: wait for it, or choose another --out."
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / LOCK, timeout=0):
+        with locked(folder, busy):
             yield
-    except Timeout as error:
-        raise UserError(
-            f"another process renders into {readable(str(folder))}: wait for it, or choose another --out."
-        ) from error
     except OSError as error:
         raise write_error(folder, error) from error
 

@@ -15,7 +15,7 @@ from selftaught.data.sources import open_source
 from selftaught.display.progress import Meter
 from selftaught.errors import readable, require_between
 from selftaught.limits import THREADS, Range
-from selftaught.rendering.folder import RenderSettings, claim, locked, missing_shards, remove_parts
+from selftaught.rendering.folder import RenderSettings, claim, locked_for_rendering, missing_shards, remove_parts
 from selftaught.rendering.renderer import mitsuba
 from selftaught.rendering.shards import rows_of
 from selftaught.rendering.workers import Job, render_shards
@@ -68,7 +68,7 @@ def render_folder(
     folder: Path, settings: RenderSettings, scenes: int, photos: NDArray[np.uint8] | None, workers: int | None
 ) -> None:
     """Render the missing shards of a folder; see `render`."""
-    with locked(folder):
+    with locked_for_rendering(folder):
         claim(folder, settings, scenes)
         remove_parts(folder)
         shards = missing_shards(folder, scenes, settings.shard)

@@ -21,7 +21,7 @@ from torch import Tensor
 from selftaught.errors import UserError, readable
 from selftaught.runs.atomic import write_bytes, write_error, write_text
 from selftaught.runs.files import check_links, exists, list_folder, read_limited, read_start
-from selftaught.runs.locking import locked
+from selftaught.runs.locking import LOCK, locked
 from selftaught.runs.log import read_log
 from selftaught.runs.models import Config, Description, Model, Status, mismatch
 from selftaught.runs.parse import one_line, parse_arrays
@@ -30,7 +30,7 @@ from selftaught.runs.sections import flatten, nest
 from selftaught.runs.validated import read_json, read_yaml
 from selftaught.runs.weights import read_weights, weights_bytes
 
-CLAIM_FILES = {".lock", ".writable", ".writable.part"}
+CLAIM_FILES = {LOCK, ".writable", ".writable.part"}
 """Files that `claim` may leave in a folder when it is killed."""
 REQUIRED_SETTINGS = ("task", "encoder", "device", "precision", "compile", "steps", "size", "data")
 """Settings that the config of a run always contains, because they are fixed when the run starts."""

@@ -9,10 +9,12 @@ from filelock import FileLock, Timeout
 from selftaught.errors import UserError, readable
 from selftaught.runs.files import exists, read_start
 
+LOCK = ".lock"
+
 
 @contextmanager
 def locked(folder: Path, busy: str) -> Iterator[None]:
-    """Lock a folder for the block, by its file `.lock`.
+    """Lock a folder for the block, by its file `LOCK`.
 
     Args:
         folder: an existing folder.
@@ -21,7 +23,7 @@ def locked(folder: Path, busy: str) -> Iterator[None]:
     Raises:
         UserError: another process has locked it, or the lock file is not empty.
     """
-    path = folder / ".lock"
+    path = folder / LOCK
     if exists(path) and read_start(path, folder, 1):  # taking the lock would empty a file of another name
         raise UserError(f"{readable(str(path))} must be an empty file, but it is not: remove it.")
     lock = FileLock(path)
