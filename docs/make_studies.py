@@ -41,7 +41,6 @@ def main() -> None:
 def page(name: str, study: Study) -> str:
     """The page of a study, as Markdown."""
     rows = [(f"**{variant}**", flow(changes)) for variant, changes in study.variants.items()]
-    comparisons = [study.comparison, *study.further]
     parts = [
         f"# {study.question}",
         f"**The paper:** {text(study.finding)} ({text(study.paper)})",
@@ -52,8 +51,9 @@ def page(name: str, study: Study) -> str:
         f"The comparison that decides, of {study.seeds} seeds each:",
         f"- **{expectation(study.comparison)}**",
         *(
-            ["Further comparisons:", "\n".join(f"- {expectation(each)}" for each in comparisons[1:])]
-            * bool(study.further)
+            ["Further comparisons:", "\n".join(f"- {expectation(each)}" for each in study.further)]
+            if study.further
+            else []
         ),
         *([text(study.note)] if study.note else []),
         "## Run it",
