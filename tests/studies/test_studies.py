@@ -50,7 +50,8 @@ def results(rates: list[float], seed: int, count: int = 400) -> list[Result]:
         layers = {"a": rng.random((1, count)) < rate + 0.1, "b": rng.random((1, count)) < rate}
         rows = [{"layer": "a", "held_out": 0.2}, {"layer": "b", "held_out": 0.9}]
         random = {f"random/{name}": rng.random((3, count)) < 0.2 for name in layers}
-        found.append(Result({"layers": rows}, {f"layer/{name}": value for name, value in layers.items()} | random))
+        arrays = {f"layer/{name}": value for name, value in layers.items()} | random
+        found.append(Result({"layers": rows}, arrays, number))
     return found
 
 
@@ -111,12 +112,53 @@ def test_the_number_of_seeds_that_would_decide_does_decide():
     assert not excludes_zero(max(needed - 2, 3))
 
 
+def test_more_seeds_do_not_add_initializations_of_random_weights():
+    """Three initializations whose spread alone leaves the difference undecided: no number of seeds would decide."""
+    count = 1000
+    ours = [Result({"layers": [{"layer": "a", "held_out": 0.5, "random_held_out": 0.5}]},
+                   {"layer/a": np.arange(count)[None] < hits,
+                    "random/a": np.stack([np.arange(count) < level for level in (480, 580, 680)])}, seed)
+            for seed, hits in enumerate((650, 660, 670))]  # fmt: skip
+    outcome = compare(Comparison(variant="x", against="random weights"), {"x": ours})
+    margin = stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
+    assert outcome.value < margin
+    assert (outcome.verdict, outcome.seeds_to_decide) == ("undecided", None)
+
+
 def test_one_seed_decides_nothing():
     found = {"x": results([0.9], 1), "y": results([0.3], 2)}
     outcome = compare(Comparison(variant="x", against="y"), found)
     assert (outcome.verdict, outcome.seeds_to_decide) == ("undecided", None)
     assert conclusion(outcome.comparison, outcome).count("ne seed") == 2  # once with the interval
     assert conclusion(outcome.comparison, outcome, further=True).count("ne seed") == 1
+
+
+def test_runs_of_the_same_seed_are_paired_where_others_failed():
+    """Seeds 0 and 2 against 0, 1 and 2: the result is that without seed 1."""
+    ours, theirs = results([0.7, 0.75, 0.72], 1), results([0.5, 0.52, 0.55], 2)
+    comparison = Comparison(variant="x", against="y")
+    outcome = compare(comparison, {"x": [ours[0], ours[2]], "y": theirs})
+    expected = compare(comparison, {"x": [ours[0], ours[2]], "y": [theirs[0], theirs[2]]})
+    assert outcome.second.seeds == (0, 2)
+    assert (outcome.value, outcome.low, outcome.high) == (expected.value, expected.low, expected.high)
+    assert compare(comparison, {"x": ours[:1], "y": theirs[1:]}) is None
+
+
+def test_a_variant_without_parameters_has_one_run_and_is_decided_by_the_seeds_of_the_other():
+    comparison = Comparison(variant="x", against="scattering")
+    found = {"x": results([0.7, 0.75, 0.72], 1), "scattering": results([0.5], 2)}
+    outcome = compare(comparison, found, fixed=["scattering"])
+    assert (outcome.seeds, outcome.verdict) == (3, "supported")
+    differences = np.append(outcome.first.correct.mean(0) - outcome.second.correct[0], [1, -1])  # one for either side
+    over_images, over_seeds = differences.var() / 402, outcome.first.correct.mean(1).var(ddof=1) / 3
+    total = over_images + over_seeds
+    degrees = total**2 / (over_images**2 / 399 + over_seeds**2 / 2)
+    margin = stats.t.ppf(0.975, degrees) * math.sqrt(total)
+    assert (outcome.low, outcome.high) == pytest.approx((differences.mean() - margin, differences.mean() + margin))
+    assert "over 3 seeds and 400 test images" in conclusion(comparison, outcome)
+    assert compare(comparison, found).verdict == "undecided"  # one run of a net with random weights
+    alone = compare(comparison, {"x": results([0.7], 1), "scattering": results([0.5], 2)}, ["x", "scattering"])
+    assert alone.verdict == "supported"
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------

@@ -2,12 +2,12 @@
 
 Runs of the same seed share what does not depend on the variant, such as the order of the images, so differences are
 paired by seed as well as by test image; the two are crossed random factors, whose variances are added (see
-`evaluation.gain.paired_interval`). Over draws of few labels and probe seeds the accuracies of a run are averaged first,
-so the interval does not include the variation between them.
+`evaluation.intervals.paired_interval`). Over draws of few labels and probe seeds the accuracies of a run are averaged
+first, so the interval does not include the variation between them.
 """
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -38,6 +38,9 @@ class Side:
     """The layer of a probe, or the way to train with labels."""
     correct: NDArray[np.float64]
     """(seeds, n): how often each test image is classified correctly, averaged over probe seeds or draws of labels."""
+    seeds: tuple[int, ...]
+    """The pretraining seeds; empty for the random weights of a probe and for a variant without parameters, which do not
+    depend on them."""
 
     @property
     def mean(self) -> float:
@@ -61,13 +64,13 @@ class Outcome:
 
     @property
     def seeds(self) -> int:
-        """Number of pretraining seeds."""
-        return min(len(self.first.correct), len(self.second.correct)) if self.paired else len(self.first.correct)
+        """Number of pretraining seeds; 0 if neither side depends on them."""
+        return max(len(self.first.seeds), len(self.second.seeds))
 
     @property
     def verdict(self) -> Verdict:
         """With one seed nothing is decided: the variation between runs is unknown."""
-        return "undecided" if self.seeds < 2 else judge(self.comparison, self.low, self.high)
+        return "undecided" if self.seeds == 1 else judge(self.comparison, self.low, self.high)
 
     @property
     def seeds_to_decide(self) -> int | None:
@@ -76,10 +79,12 @@ class Outcome:
             return None
         ours, theirs = self.first.correct, self.second.correct
         center, images = over_images(torch.from_numpy(ours), torch.from_numpy(theirs))
-        parts = [ours - theirs] if self.paired else [ours, theirs]
-        spreads = [float(part.mean(1).var(ddof=1)) for part in parts if len(part) > 1]
+        spread = float((ours - theirs if self.paired else ours).mean(1).var(ddof=1))
+        same = [images]
+        if not self.paired and len(theirs) > 1:  # more seeds do not add random initializations
+            same.append((float(theirs.mean(1).var(ddof=1)) / len(theirs), len(theirs) - 1))
         for seeds in range(self.seeds + 1, MOST_SEEDS + 1):
-            margin = half_width([images, *((spread / seeds, seeds - 1) for spread in spreads)])
+            margin = half_width([*same, (spread / seeds, seeds - 1)])
             if judge(self.comparison, center - margin, center + margin) != "undecided":
                 return seeds
         return None
@@ -97,28 +102,31 @@ def judge(comparison: Comparison, low: float, high: float) -> Verdict:
     return "supported" if (low > 0) == (comparison.expected == "higher") else "contradicted"
 
 
-def compare(comparison: Comparison, results: Results) -> Outcome:
-    """The outcome of a comparison.
+def compare(comparison: Comparison, results: Results, fixed: Container[str] = ()) -> Outcome | None:
+    """The outcome of a comparison; None if no seed has a result on both sides.
 
     Args:
         comparison: what is compared.
         results: the results of its evaluation.
+        fixed: variants without parameters, which have one run.
 
     Raises:
         UserError: the two sides were tested on other images.
     """
-    first = _side(comparison.variant, comparison.layer, comparison.labels, results[comparison.variant])
+    first = _side(comparison.variant, comparison.layer, comparison.labels, results, fixed)
     if comparison.against in results:
         layer = comparison.against_layer or comparison.layer
-        second = _side(comparison.against, layer, comparison.labels, results[comparison.against])
+        second = _side(comparison.against, layer, comparison.labels, results, fixed)
     else:
         second = _reference(comparison, results[comparison.variant])
     if first.correct.shape[1] != second.correct.shape[1]:
         raise UserError("the variants were tested on different images: give all of them one source of labeled images.")
+    if first.seeds and second.seeds:  # runs may have failed
+        common = sorted(set(first.seeds) & set(second.seeds))
+        if not common:
+            return None
+        first, second = _of_seeds(first, common), _of_seeds(second, common)
     paired = not (comparison.against == RANDOM and second.place in results[comparison.variant][0].layers)
-    if paired and 1 not in (len(first.correct), len(second.correct)):
-        count = min(len(first.correct), len(second.correct))
-        first, second = _cut(first, count), _cut(second, count)
     ours, theirs = torch.from_numpy(first.correct), torch.from_numpy(second.correct)
     low, high = paired_interval(ours, theirs, by_repetition=paired)
     return Outcome(comparison, first, second, first.mean - second.mean, low, high, paired)
@@ -138,11 +146,14 @@ def chosen_layer(rule: str, results: Sequence[Result]) -> str:
     return {"first": layers[0], "last": layers[-1]}.get(rule, rule)
 
 
-def _side(name: str, rule: str, labels: str | None, results: Sequence[Result]) -> Side:
+def _side(name: str, rule: str, labels: str | None, by_variant: Results, fixed: Container[str]) -> Side:
+    results = by_variant[name]
+    seeds = () if name in fixed else _seeds(results)
     if results[0].layers:
         layer = chosen_layer(rule, results)
-        return Side(name, layer, _stacked(results, f"layer/{layer}"))
-    return Side(name, results[0].rows[0], _stacked(results, f"{_count(labels, results)}/{results[0].rows[0]}"))
+        return Side(name, layer, _stacked(results, f"layer/{layer}"), seeds)
+    row = results[0].rows[0]
+    return Side(name, row, _stacked(results, f"{_count(labels, results)}/{row}"), seeds)
 
 
 def _reference(comparison: Comparison, results: Sequence[Result]) -> Side:
@@ -151,12 +162,16 @@ def _reference(comparison: Comparison, results: Sequence[Result]) -> Side:
     if first.layers:
         rule = comparison.against_layer or comparison.layer
         layer = best_layer(results, "random_held_out") if rule == "best" else chosen_layer(rule, results)
-        return Side(RANDOM, layer, first.correct[f"random/{layer}"].astype(np.float64))
+        return Side(RANDOM, layer, first.correct[f"random/{layer}"].astype(np.float64), ())
     row = first.row_of(comparison.against)
     if row is None:
         raise UserError(f"the evaluation has no results of {comparison.against!r}: it has {', '.join(first.rows)}.")
     key = f"{_count(comparison.labels, results)}/{row}"
-    return Side(comparison.against, row, _stacked(results, key))
+    return Side(comparison.against, row, _stacked(results, key), _seeds(results))
+
+
+def _seeds(results: Sequence[Result]) -> tuple[int, ...]:
+    return tuple(result.seed for result in results)
 
 
 def _count(labels: str | None, results: Sequence[Result]) -> str:
@@ -172,5 +187,6 @@ def _stacked(results: Sequence[Result], key: str) -> NDArray[np.float64]:
     return np.stack([result.correct[key].mean(0) for result in results])
 
 
-def _cut(side: Side, count: int) -> Side:
-    return Side(side.name, side.place, side.correct[:count])
+def _of_seeds(side: Side, seeds: Sequence[int]) -> Side:
+    places = [side.seeds.index(seed) for seed in seeds]
+    return Side(side.name, side.place, side.correct[places], tuple(seeds))

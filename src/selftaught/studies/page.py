@@ -3,12 +3,14 @@
 import json
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from selftaught import figures
 from selftaught.api.run import Run
 from selftaught.errors import UserError, readable
+from selftaught.evaluation.baselines import FIXED
 from selftaught.evaluation.table import digits
 from selftaught.runs.atomic import write_text
 from selftaught.runs.sections import flatten, nest
@@ -37,7 +39,8 @@ def write_page(folder: StudyFolder, state: State, command: str) -> Path:
     grid = state.grid
     results = [_results(folder, grid, number) for number in range(len(grid.evaluations))]
     comparisons = [grid.study.comparison, *grid.study.further]
-    outcomes = [_outcome(one, results[one.evaluation - 1]) for one in comparisons]
+    fixed = [variant.name for variant in grid.variants if variant.baseline in FIXED]
+    outcomes = [_outcome(one, results[one.evaluation - 1], fixed) for one in comparisons]
     parts = [
         f"# {grid.study.question}",
         conclusion(comparisons[0], outcomes[0]),
@@ -61,7 +64,7 @@ def _results(folder: StudyFolder, grid: Grid, number: int) -> dict[str, list[Res
     for cell in grid.cells:
         if (read := folder.read_results(cell, grid.evaluations)) is not None:
             same = results.setdefault(cell.variant.name, [])
-            same.append(read[number])
+            same.append(replace(read[number], seed=cell.seed))
             if same[0].signature != read[number].signature:
                 raise UserError(
                     f"{readable(str(folder.result(cell, number + 1)))} has other layers or test images than the other "
@@ -70,10 +73,10 @@ def _results(folder: StudyFolder, grid: Grid, number: int) -> dict[str, list[Res
     return results
 
 
-def _outcome(comparison: Comparison, results: Results) -> Outcome | None:
-    """None if all runs of one side failed."""
+def _outcome(comparison: Comparison, results: Results, fixed: Sequence[str]) -> Outcome | None:
+    """None if no seed has a result on both sides."""
     sides = [comparison.variant, comparison.against]
-    return compare(comparison, results) if sides[0] in results and _has(sides[1], results) else None
+    return compare(comparison, results, fixed) if sides[0] in results and _has(sides[1], results) else None
 
 
 def _has(against: str, results: Results) -> bool:

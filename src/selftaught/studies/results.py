@@ -36,6 +36,8 @@ class Result:
     correct: Mapping[str, NDArray[np.bool_]]
     """Which test images are classified correctly. Of a probe: "layer/LAYER" (probe seeds, n) and "random/LAYER"
     (initializations, n). Of few labels and fine-tuning: "LABELS/ROW" (draws or seeds, n). Empty for an audit."""
+    seed: int = 0
+    """Pretraining seed of the run."""
 
     @property
     def layers(self) -> list[str]:

@@ -10,12 +10,12 @@ def conclusion(comparison: Comparison, outcome: Outcome | None, further: bool = 
 
     Args:
         comparison: what is compared.
-        outcome: None if all runs of one side failed.
+        outcome: None if no seed has a result on both sides.
         further: whether it follows the conclusion of the study, which says what one seed means.
     """
     if outcome is None:
         sides = f"{comparison.variant} and {comparison.against}"
-        return f"**Undecided:** {sides} cannot be compared, because all runs of one of them failed."
+        return f"**Undecided:** {sides} cannot be compared, because runs failed: no seed has a result of both."
     count = outcome.first.correct.shape[1]
     places = digits(count)
     first, second = (f"{_name(side)} {side.mean:.{places}f}" for side in (outcome.first, outcome.second))
@@ -25,7 +25,7 @@ def conclusion(comparison: Comparison, outcome: Outcome | None, further: bool = 
         f"{outcome.value:+.{places}f} (95 % interval {outcome.low:+.{places}f} to {outcome.high:+.{places}f}, "
         f"{_basis(outcome)}). Expected: {_expected(comparison)}."
     )
-    said = further and outcome.seeds < 2
+    said = further and outcome.seeds == 1
     return f"{text} {_more(outcome)}" if verdict == "undecided" and not said else text
 
 
@@ -50,12 +50,15 @@ def _claim(outcome: Outcome) -> str:
 
 def _basis(outcome: Outcome) -> str:
     images = f"{outcome.first.correct.shape[1]:,} test images"
-    if outcome.seeds < 2:
+    if not outcome.seeds:
+        return f"over {images}; neither depends on a seed"
+    if outcome.seeds == 1:
         return f"over {images}; one seed"
-    if outcome.paired:
-        return f"paired over {outcome.seeds} seeds and {images}"
-    initializations = len(outcome.second.correct)
-    return f"over {outcome.seeds} seeds, {initializations} initializations and {images}"
+    if not outcome.paired:
+        initializations = len(outcome.second.correct)
+        return f"over {outcome.seeds} seeds, {initializations} initializations and {images}"
+    both = outcome.first.seeds and outcome.second.seeds
+    return f"{'paired over' if both else 'over'} {outcome.seeds} seeds and {images}"
 
 
 def _expected(comparison: Comparison) -> str:
@@ -67,7 +70,9 @@ def _expected(comparison: Comparison) -> str:
 
 def _more(outcome: Outcome) -> str:
     """How many seeds would decide."""
-    if outcome.seeds < 2:
+    if not outcome.seeds:
+        return "More test images would be needed to decide."
+    if outcome.seeds == 1:
         return "One seed: the variation between runs is unknown, so nothing is decided; three seeds or more are needed."
     seeds = outcome.seeds_to_decide
     if seeds is None:
