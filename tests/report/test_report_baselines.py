@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from fake_runs import fake_run, probed_run
 
 from selftaught.report.commands import repeat_command
-from selftaught.report.compare import group_cells, rows
+from selftaught.report.compare import COLUMNS, all_rows, rows
 from selftaught.report.groups import group_results, sentences
 from selftaught.report.page import render
 from selftaught.report.record import read_records
@@ -43,22 +44,39 @@ def test_commands_repeat_the_run(tmp_path: Path) -> None:
     )
 
 
-def test_groups_and_differences_of_several_runs_are_on_the_page(tmp_path: Path) -> None:
-    runs = [probed_run(tmp_path / f"good{seed}", (0.5, 0.8), seed) for seed in range(2)]
-    runs.append(probed_run(tmp_path / "worse", (0.5, 0.5), batch_size=8))
-    html, groups = render(read_records(runs)), group_results(read_records(runs))
-    assert "<h2>Groups of runs</h2>" in html
+def test_one_table_has_the_runs_and_the_mean_over_seeds_after_the_last_of_them(tmp_path: Path) -> None:
+    runs = [probed_run(tmp_path / "good0", (0.5, 0.8), 0), probed_run(tmp_path / "worse", (0.5, 0.5), batch_size=8)]
+    runs.append(probed_run(tmp_path / "good1", (0.5, 0.82), 1))
+    records = read_records(runs)
+    groups = group_results(records)
+    table = all_rows(records, groups)
+    assert [row.cells()[0] for row in table] == ["good0", "worse", "good1", "good0 (mean of 2 seeds)"]
+    seeds, cells = groups[0], dict(zip(COLUMNS, table[-1].cells(), strict=True))
+    gain, low, high = seeds.own.minus(seeds.random)
+    assert cells["accuracy"] == f"{np.mean(seeds.accuracies):.3f} ± {np.std(seeds.accuracies, ddof=1):.3f}"
+    assert cells["gain"] == f"{gain:+.3f} ± {(high - low) / 2:.3f}"
+    assert (cells["probed on"], cells["best layer"]) == ("cifar10", "layer2")
+    assert cells["chance"] == "0.100"
+    html = render(records)
     (sentence,) = sentences(groups)
     assert f"<li>{sentence}</li>" in html
-    for cells in group_cells(groups):
-        for cell in cells:
-            assert f">{cell}</td>" in html
-    assert "Groups of runs" not in render(read_records(runs[:1]))
+    assert html.count('<table class="compared">') == 1
+    assert all(f">{cell}</td>" in html for row in table for cell in row.cells())
+    assert "mean of seeds" in html
+    assert "mean of seeds" not in render(records[:2])
 
 
-def test_encoders_without_parameters_have_no_gain_in_the_groups(tmp_path: Path) -> None:
-    runs = [probed_run(tmp_path / "rotation", (0.5, 0.8))]
-    runs.append(probed_run(tmp_path / "pixels", (0.5, 0.5), task="baseline", baseline="pixels"))
-    first, second = group_cells(group_results(read_records(runs)))
-    assert first[-2].startswith("+")
-    assert second[-2:] == ["n.a.", "n.a."]
+def test_a_copy_of_a_run_is_not_another_seed(tmp_path: Path) -> None:
+    """Its result is the same, so it would make the spread over seeds, and the interval, smaller."""
+    runs = [probed_run(tmp_path / f"run{number}", (0.5, 0.8), seed) for number, seed in enumerate((0, 0, 1))]
+    assert [group.name for group in group_results(read_records(runs))] == ["run0 (mean of 2 seeds)", "run1"]
+
+
+def test_encoders_without_parameters_have_no_gain_over_random_weights(tmp_path: Path) -> None:
+    runs = [
+        probed_run(tmp_path / f"pixels{seed}", (0.5, 0.5), seed, task="baseline", baseline="pixels") for seed in (0, 1)
+    ]
+    records = read_records(runs)
+    cells = dict(zip(COLUMNS, all_rows(records, group_results(records))[-1].cells(), strict=True))
+    assert cells["run"] == "pixels0 (mean of 2 seeds)"
+    assert (cells["random"], cells["gain"]) == ("n.a.", "n.a.")

@@ -12,7 +12,7 @@ from rich.text import Text
 from selftaught.report.groups import GroupResult, group_results, sentences
 from selftaught.report.record import Record, is_number, read_records
 from selftaught.report.transfers import transfer_tables
-from selftaught.report.verdict import Outcome, Verdict, digits, judge, metric_of
+from selftaught.report.verdict import Outcome, Verdict, digits, judge, metric_of, outcome_of
 
 MISSING = "n.a."
 
@@ -22,17 +22,59 @@ class ComparisonRow:
     """A run and the verdict of one of its probes, or None for a run without probes."""
 
     record: Record
-    verdict: Verdict | None
+    probe: Mapping[str, Any] | None = None
+    verdict: Verdict | None = None
     details: str = ""
     """Probe and number of labels, if the run has several probes on the same images."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether pretraining helped."""
+        return self.verdict.outcome if self.verdict else "unknown"
+
+    @property
+    def data(self) -> str:
+        """The labeled images of the probe."""
+        return f"{self.verdict.data}{self.details}" if self.verdict else MISSING
 
     def cells(self) -> list[str]:
         """The text of every column in `COLUMNS`."""
         verdict, record = self.verdict, self.record
-        data = f"{verdict.data}{self.details}" if verdict else MISSING
-        head = [record.name, record.pretext, data, verdict.best if verdict else MISSING]
+        head = [record.name, record.pretext, self.data, verdict.best if verdict else MISSING]
         minutes = MISSING if record.minutes is None else f"{record.minutes:,.1f}"
         return [*head, *(_numbers(verdict) if verdict else [MISSING] * 5), minutes, count(record.images_processed)]
+
+
+@dataclass(frozen=True)
+class SeedsRow:
+    """The mean over several runs that differ in the seed only."""
+
+    group: GroupResult
+    first: ComparisonRow
+    """The row of the first of these runs."""
+
+    @property
+    def outcome(self) -> Outcome:
+        """Whether pretraining helped, on average over the seeds."""
+        if self.group.random is None or (self.first.verdict and self.first.verdict.published):
+            return "unknown"
+        value, low, high = self.group.own.minus(self.group.random)
+        return outcome_of(value, low, high)
+
+    def cells(self) -> list[str]:
+        """The text of every column in `COLUMNS`."""
+        group, first = self.group, self.first.cells()
+        places = digits(group.test)
+        accuracy = f"{group.mean:.{places}f}" + ("" if group.std is None else f" ± {group.std:.{places}f}")
+        random, gain = MISSING, MISSING
+        if group.random is not None:
+            value, low, high = group.own.minus(group.random)
+            random, gain = (
+                fraction(group.random.mean, group.test),
+                f"{value:+.{places}f} ± {(high - low) / 2:.{places}f}",
+            )
+        head = [group.name, self.first.record.pretext, self.first.data, group.layer]
+        return [*head, accuracy, random, gain, *first[GAIN + 1 : GAIN + 3], "", ""]
 
 
 COLUMNS = (
@@ -47,17 +89,35 @@ STYLES: dict[Outcome, str] = {"helped": "green", "unclear": "dim", "hurt": "red"
 CAPTION = (
     "accuracy: best layer, chosen by accuracy on held-out training images (± standard deviation over probe seeds); mAP "
     "instead where images may have several classes; "
-    "random: the same for random weights, mean over initializations; gain: accuracy minus random, with its 95 % "
-    "interval, which does not include variation between pretraining runs (dim or gray: the interval includes zero)"
+    "random: the same for random weights, mean over initializations; gain: accuracy minus random, ± half the width of "
+    "its 95 % interval, which does not include variation between pretraining runs (dim or gray: the interval includes "
+    "zero)"
 )
-GROUP_COLUMNS = ("runs", "probed on", "best layer", "seeds", "accuracy", "gain", "95 % interval")
-GROUP_TEXT_COLUMNS = 3
-"""Number of leading text columns of the groups."""
-GROUP_CAPTION = (
-    "runs that differ in the seed only are one group; accuracy: mean ± standard deviation over pretraining seeds, at "
-    "the layer with the best mean held-out accuracy; gain: over random weights; 95 % interval: paired over test "
-    "images, including the variation between pretraining seeds where there are several"
+SEEDS_CAPTION = (
+    "mean of seeds: runs that differ in the seed only, at the layer with the best mean held-out accuracy, with the "
+    "standard deviation over pretraining seeds; its 95 % interval includes the variation between them"
 )
+
+
+def all_rows(records: Sequence[Record], groups: Sequence[GroupResult]) -> list[ComparisonRow | SeedsRow]:
+    """The rows of the table: those of `rows`, and one for every group of several seeds after its last run."""
+    found: list[ComparisonRow | SeedsRow] = []
+    several = [group for group in groups if len(group.members) > 1]
+    first_rows: dict[int, ComparisonRow] = {}
+    for row in rows(records):
+        found.append(row)
+        for number, group in enumerate(several):
+            places = [place for place, (_, probe) in enumerate(group.members) if probe is row.probe]
+            if 0 in places:
+                first_rows[number] = row
+            if len(group.members) - 1 in places:
+                found.append(SeedsRow(group, first_rows[number]))
+    return found
+
+
+def caption(groups: Sequence[GroupResult]) -> str:
+    """The caption of the table."""
+    return "; ".join([CAPTION, *([SEEDS_CAPTION] if any(len(group.members) > 1 for group in groups) else [])])
 
 
 def rows(records: Sequence[Record]) -> list[ComparisonRow]:
@@ -67,11 +127,10 @@ def rows(records: Sequence[Record]) -> list[ComparisonRow]:
         data = [probe.get("data") for probe in record.probes]
         for probe, label in zip(record.probes, probe_labels(record.probes), strict=True):
             details = label if data.count(probe.get("data")) > 1 or metric_of(probe) == "map" else ""
-            table.append(
-                ComparisonRow(record, judge(probe, record.published, record.baseline), details + overlap(probe))
-            )
+            verdict = judge(probe, record.published, record.baseline)
+            table.append(ComparisonRow(record, probe, verdict, details + overlap(probe)))
         if not record.probes:
-            table.append(ComparisonRow(record, None))
+            table.append(ComparisonRow(record))
     return table
 
 
@@ -111,9 +170,9 @@ def probe_details(probe: Mapping[str, Any], more: Sequence[str] = ()) -> str:
 
 
 def compare(runs: Sequence[str | Path]) -> Group:
-    """Compare runs for the terminal: a table of runs, one of groups that differ in the seed only, and sentences.
+    """Compare runs for the terminal: a table, and sentences with further baselines and differences.
 
-    The sentences give further baselines and differences. The tables of detection and segmentation follow.
+    The tables of detection and segmentation follow.
 
     Args:
         runs: run folders.
@@ -123,43 +182,18 @@ def compare(runs: Sequence[str | Path]) -> Group:
     """
     records = read_records([Path(run) for run in runs])
     groups = group_results(records)
-    tables = [run_table(records), *([group_table(groups)] if groups else [])]
     found = (Text(f"\n{sentence}") for sentence in [*baseline_sentences(records), *sentences(groups)])
-    return Group(*tables, *found, *transfer_tables(records))
+    return Group(run_table(records, groups), *found, *transfer_tables(records))
 
 
-def group_table(groups: Sequence[GroupResult]) -> Table:
-    """Groups of runs for the terminal."""
-    table = Table(caption=GROUP_CAPTION, caption_justify="left")
-    for number, column in enumerate(GROUP_COLUMNS):
-        table.add_column(column, justify="left" if number < GROUP_TEXT_COLUMNS else "right", overflow="fold")
-    for cells in group_cells(groups):
-        table.add_row(*map(Text, cells))
-    return table
-
-
-def group_cells(groups: Sequence[GroupResult]) -> list[list[str]]:
-    """The text of every column in `GROUP_COLUMNS`: mean and spread over seeds, and the gain over random weights."""
-    rows = []
-    for group in groups:
-        places = digits(group.test)
-        accuracy = f"{group.mean:.{places}f}" + ("" if group.std is None else f" ± {group.std:.{places}f}")
-        gain, interval = MISSING, MISSING
-        if group.random is not None:
-            value, low, high = group.own.minus(group.random)
-            gain, interval = f"{value:+.{places}f}", f"{low:+.{places}f} to {high:+.{places}f}"
-        rows.append([group.name, group.probe, group.layer, str(len(group.own.values)), accuracy, gain, interval])
-    return rows
-
-
-def run_table(records: Sequence[Record]) -> Table:
-    """One row per run and probe."""
-    table = Table(caption=CAPTION, caption_justify="left")
+def run_table(records: Sequence[Record], groups: Sequence[GroupResult] = ()) -> Table:
+    """One row per run and probe, and per group of several seeds."""
+    table = Table(caption=caption(groups), caption_justify="left")
     for number, column in enumerate(COLUMNS):
         table.add_column(column, justify="left" if number < TEXT_COLUMNS else "right", overflow="fold")
-    for row in rows(records):
+    for row in all_rows(records, groups):
         cells = [Text(cell) for cell in row.cells()]  # Text: brackets in names are not interpreted as markup
-        cells[GAIN].stylize(STYLES[row.verdict.outcome] if row.verdict else "")
+        cells[GAIN].stylize(STYLES[row.outcome])
         table.add_row(*cells)
     return table
 

@@ -1,14 +1,16 @@
 """Comparison of groups of runs: mean and spread over pretraining seeds, and paired 95 % intervals between groups.
 
-Runs that differ in the seed only are one group. Groups are compared if they were probed in the same way on the same
-test images. The layer of a group is the one with the best accuracy on held-out training images, averaged over its
+Runs that differ in the seed only are one group. A further run of the same seed, such as a copy, is not part of it,
+because it does not show the variation between seeds. Groups are compared if they were probed in the same way on the
+same test images. The layer of a group is the one with the best accuracy on held-out training images, averaged over its
 runs, and so is the group that all others are compared with: test images choose nothing.
 """
 
 import json
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Any
 
@@ -49,6 +51,8 @@ class GroupResult:
     metric: MetricName
     images: str
     """Digest of labels and content of the test images; groups with another one are not compared."""
+    members: tuple[tuple[Record, Mapping[str, Any]], ...] = field(compare=False, repr=False)
+    """The runs, each with the probe in question."""
 
     @property
     def accuracies(self) -> list[float]:
@@ -69,12 +73,15 @@ class GroupResult:
 def group_results(records: Sequence[Record]) -> list[GroupResult]:
     """The groups of some runs, one for each way in which their runs were probed."""
     groups: dict[str, list[tuple[Record, Mapping[str, Any], Mapping[str, NDArray[Any]]]]] = {}
+    seeds: Counter[str] = Counter()
     for record in records:
         for probe in record.probes:
             arrays = RunFolder(record.path).read_correctness(probe)
             if arrays is not None:
                 key = json.dumps([_setting(record), [str(probe.get(name)) for name in PROBE_KEYS], _images(arrays)])
-                groups.setdefault(key, []).append((record, probe, arrays))
+                same_seed = f"{key} {record.config.get('seed')}"
+                groups.setdefault(f"{key} {seeds[same_seed]}", []).append((record, probe, arrays))
+                seeds[same_seed] += 1
     return [_result(members) for members in groups.values()]
 
 
@@ -153,6 +160,7 @@ def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDAr
         test=len(first["labels"]),
         metric=METRICS[metric_of(probe)],
         images=_images(first),
+        members=tuple((record, probe) for record, probe, _ in members),
     )
 
 

@@ -13,16 +13,12 @@ from selftaught.errors import UserError
 from selftaught.evaluation.table import METRICS
 from selftaught.figures.style import DARK
 from selftaught.report.compare import (
-    CAPTION,
     COLUMNS,
     GAIN,
-    GROUP_CAPTION,
-    GROUP_COLUMNS,
-    GROUP_TEXT_COLUMNS,
     TEXT_COLUMNS,
+    all_rows,
     baseline_sentences,
-    group_cells,
-    rows,
+    caption,
 )
 from selftaught.report.embed import inline
 from selftaught.report.groups import group_results, sentences
@@ -88,17 +84,12 @@ def render(records: Sequence[Record]) -> str:
     limit = min(MAX_IMAGE, MAX_TOTAL // max(pictures, 1))
     return environment.get_template("page.html").render(
         sections=[make_section(record, number, limit) for number, record in enumerate(records)],
-        rows=rows(records),
+        rows=all_rows(records, groups),
         columns=COLUMNS,
-        caption=CAPTION,
+        caption=caption(groups),
         text_columns=TEXT_COLUMNS,
         gain=GAIN,
-        baselines=baseline_sentences(records),
-        groups=group_cells(groups),
-        group_columns=GROUP_COLUMNS,
-        group_caption=GROUP_CAPTION,
-        group_text_columns=GROUP_TEXT_COLUMNS,
-        differences=sentences(groups),
+        sentences=[*baseline_sentences(records), *sentences(groups)],
         overlays=comparison_charts(records) if len(records) > 1 else [],
         colors={light[1:]: (light, dark) for light, dark in DARK.items()},
     )

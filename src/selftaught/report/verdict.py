@@ -55,10 +55,7 @@ class Verdict:
         """Whether pretraining, or what the baseline did to the weights, helped."""
         if self.gain is None or self.interval is None or self.published:
             return "unknown"
-        low, high = self.interval
-        if low <= 0 <= high:
-            return "unclear"
-        return "helped" if self.gain > 0 else "hurt"
+        return outcome_of(self.gain, *self.interval)
 
     @property
     def margin(self) -> float | None:
@@ -134,6 +131,13 @@ class Verdict:
 
     def _number(self, value: float) -> str:
         return f"{value:.{self.places}f}"
+
+
+def outcome_of(gain: float, low: float, high: float) -> Outcome:
+    """Whether pretraining helped, by the 95 % interval of the gain."""
+    if low <= 0 <= high:
+        return "unclear"
+    return "helped" if gain > 0 else "hurt"
 
 
 def judge(probe: Mapping[str, Any], published: bool = False, baseline: str = "") -> Verdict:
