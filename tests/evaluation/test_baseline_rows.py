@@ -14,7 +14,6 @@ from selftaught.contracts import Layer
 from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
 from selftaught.evaluation import RidgeProbe, baseline_rows, probe_layers, render
-from selftaught.evaluation.baseline_rows import Baselines
 from selftaught.evaluation.baselines import prepare
 from selftaught.evaluation.features import Viewing
 
@@ -159,27 +158,29 @@ def test_a_default_row_that_does_not_apply_is_left_out_and_the_table_says_why(mo
 
 
 @pytest.mark.usefixtures("defaults")
-def test_an_expensive_default_row_is_left_out_unless_it_is_cached(tmp_path, monkeypatch):
-    monkeypatch.setattr(baseline_rows, "initialization_seconds", lambda encoder: 1200.0)
-    monkeypatch.setattr(Baselines, "_seconds_per_image", lambda self, encoder: 0.001 if type(encoder) is Deep else 1.0)
-    more = {"cache": tmp_path, "encoder_setting": SETTING}
-    table = probed(baselines=None, **more)
+def test_default_rows_depend_on_sizes_and_the_others_on_the_flag(monkeypatch):
+    """200 images of 8 px are 12,800 pixels."""
+    pytest.importorskip("kymatio")
+    operations = baseline_rows.initialization_operations(Deep())
+    monkeypatch.setattr(baseline_rows, "MOST_OPERATIONS", operations)
+    monkeypatch.setattr(baseline_rows, "MOST_PIXELS", 200 * 8**2)
+    assert [row.name for row in probed(baselines=None).baselines] == ["kmeans", "scattering"]
+    monkeypatch.setattr(baseline_rows, "MOST_OPERATIONS", operations - 1)
+    monkeypatch.setattr(baseline_rows, "MOST_PIXELS", 200 * 8**2 - 1)
+    table = probed(baselines=None)
     assert table.baselines == ()
-    assert (
-        "K-means initialization is left out: it would take about 20 minutes; --baselines kmeans adds it." in table.note
-    )
-    assert "Scattering is left out: it would take about 3 minutes; --baselines scattering adds it." in table.note
-    assert [row.name for row in probed(baselines=("kmeans",), **more).baselines] == ["kmeans"]
-    assert [row.name for row in probed(baselines=None, **more).baselines] == ["kmeans"]
+    assert "K-means initialization is left out: it is slow for this encoder; --baselines kmeans adds it." in table.note
+    assert "Scattering is left out: it is slow for 200 images of 8 px; --baselines scattering adds it." in table.note
+    assert [row.name for row in probed(baselines=("kmeans",)).baselines] == ["kmeans"]
 
 
 @pytest.mark.usefixtures("defaults")
-def test_a_default_row_may_take_as_long_as_two_passes_of_the_encoder(monkeypatch):
-    monkeypatch.setattr(Baselines, "_seconds_per_image", lambda self, encoder: 10.0)  # 200 images: 2,000 s
-    for seconds, found in ((1900, ["kmeans"]), (2100, [])):
-        monkeypatch.setattr(baseline_rows, "initialization_seconds", lambda encoder, seconds=seconds: float(seconds))
-        monkeypatch.setattr(baseline_rows, "DEFAULT", ("kmeans",))
-        assert [row.name for row in probed(baselines=None).baselines] == found
+def test_default_rows_do_not_depend_on_what_is_cached(tmp_path, monkeypatch):
+    more = {"cache": tmp_path, "encoder_setting": SETTING}
+    assert [row.name for row in probed(baselines=("kmeans",), **more).baselines] == ["kmeans"]
+    monkeypatch.setattr(baseline_rows, "MOST_OPERATIONS", 1)
+    monkeypatch.setattr(baseline_rows, "MOST_PIXELS", 1)
+    assert probed(baselines=None, **more).baselines == ()
 
 
 @pytest.mark.usefixtures("defaults")
@@ -187,18 +188,15 @@ def test_an_encoder_without_parameters_has_no_default_rows():
     assert probed(Plain(), lambda seed: Plain(), baselines=None).baselines == ()
 
 
-def test_the_estimate_of_an_initialization_counts_its_operations(monkeypatch):
-    """A linear layer of 100 inputs and 50 units, on a machine of one operation per second."""
-    monkeypatch.setattr(baseline_rows, "_seconds", lambda work: 2.0 * 512**3)
+def test_the_operations_of_an_initialization():
+    """A linear layer of 100 inputs and 50 units."""
     expected = 2 * 20_000 * 100**2 + 20 * 100**3 + 40 * 20_000 * 50 * 50
-    assert baseline_rows.initialization_seconds(nn.Linear(100, 50)) == pytest.approx(expected)
+    assert baseline_rows.initialization_operations(nn.Linear(100, 50)) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("processor", "expected"), [(3.0, 3.0), (8.0, 5.0)])  # on a busy machine; in several threads
-def test_an_estimate_does_not_count_other_programs(processor, expected, monkeypatch):
-    calls = []
-    clock, used = iter([0.0, 5.0]), iter([0.0, processor])
-    monkeypatch.setattr(baseline_rows, "perf_counter", lambda: next(clock))
-    monkeypatch.setattr(baseline_rows, "process_time", lambda: next(used))
-    assert baseline_rows._seconds(lambda: calls.append(1)) == expected
-    assert len(calls) == 2
+@pytest.mark.parametrize(
+    ("name", "included"), [("convnet", True), ("nin", True), ("alexnet", True), ("timm:resnet18", False)]
+)
+def test_which_encoders_have_k_means_initialization_by_default(name, included):
+    operations = baseline_rows.initialization_operations(make_encoder(name, size=64))
+    assert (operations <= baseline_rows.MOST_OPERATIONS) is included

@@ -66,7 +66,7 @@ def probe(
         SEVERAL,
         Parameter(
             help="Further baselines, each one more pass over the images: kmeans, pca, scattering; all or none. By "
-            "default kmeans and scattering, where they apply and are cheap compared with the probe."
+            "default kmeans and scattering, where they apply and are cheap."
         ),
     ] = None,
     size: Size = None,

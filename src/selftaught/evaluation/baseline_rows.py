@@ -1,18 +1,15 @@
 """Rows of a probe for encoders that were not pretrained: k-means, PCA and scattering, beside random weights and pixels.
 
-By default k-means initialization and scattering are included, where they apply and are cheap compared with the probe
-itself. Their time is estimated from a few images and matrix products before; results that are cached cost nothing.
+By default k-means initialization and scattering are included, where they apply and are cheap. That is decided by sizes,
+those of the encoder and of the images, and not by measured time, so the same command has the same rows on all machines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from time import perf_counter, process_time
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
-from selftaught.augment.warp import identity
-from selftaught.contracts import Encoder, evenly_spaced
+from selftaught.contracts import Encoder
 from selftaught.encoders import make_encoder
 from selftaught.errors import NotApplicable, unknown
 from selftaught.evaluation.baselines import FIXED, prepare, title
@@ -22,17 +19,17 @@ from selftaught.evaluation.evaluator import Evaluator, pass_length
 from selftaught.evaluation.gain import best_layer
 from selftaught.evaluation.metrics import Metrics
 from selftaught.evaluation.rows import BaselineRow
-from selftaught.training.distributed import from_first
 
 EXTRA = ("kmeans", "pca", "scattering")
 """Baselines that a probe may have; it always has random weights and raw pixels."""
 DEFAULT = ("kmeans", "scattering")
 """Those that it has by default where they are cheap; PCA initialization is a variant of k-means."""
 ALL, NONE = "all", "none"
-SECONDS, PASSES = 60.0, 2.0
-"""A default baseline may take this long, or as long as this number of passes of the probed encoder over the images."""
-TIMED = 16
-"""Images on which a pass is timed."""
+MOST_PIXELS = 2**24
+"""Scattering is a default row for at most this many pixels (images times size squared): 16,384 images of 32 px."""
+MOST_OPERATIONS = 5e12
+"""K-means initialization is one for encoders that need at most this many operations, see `initialization_operations`:
+`convnet`, `nin` and `alexnet` do with their default options, ResNets do not."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +102,7 @@ class Baselines:
 
         Args:
             name: of `EXTRA`; "scattering" has the input preprocessing of the probed encoder.
-            cheap: whether to refuse an expensive one that is not cached.
+            cheap: whether to refuse an expensive one.
 
         Raises:
             NotApplicable: the baseline does not apply to this encoder, or is too expensive.
@@ -116,9 +113,8 @@ class Baselines:
             encoder = make_encoder(name, size=evaluation.viewing.size, input_mode=probed.input_mode)
             setting = {"name": name, "input_mode": probed.input_mode}
         key = {"encoder": setting, "baseline": name, "modules": repr(encoder), "weights": state_digest(encoder)}
-        cached = setting is not None and evaluation.cache.has(key)
-        if cheap and not from_first(lambda: cached):
-            self._require_cheap(name, encoder, probed)
+        if cheap:
+            self._require_cheap(name, encoder)
 
         def compute() -> dict[str, Metrics]:
             viewing = evaluation.viewing
@@ -133,54 +129,23 @@ class Baselines:
             name, title(name), layer, best.value, best.held_out, best.dimensions, best.numbers(), best.observations
         )
 
-    def _require_cheap(self, name: str, encoder: Encoder, probed: Encoder) -> None:
-        """Raise `NotApplicable` for a baseline whose estimated time is above the limit."""
-        images = pass_length(self.evaluation.probe, self.evaluation.train, self.evaluation.test)
-
-        def estimate() -> tuple[float, float]:
-            own = images * self._seconds_per_image(probed)
-            if name in FIXED:
-                return images * self._seconds_per_image(encoder), own
-            return own + initialization_seconds(encoder), own
-
-        seconds, own = from_first(estimate)
-        if seconds > max(SECONDS, PASSES * own):
-            raise NotApplicable(f"it would take about {_duration(seconds)}; --baselines {name} adds it.")
-
-    def _seconds_per_image(self, encoder: Encoder) -> float:
-        """Time of a forward pass."""
-        viewing, train = self.evaluation.viewing, self.evaluation.train
-        batch = train.batch(evenly_spaced(TIMED, len(train)), viewing.device)
-        moved = encoder.to(viewing.device).eval()
-
-        def forward() -> None:
-            last: Tensor = list(moved.features(moved.preprocess(images)).values())[-1]
-            last.flatten()[0].item()  # waits for the device
-
-        with torch.inference_mode():
-            images = batch.warp(identity(len(batch)), viewing.size)
-            return _seconds(forward) / len(batch)
+    def _require_cheap(self, name: str, encoder: Encoder) -> None:
+        """Raise `NotApplicable` for a baseline that takes long compared with a probe of a small encoder."""
+        evaluation = self.evaluation
+        images, size = pass_length(evaluation.probe, evaluation.train, evaluation.test), evaluation.viewing.size
+        if name in FIXED:
+            expensive, why = images * size**2 > MOST_PIXELS, f"it is slow for {images:,} images of {size} px"
+        else:
+            expensive, why = initialization_operations(encoder) > MOST_OPERATIONS, "it is slow for this encoder"
+        if expensive:
+            raise NotApplicable(f"{why}; --baselines {name} adds it.")
 
 
-def initialization_seconds(encoder: nn.Module) -> float:
-    """Estimated time of k-means initialization: Gram matrices, eigenvectors and centroids of all layers, see there."""
+def initialization_operations(encoder: nn.Module) -> float:
+    """Operations of k-means initialization: Gram matrices, eigenvectors and centroids of all layers, see there."""
     operations = 0.0
     for module in encoder.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             filters, size = len(module.weight), module.weight[0].numel()
             operations += 2 * PATCHES * size**2 + 20 * size**3 + 40 * PATCHES * filters * min(filters, size)
-    side = 512
-    matrix = torch.ones(side, side, dtype=torch.float64)
-    return operations * _seconds(lambda: matrix @ matrix) / (2 * side**3)
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    """Seconds that the second of two calls takes, without the time in which other programs had the processor."""
-    work()
-    start, used = perf_counter(), process_time()
-    work()
-    return min(perf_counter() - start, process_time() - used)
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:,.0f} minutes"
+    return operations
