@@ -116,3 +116,12 @@ def test_parts_without_a_common_class_are_refused_and_missing_classes_are_named(
     (tmp_path / "labels.csv").write_text("\n".join([*rows[:3], "test/0.png,0,0,1,1", "test/1.png,0,0,0,1"]))
     with pytest.raises(UserError, match="have no class in common"):
         open_splits(tmp_path / "set", labels=tmp_path / "labels.csv")
+
+
+@pytest.mark.parametrize(
+    ("rows", "zero"),
+    [("0.png,0,0,4\n1.png,0,0,5\n", "edema, mass"), ("0.png,1,0,4\n1.png,0,0,5\n", "mass")],
+)
+def test_columns_without_a_1_are_named_instead_of_the_header(tmp_path, rows, zero):
+    with pytest.raises(UserError, match=f"two or more classes of .* need an image, but the columns {zero} have no 1"):
+        opened(tmp_path, f"path,edema,mass,age\n{rows}")

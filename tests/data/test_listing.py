@@ -50,6 +50,16 @@ def test_a_link_never_replaces_the_folder_that_it_leads_to(tmp_path: Path) -> No
     }
 
 
+def test_a_split_folder_without_images_is_named(tmp_path: Path) -> None:
+    root = touch(tmp_path / "root", "train/a/1.png", "train/b/1.png", "train/test/1.png")
+    for folder in ("test/a", "test/b", "notes", "train/c"):
+        (root / folder).mkdir(parents=True)
+    assert list_folder(root).empty == ("notes", "test", "train/c")
+    splits = folder_splits(root)
+    assert "test" not in splits
+    assert splits["all"].notes == ("no images in the folder test",)
+
+
 def test_class_folders_that_are_links_are_followed(tmp_path: Path) -> None:
     touch(tmp_path / "elsewhere", "deep/2.png", "3.PNG")
     root = touch(tmp_path / "root", "a/1.png")

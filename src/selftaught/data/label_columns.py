@@ -79,7 +79,7 @@ def class_sets(cells: Sequence[str]) -> tuple[list[frozenset[str]], bool]:
 
 
 def class_columns(header: Sequence[str], rows: Sequence[Row], path: int, file: str) -> list[int]:
-    """Positions of the columns of 0 and 1, if there are at least two: each is a class.
+    """Positions of the columns of 0 and 1 that have a 1, if there are at least two: each is a class.
 
     Args:
         header: names of the columns.
@@ -88,14 +88,22 @@ def class_columns(header: Sequence[str], rows: Sequence[Row], path: int, file: s
         file: the file, for error messages.
 
     Raises:
-        UserError: a value is undecided where the row has others, or two columns have the same name.
+        UserError: a value is undecided where the row has others, two columns have the same name, or fewer than two of
+            several such columns have a 1.
     """
     values = [{cell_of(row, column) for _, row in rows} for column in range(len(header))]
-    chosen = [
+    flags = [
         column
         for column, found in enumerate(values)
-        if column != path and found & {"1", "1.0"} and found <= {*VALUES, *UNDECIDED}
+        if column != path and found & VALUES.keys() and found <= {*VALUES, *UNDECIDED}
     ]
+    chosen = [column for column in flags if values[column] & {"1", "1.0"}]
+    if len(chosen) < 2 <= len(flags):
+        zero = ", ".join(readable(header[column].strip()) for column in flags if column not in chosen)
+        raise UserError(
+            f"two or more classes of {file} need an image, but the columns {zero} have no 1 in any row: write 1 where "
+            "an image has the class."
+        )
     if len(chosen) < 2:
         return []
     names = [header[column].strip() for column in chosen]

@@ -16,14 +16,17 @@ from selftaught.data.arrangement import Arrangement, Mask, numbered
 from selftaught.data.class_folders import class_folders
 from selftaught.data.labels import with_labels
 from selftaught.data.listing import Listing
-from selftaught.data.reader import UNLABELED, Files, has_label, readable
+from selftaught.data.reader import UNLABELED, Files, has_label, readable, split_folder
 from selftaught.errors import UserError
 
 
 def arrange(listing: Listing) -> Arrangement:
-    """Apply the first matching layout, with notes on images left out and images without a label."""
+    """Apply the first matching layout, with notes on empty split folders and on images left out or without a label."""
     result = next(result for layout in LAYOUTS if (result := layout(listing)))
     notes = list(result.notes)
+    notes += [
+        f"no images in the folder {readable(name)}" for name in listing.empty if split_folder(name.split("/")[-1])
+    ]
     if result.left_out is not None and result.left_out.any():
         notes.append(f"{_count_with_examples(listing, result.left_out)} left out")
     if result.classes:

@@ -6,7 +6,7 @@ folders are classes and which are splits.
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -34,6 +34,8 @@ class Listing:
     """Titles of the other files, in natural order."""
     skipped: tuple[tuple[str, str], ...]
     """Title and reason of each folder that was not followed."""
+    empty: tuple[str, ...] = ()
+    """Folders without an image in them or below, except for folders in such a folder."""
 
     def with_suffix(self, suffix: str) -> list[str]:
         """The files other than images whose names end in `suffix` (lower case, with the dot), in any case."""
@@ -57,10 +59,12 @@ def list_folder(root: Path) -> Listing:
     titles: list[str] = []
     folders: list[str] = []
     folder_indices: list[int] = []
+    listed: list[str] = []
     others: list[str] = []
     skipped: list[tuple[str, str]] = []
     with Meter(f"listing {readable(str(root))}") as meter:
         for folder in _walk(root, skipped):
+            listed.append(folder.prefix[:-1])
             images = [name for name in folder.files if os.path.splitext(name)[1].lower() in SUFFIXES]  # noqa: PTH122
             if len(images) < len(folder.files):
                 others.extend(folder.prefix + name for name in set(folder.files).difference(images))
@@ -78,7 +82,18 @@ def list_folder(root: Path) -> Listing:
         np.array(folder_indices, dtype=np.int64)[order] if order else np.zeros(0, np.int64),
         sorted(others, key=natural_key),
         tuple(skipped),
+        _empty(listed, folders),
     )
+
+
+def _empty(listed: Sequence[str], folders: Sequence[str]) -> tuple[str, ...]:
+    """The outermost of the listed folders that neither are nor contain one of `folders`."""
+    used = {""}
+    for folder in folders:
+        while folder not in used:
+            used.add(folder)
+            folder = folder.rpartition("/")[0]
+    return tuple(sorted(folder for folder in listed if folder not in used and folder.rpartition("/")[0] in used))
 
 
 class _Folder(NamedTuple):
