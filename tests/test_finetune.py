@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from scipy.stats import binomtest
 
 import selftaught
 from selftaught.api import best, repetitions, trainings
@@ -17,6 +18,7 @@ from selftaught.config.build import load_encoder
 from selftaught.errors import UserError
 from selftaught.evaluation.finetune_table import LabelResult, Repetition, Row, accuracy_interval, render
 from selftaught.evaluation.intervals import paired_interval
+from selftaught.evaluation.layers import probe_layers
 from selftaught.training.interruption import Stop
 from test_run import TINY, make_images
 from toys import ToySource
@@ -189,6 +191,21 @@ def test_a_probe_with_few_labels_takes_the_best_layer_of_the_run(run, images):
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
+def test_each_draw_of_a_probe_has_other_random_weights(run, images, monkeypatch):
+    """Otherwise the spread over draws, and so the interval, would not include the variation between initializations."""
+    seen = []
+    monkeypatch.setattr(
+        trainings,
+        "probe_layers",
+        lambda encoder, fresh, *rest, **settings: (
+            seen.append(fresh(0)) or probe_layers(encoder, fresh, *rest, **settings)
+        ),
+    )
+    run.finetune(images, frozen=True, labels_per_class=(4,), draws=2, from_scratch=False, **FAST)
+    first, second = ([tensor.clone() for tensor in encoder.parameters()] for encoder in seen)
+    assert any(not torch.equal(one, other) for one, other in zip(first, second, strict=True))
+
+
 def test_another_probe_of_few_labels_has_results_of_its_own(run, images):
     settings = {"frozen": True, "labels_per_class": (4,), "draws": 1, "from_scratch": False, **FAST}
     ridge = run.finetune(images, **settings)
@@ -215,6 +232,17 @@ def test_intervals_cover_the_truth_as_often_as_they_say():
         low, high = accuracy_interval(correct)
         covered += low <= 0.6 <= high
     assert 0.92 <= covered / 300 <= 1
+
+
+@pytest.mark.parametrize("count", [10, 60, 1000])
+def test_the_interval_of_one_accuracy_is_close_to_that_of_wilson(count):
+    """It is centered on the accuracy, however few the images are, and not pulled towards zero."""
+    for hits in (0, count // 3, count // 2, 9 * count // 10, count):
+        low, high = accuracy_interval(torch.arange(count)[None] < hits)
+        expected = binomtest(hits, count).proportion_ci(method="wilson")
+        assert (low, high) == pytest.approx((expected.low, expected.high), abs=0.9 / count + 0.002)
+        mirrored = accuracy_interval(torch.arange(count)[None] < count - hits)
+        assert mirrored == pytest.approx((1 - high, 1 - low))
 
 
 def test_the_first_row_is_compared_with_each_other_one():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from selftaught.evaluation.crossing import find_crossing
+from selftaught.evaluation.crossing import _distribution, find_crossing
 from selftaught.evaluation.finetune_table import FineTuneTable, LabelResult, Repetition, Row, render
+from selftaught.evaluation.intervals import over_images
 
 NAMES = ("fine-tuned", "from scratch")
 
@@ -50,7 +51,7 @@ def test_points_may_be_in_any_order_and_counts_other_than_per_class():
             (0.1, 0.1),
             (0.9, 0.9),
             0.0,
-            "do not cross from 20 labels per class on: fine-tuned is below (in the whole 95 %",
+            "do not cross from 20 labels per class on: fine-tuned is not above (in the whole 95 %",
         ),
         ((0.6, 0.501), (0.5, 0.5), math.inf, "fine-tuned is above (95 % interval of the crossing: "),
     ],
@@ -60,6 +61,33 @@ def test_curves_that_do_not_cross(ours, theirs, value, words):
     assert found.value == value
     assert words in found.sentence
     assert found.to_json()["value"] == (None if value == math.inf else 0)
+
+
+def test_curves_that_cross_upwards_or_twice_are_not_called_above_from_the_start():
+    counts = [("5 per class", 50), ("20 per class", 200), ("100 per class", 1000)]
+    upwards = crossing(counts, (0.4, 0.6, 0.7), (0.5, 0.5, 0.5))
+    assert upwards.sentence == (
+        "fine-tuned is above from scratch with 100 labels per class, but not with every smaller number."
+    )
+    twice = crossing(counts, (0.4, 0.6, 0.4), (0.5, 0.5, 0.5))
+    assert "cross more than once, the last time at about 45 labels per class" in twice.sentence
+
+
+@pytest.mark.parametrize("images", [20, 1000])
+def test_sides_that_never_differ_are_not_ordered(images):
+    """Neither is above the other, and which one is remains open, however many images agree."""
+    same = [exact(1.0, images), exact(1.0, images)]
+    found = find_crossing(NAMES, [("5 per class", 50), ("20 per class", 200)], same, same)
+    assert (found.low, found.high) == (0, math.inf)
+    assert "below" not in found.sentence.split("(")[0]
+
+
+def test_center_and_variance_of_a_point_are_those_of_its_difference_in_the_table():
+    generator = torch.Generator().manual_seed(0)
+    sides = [torch.rand(1, 40, generator=generator) < rate for rate in (0.7, 0.5)]
+    center, (variance, _) = over_images(*(side.double() for side in sides))
+    found = _distribution([(sides[0].double() - sides[1].double()).numpy()], np.array([True]))
+    assert (float(found[0][0]), float(found[1][0, 0])) == pytest.approx((center, variance))
 
 
 def test_an_interval_may_reach_beyond_what_was_measured():

@@ -144,6 +144,17 @@ def test_the_table_says_how_many_test_images_were_in_pretraining():
         assert (warning in lines(table)) == (seen == 10)
 
 
+def test_copies_of_training_images_among_the_test_images_are_counted():
+    """Only those with a label: others are neither trained on nor tested."""
+    train, test = hard(100, 0), hard(100, 1)
+    train.ids, test.ids = torch.arange(100), torch.arange(90, 190)
+    assert "10 of 100 test images are copies of labeled training images" in lines(probed(Small(9), Small, train, test))
+    train.labels[95:] = -1
+    assert "Warning: 5 of 100 test images are copies" in lines(probed(Small(9), Small, train, test))
+    test.ids = torch.arange(100, 200)
+    assert "copies" not in lines(probed(Small(9), Small, train, test))
+
+
 def test_few_test_images_are_said_to_be_too_few_and_digits_follow_their_number():
     table = probed(Small(9), Small, hard(100, 0), hard(6, 1))
     assert "6 test images are too few: the 95 % interval is ±0." in lines(table)

@@ -14,11 +14,11 @@ from selftaught.display.console import stderr_console
 from selftaught.display.progress import time_left
 from selftaught.errors import readable
 from selftaught.evaluation.baselines.encoders import calibrate
-from selftaught.evaluation.features import require_one_label, require_same_classes
+from selftaught.evaluation.features import labeled_indices, require_one_label, require_same_classes
 from selftaught.evaluation.few_labels import LabelCount, draw_labels, label_counts, labels_of
 from selftaught.evaluation.finetune_table import FineTuneTable, LabelResult, Row
 from selftaught.evaluation.finetuning import DEFAULT_PROBE, FineTuning
-from selftaught.evaluation.overlap import content_ids_of, count_overlap
+from selftaught.evaluation.overlap import content_ids_of, count_overlap, duplicate_warning
 from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.table import RECALIBRATED, data_name
 from selftaught.modules.depth import require_layer
@@ -88,7 +88,9 @@ def finetune(
         except Stopped:
             console.print(f"interrupted; the same command continues: {readable(str(root))}")
             return None
-    table = _table(trainings, label_results, RECALIBRATED if recalibrated else "", folder)
+    copies = duplicate_warning(*(content_ids_of(part, labeled_indices(part)) for part in (train, test)))
+    notes = [RECALIBRATED if recalibrated else "", copies]
+    table = _table(trainings, label_results, "\n".join(filter(None, notes)), folder)
     if processes().rank:
         return table
     details = "-".join(["probe" if settings.frozen else "finetune", *(count.name.split()[0] for count in counts)])

@@ -67,7 +67,7 @@ class Trainings:
         def compute() -> None:
             chosen = draw_labels(self.labels, count, number)
             if name in PROBES:
-                self._probe(chosen, [self._folder(each, count, number) for each in PROBES])
+                self._probe(chosen, number, [self._folder(each, count, number) for each in PROBES])
             else:
                 self._train(name, folder, chosen, number)
 
@@ -99,11 +99,14 @@ class Trainings:
         fit, held = split_validation(self.labels[chosen], number)
         return Subset(self.train, chosen[fit]), Subset(self.train, chosen[held])
 
-    def _probe(self, chosen: Tensor, folders: Sequence[Path]) -> None:
-        """Probe every layer of the pretrained encoder and of random weights, and record the best layer of either."""
+    def _probe(self, chosen: Tensor, number: int, folders: Sequence[Path]) -> None:
+        """Probe every layer of the pretrained encoder and of random weights, and record the best layer of either.
+
+        Every draw has other random weights, so the spread over draws includes that over initializations.
+        """
         table = probe_layers(
-            self.encoder, self.fresh, Subset(self.train, chosen), self.test, size=self.size, device=self.device,
-            probe=self.settings.probe, initializations=1,
+            self.encoder, lambda _: self.fresh(number), Subset(self.train, chosen), self.test, size=self.size,
+            device=self.device, probe=self.settings.probe, initializations=1,
         )  # fmt: skip
         found = table.observations
         assert found is not None

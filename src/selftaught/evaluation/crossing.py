@@ -39,18 +39,26 @@ class Crossing:
     """Numbers of labeled images that were measured."""
     classes: int | None
     """Number of classes if all numbers of labels are per class."""
+    once: bool
+    """Whether the first curve, as measured, is above the second one up to some number of labels, and not after it."""
 
     @property
     def sentence(self) -> str:
         """The crossing in words."""
         names = f"{self.first} and {self.second}"
+        if self.value == math.inf and not self.once:
+            most = self._labels(self.largest)
+            return f"{self.first} is above {self.second} with {most}, but not with every smaller number."
         if self.value == math.inf:
             text = f"The curves of {names} do not cross up to {self._labels(self.largest)}"
             text += f": {self.first} is above"
         elif not self.value:
-            text = f"The curves of {names} do not cross from {self._labels(self.smallest)} on: {self.first} is below"
+            text = (
+                f"The curves of {names} do not cross from {self._labels(self.smallest)} on: {self.first} is not above"
+            )
         else:
-            text = f"The curves of {names} cross at about {self._labels(self.value)}"
+            often = "cross at" if self.once else "cross more than once, the last time at"
+            text = f"The curves of {names} {often} about {self._labels(self.value)}"
         if self.low == self.high:
             return f"{text} (in the whole 95 % interval)."
         return f"{text} (95 % interval of the crossing: {self._bound(self.low)} to {self._bound(self.high)})."
@@ -91,35 +99,42 @@ def find_crossing(
     images = np.array([counts[point][1] for point in order])
     differences = [(first[point].double() - second[point].double()).numpy() for point in order]
     is_draw = np.array([counts[point][0] != ALL for point in order])
-    means = np.array([difference.mean() for difference in differences])
-    drawn = np.random.default_rng(0).multivariate_normal(means, _covariance(differences, is_draw), CURVES)
+    center, covariance = _distribution(differences, is_draw)
+    drawn = np.random.default_rng(0).multivariate_normal(center, covariance, CURVES)
     places = np.log(images)
     crossings = np.sort([_crossing(places, curve) for curve in drawn])
     low, high = crossings[[int(0.025 * CURVES), int(0.975 * CURVES)]]
     per_class = [name.removesuffix(" per class").replace(",", "") for name, _ in counts]
     every = all(number.isdecimal() for number in per_class)
     classes = counts[0][1] // int(per_class[0]) if every else None
-    value = _crossing(places, means)
-    return Crossing(*names, value, float(low), float(high), int(images[0]), int(images[-1]), classes)
+    value, above = _crossing(places, center), center > 0
+    once = bool(np.all(above[:-1] >= above[1:]))
+    return Crossing(*names, value, float(low), float(high), int(images[0]), int(images[-1]), classes, once)
 
 
-def _covariance(differences: Sequence[Floats], is_draw: NDArray[np.bool_]) -> Floats:
-    """Of the mean differences of all points, (p, p).
+def _distribution(differences: Sequence[Floats], is_draw: NDArray[np.bool_]) -> tuple[Floats, Floats]:
+    """Center (p,) and covariance (p, p) of the mean differences of all points.
+
+    As in `intervals.over_images`, one image is added in favor of either side at each point, independently of the
+    others. This scales the means of all points alike, so it does not move the crossing.
 
     Args:
         differences: (r, n) of each point.
         is_draw: (p,), whether the repetitions of a point are draws of labels, which are nested.
     """
     by_image = np.stack([difference.mean(0) for difference in differences])
-    total: Floats = np.atleast_2d(np.cov(by_image)) / by_image.shape[1]
+    count = by_image.shape[1] + 2
+    center: Floats = by_image.sum(1) / count
+    spread = (by_image @ by_image.T + 2 * np.eye(len(by_image))) / count
+    total: Floats = (spread - np.outer(center, center)) / count
     for i, one in enumerate(differences):
         for j, other in enumerate(differences):
-            count = len(one)
-            if count > 1 and (i == j or (is_draw[i] and is_draw[j] and len(other) == count)):
+            repetitions = len(one)
+            if repetitions > 1 and (i == j or (is_draw[i] and is_draw[j] and len(other) == repetitions)):
                 # The variance of few repetitions is uncertain: Student's t instead of the normal distribution.
-                wider = (float(stdtrit(count - 1, 0.975)) / 1.96) ** 2
-                total[i, j] += wider * np.cov(one.mean(1), other.mean(1))[0, 1] / count
-    return total
+                wider = (float(stdtrit(repetitions - 1, 0.975)) / 1.96) ** 2
+                total[i, j] += wider * np.cov(one.mean(1), other.mean(1))[0, 1] / repetitions
+    return center, total
 
 
 def _crossing(places: Floats, curve: Floats) -> float:

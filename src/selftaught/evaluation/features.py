@@ -178,6 +178,11 @@ def is_labeled(labels: Tensor) -> Tensor:
     return (labels if labels.ndim == 1 else labels[:, 0]) >= 0
 
 
+def labeled_indices(source: Source) -> Tensor:
+    """(n,) int64: the images that have a label."""
+    return is_labeled(source.all_labels()).nonzero().flatten()
+
+
 def require_seeds(seeds: int) -> None:
     """Refuse a number of seeds below 1, or one so large that it is a typo."""
     require_between("--seeds", seeds, *SEEDS)

@@ -11,7 +11,7 @@ from rich.table import Table
 from torch import Tensor
 
 from selftaught.evaluation.crossing import Crossing, find_crossing
-from selftaught.evaluation.intervals import paired_interval
+from selftaught.evaluation.intervals import half_width, paired_interval
 from selftaught.evaluation.overlap import overlap_warning
 from selftaught.evaluation.table import digits, mean_and_std
 
@@ -153,13 +153,27 @@ class FineTuneTable:
 
 
 def accuracy_interval(correct: Tensor) -> tuple[float, float]:
-    """The 95 % interval of an accuracy, over test images and repetitions: that of its difference to zero.
+    """The 95 % interval of an accuracy, over test images and repetitions.
+
+    Two images that are classified correctly and two that are not are added (Agresti and Coull, "Approximate is better
+    than 'exact' for interval estimation of binomial proportions", The American Statistician 52, 1998).
 
     Args:
         correct: (r, n) bool.
     """
-    low, high = paired_interval(correct, torch.zeros_like(correct[:1]))
-    return max(low, 0.0), high
+    added = torch.tensor([True, True, False, False]).expand(len(correct), 4)
+    whole = torch.cat([correct, added], 1).double()
+    by_image, count = whole.mean(0), whole.shape[1]
+    parts = [(float(by_image.var(correction=0)) / count, count - 5)]
+    if len(whole) > 1:
+        parts.append((float(correct.double().mean(1).var()) / len(correct), len(correct) - 1))
+    center, margin = float(by_image.mean()), half_width(parts)
+    return max(center - margin, 0.0), min(center + margin, 1.0)
+
+
+def spread_over(count: int, repeated: str) -> str:
+    """The meaning of each ±, for a number of "seeds" or "draws"."""
+    return f"Mean ± standard deviation over {count} {repeated}." if count > 1 else f"One {repeated.removesuffix('s')}."
 
 
 def render(table: FineTuneTable) -> Table:
@@ -196,7 +210,7 @@ def _cells(row: Mapping[str, object], difference: Mapping[str, object], places: 
 def _captions(table: FineTuneTable) -> list[str]:
     first = table.results[0].rows[0]
     count = len(first.repetitions)
-    spread = f"Mean ± standard deviation over {count} {table.repeated}." if count > 1 else f"One {table.repeated[:-1]}."
+    spread = spread_over(count, table.repeated)
     steps = ", ".join(f"{result.steps:,}" for result in table.results if result.steps is not None)
     paired = f"test image and {table.repeated[:-1]}" if count > 1 else "test image"
     lines = [

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from selftaught.contracts import Source
 from selftaught.evaluation.choice import layer_choice
-from selftaught.evaluation.features import is_labeled, require_labels
+from selftaught.evaluation.features import labeled_indices, require_labels
 from selftaught.evaluation.gain import Results, gain_over_random
 from selftaught.evaluation.metrics import LayerMetrics, Metrics, mean_metrics, total_confusion
 from selftaught.evaluation.multilabel import MultilabelMetrics, chance_of
@@ -33,9 +33,8 @@ class Measured:
 
 def measured_fields(found: Measured, train: Source, test: Source, pretraining_ids: Tensor | None) -> dict[str, Any]:
     """The fields of `ProbeTable` that follow from results and images; see `probe_layers`."""
-    train_labels, test_labels = train.all_labels(), test.all_labels()
-    chosen = is_labeled(test_labels).nonzero().flatten()
-    labels = test_labels[chosen]
+    chosen = labeled_indices(test)
+    labels = test.all_labels()[chosen]
     gain = gain_over_random(found.trained, found.random)
     best = [result[gain.layer] for result in found.trained]
     return {
@@ -52,7 +51,7 @@ def measured_fields(found: Measured, train: Source, test: Source, pretraining_id
         "baselines": found.baselines,
         "gain": gain,
         "choice": layer_choice(found.trained),
-        "train": int(is_labeled(train_labels).sum()),
+        "train": len(labeled_indices(train)),
         "test": len(chosen),
         "overlap": count_overlap(test, chosen, pretraining_ids),
         "observations": _observations(found, labels, content_ids_of(test, chosen)),

@@ -1,4 +1,4 @@
-"""Overlap of the test images with the pretraining set, detected by image content."""
+"""Overlap of the test images with the pretraining set and with the training images, detected by image content."""
 
 import torch
 from torch import Tensor
@@ -18,6 +18,22 @@ def count_overlap(source: Source, indices: Tensor, pretraining: Tensor | None) -
     if pretraining is None or not len(pretraining) or ids is None:
         return None
     return int(torch.isin(ids, pretraining).sum())
+
+
+def duplicate_warning(train: Tensor | None, test: Tensor | None) -> str:
+    """A warning about test images that are training images as well; empty if there are none or it is unknown.
+
+    Args:
+        train: (N,) int64, content digests of the labeled training images; None if unknown.
+        test: (n,) int64, those of the labeled test images.
+    """
+    count = 0 if train is None or test is None else int(torch.isin(test, train).sum())
+    if not count:
+        return ""
+    return (
+        f"Warning: {count:,} of {len(test):,} test images are copies of labeled training images, so accuracies are too "  # type: ignore[arg-type]
+        "high: remove the copies."
+    )
 
 
 def content_ids_of(source: Source, indices: Tensor) -> Tensor | None:

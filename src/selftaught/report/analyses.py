@@ -7,6 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from selftaught import figures
+from selftaught.evaluation.finetune_table import spread_over
 from selftaught.report.compare import count
 from selftaught.report.embed import inline
 from selftaught.report.probe_section import overlap_note, with_std
@@ -60,9 +61,11 @@ def label_analysis(table: Mapping[str, Any], salt: str) -> Analysis:
         compared = [f"{first} minus {each['over']} {difference(each, test)}" for each in result["differences"]]
         images = f"{result['name']} ({count(int(result['images']))} images)"
         notes.append(f"{images}: {', '.join(rows)}{''.join(f'; {each}' for each in compared)}.")
-    spread = f"Mean ± standard deviation over {table['repeated']}; bars are 95 % intervals. "
+    repetitions = len(table["results"][0]["rows"][0].get("accuracies") or [None])
+    spread = f"{spread_over(repetitions, str(table['repeated']))} Bars are 95 % intervals."
     crossing = [str(table["crossing"]["sentence"])] if table.get("crossing") else []
-    return Analysis(title, figure, [*crossing, *notes, spread + overlap_note(table)])
+    also = [text for text in (str(table.get("note") or ""), overlap_note(table)) if text]
+    return Analysis(title, figure, [*crossing, *notes, spread, *also])
 
 
 def difference(compared: Mapping[str, Any], test: int | None) -> str:

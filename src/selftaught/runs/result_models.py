@@ -136,6 +136,8 @@ class LabelRow(Model):
     std: Amount | None = None
     low: Share
     high: Share
+    accuracies: Annotated[list[Share] | None, Field(min_length=1, max_length=1000)] = None
+    """Of every seed or draw."""
 
 
 class LabelDifference(Model):
