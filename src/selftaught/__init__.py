@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from selftaught.api.pretrain import pretrain
     from selftaught.api.profile import profile
     from selftaught.api.run import Run
+    from selftaught.api.saving import save_encoder
     from selftaught.api.shard import shard
     from selftaught.contracts import Batch, Encoder, EpochUpdate, Layer, Source, Task
     from selftaught.data import list_sources, open_source, open_splits
@@ -39,6 +40,7 @@ _MODULES = {
     "selftaught.api.pretrain": ("pretrain",),
     "selftaught.api.profile": ("profile",),
     "selftaught.api.run": ("Run",),
+    "selftaught.api.saving": ("save_encoder",),
     "selftaught.api.shard": ("shard",),
 }
 
@@ -61,6 +63,7 @@ __all__ = [
     "pretrain",
     "profile",
     "render",
+    "save_encoder",
     "shard",
     "write_report",
 ]

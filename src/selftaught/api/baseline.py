@@ -1,26 +1,22 @@
 """Baselines as run folders: encoders that were not pretrained, for the same probes, analyses and reports."""
 
 from collections.abc import Sequence
-from datetime import datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
-import torch
-
-import selftaught
 from selftaught.api.pretrain import numbered
 from selftaught.api.run import Run
+from selftaught.api.saving import write_encoder_run
 from selftaught.config.build import LARGEST_VIEW, build_source, describe_encoder
 from selftaught.config.settings import General, Settings, absolute
 from selftaught.config.types import to_yaml
-from selftaught.contracts import Encoder, Source
 from selftaught.data.photos import as_paths
 from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
 from selftaught.evaluation.baselines import own_encoder, prepare, title
 from selftaught.runs.claim import claimed
 from selftaught.runs.folder import RunFolder
-from selftaught.training.machine import hardware
 from selftaught.training.plan import choose_device
 from selftaught.training.randomness import seeded_rng
 
@@ -71,7 +67,7 @@ def baseline(
     stem = f"{name}-{chosen}-{Path(sources[0]).stem}" if sources else name
     folder = RunFolder(Path(out) if out is not None else numbered(Path("runs") / stem.replace(":", "-")))
     with claimed(folder):
-        began, where = datetime.now().astimezone(), choose_device(device)
+        began, where = monotonic(), choose_device(device)
         source = build_source(sources, settings, None if label_file is None else Path(label_file))
         side = size or min(source.side, LARGEST_VIEW)
         built_with = {**settings.encoder, "input_mode": input_mode, "size": side}
@@ -82,7 +78,6 @@ def baseline(
             made = make_encoder(chosen, **built_with)
             made.fit(source)
         prepare(name, made, source, side, where, seed)
-        _write(folder, made, describe_encoder(chosen, made, built_with, side), source, began, where)
         config: dict[str, Any] = {
             "data": sources,
             "labels": label_file,
@@ -92,7 +87,9 @@ def baseline(
         }
         config |= {"size": side, "seed": seed, "limit": limit, "steps": 0, "device": str(where)}
         config |= {f"encoder.{key}": value for key, value in built_with.items() if key != "size"}
-        folder.write_config({key: to_yaml(value) for key, value in config.items()})
+        config = {key: to_yaml(value) for key, value in config.items()}
+        description = describe_encoder(chosen, made, built_with, side)
+        write_encoder_run(folder, made, description, source, where, config, 0, monotonic() - began)
     return Run(folder.path)
 
 
@@ -106,29 +103,3 @@ def _encoder_name(name: str, encoder: str | None, pretrained: bool) -> str:
     if name.startswith("timm:") and not pretrained:
         raise UserError(f"the published weights of {name} may have to be downloaded: give --pretrained to allow it.")
     return own
-
-
-def _write(
-    folder: RunFolder,
-    encoder: Encoder,
-    description: dict[str, Any],
-    source: Source,
-    began: datetime,
-    device: torch.device,
-) -> None:
-    """Write everything but the config, which makes the folder a run."""
-    folder.write_encoder(encoder.state_dict(), {**description, "uses_tiles": False})
-    folder.write_image_ids(source.content_ids)
-    folder.update_status(
-        status="finished",
-        began=began.isoformat(timespec="seconds"),
-        step=0,
-        steps=0,
-        seconds=(datetime.now().astimezone() - began).total_seconds(),
-        images=len(source),
-        source=source.name,
-        fingerprint=source.fingerprint,
-        hardware=hardware(device),
-        version=selftaught.__version__,
-        torch=torch.__version__,
-    )

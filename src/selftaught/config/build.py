@@ -19,7 +19,7 @@ from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import NoTestPart, UserError
 from selftaught.pretext import task_class
 from selftaught.runs.checkpoint import Checkpoints
-from selftaught.runs.folder import RunFolder
+from selftaught.runs.folder import RunFolder, has_pretext_task
 from selftaught.training.loop import Pretraining
 from selftaught.training.optimizer import Optimization
 from selftaught.training.randomness import seeded_rng
@@ -245,8 +245,8 @@ def load_encoder(folder: RunFolder) -> Encoder:
 
 
 def load_task(folder: RunFolder) -> Task | None:
-    """The task of a run, with its settings; None for a baseline."""
-    if folder.read_config(complete=False).get("baseline"):
+    """The task of a run, with its settings; None for a run that has none."""
+    if not has_pretext_task(folder.read_config(complete=False)):
         return None
     return make_task(_saved_settings(folder)[1], int(folder.read_description()["size"]))
 

@@ -5,6 +5,7 @@ import shlex
 from selftaught.errors import readable
 from selftaught.evaluation.baselines import own_encoder
 from selftaught.report.record import Record
+from selftaught.runs.folder import has_pretext_task
 from selftaught.runs.sections import value_of
 
 
@@ -20,10 +21,12 @@ def probe_command(record: Record) -> str:
 
 
 def repeat_command(record: Record) -> str:
-    """The command that repeats a run in a new folder."""
+    """The command that repeats a run in a new folder; empty for an encoder that other code trained."""
     out = ["--out", readable(f"{record.path}-again")]
     if record.baseline:
         return shlex.join([*_baseline_words(record), *out])
+    if not has_pretext_task(record.config):
+        return ""
     return shlex.join(["selftaught", "pretrain", "--config", readable(str(record.path / "config.yaml")), *out])
 
 

@@ -41,6 +41,11 @@ MAX_SKIPPED, MAX_IDS = 2**20, 2**32
 """Maximum size in bytes of the list of skipped images and the array of image digests."""
 
 
+def has_pretext_task(config: Mapping[str, Any]) -> bool:
+    """Whether a run was pretrained on a task of this library: it is neither a baseline nor of other code."""
+    return not config.get("baseline") and not config.get("external")
+
+
 class RunFolder:
     """The files of a run.
 
@@ -108,9 +113,10 @@ class RunFolder:
         """
         self.must_be_run()
         config = flatten(read_yaml(self.config, self.path))
-        if complete and config.get("baseline"):
+        if complete and not has_pretext_task(config):
+            kind = "a baseline" if config.get("baseline") else "an encoder that other code trained"
             raise UserError(
-                f"{readable(str(self.path))} is a baseline, which has no pretext task: audit and resume need a "
+                f"{readable(str(self.path))} is {kind}, which has no pretext task: audit and resume need a "
                 "pretraining run."
             )
         absent = [name for name in REQUIRED_SETTINGS if complete and config.get(name) is None]

@@ -28,6 +28,7 @@ class Config(Model):
 
     task: Name | None = None
     baseline: Name | None = None
+    external: StrictBool | None = None
     encoder: Name | None = None
     device: Name | None = None
     precision: Name | None = None
