@@ -181,8 +181,11 @@ def is_rendered(name: str) -> bool:
 
 
 def caption(name: str) -> str:
-    """What the picture shows: the docstring of `visualize`, without shapes."""
-    summary = " ".join((inspect.getdoc(task_class(name).visualize) or "").split("\n\n")[0].split())
+    """What the picture shows: the docstring of the task's own `visualize`, without shapes."""
+    visualize = task_class(name).visualize
+    if visualize is Task.visualize:
+        return "Images as the encoder gets them."
+    summary = " ".join((inspect.getdoc(visualize) or "").split("\n\n")[0].split())
     summary = re.sub(r" \(\w+, [^)]*\)", "", summary)
     steps = OPTIONS.get(name, {}).get("steps")
     images = "rendered scenes" if is_rendered(name) else f"crops of {len(PHOTOS)} photos"

@@ -363,9 +363,9 @@ class Task(ABC):
         Tensors of `views` and `outputs` are those of the whole batch, in every process; scalars are means.
         """
 
-    @abstractmethod
     def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """Pictures for reports and logs: name -> (n, 3, H, W) in [0, 1]."""
+        """Pictures for reports and logs: name -> (n, 3, H, W) in [0, 1]; by default `images` of the views."""
+        return {"views": views["images"]}
 
     def auditable_indices(self, heads: nn.ModuleDict, source: Source) -> Tensor:
         """(n,) int64: the images for which the loss can be computed: all, unless the task is `index_based`."""

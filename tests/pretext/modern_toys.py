@@ -46,9 +46,6 @@ class SimCLR(Task):
         accuracy = (logits.argmax(1) == positive).float().mean()
         return F.cross_entropy(logits, positive), {"accuracy": accuracy}
 
-    def visualize(self, encoder, heads, views):
-        return {"views": views["images"]}
-
 
 @dataclass(frozen=True)
 class VICReg(Task):
@@ -77,9 +74,6 @@ class VICReg(Task):
             loss = loss + self.variance * (1 - deviation).relu().mean() / 2
             loss = loss + self.covariance * off_diagonal.square().sum() / z.shape[1]
         return loss, {"std": first.std(0).mean()}
-
-    def visualize(self, encoder, heads, views):
-        return {"views": views["images"]}
 
 
 @dataclass(frozen=True)
@@ -111,9 +105,6 @@ class BYOL(Task):
         online = (*encoder.parameters(), *heads["projection"].parameters())
         for average, weight in zip(heads["target"].parameters(), online, strict=True):
             average.lerp_(weight, 1 - momentum)
-
-    def visualize(self, encoder, heads, views):
-        return {"views": views["images"]}
 
 
 @dataclass(frozen=True)
@@ -177,9 +168,6 @@ class Supervised(Task):
         logits = heads["label"](encoder(views["images"])).float()
         accuracy = (logits.argmax(1) == views["label"]).float().mean()
         return F.cross_entropy(logits, views["label"]), {"accuracy": accuracy}
-
-    def visualize(self, encoder, heads, views):
-        return {"views": views["images"]}
 
 
 MODERN = {task.__name__.lower(): task for task in (SimCLR, VICReg, BYOL, MaskedImage, Supervised)}

@@ -56,9 +56,6 @@ class Instances(Task):
         entries, index = heads["bank"].entries, views["index"]
         entries[index] = F.normalize((entries[index] + outputs["feature"]) / 2, dim=1)
 
-    def visualize(self, encoder, heads, views):
-        return {"views": views["images"]}
-
 
 @dataclass(frozen=True)
 class Game(Task):
@@ -123,9 +120,6 @@ class Clusters(Task):
     def loss(self, encoder, heads, views, progress=0.0):
         logits = heads["top"](encoder(views["images"])).float()
         return F.cross_entropy(logits, heads["labels"].of[views["index"]]), {}
-
-    def visualize(self, encoder, heads, views):
-        return {"views": views["images"]}
 
 
 class Words(nn.Module):

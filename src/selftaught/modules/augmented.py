@@ -1,16 +1,18 @@
-"""Base class of joint-embedding tasks: the settings of their augmentation.
+"""Base classes of joint-embedding tasks: the settings of their augmentation, and two views of an image.
 
 Letters: B images, S pixels along a view.
 """
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
+import torch
 from torch import Tensor, nn
 
-from selftaught.augment.views import ViewAugmentation
+from selftaught.augment.views import ViewAugmentation, byol_augmentations, two_views
 from selftaught.augment.warp import require_shares
-from selftaught.contracts import Task, Views
+from selftaught.contracts import Batch, Encoder, Source, Task, Views
 
 
 @dataclass(frozen=True)
@@ -35,6 +37,29 @@ class AugmentedTask(Task, ABC):
     def augmentation(self) -> ViewAugmentation:
         """The augmentation with these settings."""
         return ViewAugmentation(crop_area=self.view_area, jitter=self.jitter, grayscale=self.grayscale, blur=self.blur)
+
+    @abstractmethod
+    def projection(self, encoder: Encoder) -> nn.Module:
+        """A new projection to the embeddings that the loss compares: (B, C) -> (B, D)."""
+
+    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
+        """The projection, all that some of these tasks need beside the encoder."""
+        return nn.ModuleDict({self.projection_name: self.projection(encoder)})
+
+
+@dataclass(frozen=True)
+class TwoViewTask(AugmentedTask, ABC):
+    """A task on two views of each image."""
+
+    asymmetric: ClassVar[bool] = False
+    """Whether the two views have different augmentations, as in BYOL: the first is always blurred, the second seldom,
+    but it may be solarized."""
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`images` (B * 2, 3, S, S), the two views of an image in a row."""
+        base = self.augmentation()
+        pair = byol_augmentations(base) if self.asymmetric else (base,)
+        return {"images": two_views(batch, self.size, generator, *pair)}
 
 
 def split_views(images: Tensor) -> tuple[Tensor, ...]:

@@ -14,20 +14,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from selftaught.augment.views import byol_augmentations, two_views
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.contracts import Encoder, Outputs, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import POSITIVE_COEFFICIENT, WIDTH
-from selftaught.modules.augmented import AugmentedTask, split_views
+from selftaught.modules.augmented import TwoViewTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
-class BarlowTwins(AugmentedTask):
+class BarlowTwins(TwoViewTask):
     """Make the cross-correlation matrix of the embeddings of two views the identity."""
 
     defaults = {"batch_size": 256}  # noqa: RUF012
+    asymmetric = True
 
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
@@ -45,14 +45,6 @@ class BarlowTwins(AugmentedTask):
         """The projector: three layers, then the batch norm that standardizes each dimension."""
         return mlp(encoder.last.channels, self.dimensions, self.dimensions, layers=3, output_norm=True)
 
-    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The projector."""
-        return nn.ModuleDict({"projection": self.projection(encoder)})
-
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B * 2, 3, S, S), the two views of an image in a row; the second ones may be solarized."""
-        return {"images": two_views(batch, self.size, generator, *byol_augmentations(self.augmentation()))}
-
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outputs]:
@@ -69,7 +61,3 @@ class BarlowTwins(AugmentedTask):
             "correlation": diagonal.mean(),
             "embeddings": z1,
         }
-
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """Pairs of views."""
-        return {"views": views["images"]}

@@ -15,21 +15,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.views import byol_augmentations, two_views
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.contracts import Encoder, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import FRACTION, WIDTH
-from selftaught.modules.augmented import AugmentedTask, split_views
+from selftaught.modules.augmented import TwoViewTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.losses import unit_std
 from selftaught.modules.momentum import cosine_momentum, momentum_copy, update_average
 
 
 @dataclass(frozen=True)
-class BYOL(AugmentedTask):
+class BYOL(TwoViewTask):
     """Predict the embedding of another view of the same image by a momentum encoder."""
 
     defaults = {"batch_size": 128}  # noqa: RUF012
+    asymmetric = True
 
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
@@ -57,10 +57,6 @@ class BYOL(AugmentedTask):
         target = momentum_copy(encoder, projection)
         return nn.ModuleDict({"projection": projection, "prediction": prediction, "target": target})
 
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B * 2, 3, S, S), the two views of an image in a row; the second ones may be solarized."""
-        return {"images": two_views(batch, self.size, generator, *byol_augmentations(self.augmentation()))}
-
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outputs]:
@@ -87,7 +83,3 @@ class BYOL(AugmentedTask):
         """Update the target network (equation 1)."""
         momentum = cosine_momentum(self.target_momentum, progress)
         update_average(heads["target"], encoder, heads["projection"], momentum=momentum)
-
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """Pairs of views."""
-        return {"views": views["images"]}

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import POSITIVE_COEFFICIENT, VIEWS, WIDTH, Range
 from selftaught.modules.augmented import AugmentedTask
@@ -57,10 +57,6 @@ class EMP(AugmentedTask):
     def projection(self, encoder: Encoder) -> nn.Module:
         """The projector: three layers."""
         return mlp(encoder.last.channels, self.hidden, self.dimensions, layers=3)
-
-    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The projector."""
-        return nn.ModuleDict({"projection": self.projection(encoder)})
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B * n, 3, S, S), the patches of an image in a row."""

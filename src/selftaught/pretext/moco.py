@@ -21,11 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.views import two_views
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.contracts import Encoder, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import ENTRIES, FRACTION, TEMPERATURE, VIEWS, WIDTH
-from selftaught.modules.augmented import AugmentedTask, split_views
+from selftaught.modules.augmented import TwoViewTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.momentum import momentum_copy, update_average
 from selftaught.modules.processes import processes
@@ -33,7 +32,7 @@ from selftaught.modules.queue import Queue
 
 
 @dataclass(frozen=True)
-class MoCo(AugmentedTask):
+class MoCo(TwoViewTask):
     """Identify the other view of the same image among a queue of embeddings of earlier batches."""
 
     defaults = {"batch_size": 128}  # noqa: RUF012
@@ -69,10 +68,6 @@ class MoCo(AugmentedTask):
         heads = {"projection": projection, "key": momentum_copy(encoder, projection)}
         return nn.ModuleDict({**heads, "queue": Queue(self.queue, self.dimensions)})
 
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B * 2, 3, S, S): each image's query view and its key view, in a row."""
-        return {"images": two_views(batch, self.size, generator, self.augmentation())}
-
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outputs]:
@@ -103,10 +98,6 @@ class MoCo(AugmentedTask):
         """Update the key encoder, and replace the oldest keys of the queue."""
         update_average(heads["key"], encoder, heads["projection"], momentum=self.key_momentum)
         cast(Queue, heads["queue"]).replace_oldest(outputs["keys"])
-
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """Pairs of query and key views."""
-        return {"views": views["images"]}
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """1 / (K + 1): the own key is as likely to be the most similar as any of the queue."""

@@ -139,10 +139,6 @@ class NPID(Task):
         """Update the entries of these images with their embeddings."""
         self.nce.update(bank_of(heads), views, outputs)
 
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """The augmented images."""
-        return {"views": views["images"]}
-
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """1 / (m + 1)."""
         return {"accuracy": self.nce.chance(source)}

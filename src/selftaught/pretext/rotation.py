@@ -112,10 +112,6 @@ class Rotation(Task):
         accuracy = (logits.argmax(1) == views["angle"]).float().mean()
         return F.cross_entropy(logits, views["angle"]), {"accuracy": accuracy}
 
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """The rotated images."""
-        return {"views": views["images"]}
-
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """1 / K."""
         return {"accuracy": 1 / len(self.angles)}

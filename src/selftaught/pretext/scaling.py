@@ -89,10 +89,6 @@ class Scaling(Task):
         accuracy = (logits.argmax(1) == views["window"]).float().mean()
         return F.cross_entropy(logits, views["window"]), {"accuracy": accuracy}
 
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """The windows."""
-        return {"views": views["images"]}
-
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """1 / K."""
         return {"accuracy": 1 / len(self._classes)}

@@ -15,20 +15,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from selftaught.augment.views import two_views
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.contracts import Encoder, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import TEMPERATURE, WIDTH
-from selftaught.modules.augmented import AugmentedTask
+from selftaught.modules.augmented import TwoViewTask
 from selftaught.modules.heads import mlp
 from selftaught.modules.losses import nt_xent
 
 
 @dataclass(frozen=True)
-class SimCLR(AugmentedTask):
+class SimCLR(TwoViewTask):
     """Identify the other view of the same image among all views of the batch."""
 
     defaults = {"batch_size": 256}  # noqa: RUF012
@@ -53,14 +51,6 @@ class SimCLR(AugmentedTask):
         """The projector g: two layers, both with batch norm, as in the released code."""
         return mlp(encoder.last.channels, self.hidden, self.dimensions, output_norm=True)
 
-    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The projector."""
-        return nn.ModuleDict({"projection": self.projection(encoder)})
-
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B * 2, 3, S, S), the two views of an image in a row."""
-        return {"images": two_views(batch, self.size, generator, self.augmentation())}
-
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outputs]:
@@ -68,10 +58,6 @@ class SimCLR(AugmentedTask):
         embeddings = heads["projection"](encoder(views["images"]))
         loss, accuracy = nt_xent(embeddings, self.temperature)
         return loss, {"accuracy": accuracy, "embeddings": embeddings[::2]}
-
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """Pairs of views."""
-        return {"views": views["images"]}
 
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """1 / (2 B - 1): a random view is as likely to be the most similar as any other."""

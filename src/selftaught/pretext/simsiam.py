@@ -11,21 +11,19 @@ Letters: B images, S pixels along a view, D dimensions.
 
 from dataclasses import dataclass
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.views import two_views
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.contracts import Encoder, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import WIDTH
-from selftaught.modules.augmented import AugmentedTask, split_views
+from selftaught.modules.augmented import TwoViewTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.losses import unit_std
 
 
 @dataclass(frozen=True)
-class SimSiam(AugmentedTask):
+class SimSiam(TwoViewTask):
     """Predict the embedding of another view of the same image by the same network, without its gradient."""
 
     defaults = {"batch_size": 128}  # noqa: RUF012
@@ -50,10 +48,6 @@ class SimSiam(AugmentedTask):
         prediction = mlp(self.dimensions, self.bottleneck, self.dimensions)
         return nn.ModuleDict({"projection": projection, "prediction": prediction})
 
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B * 2, 3, S, S), the two views of an image in a row."""
-        return {"images": two_views(batch, self.size, generator, self.augmentation())}
-
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outputs]:
@@ -65,7 +59,3 @@ class SimSiam(AugmentedTask):
         p1, p2 = (heads["prediction"](z).float() for z in (z1, z2))
         similarity = F.cosine_similarity(p1, z2.detach()).mean() + F.cosine_similarity(p2, z1.detach()).mean()
         return -similarity / 2, {"std": unit_std(z1), "embeddings": z1}
-
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """Pairs of views."""
-        return {"views": views["images"]}

@@ -116,10 +116,6 @@ class Supervised(Task):
         accuracy = (logits.argmax(1) == views["label"]).float().mean()
         return F.cross_entropy(logits, views["label"], label_smoothing=self.label_smoothing), {"accuracy": accuracy}
 
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """The augmented images."""
-        return {"views": views["images"]}
-
     def chance(self, source: Source, batch_size: int) -> dict[str, float]:
         """1 / K."""
         return {"accuracy": 1 / len(source.classes or (1,))}

@@ -15,20 +15,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.views import byol_augmentations, two_views
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.contracts import Encoder, Outputs, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import COEFFICIENT, POSITIVE_COEFFICIENT, WIDTH
-from selftaught.modules.augmented import AugmentedTask, split_views
+from selftaught.modules.augmented import TwoViewTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
-class VICReg(AugmentedTask):
+class VICReg(TwoViewTask):
     """Equal embeddings of two views of an image, with varying and uncorrelated dimensions."""
 
     defaults = {"batch_size": 256}  # noqa: RUF012
+    asymmetric = True
     embedding_std = 1.0
     projection_name = "expander"
 
@@ -53,14 +53,6 @@ class VICReg(AugmentedTask):
         """The expander: three layers."""
         return mlp(encoder.last.channels, self.dimensions, self.dimensions, layers=3)
 
-    def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
-        """The expander."""
-        return nn.ModuleDict({"expander": self.projection(encoder)})
-
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`images` (B * 2, 3, S, S), the two views of an image in a row; the second ones may be solarized."""
-        return {"images": two_views(batch, self.size, generator, *byol_augmentations(self.augmentation()))}
-
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outputs]:
@@ -76,10 +68,6 @@ class VICReg(AugmentedTask):
             covariance = _covariance(z1) + _covariance(z2)
         loss = self.invariance * invariance + self.variance * variance + self.covariance * covariance
         return loss, {"std": z1.std(0).mean(), "embeddings": z1}
-
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """Pairs of views."""
-        return {"views": views["images"]}
 
 
 def _variance(z: Tensor) -> Tensor:
