@@ -16,6 +16,7 @@ from functools import partial
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from selftaught.contracts import Encoder, Source
@@ -138,7 +139,8 @@ def minimize(
     Returns:
         Weight and bias at the minimum.
     """
-    weight, bias = weight.clone().requires_grad_(), bias.clone().requires_grad_()
+    # (k, d), so that the gradient is computed as in `transposed_product`.
+    weight, bias = weight.T.clone(memory_format=torch.contiguous_format).requires_grad_(), bias.clone().requires_grad_()
     decay = 1 / (2 * cost * len(labels))  # of the mean loss, whose scale does not depend on n and C
     solver = torch.optim.LBFGS(
         [weight, bias],
@@ -151,10 +153,10 @@ def minimize(
 
     def closure() -> Tensor:
         solver.zero_grad()
-        scores = torch.addmm(bias, features, weight)
+        scores = F.linear(features, weight, bias)
         loss = classification_loss(scores, labels) + decay * weight.square().sum()
         loss.backward()  # type: ignore[no-untyped-call]
         return loss
 
     solver.step(closure)  # type: ignore[no-untyped-call]
-    return weight.detach(), bias.detach()
+    return weight.detach().T, bias.detach()

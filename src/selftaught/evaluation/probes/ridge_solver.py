@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from selftaught.evaluation.probes.base import criterion, indicators
+from selftaught.evaluation.probes.base import criterion, indicators, transposed_product
 
 PENALTIES = tuple(10.0 ** (half / 2) for half in range(3, -9, -1))
 """Penalties, from largest to smallest, in units of the mean variance of a dimension: 10 ** 1.5 to 10 ** -4."""
@@ -73,7 +73,7 @@ class Ridge:
         features = features - self._shift
         self._count += len(features)
         self._sum += features.sum(0)
-        self._cross += features.T @ self._target(labels)
+        self._cross += transposed_product(features, self._target(labels))
         self._train.append(features)
         self._labels.append(labels)
         if self._gram is not None or self._count >= dimensions:

@@ -10,6 +10,8 @@ Letters: n images, d dimensions, c problems (columns).
 import torch
 from torch import Tensor
 
+from selftaught.evaluation.probes.base import transposed_product
+
 NEWTON_STEPS, CG_STEPS, HALVINGS = 50, 50, 20
 TOLERANCE = 3e-5
 """The gradient at the solution, relative to that at 0: liblinear's default where a third of the images are positive."""
@@ -31,11 +33,11 @@ def minimize(features: Tensor, signs: Tensor, costs: Tensor, start: Tensor | Non
         (d, c).
     """
     weight = features.new_zeros(features.shape[1], signs.shape[1]) if start is None else start.clone()
-    limit = TOLERANCE * (2 * features.T @ (costs * signs)).norm(dim=0)  # of the gradient at 0
+    limit = TOLERANCE * (2 * transposed_product(features, costs * signs)).norm(dim=0)  # of the gradient at 0
     scores = features @ weight
     for _ in range(NEWTON_STEPS):
         active = 2 * costs * (signs * scores < 1)
-        gradient = weight + features.T @ (active * (scores - signs))
+        gradient = weight + transposed_product(features, active * (scores - signs))
         unsolved = gradient.norm(dim=0) > limit
         if not unsolved.any():
             break
@@ -60,7 +62,7 @@ def _newton_step(features: Tensor, active: Tensor, gradient: Tensor) -> Tensor:
         going = square > limit
         if not going.any():
             break
-        product = direction + features.T @ (active * (features @ direction))
+        product = direction + transposed_product(features, active * (features @ direction))
         length = torch.where(going, square / (direction * product).sum(0).clamp_min(1e-30), 0.0)
         step = step + length * direction
         residual = residual - length * product
