@@ -180,6 +180,17 @@ def test_few_labels_are_drawn_anew_and_the_same_for_both_sides(run, images, monk
     assert not list(run.path.glob("finetune/**/model.safetensors"))
 
 
+def test_draws_that_are_most_of_the_labeled_images_are_noted(run, images):
+    """Of 16 labeled images."""
+    settings = {"frozen": True, "draws": 2, "from_scratch": False, **FAST}
+    table = run.finetune(images, labels_per_class=(3, 6), **settings)
+    assert table.note.startswith("Draws of 6 per class share most images, because there are 16 labeled ones")
+    assert "Draws" not in run.finetune(images, labels_per_class=(3,), **settings).note
+    assert "between pretraining runs is not included" in str(render(table).caption)
+    alone = run.finetune(images, frozen=True, labels_per_class=(3,), draws=1, from_scratch=False, **FAST)
+    assert "runs and between sets of labeled images is not included" in str(render(alone).caption)
+
+
 def test_a_probe_with_few_labels_takes_the_best_layer_of_the_run(run, images):
     before = load_encoder(run.folder).state_dict()
     table = run.finetune(images, frozen=True, labels_per_class=(4,), draws=2, **FAST)

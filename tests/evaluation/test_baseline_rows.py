@@ -16,6 +16,7 @@ from selftaught.errors import UserError
 from selftaught.evaluation import RidgeProbe, baseline_rows, probe_layers, render
 from selftaught.evaluation.baselines import prepare
 from selftaught.evaluation.features import Viewing
+from selftaught.evaluation.intervals import paired_interval
 
 CPU = torch.device("cpu")
 SETTING = {"name": "small"}
@@ -78,6 +79,10 @@ def test_a_row_is_the_baseline_at_its_best_layer_by_held_out_accuracy(name):
     assert (row["name"], row["layer"]) == (name, best)
     assert row["accuracy"] == pytest.approx(found[best].accuracy, abs=1e-9)
     assert row["held_out"] == pytest.approx(found[best].held_out)
+    ours = table.observations.trained[0, list(table.observations.layers).index(table.best.layer)]
+    low, high = paired_interval(torch.from_numpy(ours)[None], found[best].correct[None])
+    assert row["difference"] == pytest.approx({"value": table.best.value - row["accuracy"], "low": low, "high": high})
+    assert f"Best layer minus {row['title']}: {row['difference']['value']:+.2f} (95 % interval" in text(table)
     assert table.observations.baselines.tolist() == [found[best].correct.tolist()]
     (line,) = [line for line in text(table).splitlines() if f"{row['title']} ({best})" in line]
     assert f"{row['accuracy']:.2f}" in line

@@ -71,8 +71,8 @@ def test_a_note_needs_layers_that_are_not_separated_and_few_images(counts, separ
     assert found.separated == separated
     images = f"{sum(counts):,}"
     expected = (
-        f"Only {images} held-out images: the choice of layer (best or second) is uncertain, which the interval of "
-        "the gain does not include."
+        f"Only {images} held-out images: the choice of layer (best or second) is uncertain; the interval of the "
+        "gain covers both."
     )
     assert found.note == found.to_json()["note"] == (expected if noted else "")
 

@@ -138,3 +138,33 @@ def test_layers_are_chosen_by_held_out_accuracy_on_either_side():
     assert (gain.layer, gain.random_layer) == ("last", "first")
     assert gain.value == 0.5 - 0.25
     assert best_layer([{"a": result([True], 0.5), "b": result([True], 0.5)}]) == "a"
+
+
+def net(rng: np.random.Generator, levels: tuple[float, ...], held: int, test: int) -> dict[str, LayerMetrics]:
+    """A probe with layers of these accuracies."""
+    correct = {str(level): torch.from_numpy(rng.random(held + test) < level) for level in levels}
+    return {
+        name: LayerMetrics(rows[held:], rows[:held], 1, None, torch.zeros(2, 2), None, None)
+        for name, rows in correct.items()
+    }
+
+
+@pytest.mark.parametrize("levels", [(0.46, 0.50, 0.47), (0.5, 0.5001)])
+def test_random_weights_rarely_gain_over_random_weights_when_few_held_out_images_choose_the_layers(levels):
+    """Intervals of the chosen layers alone excluded zero in a quarter of these cases where the layers differ."""
+    rng, excluded, trials = np.random.default_rng(0), 0, 60
+    for _ in range(trials):
+        trained, *random = (net(rng, levels, 100, 4000) for _ in range(4))
+        gain = gain_over_random([trained], random)
+        excluded += not gain.low <= 0 <= gain.high
+    assert excluded / trials <= 0.07
+
+
+def test_the_interval_covers_the_layers_that_held_out_images_leave_open():
+    rng = np.random.default_rng(0)
+    trained, random = net(rng, (0.2, 0.7, 0.71), 300, 3000), net(rng, (0.3, 0.6), 300, 3000)
+    gain = gain_over_random([trained], [random])
+    assert (gain.layers, gain.random_layers) == (("0.7", "0.71"), ("0.6",))
+    intervals = [paired_interval(trained[name].correct[None], random["0.6"].correct[None]) for name in gain.layers]
+    assert (gain.low, gain.high) == (min(low for low, _ in intervals), max(high for _, high in intervals))
+    assert gain.value == trained[gain.layer].accuracy - random["0.6"].accuracy

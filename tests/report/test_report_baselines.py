@@ -54,7 +54,7 @@ def test_one_table_has_the_runs_and_the_mean_over_seeds_after_the_last_of_them(t
     seeds, cells = groups[0], dict(zip(COLUMNS, table[-1].cells(), strict=True))
     gain, low, high = seeds.own.minus(seeds.random)
     assert cells["accuracy"] == f"{np.mean(seeds.accuracies):.3f} ± {np.std(seeds.accuracies, ddof=1):.3f}"
-    assert cells["gain"] == f"{gain:+.3f} ± {(high - low) / 2:.3f}"
+    assert cells["gain"] == f"{gain:+.3f} ({low:+.3f} to {high:+.3f})"
     assert (cells["probed on"], cells["best layer"]) == ("cifar10", "layer2")
     assert cells["chance"] == "0.100"
     html = render(records)

@@ -24,13 +24,13 @@ def test_every_probe_of_every_run_has_a_row(tmp_path: Path) -> None:
         "best layer": "layer3",
         "accuracy": "0.723 ± 0.003",
         "random": "0.563",
-        "gain": "+0.160 ± 0.010",
+        "gain": "+0.160 (+0.150 to +0.170)",
         "pixels": "0.402",
         "chance": "0.100",
         "minutes": "5.0",
         "images processed": "614,400",
     }
-    assert (second["probed on"], second["gain"]) == ("flowers", "+0.100 ± 0.010")
+    assert (second["probed on"], second["gain"]) == ("flowers", "+0.100 (+0.090 to +0.110)")
     assert third["pretext task"] == "jigsaw on convnet"
     assert {third[name] for name in ("probed on", "best layer", "accuracy", "random", "gain")} == {"n.a."}
 
@@ -75,7 +75,7 @@ def test_probes_with_other_labels_are_told_apart(tmp_path: Path) -> None:
 def test_digits_follow_the_number_of_test_images(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", probes=[{**GOOD, "test": 300}])
     cells = dict(zip(COLUMNS, rows(read_records([run]))[0].cells(), strict=True))
-    assert (cells["accuracy"], cells["gain"], cells["chance"]) == ("0.72 ± 0.00", "+0.16 ± 0.01", "0.10")
+    assert (cells["accuracy"], cells["gain"], cells["chance"]) == ("0.72 ± 0.00", "+0.16 (+0.15 to +0.17)", "0.10")
 
 
 def test_terminal_table_equals_the_page_and_ignores_markup(tmp_path: Path) -> None:

@@ -25,11 +25,11 @@ from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
 from selftaught.studies import planning
 from selftaught.studies.checks import check_comparison
-from selftaught.studies.definition import Comparison
+from selftaught.studies.definition import Comparison, parse_study
 from selftaught.studies.grid import make_grid, try_baseline
 from selftaught.studies.library import list_studies, load_study, names
 from selftaught.studies.outcome import chosen_layer, compare, judge
-from selftaught.studies.page import COST
+from selftaught.studies.page import COST, known
 from selftaught.studies.results import Result
 from selftaught.studies.study import Options, plan_study, run_study
 from selftaught.studies.wording import conclusion
@@ -240,6 +240,13 @@ def test_shipped_studies_are_planned_on_a_substitute_source(name, quick, tmp_pat
     data = [] if photos else [str(images)]
     plan = plan_study(name, Options(data=data, probe_data=str(images), seeds=1))
     assert plan.minutes > 0
+
+
+def test_a_question_of_your_own_needs_no_paper():
+    own = {key: value for key, value in TINY.items() if key not in ("paper", "finding")}
+    assert known(parse_study(own, "mine.yaml")) == []
+    assert known(parse_study({**own, "finding": "Longer is better."}, "mine.yaml")) == ["Longer is better."]
+    assert known(parse_study(TINY, "mine.yaml")) == ["All angles are better. (Gidaris et al., ICLR 2018)"]
 
 
 def test_studies_are_listed(capsys):

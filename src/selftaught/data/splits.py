@@ -58,6 +58,8 @@ def describe_source(parts: Mapping[str, Reader], splits: Mapping[str, Reader], l
         counts += " (the validation part)" if tested == "validation" else ""
     else:
         counts = f"{len(reader):,} images"
+        labeled = 0 if reader.labels is None else int(has_label(reader.labels).sum())
+        counts += f", {labeled:,} of them labeled" if labels and labeled < len(reader) else ""
     layout = reader.layout
     if labels:  # labels from the file replace those of the layout
         layout = f"labels from {readable(str(labels))}"

@@ -126,7 +126,14 @@ class Baselines:
         layer = best_layer([results])
         best = results[layer]
         return BaselineRow(
-            name, title(name), layer, best.value, best.held_out, best.dimensions, best.numbers(), best.observations
+            name=name,
+            title=title(name),
+            layer=layer,
+            value=best.value,
+            held_out=best.held_out,
+            dimensions=best.dimensions,
+            metrics=best.numbers(),
+            observations=best.observations,
         )
 
     def _require_cheap(self, name: str, encoder: Encoder) -> None:

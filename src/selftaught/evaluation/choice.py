@@ -34,7 +34,7 @@ class LayerChoice:
             return ""
         return (
             f"Only {self.images:,} held-out images: the choice of layer ({self.layer} or {self.runner_up}) is "
-            "uncertain, which the interval of the gain does not include."
+            "uncertain; the interval of the gain covers both."
         )
 
     def to_json(self) -> dict[str, object]:

@@ -156,6 +156,23 @@ def _first_of_each_class(labels: Tensor, counts: Tensor, purpose: str, seed: int
     return torch.cat(chosen).sort().values
 
 
+def shared_labels_note(labels: Tensor, counts: Sequence[LabelCount]) -> str:
+    """A note on draws that share most of their images, because they are most of the labeled ones; or empty.
+
+    Args:
+        labels: (N,) int64, of the training images.
+        counts: the numbers of labels.
+    """
+    total = int((labels >= 0).sum())
+    large = [count.name for count in counts if count.per_class is not None and 2 * int(count.per_class.sum()) > total]
+    if not large:
+        return ""
+    return (
+        f"Draws of {', '.join(large)} share most images, because there are {total:,} labeled ones: the interval "
+        "includes less than the variation between independent sets of labeled images."
+    )
+
+
 def parse_fraction(text: str) -> float:
     """A fraction written as "1%" or "0.01".
 

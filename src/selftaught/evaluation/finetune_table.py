@@ -213,9 +213,10 @@ def _captions(table: FineTuneTable) -> list[str]:
     spread = spread_over(count, table.repeated)
     steps = ", ".join(f"{result.steps:,}" for result in table.results if result.steps is not None)
     paired = f"test image and {table.repeated[:-1]}" if count > 1 else "test image"
+    sets = "" if table.repeated == "draws" and count > 1 else " and between sets of labeled images"
     lines = [
-        f"{spread} Difference: {first.name} minus the row, paired by {paired}; variation between pretraining runs is "
-        "not included.",
+        f"{spread} Difference: {first.name} minus the row, paired by {paired}; variation between pretraining "
+        f"runs{sets} is not included.",
         "Learning rate and step are chosen on validation images, which are among the labels."
         f" Steps of each training: {steps}." if steps else "",
         crossing.sentence if (crossing := table.crossing()) else "",

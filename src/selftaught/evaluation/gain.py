@@ -1,14 +1,23 @@
 """The gain of pretraining over random weights, with a 95 % interval of the paired difference.
 
-The best layer of either side is chosen by its metric on held-out training images, never on test images. Variation
-between pretraining runs is not included, because there is only one.
+The best layer of either side is chosen by its metric on held-out training images, never on test images. Few of these
+often choose another layer than many would: with three layers that differ by up to 0.04, 200 held-out and 10,000 test
+images gave random weights a gain over other random weights in 26 % of simulated cases. So the interval is the union of
+those of all layers that the held-out images do not separate from the best one, as in the selection of a subset that
+contains the best (Gupta, "On some multiple decision (selection and ranking) rules", Technometrics 7, 1965), here at
+95 % for each pair of layers.
+
+Variation between pretraining runs is not included, because there is only one.
 """
 
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from selftaught.evaluation.embedding import without_embedding
+from selftaught.evaluation.intervals import Measured
 from selftaught.evaluation.metrics import Metrics, measured
 
 Results = Sequence[Mapping[str, Metrics]]
@@ -27,6 +36,15 @@ class Gain:
     low: float
     """Lower end of the 95 % interval, -1 to 1."""
     high: float
+    layers: tuple[str, ...] = ()
+    """All layers that the interval covers: those that held-out images do not separate from the best one."""
+    random_layers: tuple[str, ...] = ()
+    """The same for random weights."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether held-out images leave the choice of a layer open."""
+        return len(self.layers) > 1 or len(self.random_layers) > 1
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
@@ -43,9 +61,37 @@ def gain_over_random(trained: Results, random: Results) -> Gain:
 
     Args:
         trained: results of each probe seed; the test images must be the same everywhere.
-        random: results of each random initialization.
+        random: results of each random initialization; the held-out images, too, must be the same.
     """
     layer, random_layer = best_layer(trained), best_layer(random)
-    ours = measured([result[layer] for result in trained])
-    theirs = measured([result[random_layer] for result in random])
-    return Gain(layer, random_layer, *ours.minus(theirs))
+    layers = [other for other in without_embedding(trained[0]) if other == layer or _is_open(trained, layer, other)]
+    random_layers = [
+        other
+        for other in without_embedding(random[0])
+        if other == random_layer or _is_open_on_same(random, random_layer, other)
+    ]
+    ours = {name: measured([result[name] for result in trained]) for name in layers}
+    theirs = {name: measured([result[name] for result in random]) for name in random_layers}
+    differences = {(one, other): ours[one].minus(theirs[other]) for one in layers for other in random_layers}
+    value, _, _ = differences[layer, random_layer]
+    _, lows, highs = zip(*differences.values(), strict=True)
+    return Gain(layer, random_layer, value, min(lows), max(highs), tuple(layers), tuple(random_layers))
+
+
+def _is_open(results: Results, best: str, other: str) -> bool:
+    """Whether held-out images, others for each result, leave open which of two layers is better."""
+    sides = [[result[name] for result in results] for name in (best, other)]
+    return type(sides[0][0]).held_difference(*sides)[2] <= 0
+
+
+def _is_open_on_same(results: Results, best: str, other: str) -> bool:
+    """The same for results with the same held-out images."""
+    first, second = (
+        Measured(
+            np.array([result[name].held_out for result in results]),
+            np.stack([result[name].held_observations for result in results]),
+            results[0][name].resampled,
+        )
+        for name in (best, other)
+    )
+    return first.minus(second, by_repetition=True)[1] <= 0

@@ -1,7 +1,7 @@
 """From the results of a probe to the fields of its table."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selftaught.contracts import Source
+from selftaught.evaluation import intervals
 from selftaught.evaluation.choice import layer_choice
 from selftaught.evaluation.features import labeled_indices, require_labels
 from selftaught.evaluation.gain import Results, gain_over_random
-from selftaught.evaluation.metrics import LayerMetrics, Metrics, mean_metrics, total_confusion
+from selftaught.evaluation.metrics import LayerMetrics, Metrics, mean_metrics, measured, total_confusion
 from selftaught.evaluation.multilabel import MultilabelMetrics, chance_of
 from selftaught.evaluation.overlap import content_ids_of, count_overlap
 from selftaught.evaluation.rows import BaselineRow, LayerRow, Observations
@@ -48,7 +49,7 @@ def measured_fields(found: Measured, train: Source, test: Source, pretraining_id
         "random_per_class": _per_class([result[gain.random_layer] for result in found.random]),
         **_by_class(best, labels),
         "layers": _rows(found.trained, found.random),
-        "baselines": found.baselines,
+        "baselines": tuple(_compared(row, best) for row in found.baselines),
         "gain": gain,
         "choice": layer_choice(found.trained),
         "train": len(labeled_indices(train)),
@@ -79,6 +80,13 @@ def _rows(trained: Results, random: Results) -> tuple[LayerRow, ...]:
             )
         )
     return tuple(rows)
+
+
+def _compared(row: BaselineRow, best: Sequence[Metrics]) -> BaselineRow:
+    """A baseline with the difference to the best layer, of which `best` has a result for each probe seed."""
+    ours = measured(best)
+    theirs = intervals.Measured(np.array([row.value]), np.stack([row.observations]), ours.resampled)
+    return replace(row, difference=dict(zip(("value", "low", "high"), ours.minus(theirs), strict=True)))
 
 
 def _per_class(results: Sequence[Metrics]) -> tuple[float | None, ...]:

@@ -60,6 +60,11 @@ class Metrics(ABC):
 
     @property
     @abstractmethod
+    def held_observations(self) -> NDArray[np.generic]:
+        """The same as `observations` on the held-out images."""
+
+    @property
+    @abstractmethod
     def per_class(self) -> tuple[float | None, ...]:
         """The main metric of each class; None for a class without test images."""
 
@@ -120,6 +125,12 @@ class LayerMetrics(Metrics):
     def held_images(self) -> int:
         """See `Metrics`."""
         return len(self.held_correct)
+
+    @property
+    def held_observations(self) -> NDArray[np.generic]:
+        """See `Metrics`."""
+        correct: NDArray[np.bool_] = self.held_correct.numpy()
+        return correct
 
     @classmethod
     def held_difference(cls, first: Sequence[Self], second: Sequence[Self]) -> tuple[float, float, float]:

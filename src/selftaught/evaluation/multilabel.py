@@ -62,6 +62,12 @@ class MultilabelMetrics(Metrics):
         return self.held_count
 
     @property
+    def held_observations(self) -> NDArray[np.generic]:
+        """See `Metrics`."""
+        samples: NDArray[np.float64] = self.held_samples.numpy()
+        return samples
+
+    @property
     def observations(self) -> NDArray[np.generic]:
         """See `Metrics`: mAP on each sample."""
         samples: NDArray[np.float64] = self.samples.numpy()

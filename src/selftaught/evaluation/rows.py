@@ -48,6 +48,9 @@ class BaselineRow:
     dimensions: int
     metrics: dict[str, float] = field(default_factory=dict)
     """See `LayerRow.metrics`."""
+    difference: dict[str, float] | None = None
+    """The best layer of the probed encoder minus this row: `value`, and the ends `low` and `high` of the 95 % interval,
+    paired over test images."""
     observations: NDArray[np.generic] = field(default_factory=lambda: np.zeros(0, np.bool_), compare=False, repr=False)
     """See `Metrics.observations`."""
 

@@ -237,6 +237,7 @@ def _captions(table: ProbeTable) -> list[str]:
         f"Probe trained on {table.train:,} labeled images. {table.spread}",
         f"Bold: the best layer, chosen by {METRICS[table.metric].short} on held-out training images.",
         _gain_line(table),
+        *_baseline_lines(table),
         table.choice.note if table.choice else "",
         _balance_line(table),
         MULTILABEL if table.metric == "map" else "",
@@ -254,12 +255,38 @@ def _gain_line(table: ProbeTable) -> str:
     margin = (gain.high - gain.low) / 2
     line = (
         f"Gain over the best layer of random weights ({gain.random_layer}): {gain.value:+.{places}f} "
-        f"(95 % interval {gain.low:+.{places}f} to {gain.high:+.{places}f}; one run: variation between runs is "
-        "not included)."
+        f"(95 % interval {gain.low:+.{places}f} to {gain.high:+.{places}f}{_covered(gain)}; one run: variation between "
+        "runs is not included)."
     )
     if gain.low <= 0 <= gain.high and margin > TOO_WIDE:
-        line += f" {table.test:,} test images are too few: the 95 % interval is ±{margin:.2f}."
+        held = f" and {table.choice.images:,} held-out ones" if table.choice and gain.is_open else ""
+        line += f" {table.test:,} test images{held} are too few: the 95 % interval is ±{margin:.2f}."
     return line
+
+
+def _covered(gain: Gain) -> str:
+    """Which layers an interval covers, if there are several."""
+    if not gain.is_open:
+        return ""
+    return (
+        f", for every choice of layers that held-out images leave open: {', '.join(gain.layers)}; random weights: "
+        f"{', '.join(gain.random_layers)}"
+    )
+
+
+def _baseline_lines(table: ProbeTable) -> list[str]:
+    """The difference of the best layer to each further baseline."""
+    return [
+        f"Best layer minus {row.title}: {interval_text(row.difference, digits(table.test))}."
+        for row in table.baselines
+        if row.difference is not None
+    ]
+
+
+def interval_text(difference: Mapping[str, float], places: int) -> str:
+    """A difference with its 95 % interval."""
+    value, low, high = (f"{difference[key]:+.{places}f}" for key in ("value", "low", "high"))
+    return f"{value} (95 % interval {low} to {high})"
 
 
 def _balance_line(table: ProbeTable) -> str:

@@ -8,6 +8,7 @@ from markupsafe import Markup
 
 from selftaught import figures
 from selftaught.evaluation.finetune_table import spread_over
+from selftaught.evaluation.table import interval_text
 from selftaught.report.compare import count
 from selftaught.report.embed import inline
 from selftaught.report.probe_section import overlap_note, with_std
@@ -58,7 +59,8 @@ def label_analysis(table: Mapping[str, Any], salt: str) -> Analysis:
     notes = []
     for result in table["results"]:
         rows = [f"{row['name']} {with_std(row, 'accuracy', 'std', test)}" for row in result["rows"]]
-        compared = [f"{first} minus {each['over']} {difference(each, test)}" for each in result["differences"]]
+        places = digits(test)
+        compared = [f"{first} minus {each['over']} {interval_text(each, places)}" for each in result["differences"]]
         images = f"{result['name']} ({count(int(result['images']))} images)"
         notes.append(f"{images}: {', '.join(rows)}{''.join(f'; {each}' for each in compared)}.")
     repetitions = len(table["results"][0]["rows"][0].get("accuracies") or [None])
@@ -66,9 +68,3 @@ def label_analysis(table: Mapping[str, Any], salt: str) -> Analysis:
     crossing = [str(table["crossing"]["sentence"])] if table.get("crossing") else []
     also = [text for text in (str(table.get("note") or ""), overlap_note(table)) if text]
     return Analysis(title, figure, [*crossing, *notes, spread, *also])
-
-
-def difference(compared: Mapping[str, Any], test: int | None) -> str:
-    """A difference of two accuracies with its 95 % interval."""
-    value, low, high = (f"{compared[key]:+.{digits(test)}f}" for key in ("value", "low", "high"))
-    return f"{value} (95 % interval {low} to {high})"

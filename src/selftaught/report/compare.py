@@ -69,10 +69,8 @@ class SeedsRow:
         random, gain = MISSING, MISSING
         if group.random is not None:
             value, low, high = group.own.minus(group.random)
-            random, gain = (
-                fraction(group.random.mean, group.test),
-                f"{value:+.{places}f} ± {(high - low) / 2:.{places}f}",
-            )
+            random = fraction(group.random.mean, group.test)
+            gain = f"{value:+.{places}f}{_bounds(low, high, places)}"
         head = [group.name, self.first.record.pretext, self.first.data, group.layer]
         return [*head, accuracy, random, gain, *first[GAIN + 1 : GAIN + 3], "", ""]
 
@@ -89,13 +87,14 @@ STYLES: dict[Outcome, str] = {"helped": "green", "unclear": "dim", "hurt": "red"
 CAPTION = (
     "accuracy: best layer, chosen by accuracy on held-out training images (± standard deviation over probe seeds); mAP "
     "instead where images may have several classes; "
-    "random: the same for random weights, mean over initializations; gain: accuracy minus random, ± half the width of "
-    "its 95 % interval, which does not include variation between pretraining runs (dim or gray: the interval includes "
-    "zero)"
+    "random: the same for random weights, mean over initializations; gain: accuracy minus random, with its 95 % "
+    "interval, which covers the layers that held-out images leave open and does not include variation between "
+    "pretraining runs (dim or gray: the interval includes zero)"
 )
 SEEDS_CAPTION = (
     "mean of seeds: runs that differ in the seed only, at the layer with the best mean held-out accuracy, with the "
-    "standard deviation over pretraining seeds; its 95 % interval includes the variation between them"
+    "standard deviation over pretraining seeds; its 95 % interval includes the variation between them, but not the "
+    "choice of the layer"
 )
 
 
@@ -206,7 +205,7 @@ def _numbers(verdict: Verdict) -> list[str]:
         accuracy += f" ± {verdict.std:.{verdict.places}f}"
     if verdict.gain is not None:
         gain = f"{verdict.gain:+.{verdict.places}f}"
-        gain += "" if verdict.margin is None else f" ± {verdict.margin:.{verdict.places}f}"
+        gain += "" if verdict.interval is None else _bounds(*verdict.interval, verdict.places)
     return [
         accuracy,
         fraction(verdict.random, test),
@@ -214,6 +213,10 @@ def _numbers(verdict: Verdict) -> list[str]:
         fraction(verdict.pixels, test),
         fraction(verdict.chance, test),
     ]
+
+
+def _bounds(low: float, high: float, places: int) -> str:
+    return f" ({low:+.{places}f} to {high:+.{places}f})"
 
 
 def fraction(value: float | None, test: int | None = None) -> str:

@@ -118,6 +118,8 @@ def _sentence(best: GroupResult, other: GroupResult) -> str:
     else:
         claim = f"not decided: {best.name} and {other.name} differ by {value:+.{places}f} {words} ({interval})"
     text = f"{best.probe}: {claim}. {_seeds(best, other)}"
+    if any((probe.get("layer_choice") or {}).get("note") for group in (best, other) for _, probe in group.members):
+        text += " Few held-out images chose the layers, which the interval does not include."
     if low <= 0 <= high and margin > TOO_WIDE:
         text += f" The interval is ±{margin:.2f}: {count:,} test images and these seeds are too few to decide."
     return text

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from selftaught.evaluation.baselines import FIXED, label
-from selftaught.evaluation.table import METRICS, MetricName
+from selftaught.evaluation.table import METRICS, MetricName, interval_text
 from selftaught.report.record import is_number, last_part
 
 Outcome = Literal["helped", "unclear", "hurt", "unknown"]
@@ -38,11 +38,15 @@ class Verdict:
     """Accuracy minus that of random weights."""
     interval: tuple[float, float] | None
     """95 % interval of the gain."""
+    is_open: bool
+    """Whether held-out images leave the choice of a layer open, so that the interval covers several."""
     test: int | None
     """Number of test images."""
     initializations: int | None
     baselines: tuple[tuple[str, float], ...] = ()
     """Name with layer, and accuracy, of each further baseline at its best layer."""
+    differences: tuple[tuple[str, Mapping[str, float]], ...] = ()
+    """Name of each further baseline, and the accuracy minus that of the baseline, with its 95 % interval."""
     published: bool = False
     """Whether pretraining started from published weights. These were not probed, so the gain is not its own."""
     baseline: str = ""
@@ -75,10 +79,15 @@ class Verdict:
         if self.outcome == "unclear":
             claim = f"No significant gain: {self._gain()} on {self._images()}."
             if self.margin is not None and self.margin > TOO_WIDE:
-                claim += f" {self.test:,} test images are too few: the 95 % interval is ±{self.margin:.2f}."
+                images = f"{self.test:,} test images{' and the held-out ones' if self.is_open else ''}"
+                claim += f" {images} are too few: the 95 % interval is ±{self.margin:.2f}."
         else:
             claim = f"{self._subject()} {self.outcome}: {self._gain()} on {self._images()}."
-        return f"{claim} {self._accuracies()} {self._single()}"
+        return " ".join([claim, self._accuracies(), *self._differences(), self._single()])
+
+    def _differences(self) -> list[str]:
+        """The differences to further baselines, one sentence each."""
+        return [f"Best layer minus {name}: {interval_text(found, self.places)}." for name, found in self.differences]
 
     def _subject(self) -> str:
         """The cause of the gain, in words."""
@@ -165,9 +174,13 @@ def judge(probe: Mapping[str, Any], published: bool = False, baseline: str = "")
         chance=optional(probe, "chance"),
         gain=optional(gain, "value"),
         interval=(low, high) if low is not None and high is not None else None,
+        is_open=any(isinstance(names := gain.get(key), list) and len(names) > 1 for key in ("layers", "random_layers")),
         test=integer(probe, "test"),
         initializations=integer(probe, "initializations"),
         baselines=tuple((f"{row['title']} ({row['layer']})", float(row[metric])) for row in probe.get("baselines", ())),
+        differences=tuple(
+            (str(row["title"]), found) for row in probe.get("baselines", ()) if (found := row.get("difference"))
+        ),
         published=published,
         baseline=baseline,
         metric=METRICS[metric],

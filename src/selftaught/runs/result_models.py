@@ -20,8 +20,18 @@ class ProbedLayer(Model):
     penalty: Annotated[float | None, Field(alias="lambda")] = None
 
 
+class IntervalOfDifference(Model):
+    """A difference of two accuracies with its 95 % interval."""
+
+    value: Annotated[float, Field(ge=-1, le=1)]
+    low: Annotated[float, Field(ge=-1, le=1)]
+    high: Annotated[float, Field(ge=-1, le=1)]
+
+
 class ProbedBaseline(Model):
     """The best layer of a further baseline of a probe."""
+
+    difference: IntervalOfDifference | None = None
 
     title: Name
     layer: Name
@@ -140,13 +150,10 @@ class LabelRow(Model):
     """Of every seed or draw."""
 
 
-class LabelDifference(Model):
+class LabelDifference(IntervalOfDifference):
     """The first way to train minus another one."""
 
     over: Name
-    value: Annotated[float, Field(ge=-1, le=1)]
-    low: Annotated[float, Field(ge=-1, le=1)]
-    high: Annotated[float, Field(ge=-1, le=1)]
 
 
 class LabelCount(Model):

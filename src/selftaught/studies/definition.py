@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from selftaught.errors import UserError, readable, unknown
 
 Text = Annotated[str, Field(min_length=1, max_length=4000)]
+OptionalText = Annotated[str, Field(max_length=4000)]
 Name = Annotated[str, Field(min_length=1, max_length=80, pattern=r"^[^/\\|\n]*\w[^/\\|\n]*$")]
 Values = Mapping[str, Any]
 """Settings of `selftaught pretrain`, nested or dotted."""
@@ -133,10 +134,10 @@ class Study(Strict):
     """A study."""
 
     question: Text
-    paper: Text
-    """Authors, venue, identifier, and where the finding is."""
-    finding: Text
-    """Finding of the paper, with its figures where it has some."""
+    paper: OptionalText = ""
+    """Authors, venue, identifier, and where the finding is; empty for a question of your own."""
+    finding: OptionalText = ""
+    """Finding of the paper, with its figures where it has some; or what is known already."""
     source: Source
     """Images to pretrain on and, unless an evaluation has its own, to evaluate on."""
     settings: Values = {}

@@ -14,7 +14,7 @@ from selftaught.evaluation.baselines import FIXED
 from selftaught.evaluation.table import digits
 from selftaught.runs.atomic import write_text
 from selftaught.runs.sections import flatten, nest
-from selftaught.studies.definition import Comparison
+from selftaught.studies.definition import Comparison, Study
 from selftaught.studies.folder import State, StudyFolder
 from selftaught.studies.grid import Cell, Grid
 from selftaught.studies.outcome import Outcome, Results, best_layer, compare
@@ -44,7 +44,7 @@ def write_page(folder: StudyFolder, state: State, command: str) -> Path:
     parts = [
         f"# {grid.study.question}",
         conclusion(comparisons[0], outcomes[0]),
-        f"{grid.study.finding} ({grid.study.paper})",
+        *known(grid.study),
         *(["## Further comparisons", *_further(comparisons[1:], outcomes[1:])] if comparisons[1:] else []),
     ]
     for number, by_variant in enumerate(results):
@@ -56,6 +56,12 @@ def write_page(folder: StudyFolder, state: State, command: str) -> Path:
     write_text(folder.path / "outcome.json", json.dumps(_json(state, outcomes), indent=1) + "\n", folder.path)
     write_text(folder.page, "\n\n".join(parts) + "\n", folder.path)
     return folder.page
+
+
+def known(study: Study) -> list[str]:
+    """What was known before: the finding of a paper, with the paper, where there is either."""
+    paper = f"({study.paper})" if study.paper else ""
+    return [" ".join(filter(None, [study.finding, paper]))] if study.finding or paper else []
 
 
 def _results(folder: StudyFolder, grid: Grid, number: int) -> dict[str, list[Result]]:
