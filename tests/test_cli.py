@@ -144,7 +144,7 @@ def test_an_audit_of_a_photo_takes_other_crops_of_it(capsys, tmp_path):
     Image.fromarray(rng.integers(0, 255, (40, 60, 3), dtype=np.uint8)).save(tmp_path / "photo.png")
     out = tmp_path / "run"
     assert main(["pretrain", str(tmp_path / "photo.png"), "--steps", "2", "--out", str(out), *TINY]) == 0
-    capsys.readouterr()
+    assert f"next: selftaught probe {out} --data LABELED_IMAGES" in capsys.readouterr().err
     assert main(["audit", str(out), "--images", "16", "--json"]) == 0
     table = json.loads(capsys.readouterr().out)
     assert (table["data"], table["images"], table["overlap"]) == (

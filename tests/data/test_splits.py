@@ -104,3 +104,17 @@ def test_caches_of_limited_parts_do_not_depend_on_other_images(tmp_path: Path) -
     assert before.fingerprint_of(some) == first
     (tmp_path / "set" / "4.png").write_bytes(encoded(noise(8, 8, 98)))
     assert before.fingerprint_of(some) != first
+
+
+@pytest.mark.parametrize("limit", [None, 8])
+def test_most_images_of_a_folder_may_be_unlabeled(tmp_path: Path, limit: int | None) -> None:
+    """They are not broken, so a probe uses the others."""
+    folder = tmp_path / "set"
+    names = [f"{number}.png" for number in range(100)]
+    write_images(folder, 100)
+    rows = [f"{name},{'ab'[number % 2]}" for number, name in enumerate(names[:24])]
+    (folder / "labels.csv").write_text("\n".join(["path,label", *rows]))
+    train, test = open_splits(folder, side=8, limit=limit)
+    assert len(test) > 0
+    assert len(train) == (limit or 24 - len(test))
+    assert not train.skipped

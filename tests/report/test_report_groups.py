@@ -58,6 +58,26 @@ def test_seeds_that_differ_a_lot_decide_nothing(tmp_path: Path) -> None:
     assert "is better than" in single
 
 
+def test_intervals_cover_the_layers_that_held_out_images_leave_open(tmp_path: Path) -> None:
+    """The other layer of the better run is worse than the other run, so which is better is open."""
+    runs = [
+        probed_run(tmp_path / "good", (0.40, 0.60)),
+        probed_run(tmp_path / "worse", (0.3, 0.50), batch_size=8),
+    ]
+    good, worse = group_results(read_records(runs))
+    gain, low, high = good.gain()
+    assert "good is better than worse" in sentences([good, worse])[0]
+    path = runs[0] / "probes" / "0.json"
+    probe = json.loads(path.read_text())
+    probe["gain"] |= {"layers": ["layer1", "layer2", "nonsense"], "random_layers": "layer1"}
+    path.write_text(json.dumps(probe))
+    good, worse = group_results(read_records(runs))
+    other = good.choices[1].minus(good.random)
+    assert other[1] < low
+    assert good.gain() == (gain, other[1], high)
+    assert "not decided: good and worse differ by " in sentences([good, worse])[0]
+
+
 def test_few_test_images_decide_nothing(tmp_path: Path) -> None:
     runs = [probed_run(tmp_path / "a", (0.5, 0.6), count=12), probed_run(tmp_path / "b", (0.5, 0.5), count=12, steps=9)]
     (sentence,) = sentences(group_results(read_records(runs)))

@@ -13,7 +13,7 @@ from selftaught.data.cache import cache_folder
 from selftaught.data.decode import short_side
 from selftaught.data.dense_units import check_units
 from selftaught.data.photos import Spec
-from selftaught.data.reader import Indices, Reader, has_label, readable
+from selftaught.data.reader import Files, Indices, Reader, has_label, readable
 from selftaught.data.resolve import open_readers
 from selftaught.data.splits import Split, compare_classes, describe_source, split_part, with_test_part
 from selftaught.data.storage import Prepared, Storage, prepare
@@ -166,7 +166,8 @@ def _open(splits: Mapping[str, Reader], split: Split, request: OpenRequest) -> S
     reader, indices, note = split_part(splits, split)
     if reader.labels is not None and not request.keep_unlabeled:
         labeled = has_label(reader.labels[indices])
-        if request.labels or not labeled.any():  # images not in the file are not reported
+        # Of folders the announced line counts images without a label, so they are not listed as skipped.
+        if request.labels or isinstance(reader, Files) or not labeled.any():
             indices = indices[labeled]
     if not len(indices):
         raise _empty_split(reader, split, request.labels)

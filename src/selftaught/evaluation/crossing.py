@@ -46,6 +46,11 @@ class Crossing:
     def sentence(self) -> str:
         """The crossing in words."""
         names = f"{self.first} and {self.second}"
+        if self.low == 0 and self.high == math.inf:
+            return (
+                f"Where the curves of {names} cross is not decided: the 95 % interval of the crossing is "
+                f"{self._bound(self.low)} to {self._bound(self.high)} labels{' per class' if self.classes else ''}."
+            )
         if self.value == math.inf and not self.once:
             most = self._labels(self.largest)
             return f"{self.first} is above {self.second} with {most}, but not with every smaller number."

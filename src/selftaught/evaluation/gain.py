@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from selftaught.evaluation.embedding import without_embedding
-from selftaught.evaluation.intervals import Measured
+from selftaught.evaluation.intervals import Measured, over_choices
 from selftaught.evaluation.metrics import Metrics, measured
 
 Results = Sequence[Mapping[str, Metrics]]
@@ -70,12 +70,13 @@ def gain_over_random(trained: Results, random: Results) -> Gain:
         for other in without_embedding(random[0])
         if other == random_layer or _is_open_on_same(random, random_layer, other)
     ]
-    ours = {name: measured([result[name] for result in trained]) for name in layers}
-    theirs = {name: measured([result[name] for result in random]) for name in random_layers}
-    differences = {(one, other): ours[one].minus(theirs[other]) for one in layers for other in random_layers}
-    value, _, _ = differences[layer, random_layer]
-    _, lows, highs = zip(*differences.values(), strict=True)
-    return Gain(layer, random_layer, value, min(lows), max(highs), tuple(layers), tuple(random_layers))
+    ours = [measured([result[name] for result in trained]) for name in _first(layer, layers)]
+    theirs = [measured([result[name] for result in random]) for name in _first(random_layer, random_layers)]
+    return Gain(layer, random_layer, *over_choices(ours, theirs), tuple(layers), tuple(random_layers))
+
+
+def _first(chosen: str, layers: Sequence[str]) -> list[str]:
+    return [chosen, *(layer for layer in layers if layer != chosen)]
 
 
 def _is_open(results: Results, best: str, other: str) -> bool:

@@ -53,6 +53,17 @@ class Measured:
         return self.mean - other.mean, low, high
 
 
+def over_choices(ours: Sequence[Measured], theirs: Sequence[Measured]) -> tuple[float, float, float]:
+    """The difference of the chosen layers, the first of either side, with the union of the intervals of all pairs.
+
+    Args:
+        ours: the metric at the chosen layer, then at those that held-out images do not separate from it.
+        theirs: the same of the other side.
+    """
+    pairs = [one.minus(other) for one in ours for other in theirs]
+    return pairs[0][0], min(low for _, low, _ in pairs), max(high for *_, high in pairs)
+
+
 def paired_interval(ours: Tensor, theirs: Tensor, by_repetition: bool = False) -> tuple[float, float]:
     """The 95 % interval of the difference between two accuracies on the same images.
 

@@ -58,8 +58,7 @@ class SeedsRow:
         """Whether pretraining helped, on average over the seeds."""
         if self.group.random is None or (self.first.verdict and self.first.verdict.published):
             return "unknown"
-        value, low, high = self.group.own.minus(self.group.random)
-        return outcome_of(value, low, high)
+        return outcome_of(*self.group.gain())
 
     def cells(self) -> list[str]:
         """The text of every column in `COLUMNS`."""
@@ -68,7 +67,7 @@ class SeedsRow:
         accuracy = f"{group.mean:.{places}f}" + ("" if group.std is None else f" ± {group.std:.{places}f}")
         random, gain = MISSING, MISSING
         if group.random is not None:
-            value, low, high = group.own.minus(group.random)
+            value, low, high = group.gain()
             random = fraction(group.random.mean, group.test)
             gain = f"{value:+.{places}f}{_bounds(low, high, places)}"
         head = [group.name, self.first.record.pretext, self.first.data, group.layer]
@@ -93,8 +92,7 @@ CAPTION = (
 )
 SEEDS_CAPTION = (
     "mean of seeds: runs that differ in the seed only, at the layer with the best mean held-out accuracy, with the "
-    "standard deviation over pretraining seeds; its 95 % interval includes the variation between them, but not the "
-    "choice of the layer"
+    "standard deviation over pretraining seeds; its 95 % interval includes the variation between them"
 )
 
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from selftaught.evaluation.baselines import FIXED
 from selftaught.evaluation.embedding import without_embedding
-from selftaught.evaluation.intervals import Measured
+from selftaught.evaluation.intervals import Measured, over_choices
 from selftaught.evaluation.table import METRICS, MetricName
 from selftaught.report.record import Record, is_number, last_part
 from selftaught.report.verdict import TOO_WIDE, digits, metric_of
@@ -42,10 +42,11 @@ class GroupResult:
     layer: str
     """The layer with the best held-out accuracy, averaged over the runs."""
     held_out: float
-    own: Measured
-    """The metric of every run, averaged over the probe seeds."""
-    random: Measured | None
-    """That of every initialization at the best layer of random weights; None for encoders without parameters."""
+    choices: tuple[Measured, ...]
+    """The metric of every run, averaged over the probe seeds: at `layer`, then at the other layers that the held-out
+    images of a run leave open."""
+    random_choices: tuple[Measured, ...]
+    """The same of every initialization of random weights; empty for encoders without parameters."""
     test: int
     """Number of test images."""
     metric: MetricName
@@ -53,6 +54,20 @@ class GroupResult:
     """Digest of labels and content of the test images; groups with another one are not compared."""
     members: tuple[tuple[Record, Mapping[str, Any]], ...] = field(compare=False, repr=False)
     """The runs, each with the probe in question."""
+
+    @property
+    def own(self) -> Measured:
+        """The metric of every run at `layer`."""
+        return self.choices[0]
+
+    @property
+    def random(self) -> Measured | None:
+        """That of every random initialization at its best layer; None for encoders without parameters."""
+        return self.random_choices[0] if self.random_choices else None
+
+    def gain(self) -> tuple[float, float, float]:
+        """The gain over random weights, with its 95 % interval; the encoders must have parameters."""
+        return over_choices(self.choices, self.random_choices)
 
     @property
     def accuracies(self) -> list[float]:
@@ -104,7 +119,7 @@ def _comparable(groups: Sequence[GroupResult]) -> list[list[GroupResult]]:
 
 
 def _sentence(best: GroupResult, other: GroupResult) -> str:
-    value, low, high = best.own.minus(other.own)
+    value, low, high = over_choices(best.choices, other.choices)
     count, words = best.test, best.metric.words
     places, margin = digits(count), (high - low) / 2
     interval = f"95 % interval {low:+.{places}f} to {high:+.{places}f}"
@@ -118,8 +133,6 @@ def _sentence(best: GroupResult, other: GroupResult) -> str:
     else:
         claim = f"not decided: {best.name} and {other.name} differ by {value:+.{places}f} {words} ({interval})"
     text = f"{best.probe}: {claim}. {_seeds(best, other)}"
-    if any((probe.get("layer_choice") or {}).get("note") for group in (best, other) for _, probe in group.members):
-        text += " Few held-out images chose the layers, which the interval does not include."
     if low <= 0 <= high and margin > TOO_WIDE:
         text += f" The interval is ±{margin:.2f}: {count:,} test images and these seeds are too few to decide."
     return text
@@ -143,27 +156,43 @@ def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDAr
     chosen = without_embedding(layers)
     layer = max(chosen, key=means.__getitem__)
     random_held = _column(probe, "random_held_out")
-    place, other = layers.index(layer), layers.index(max(chosen, key=random_held.__getitem__))
+    random_layer = max(chosen, key=random_held.__getitem__)
     resampled = metric_of(probe) == "map"
-    own = Measured(
-        np.array([arrays["trained_values"][:, place].mean() for _, _, arrays in members]),
-        np.stack([arrays["trained"][:, place].mean(0) for _, _, arrays in members]),
-        resampled,
-    )
-    random = Measured(first["random_values"][:, other], first["random"][:, other].astype(np.float64), resampled)
+
+    def measured(name: str) -> Measured:
+        place = layers.index(name)
+        return Measured(
+            np.array([arrays["trained_values"][:, place].mean() for _, _, arrays in members]),
+            np.stack([arrays["trained"][:, place].mean(0) for _, _, arrays in members]),
+            resampled,
+        )
+
+    def random(name: str) -> Measured:
+        place = layers.index(name)
+        return Measured(first["random_values"][:, place], first["random"][:, place].astype(np.float64), resampled)
+
+    probes = [each for _, each, _ in members]
+    open_layers = [layer, *(name for name in chosen if name != layer and _is_open(name, probes, "layers"))]
+    open_random = [name for name in chosen if name != random_layer and _is_open(name, probes[:1], "random_layers")]
     more = f" (mean of {len(members)} seeds)" if len(members) > 1 else ""
     return GroupResult(
         name=f"{record.name}{more}",
         probe=f"{_data(probe, first)} ({probe.get('probe')}, {probe.get('train'):,} labels)",
         layer=layer,
         held_out=means[layer],
-        own=own,
-        random=None if record.baseline in FIXED else random,
+        choices=tuple(map(measured, open_layers)),
+        random_choices=() if record.baseline in FIXED else tuple(map(random, [random_layer, *open_random])),
         test=len(first["labels"]),
         metric=METRICS[metric_of(probe)],
         images=_images(first),
         members=tuple((record, probe) for record, probe, _ in members),
     )
+
+
+def _is_open(layer: str, probes: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether the held-out images of a probe leave open that a layer is the best one, see `evaluation.gain`."""
+    gains = [gain for probe in probes if isinstance(gain := probe.get("gain"), Mapping)]
+    return any(isinstance(names := gain.get(key), list) and layer in names for gain in gains)
 
 
 def _data(probe: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:
