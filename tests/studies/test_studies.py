@@ -123,6 +123,8 @@ def test_more_seeds_do_not_add_initializations_of_random_weights():
     margin = stats.t.ppf(0.975, 2) * 0.1 / math.sqrt(3)
     assert outcome.value < margin
     assert (outcome.verdict, outcome.seeds_to_decide) == ("undecided", None)
+    text = conclusion(outcome.comparison, outcome)
+    assert "With 1,000 test images and 3 initializations, not even 1,000 seeds would decide" in text
 
 
 def test_one_seed_decides_nothing():

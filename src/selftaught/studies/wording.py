@@ -76,8 +76,9 @@ def _more(outcome: Outcome) -> str:
         return "One seed: the variation between runs is unknown, so nothing is decided; three seeds or more are needed."
     seeds = outcome.seeds_to_decide
     if seeds is None:
+        more = "" if outcome.paired else f" and {len(outcome.second.correct)} initializations"
         return (
-            f"With this difference and these test images, not even {MOST_SEEDS:,} seeds would decide: "
-            "the difference is too small."
+            f"With {outcome.first.correct.shape[1]:,} test images{more}, not even {MOST_SEEDS:,} seeds would decide "
+            "about a difference of this size."
         )
     return f"If difference and spread stay as they are, {seeds:,} seeds would decide."
