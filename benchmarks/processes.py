@@ -39,6 +39,25 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
+def start(words: Sequence[str], count: int) -> list[subprocess.Popen[str]]:
+    """Start `python -m WORDS` as so many processes of one group, as torchrun does."""
+    port = str(free_port())
+    return [
+        subprocess.Popen(
+            [sys.executable, "-m", *words],
+            env={
+                **os.environ,
+                **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)},
+                **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
+            },
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in range(count)
+    ]
+
+
 class Side:
     """A group of processes that takes steps when it is told to.
 
@@ -49,21 +68,7 @@ class Side:
     """
 
     def __init__(self, count: int, threads: int, job: Sequence[str]) -> None:
-        port = str(free_port())
-        self.children = [
-            subprocess.Popen(
-                [sys.executable, "-m", "benchmarks.processes", "--worker", *job, str(threads)],
-                env={
-                    **os.environ,
-                    **{"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(count)},
-                    **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port},
-                },
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-            for rank in range(count)
-        ]
+        self.children = start(["benchmarks.processes", "--worker", *job, str(threads)], count)
 
     def rate(self) -> float:
         """Images per second of the group."""
