@@ -42,8 +42,8 @@ class Gain:
     """The same for random weights."""
 
     @property
-    def is_open(self) -> bool:
-        """Whether held-out images leave the choice of a layer open."""
+    def is_uncertain(self) -> bool:
+        """Whether held-out images do not decide which layer is the best one."""
         return len(self.layers) > 1 or len(self.random_layers) > 1
 
     def to_json(self) -> dict[str, object]:
@@ -64,11 +64,13 @@ def gain_over_random(trained: Results, random: Results) -> Gain:
         random: results of each random initialization; the held-out images, too, must be the same.
     """
     layer, random_layer = best_layer(trained), best_layer(random)
-    layers = [other for other in without_embedding(trained[0]) if other == layer or _is_open(trained, layer, other)]
+    layers = [
+        other for other in without_embedding(trained[0]) if other == layer or _is_candidate(trained, layer, other)
+    ]
     random_layers = [
         other
         for other in without_embedding(random[0])
-        if other == random_layer or _is_open_on_same(random, random_layer, other)
+        if other == random_layer or _is_candidate_of_same(random, random_layer, other)
     ]
     ours = [measured([result[name] for result in trained]) for name in _first(layer, layers)]
     theirs = [measured([result[name] for result in random]) for name in _first(random_layer, random_layers)]
@@ -79,13 +81,13 @@ def _first(chosen: str, layers: Sequence[str]) -> list[str]:
     return [chosen, *(layer for layer in layers if layer != chosen)]
 
 
-def _is_open(results: Results, best: str, other: str) -> bool:
-    """Whether held-out images, others for each result, leave open which of two layers is better."""
+def _is_candidate(results: Results, best: str, other: str) -> bool:
+    """Whether a layer is not significantly worse than the best one on held-out images, others for each result."""
     sides = [[result[name] for result in results] for name in (best, other)]
     return type(sides[0][0]).held_difference(*sides)[2] <= 0
 
 
-def _is_open_on_same(results: Results, best: str, other: str) -> bool:
+def _is_candidate_of_same(results: Results, best: str, other: str) -> bool:
     """The same for results with the same held-out images."""
     first, second = (
         Measured(

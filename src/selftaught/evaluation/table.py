@@ -259,18 +259,19 @@ def _gain_line(table: ProbeTable) -> str:
         "runs is not included)."
     )
     if gain.low <= 0 <= gain.high and margin > TOO_WIDE:
-        held = f" and {table.choice.images:,} held-out ones" if table.choice and gain.is_open else ""
+        held = f" and {table.choice.images:,} held-out ones" if table.choice and gain.is_uncertain else ""
         line += f" {table.test:,} test images{held} are too few: the 95 % interval is ±{margin:.2f}."
     return line
 
 
 def _covered(gain: Gain) -> str:
     """Which layers an interval covers, if there are several."""
-    if not gain.is_open:
+    if not gain.is_uncertain:
         return ""
+    layers, random_layers = (", ".join(names) for names in (gain.layers, gain.random_layers))
     return (
-        f", for every choice of layers that held-out images leave open: {', '.join(gain.layers)}; random weights: "
-        f"{', '.join(gain.random_layers)}"
+        f", over all layers not significantly worse than the best one on held-out images: {layers}; random weights: "
+        f"{random_layers}"
     )
 
 

@@ -87,8 +87,8 @@ CAPTION = (
     "accuracy: best layer, chosen by accuracy on held-out training images (± standard deviation over probe seeds); mAP "
     "instead where images may have several classes; "
     "random: the same for random weights, mean over initializations; gain: accuracy minus random, with its 95 % "
-    "interval, which covers the layers that held-out images leave open and does not include variation between "
-    "pretraining runs (dim or gray: the interval includes zero)"
+    "interval, over all layers not significantly worse than the best one on held-out images; it does not "
+    "include variation between pretraining runs (dim or gray: the interval includes zero)"
 )
 SEEDS_CAPTION = (
     "mean of seeds: runs that differ in the seed only, at the layer with the best mean held-out accuracy, with the "

@@ -43,8 +43,8 @@ class GroupResult:
     """The layer with the best held-out accuracy, averaged over the runs."""
     held_out: float
     choices: tuple[Measured, ...]
-    """The metric of every run, averaged over the probe seeds: at `layer`, then at the other layers that the held-out
-    images of a run leave open."""
+    """The metric of every run, averaged over the probe seeds: at `layer`, then at the others that are not
+    significantly worse on the held-out images of a run."""
     random_choices: tuple[Measured, ...]
     """The same of every initialization of random weights; empty for encoders without parameters."""
     test: int
@@ -172,16 +172,18 @@ def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDAr
         return Measured(first["random_values"][:, place], first["random"][:, place].astype(np.float64), resampled)
 
     probes = [each for _, each, _ in members]
-    open_layers = [layer, *(name for name in chosen if name != layer and _is_open(name, probes, "layers"))]
-    open_random = [name for name in chosen if name != random_layer and _is_open(name, probes[:1], "random_layers")]
+    candidates = [layer, *(name for name in chosen if name != layer and _is_candidate(name, probes, "layers"))]
+    random_candidates = [
+        name for name in chosen if name != random_layer and _is_candidate(name, probes[:1], "random_layers")
+    ]
     more = f" (mean of {len(members)} seeds)" if len(members) > 1 else ""
     return GroupResult(
         name=f"{record.name}{more}",
         probe=f"{_data(probe, first)} ({probe.get('probe')}, {probe.get('train'):,} labels)",
         layer=layer,
         held_out=means[layer],
-        choices=tuple(map(measured, open_layers)),
-        random_choices=() if record.baseline in FIXED else tuple(map(random, [random_layer, *open_random])),
+        choices=tuple(map(measured, candidates)),
+        random_choices=() if record.baseline in FIXED else tuple(map(random, [random_layer, *random_candidates])),
         test=len(first["labels"]),
         metric=METRICS[metric_of(probe)],
         images=_images(first),
@@ -189,8 +191,8 @@ def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDAr
     )
 
 
-def _is_open(layer: str, probes: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Whether the held-out images of a probe leave open that a layer is the best one, see `evaluation.gain`."""
+def _is_candidate(layer: str, probes: Sequence[Mapping[str, Any]], key: str) -> bool:
+    """Whether a layer is not significantly worse than the best one on the held-out images of a probe, see `Gain`."""
     gains = [gain for probe in probes if isinstance(gain := probe.get("gain"), Mapping)]
     return any(isinstance(names := gain.get(key), list) and layer in names for gain in gains)
 

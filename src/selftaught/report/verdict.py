@@ -38,8 +38,8 @@ class Verdict:
     """Accuracy minus that of random weights."""
     interval: tuple[float, float] | None
     """95 % interval of the gain."""
-    is_open: bool
-    """Whether held-out images leave the choice of a layer open, so that the interval covers several."""
+    is_uncertain: bool
+    """Whether held-out images do not decide which layer is the best one, so that the interval covers several."""
     test: int | None
     """Number of test images."""
     initializations: int | None
@@ -79,7 +79,7 @@ class Verdict:
         if self.outcome == "unclear":
             claim = f"No significant gain: {self._gain()} on {self._images()}."
             if self.margin is not None and self.margin > TOO_WIDE:
-                images = f"{self.test:,} test images{' and the held-out ones' if self.is_open else ''}"
+                images = f"{self.test:,} test images{' and the held-out ones' if self.is_uncertain else ''}"
                 claim += f" {images} are too few: the 95 % interval is ±{self.margin:.2f}."
         else:
             claim = f"{self._subject()} {self.outcome}: {self._gain()} on {self._images()}."
@@ -174,7 +174,9 @@ def judge(probe: Mapping[str, Any], published: bool = False, baseline: str = "")
         chance=optional(probe, "chance"),
         gain=optional(gain, "value"),
         interval=(low, high) if low is not None and high is not None else None,
-        is_open=any(isinstance(names := gain.get(key), list) and len(names) > 1 for key in ("layers", "random_layers")),
+        is_uncertain=any(
+            isinstance(names := gain.get(key), list) and len(names) > 1 for key in ("layers", "random_layers")
+        ),
         test=integer(probe, "test"),
         initializations=integer(probe, "initializations"),
         baselines=tuple((f"{row['title']} ({row['layer']})", float(row[metric])) for row in probe.get("baselines", ())),
