@@ -124,13 +124,22 @@ def bank_table(steps: Sequence[Step], images: int) -> list[str]:
     return lines if len(lines) > 2 else []
 
 
+def name_and_size(text: str) -> tuple[str, int]:
+    """An encoder and the side of its views: "convnet@32" -> ("convnet", 32)."""
+    name, _, size = text.rpartition("@")
+    if not name or not size.isdecimal():
+        raise argparse.ArgumentTypeError(f"expects an encoder and a size, such as convnet@32, got {text!r}")
+    return name, int(size)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Count, compute, and print the tables."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tasks", nargs="+", default=["rotation", "simclr", "byol", "npid", "pirl"], help="tasks")
     parser.add_argument(
-        "--encoders", nargs="+", default=["timm:resnet50@224", "convnet@32"], help="encoders, with the views' size"
-    )
+        "--encoders", nargs="+", type=name_and_size, default=[("timm:resnet50", 224), ("convnet", 32)],
+        help="encoders with the side of their views, as NAME@PIXELS",
+    )  # fmt: skip
     parser.add_argument("--count", type=int, default=2, help="number of processes to count")
     parser.add_argument("--images", type=int, default=2, help="images per process in the smaller of the counted steps")
     parser.add_argument("--batch-size", type=int, default=4096, help="images per step, of all GPUs together")
@@ -145,8 +154,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="file for the tables; default: print only")
     options = parser.parse_args(arguments)
     steps = []
-    for encoder, _, size in (word.rpartition("@") for word in options.encoders):
-        steps += count_steps(options.tasks, encoder, int(size), options.images, options.count)
+    for encoder, size in options.encoders:
+        steps += count_steps(options.tasks, encoder, size, options.images, options.count)
     clusters = []
     for count in options.gpus:
         between = count > options.gpus_per_node

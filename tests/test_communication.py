@@ -130,6 +130,12 @@ def test_tables_have_a_row_for_every_step_and_cluster(capsys, monkeypatch, tmp_p
     assert (tmp_path / "out.md").read_text() == printed
 
 
+def test_an_encoder_without_a_size_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        communication.main(["--encoders", "convnet"])
+    assert "expects an encoder and a size, such as convnet@32, got 'convnet'" in capsys.readouterr().err
+
+
 def test_an_unknown_collective_operation_is_not_overlooked():
     class Unknown:
         namespace, overloadpacket = "c10d", type("alltoall_", (), {})
