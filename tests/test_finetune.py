@@ -16,9 +16,9 @@ from selftaught.api.run import Run
 from selftaught.cli import main
 from selftaught.config.build import load_encoder
 from selftaught.errors import UserError
+from selftaught.evaluation.evaluator import Evaluator
 from selftaught.evaluation.finetune_table import LabelResult, Repetition, Row, accuracy_interval, render
 from selftaught.evaluation.intervals import paired_interval
-from selftaught.evaluation.layers import probe_layers
 from selftaught.training.interruption import Stop
 from test_run import TINY, make_images
 from toys import ToySource
@@ -204,16 +204,15 @@ def test_a_probe_with_few_labels_takes_the_best_layer_of_the_run(run, images):
 
 def test_each_draw_of_a_probe_has_other_random_weights(run, images, monkeypatch):
     """Otherwise the spread over draws, and so the interval, would not include the variation between initializations."""
-    seen = []
-    monkeypatch.setattr(
-        trainings,
-        "probe_layers",
-        lambda encoder, fresh, *rest, **settings: (
-            seen.append(fresh(0)) or probe_layers(encoder, fresh, *rest, **settings)
-        ),
-    )
+    seen, probed = [], Evaluator.random
+
+    def random(evaluator, encoder, setting):
+        seen.append([weight.clone() for weight in encoder.parameters()])
+        return probed(evaluator, encoder, setting)
+
+    monkeypatch.setattr(Evaluator, "random", random)
     run.finetune(images, frozen=True, labels_per_class=(4,), draws=2, from_scratch=False, **FAST)
-    first, second = ([tensor.clone() for tensor in encoder.parameters()] for encoder in seen)
+    first, second = seen
     assert any(not torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 

@@ -16,10 +16,15 @@ from torch import Tensor
 from selftaught.api.repetitions import PLAN, RESULT, Recorded, Repetitions
 from selftaught.config.build import supervised_pretraining
 from selftaught.contracts import Encoder, Source
+from selftaught.display.progress import Meter
+from selftaught.evaluation.baselines.cache import BaselineCache
+from selftaught.evaluation.evaluator import Evaluator, pass_length
+from selftaught.evaluation.features import Viewing
 from selftaught.evaluation.few_labels import LabelCount, Subset, draw_labels, labels_of, split_validation
 from selftaught.evaluation.finetune_table import FROM_SCRATCH, Repetition
 from selftaught.evaluation.finetuning import DEFAULT_PROBE, EPOCHS, MIN_STEPS, FineTuning, classify
-from selftaught.evaluation.layers import probe_layers
+from selftaught.evaluation.gain import best_layer
+from selftaught.evaluation.probes import make_probe
 from selftaught.runs.files import exists, make_folder
 from selftaught.runs.validated import TrainingPlan
 from selftaught.training.loop import Pretraining
@@ -104,21 +109,15 @@ class Trainings:
 
         Every draw has other random weights, so the spread over draws includes that over initializations.
         """
-        table = probe_layers(
-            self.encoder, lambda _: self.fresh(number), Subset(self.train, chosen), self.test, size=self.size,
-            device=self.device, probe=self.settings.probe, initializations=1,
-        )  # fmt: skip
-        found = table.observations
-        assert found is not None
-        rows = {row.layer: row for row in table.layers}
-        layer, random_layer = table.gain.layer, table.gain.random_layer
-        pairs = (
-            (layer, found.trained, rows[layer].held_out),
-            (random_layer, found.random, rows[random_layer].random_held_out),
-        )
-        for folder, (best, correct, held_out) in zip(folders, pairs, strict=True):
-            arrays = {"correct": correct[0, found.layers.index(best)]}
-            self.repetitions.record(folder, Recorded({"held_out": held_out, "layer": best}, arrays))
+        probe, train = make_probe(self.settings.probe), Subset(self.train, chosen)
+        viewing = Viewing(self.size, self.device, probe.dimensions)
+        with Meter("probe", 2 * pass_length(probe, train, self.test)) as meter:
+            evaluator = Evaluator(probe, train, self.test, viewing, BaselineCache(None, {}), meter)
+            results = evaluator(self.encoder, 0, "pretrained"), evaluator.random(self.fresh(number), None)
+        for folder, result in zip(folders, results, strict=True):
+            layer = best_layer([result])
+            facts = {"held_out": result[layer].held_out, "layer": layer}
+            self.repetitions.record(folder, Recorded(facts, {"correct": result[layer].observations}))
 
     def _train(self, name: str, folder: Path, chosen: Tensor, seed: int) -> None:
         """Train, test the chosen weights and record the result; keep models fine-tuned with all labels."""
