@@ -26,7 +26,6 @@ from selftaught.modules.processes import gather
 class BarlowTwins(TwoViewTask):
     """Make the cross-correlation matrix of the embeddings of two views the identity."""
 
-    defaults = {"batch_size": 256}  # noqa: RUF012
     asymmetric = True
 
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)

@@ -27,7 +27,6 @@ from selftaught.modules.processes import gather
 class VICReg(TwoViewTask):
     """Equal embeddings of two views of an image, with varying and uncorrelated dimensions."""
 
-    defaults = {"batch_size": 256}  # noqa: RUF012
     asymmetric = True
     embedding_std = 1.0
     projection_name = "expander"
