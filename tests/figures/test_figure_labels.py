@@ -3,6 +3,7 @@
 import pytest
 
 from selftaught.figures import label_curve, svg
+from selftaught.figures.labels import _tick_labels
 
 
 def result(**rows):
@@ -48,3 +49,10 @@ def test_one_number_of_labels_is_a_point():
     text = svg(label_curve(result(tuned=TUNED[:1])))
     assert "1,000" in text
     assert "tuned" in text
+
+
+def test_numbers_that_would_touch_are_left_out():
+    assert _tick_labels([50, 200, 1000, 4000, 10000]) == ["50", "200", "1,000", "", "10,000"]
+    assert _tick_labels([9000, 10000]) == ["9,000", "10,000"]
+    assert _tick_labels([10, 9800, 9900, 10000]) == ["10", "", "", "10,000"]
+    assert _tick_labels([30]) == ["30"]

@@ -1,6 +1,7 @@
 """Accuracy by number of labeled images, for each way to train, compared with chance."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -11,6 +12,9 @@ from selftaught.figures.style import FONT, MUTED, End, chart, label_ends, series
 Result = Mapping[str, Any]
 """Content of a `finetune/*.json`: `chance` and `results`, each with `name`, `images` and `rows` (`name`, `accuracy`,
 `low`, `high`)."""
+
+ROOM = 0.2
+"""Least distance between two tick labels, as a fraction of the axis."""
 
 
 def label_curve(result: Result) -> Figure:
@@ -40,8 +44,19 @@ def label_curve(result: Result) -> Figure:
     axes.axhline(float(result["chance"]), color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.set_xscale("log")
     axes.xaxis.set_minor_locator(NullLocator())
-    axes.set_xticks(places, [f"{place:,}" for place in places], fontsize=FONT)
+    axes.set_xticks(places, _tick_labels(places), fontsize=FONT)
     axes.margins(x=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(5))
     label_ends(axes, ends)
     return figure
+
+
+def _tick_labels(places: Sequence[int]) -> list[str]:
+    """The numbers of labels; empty where the text would touch that of a larger number."""
+    room = (places[-1] / places[0]) ** ROOM
+    labels, next_labeled = [], math.inf
+    for place in reversed(places):
+        if fits := place * room <= next_labeled:
+            next_labeled = place
+        labels.append(f"{place:,}" if fits else "")
+    return labels[::-1]
