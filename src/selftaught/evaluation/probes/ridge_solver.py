@@ -3,8 +3,8 @@
 Why ridge: it needs only X'X, so memory does not grow with the number of images. It has no learning rate, and each value
 of its one hyperparameter, the penalty, costs a Cholesky factorization but no further pass over the images. Logistic
 regression by L-BFGS needs all N x D features in memory, or a pass for each of a hundred steps and each penalty; on
-10,000 images of CIFAR-10 with 1,152 dimensions it was up to 1.8 percentage points more accurate but took ten times as
-long: that is the `logistic` probe.
+10,000 images of CIFAR-10 with 1,152 dimensions it was up to 1.6 percentage points more accurate, and the probe of three
+layers took 79 instead of 30 s (one core of an AMD EPYC): that is the `logistic` probe.
 
 Letters: n images so far, d dimensions, k classes.
 """
