@@ -14,7 +14,7 @@ from selftaught.display.console import stderr_console
 from selftaught.display.progress import time_left
 from selftaught.errors import readable
 from selftaught.evaluation.baselines.encoders import calibrate
-from selftaught.evaluation.features import labeled_indices, require_one_label, require_same_classes
+from selftaught.evaluation.features import require_one_label, require_same_classes
 from selftaught.evaluation.few_labels import LabelCount, draw_labels, label_counts, labels_of, shared_labels_note
 from selftaught.evaluation.finetune_table import FineTuneTable, LabelResult, Row
 from selftaught.evaluation.finetuning import DEFAULT_PROBE, FineTuning
@@ -88,8 +88,7 @@ def finetune(
         except Stopped:
             console.print(f"interrupted; the same command continues: {readable(str(root))}")
             return None
-    copies = duplicate_warning(*(content_ids_of(part, labeled_indices(part)) for part in (train, test)))
-    notes = [shared_labels_note(labels, counts), RECALIBRATED if recalibrated else "", copies]
+    notes = [shared_labels_note(labels, counts), RECALIBRATED if recalibrated else "", duplicate_warning(train, test)]
     table = _table(trainings, label_results, "\n".join(filter(None, notes)), folder)
     if processes().rank:
         return table

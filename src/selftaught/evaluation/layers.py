@@ -13,15 +13,9 @@ from selftaught.evaluation.baseline_rows import Baselines, select
 from selftaught.evaluation.baselines.cache import BaselineCache
 from selftaught.evaluation.embedding import NOTE, Projected, Projection
 from selftaught.evaluation.evaluator import Evaluator, cache_setting, pass_length
-from selftaught.evaluation.features import (
-    Pooling,
-    Viewing,
-    labeled_indices,
-    require_same_classes,
-    require_seeds,
-)
+from selftaught.evaluation.features import Pooling, Viewing, require_same_classes, require_seeds
 from selftaught.evaluation.measured import Measured, measured_fields
-from selftaught.evaluation.overlap import content_ids_of, duplicate_warning
+from selftaught.evaluation.overlap import duplicate_warning
 from selftaught.evaluation.probes import Probe, make_probe, name_of
 from selftaught.evaluation.table import ProbeTable
 
@@ -101,8 +95,7 @@ def probe_layers(
             ],
             baselines=further,
         )
-    copies = duplicate_warning(*(content_ids_of(part, labeled_indices(part)) for part in (train, test)))
-    notes = (probe.note(train.side, size), NOTE if projection else "", *left_out, copies)
+    notes = (probe.note(train.side, size), NOTE if projection else "", *left_out, duplicate_warning(train, test))
     return ProbeTable(
         **measured_fields(measured, train, test, pretraining_ids),
         probe=name_of(probe),

@@ -4,35 +4,35 @@ import torch
 from torch import Tensor
 
 from selftaught.contracts import Source
+from selftaught.evaluation.features import labeled_indices
 
 
-def count_overlap(source: Source, indices: Tensor, pretraining: Tensor | None) -> int | None:
-    """Count the images of a source that were part of pretraining; None if unknown.
+def count_overlap(source: Source, indices: Tensor, others: Tensor | None) -> int | None:
+    """Count the images of a source that are among others, such as those of pretraining; None if unknown.
 
     Args:
         source: the test images.
         indices: (n,) int64, the images to check.
-        pretraining: (M,) int64, `Source.content_ids` of the pretraining images; None if unknown.
+        others: (M,) int64, `Source.content_ids` of the other images; None if unknown.
     """
     ids = content_ids_of(source, indices)
-    if pretraining is None or not len(pretraining) or ids is None:
+    if others is None or not len(others) or ids is None:
         return None
-    return int(torch.isin(ids, pretraining).sum())
+    return int(torch.isin(ids, others).sum())
 
 
-def duplicate_warning(train: Tensor | None, test: Tensor | None) -> str:
-    """A warning about test images that are training images as well; empty if there are none or it is unknown.
+def duplicate_warning(train: Source, test: Source) -> str:
+    """A warning about labeled test images that are labeled training images as well; empty if there are none.
 
-    Args:
-        train: (N,) int64, content digests of the labeled training images; None if unknown.
-        test: (n,) int64, those of the labeled test images.
+    Also empty if the content of either source is unknown.
     """
-    count = 0 if train is None or test is None else int(torch.isin(test, train).sum())
+    known, tested = labeled_indices(train), labeled_indices(test)
+    count = count_overlap(test, tested, content_ids_of(train, known))
     if not count:
         return ""
     return (
-        f"Warning: {count:,} of {len(test):,} test images are copies of labeled training images, so accuracies are too "  # type: ignore[arg-type]
-        "high: remove the copies."
+        f"Warning: {count:,} of {len(tested):,} test images are copies of labeled training images, so accuracies are "
+        "too high: remove the copies."
     )
 
 
