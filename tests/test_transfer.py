@@ -44,6 +44,14 @@ def run(pretrained, tmp_path):
     return Run(shutil.copytree(pretrained, tmp_path / "run"))
 
 
+def test_test_images_that_are_copies_of_training_images_are_counted(run, voc, tmp_path):
+    assert not any("copies" in note for note in run.detection(voc, **DETECT).notes)
+    copied = shutil.copytree(voc, tmp_path / "copied")
+    shutil.copy(copied / "JPEGImages/000.png", copied / "JPEGImages/009.png")
+    for table in (run.detection(copied, **DETECT), run.segmentation(copied, **FAST)):
+        assert any(note.startswith("Warning: 1 of 4 test images are copies of training images") for note in table.notes)
+
+
 def test_the_result_is_valid_and_has_every_detection(run, voc):
     table = run.detection(voc, seeds=2, **DETECT)
     ((result, picture),) = RunFolder(run.path).read_transfers()

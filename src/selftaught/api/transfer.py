@@ -26,7 +26,7 @@ from selftaught.display.console import stderr_console
 from selftaught.errors import readable
 from selftaught.evaluation.baselines.encoders import calibrate
 from selftaught.evaluation.intervals import SAMPLES, sample_counts
-from selftaught.evaluation.overlap import count_overlap
+from selftaught.evaluation.overlap import copies_warning, count_overlap
 from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.transfer.contract import Transfer
 from selftaught.evaluation.transfer.settings import EPOCHS, MIN_STEPS, VALIDATED, TransferSettings
@@ -112,7 +112,8 @@ class Comparison:
 
     def table(self, rows: Sequence[Row], steps: int, pretraining_ids: torch.Tensor | None) -> TransferTable:
         """The results of all encoders."""
-        parts = self.parts
+        parts, tested = self.parts, torch.arange(len(self.parts.test))
+        copies = copies_warning(parts.train, torch.arange(len(parts.train)), parts.test, tested)
         return TransferTable(
             transfer=self.transfer.name,
             metrics=self.transfer.metrics,
@@ -126,8 +127,8 @@ class Comparison:
             settings={**vars(self.settings), **vars(self.transfer)},
             rows=tuple(rows),
             by_class={row.name: _mean_by_class(self.transfer, row, parts.test) for row in rows},
-            notes=tuple(filter(None, [parts.note])),
-            overlap=count_overlap(parts.test, torch.arange(len(parts.test)), pretraining_ids),
+            notes=tuple(filter(None, [parts.note, copies])),
+            overlap=count_overlap(parts.test, tested, pretraining_ids),
         )
 
 

@@ -22,17 +22,31 @@ def count_overlap(source: Source, indices: Tensor, others: Tensor | None) -> int
 
 
 def duplicate_warning(train: Source, test: Source) -> str:
-    """A warning about labeled test images that are labeled training images as well; empty if there are none.
+    """A warning about test images that are training images as well, labeled ones of both; empty if there are none.
 
     Also empty if the content of either source is unknown.
     """
-    known, tested = labeled_indices(train), labeled_indices(test)
+    return copies_warning(train, labeled_indices(train), test, labeled_indices(test), "labeled training images")
+
+
+def copies_warning(train: Source, known: Tensor, test: Source, tested: Tensor, what: str = "training images") -> str:
+    """A warning about images of `test` that are images of `train` as well; empty if there are none.
+
+    Also empty if the content of either source is unknown.
+
+    Args:
+        train: the images that a classifier, detector or decoder is trained with.
+        known: (n,) int64, those of them that are used.
+        test: the images that it is tested on.
+        tested: (m,) int64, those of them that are used.
+        what: noun for the training images in the sentence.
+    """
     count = count_overlap(test, tested, content_ids_of(train, known))
     if not count:
         return ""
     return (
-        f"Warning: {count:,} of {len(tested):,} test images are copies of labeled training images, so accuracies are "
-        "too high: remove the copies."
+        f"Warning: {count:,} of {len(tested):,} test images are copies of {what}, so the results are too high: remove "
+        "the copies."
     )
 
 
