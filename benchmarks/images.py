@@ -5,14 +5,13 @@ every epoch, ours once; this is not measured here.
 """
 
 import warnings
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterator, Sized
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, RandomSampler
-from torchvision.datasets import ImageFolder
 
 from selftaught.data.stored import Resident, Stored
 
@@ -55,7 +54,7 @@ class LoaderBatches:
     Workers run between `start` and `stop` only, so that they do not slow down the other side.
 
     Args:
-        dataset: the transformed images.
+        dataset: the transformed images, which has a length.
         batch_size: images per batch.
         workers: number of worker processes.
     """
@@ -63,8 +62,8 @@ class LoaderBatches:
     WARMUP = 4
     """Batches loaded before timing starts: as many as two workers prefetch, since these are available at once."""
 
-    def __init__(self, dataset: TransformedImages | ImageFolder, batch_size: int, workers: int) -> None:
-        sampler = RandomSampler(range(len(dataset)), replacement=True, num_samples=10**9)
+    def __init__(self, dataset: Dataset[Any], batch_size: int, workers: int) -> None:
+        sampler = RandomSampler(range(len(cast(Sized, dataset))), replacement=True, num_samples=10**9)
         with warnings.catch_warnings():  # more workers than cores; the table states their number
             warnings.filterwarnings("ignore", message="This DataLoader will create")
             self._loader = DataLoader(dataset, batch_size, sampler=sampler, num_workers=workers)

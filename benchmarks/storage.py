@@ -1,12 +1,12 @@
-"""Images decoded on the fly: ours, decoded once or kept encoded, against ImageFolder with workers and WebDataset.
+"""Images decoded on the fly: ours, decoded once or kept encoded, against ImageFolder, lightly and WebDataset.
 
     python -m benchmarks.storage --out results
     python -m benchmarks.storage --data /data/imagenette2/train --count 9469
 
 All sides read the same JPEGs, resize the short side (antialiased) and crop the center, and return batches of float
 pixels in random order, without augmentation; the next batch is prepared while one is used. Ours reads files of a
-folder, or tar shards of `selftaught shard`; torchvision's ImageFolder reads the files, WebDataset the shards, through a
-shuffle buffer of 1,000 images. WebDataset is left out where it is not installed.
+folder, or tar shards of `selftaught shard`; torchvision's ImageFolder and lightly's LightlyDataset read the files,
+WebDataset the shards, through a shuffle buffer of 1,000 images. What is not installed is left out.
 
 Memory is measured in processes of their own, over all their processes: the peak of anonymous memory (heap, batches,
 pinned images), which the system cannot reclaim.
@@ -26,11 +26,13 @@ from itertools import count
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Thread
+from typing import Any, cast
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.data import Dataset
 from torchvision.datasets import ImageFolder
 from torchvision.transforms import v2
 
@@ -87,14 +89,21 @@ def transform(size: int) -> v2.Compose:
 
 
 @contextmanager
-def image_folder(path: Path, size: int, workers: int) -> Iterator[Batches]:
-    """Batches of torchvision's ImageFolder."""
-    loader = LoaderBatches(ImageFolder(str(path), transform(size)), BATCH, workers)
+def loaded(images: Dataset[Any], workers: int) -> Iterator[Batches]:
+    """Batches of a data set of (image, label, ...), loaded by worker processes."""
+    loader = LoaderBatches(images, BATCH, workers)
     loader.start()
     try:
         yield lambda: loader.next()[0]
     finally:
         loader.stop()
+
+
+def lightly(path: Path, size: int) -> Dataset[Any]:
+    """The data set that lightly's examples use for folders."""
+    from lightly.data import LightlyDataset
+
+    return cast("Dataset[Any]", LightlyDataset(str(path), transform(size)))
 
 
 @contextmanager
@@ -117,8 +126,10 @@ def sides(folder: Path, shards: Path, size: int, workers: int) -> dict[str, Call
         "ours, encoded, files": lambda: ours(folder, size, "encoded"),
         "ours, encoded, shards": lambda: ours(shards, size, "encoded"),
         "ours, decoded": lambda: ours(folder, size, "decoded"),
-        f"ImageFolder, {workers} workers": lambda: image_folder(folder, size, workers),
+        f"ImageFolder, {workers} workers": lambda: loaded(ImageFolder(str(folder), transform(size)), workers),
     }
+    if importlib.util.find_spec("lightly"):
+        found[f"lightly, {workers} workers"] = lambda: loaded(lightly(folder, size), workers)
     if importlib.util.find_spec("webdataset"):
         found[f"WebDataset, {workers} workers"] = lambda: webdataset(shards, size, workers)
     return found
