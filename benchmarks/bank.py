@@ -36,7 +36,7 @@ class WithoutBank(NPID):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` only."""
-        return {"images": self.augmentation.views(batch, self.view_sizes()["crop"], generator)}
+        return {"images": self.augmentation().views(batch, self.side, generator)}
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0

@@ -17,8 +17,8 @@ from torch import Tensor
 from selftaught.augment.color import random_color, recolor, require_jitter
 from selftaught.augment.warp import bernoulli, random_crop, require_shares, to_device, uniform
 from selftaught.contracts import Batch
-from selftaught.errors import UserError, require_between, require_ranges
-from selftaught.limits import FRACTION, POSITIVE_FRACTION
+from selftaught.errors import UserError, require_ranges
+from selftaught.limits import FRACTION
 
 
 @dataclass(frozen=True)
@@ -159,17 +159,6 @@ def crop_and_jitter(
     return ViewAugmentation(
         crop_area, flip=0.5 * flip, jitter=jitter, jitter_probability=1.0, grayscale=grayscale, blur=0.0
     )
-
-
-def crop_pixels(size: int, crop: float) -> int:
-    """Side in pixels of views whose side is the fraction `crop` of `size` pixels."""
-    return round(crop * size)
-
-
-def require_crops(crop: float, scale: tuple[float, float]) -> None:
-    """Reject invalid settings --crop and --scale of a task whose views are crops."""
-    require_shares("--scale", scale)
-    require_between("--crop, a fraction of --size,", crop, *POSITIVE_FRACTION, hint="; try 0.75")
 
 
 def byol_augmentations(base: ViewAugmentation) -> tuple[ViewAugmentation, ViewAugmentation]:

@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from selftaught.augment.draws import rand, randn
 from selftaught.augment.lab import lab_to_rgb, rgb_to_lab
-from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import to_device
-from selftaught.contracts import Batch, Encoder, Layer, Outputs, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Layer, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import FRACTION_BELOW_1, Range
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.decoders import Decoder
 
 COMPRESSION = Range(1, 10**6)
@@ -32,18 +32,9 @@ NOISE = Range(0, 10)
 
 
 @dataclass(frozen=True)
-class Autoencoder(Task):
+class Autoencoder(CroppedTask):
     """Reconstruct the image with a squared error."""
 
-    crop: float = 0.75
-    """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
-    objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
-    an encoder with a fixed input size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
-    where it is the square of `crop`."""
-    flip: bool = True
-    """Mirror half of the images."""
     compression: int = 4
     """Approximate ratio of the size of the image to that of the code, which is a vector, of one number at least, at
     each position of the last layer. With 12 only coarse structure is reconstructed, and layers were worse than random
@@ -59,17 +50,8 @@ class Autoencoder(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
+        super().__post_init__()
         require_ranges(self, compression=COMPRESSION, noise=NOISE, masked=FRACTION_BELOW_1)
-
-    @property
-    def side(self) -> int:
-        """S, side of a view in pixels."""
-        return crop_pixels(self.size, self.crop)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Crops."""
-        return {"crop": self.side}
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The code, a linear map of the last layer at each position, and a decoder of it."""
@@ -81,7 +63,7 @@ class Autoencoder(Task):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S) and, with noise or masking, `noisy`, the corrupted input, clamped to [0, 1]."""
-        images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
+        images = self.augmentation().views(batch, self.side, generator)
         noisy = images
         if self.noise:
             noisy = noisy + self.noise * to_device(randn(*images.shape, generator=generator), images.device)

@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import to_device
-from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import CHANNELS, LR_SCALE, WIDTH
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.generators import MAX_CHANNELS, Generator, uniform_noise
 from selftaught.modules.heads import require_map
 from selftaught.modules.norms import untracked
@@ -40,7 +40,7 @@ JOINT = 512
 
 
 @dataclass(frozen=True)
-class BiGAN(Task):
+class BiGAN(CroppedTask):
     """Predict the latent code of an image by inverting a generator."""
 
     # Adam with beta1 0.5, as in section 4 of DCGAN. With one learning rate for all (released code: 0.0002, as DCGAN)
@@ -58,10 +58,6 @@ class BiGAN(Task):
     """Side of the views and of generated images as a fraction of --size: 0.5 quarters the cost, so that more steps are
     possible; 1 for an encoder with a fixed input
     size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Smallest and largest area of a crop, as a fraction of the image."""
-    flip: bool = True
-    """Mirror half of the images."""
     latent: int = 100
     """Dimension of the noise, uniform in [-1, 1], from which images are generated (DCGAN: 100; BiGAN: 200, for views of
     64 pixels)."""
@@ -79,18 +75,9 @@ class BiGAN(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
+        super().__post_init__()
         require_ranges(self, latent=WIDTH, generator_width=CHANNELS, critic_width=CHANNELS)
         require_ranges(self, critic_lr_scale=LR_SCALE, generator_lr_scale=LR_SCALE)
-
-    @property
-    def side(self) -> int:
-        """S, side of a view in pixels."""
-        return crop_pixels(self.size, self.crop)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Crops."""
-        return {"crop": self.side}
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The code layer on the encoder's last map, the generator, and the critic of pairs."""
@@ -110,7 +97,7 @@ class BiGAN(Task):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S) and the `noise` (B, Z) from which as many images are generated."""
-        images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
+        images = self.augmentation().views(batch, self.side, generator)
         noise = uniform_noise(len(batch), self.latent, generator)
         return {"images": images, "noise": to_device(noise, images.device)}
 

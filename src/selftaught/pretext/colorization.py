@@ -23,11 +23,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.lab import gamut, lab_to_rgb, rgb_to_lab, rgb_to_lightness
-from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import identity
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.errors import UserError, require_ranges
 from selftaught.limits import FRACTION, TEMPERATURE, Range
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.decoders import Decoder
 from selftaught.modules.processes import average
 
@@ -46,20 +46,11 @@ NEIGHBORS = Range(1, 1000)
 
 
 @dataclass(frozen=True)
-class Colorization(Task):
+class Colorization(CroppedTask):
     """Predict the a and b channels of CIE Lab from L."""
 
     defaults = {"crop_jitter": 0.0}  # noqa: RUF012 - the targets are the true colors of photos
 
-    crop: float = 0.75
-    """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
-    objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
-    an encoder with a fixed input size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
-    where it is the square of `crop`."""
-    flip: bool = True
-    """Mirror half of the images."""
     target: Literal["classes", "mean"] = "classes"
     """Predict a distribution over color bins (classes), or the color by least squares (mean), which is desaturated
     (section 2.1)."""
@@ -74,21 +65,12 @@ class Colorization(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
+        super().__post_init__()
         require_ranges(self, shrink=SHRINK, neighbors=NEIGHBORS, uniform=FRACTION, temperature=TEMPERATURE)
 
     def encoder_options(self) -> Mapping[str, object]:
         """Lightness input."""
         return {"input_mode": "lightness"}
-
-    @property
-    def side(self) -> int:
-        """S, side of a view in pixels."""
-        return crop_pixels(self.size, self.crop)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Crops."""
-        return {"crop": self.side}
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A decoder of the last layer, and the color bins: centers (Q, 2) and weights (Q,)."""
@@ -111,7 +93,7 @@ class Colorization(Task):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S), of which the encoder's input is L, and the target `colors` (B, 2, G, G)."""
-        images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
+        images = self.augmentation().views(batch, self.side, generator)
         return {"images": images, "colors": self._colors(images)}
 
     def _colors(self, images: Tensor) -> Tensor:

@@ -27,12 +27,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.views import ViewAugmentation, crop_pixels, require_crops
+from selftaught.augment.views import ViewAugmentation
 from selftaught.augment.warp import identity, to_device
-from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Views
 from selftaught.errors import UserError, require_ranges
 from selftaught.limits import FRACTION, IMAGES, ITERATIONS, WIDTH, Range
 from selftaught.modules.clusters import ami, kmeans, require_clustering, whitened
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.heads import HeadKind
 from selftaught.modules.processes import in_parts, processes
 
@@ -43,7 +44,7 @@ CLUSTERS = Range(2, 10**6)
 
 
 @dataclass(frozen=True)
-class DeepCluster(Task):
+class DeepCluster(CroppedTask):
     """Classify images into the k-means clusters of the encoder's features."""
 
     defaults = {  # noqa: RUF012
@@ -62,8 +63,6 @@ class DeepCluster(Task):
     scale: tuple[float, float] = (0.3, 1.0)
     """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
     where it is the square of `crop`."""
-    flip: bool = True
-    """Mirror half of the images."""
     clusters: int = 100
     """Maximum number of clusters; best in the paper: ten per class, 10,000 on ImageNet."""
     per_cluster: int = 10
@@ -88,7 +87,7 @@ class DeepCluster(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
+        super().__post_init__()
         require_ranges(self, clusters=CLUSTERS, per_cluster=IMAGES, clustered=IMAGES, shown=IMAGES, components=WIDTH)
         require_ranges(self, iterations=ITERATIONS, jitter=FRACTION)
         if self.clustered < 2 * self.per_cluster:
@@ -97,7 +96,6 @@ class DeepCluster(Task):
                 f"{self.per_cluster} images, got {self.clustered}."
             )
 
-    @property
     def augmentation(self) -> ViewAugmentation:
         """A random crop, with color jitter if `jitter` is above 0."""
         spread, grayscale = self.jitter, 0.2 if self.jitter else 0.0
@@ -108,7 +106,7 @@ class DeepCluster(Task):
 
     def view_sizes(self) -> dict[str, int]:
         """Crops in training, and whole images for clustering."""
-        return {"crop": crop_pixels(self.size, self.crop), "view": self.size}
+        return {"crop": self.side, "view": self.size}
 
     def encoder_options(self) -> Mapping[str, object]:
         """The encoder's input mode."""
@@ -187,7 +185,7 @@ class DeepCluster(Task):
             raise UserError(
                 "deepcluster with --head mlp needs at least two images per batch, got 1; increase --batch-size."
             )
-        images = self.augmentation.views(batch, crop_pixels(self.size, self.crop), generator)
+        images = self.augmentation().views(batch, self.side, generator)
         return {"images": images, "index": batch.index}
 
     def loss(

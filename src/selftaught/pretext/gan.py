@@ -16,32 +16,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import to_device
-from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Views
 from selftaught.errors import UserError, require_ranges
 from selftaught.limits import CHANNELS, LR_SCALE, WIDTH
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.generators import Generator, uniform_noise
 from selftaught.modules.norms import untracked
 
 
 @dataclass(frozen=True)
-class GAN(Task):
+class GAN(CroppedTask):
     """Classify images as real or generated, against a generator."""
 
     # Adam with beta1 0.5, as in section 4 of DCGAN: with larger values training oscillates. The paper's learning rate
     # is 0.0002; in short runs 0.001 gave better upper layers than 0.0003.
     defaults = {"learning_rate": 1e-3, "momentum": 0.5, "beta2": 0.99, "weight_decay": 0.0}  # noqa: RUF012
 
-    crop: float = 0.75
-    """Side of the views and of generated images as a fraction of --size: 0.75 halves the cost, and whole images can
-    still be probed; 1 for an encoder with a fixed input
-    size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Smallest and largest area of a crop, as a fraction of the image."""
-    flip: bool = True
-    """Mirror half of the images."""
     latent: int = 100
     """Dimension of the noise, uniform in [-1, 1], from which images are generated (DCGAN: 100; BiGAN: 200, for views of
     64 pixels)."""
@@ -52,17 +44,8 @@ class GAN(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
+        super().__post_init__()
         require_ranges(self, latent=WIDTH, generator_width=CHANNELS, generator_lr_scale=LR_SCALE)
-
-    @property
-    def side(self) -> int:
-        """S, side of a view in pixels."""
-        return crop_pixels(self.size, self.crop)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Crops."""
-        return {"crop": self.side}
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A linear classifier on the pooled last layer, and the generator.
@@ -88,7 +71,7 @@ class GAN(Task):
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S) and the `noise` (B, Z) from which as many images are generated."""
-        images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
+        images = self.augmentation().views(batch, self.side, generator)
         noise = uniform_noise(len(batch), self.latent, generator)
         return {"images": images, "noise": to_device(noise, images.device)}
 

@@ -23,12 +23,12 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import spectral_norm
 
 from selftaught.augment.masks import block_masks, center_masks, center_side, free_masks, require_maskable, rim
-from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import identity, to_device
-from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Views
 from selftaught.errors import UserError, require_ranges
 from selftaught.limits import FRACTION_BELOW_1, LR_SCALE, POSITIVE_COEFFICIENT, Range
 from selftaught.modules.adversarial import adversarial_groups, adversarial_loss
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.decoders import ChannelwiseDense, Decoder
 from selftaught.modules.processes import average
 
@@ -40,18 +40,13 @@ OVERLAP = Range(0, 0.5, below=True)
 
 
 @dataclass(frozen=True)
-class Inpainting(Task):
+class Inpainting(CroppedTask):
     """Reconstruct masked regions with an L2 loss and, optionally, an adversarial loss."""
 
     crop: float = 1.0
     """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
     objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
     an encoder with a fixed input size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
-    where it is the square of `crop`."""
-    flip: bool = True
-    """Mirror half of the images."""
     holes: Literal["center", "blocks", "free"] = "center"
     """Mask shape: a centered square (center), rectangles at random positions (blocks), or arbitrary shapes (free). The
     paper learns features with arbitrary shapes, because with one fixed position an encoder may learn only low-level
@@ -76,19 +71,10 @@ class Inpainting(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
+        super().__post_init__()
         require_maskable(max(3, self.side), self.share)
         require_ranges(self, cells=CELLS, overlap=OVERLAP, overlap_weight=POSITIVE_COEFFICIENT)
         require_ranges(self, adversarial=FRACTION_BELOW_1, critic_lr_scale=LR_SCALE)
-
-    @property
-    def side(self) -> int:
-        """S, side of a view in pixels."""
-        return crop_pixels(self.size, self.crop)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Crops."""
-        return {"crop": self.side}
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """Bottleneck and decoder of the last layer, the mean color that fills masked regions, and the critic."""
@@ -124,7 +110,7 @@ class Inpainting(Task):
                 hidden = block_masks(len(batch), self.side, generator, share=self.share)
             case "free":
                 hidden = free_masks(len(batch), self.side, generator, share=self.share, cells=self.cells)
-        images = crop_and_flip(self.scale, self.flip).views(batch, self.side, generator)
+        images = self.augmentation().views(batch, self.side, generator)
         return {"images": images, "hidden": to_device(hidden, images.device)}
 
     def loss(

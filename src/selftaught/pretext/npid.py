@@ -23,28 +23,25 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from selftaught.augment.views import ViewAugmentation, crop_and_jitter, crop_pixels, require_crops
-from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
+from selftaught.augment.views import ViewAugmentation, crop_and_jitter
+from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import COEFFICIENT, WIDTH
 from selftaught.modules.bank import BankKind, MemoryBank, unit
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.heads import HeadKind, embedding
 from selftaught.modules.instances import InstanceNCE, bank_of, initialize_bank
 
 
 @dataclass(frozen=True)
-class NPID(Task):
+class NPID(CroppedTask):
     """Discriminate each image from all others."""
 
     index_based = True
     projection_name = "project"
 
-    crop: float = 0.75
-    """Side of the views as a fraction of --size; 1 for an encoder with a fixed input size."""
     scale: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest area of a crop, as a fraction of the image."""
-    flip: bool = True
-    """Mirror half of the images."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
     """Color jitter: largest change of brightness, contrast, saturation (factors) and hue (fraction of the circle);
     PIRL's code has these values, NPID's 0.4 of each."""
@@ -80,11 +77,10 @@ class NPID(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
-        _ = self.augmentation, self.nce  # they check their own settings
+        super().__post_init__()
+        _ = self.augmentation(), self.nce  # they check their own settings
         require_ranges(self, dimensions=WIDTH, proximal=COEFFICIENT)
 
-    @property
     def augmentation(self) -> ViewAugmentation:
         """A random crop with color jitter."""
         return crop_and_jitter(self.scale, self.flip, self.jitter, self.grayscale)
@@ -93,10 +89,6 @@ class NPID(Task):
     def nce(self) -> InstanceNCE:
         """The loss."""
         return InstanceNCE(self.negatives, self.temperature, self.bank_momentum, self.nce_normalizer)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Crops."""
-        return {"crop": crop_pixels(self.size, self.crop)}
 
     def projection(self, encoder: Encoder) -> nn.Module:
         """The projection (f in the paper)."""
@@ -113,12 +105,12 @@ class NPID(Task):
     ) -> EpochUpdate:
         """Initialize the bank before the first epoch."""
         if self.bank_init == "features":
-            initialize_bank(encoder, heads, source, crop_pixels(self.size, self.crop), generator)
+            initialize_bank(encoder, heads, source, self.side, generator)
         return EpochUpdate()
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B, 3, S, S), `index` (B,), and `sampled` (m + 1,), the negatives of all images: see `bank`."""
-        images = self.augmentation.views(batch, crop_pixels(self.size, self.crop), generator)
+        images = self.augmentation().views(batch, self.side, generator)
         return {"images": images, "index": batch.index, "sampled": self.nce.sample(batch, generator)}
 
     def loss(

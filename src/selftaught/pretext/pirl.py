@@ -18,12 +18,13 @@ from torch import Tensor, nn
 
 from selftaught.augment.draws import rand, randint
 from selftaught.augment.tiles import MIN_TILE, grid_tiles, mosaic, tile_pixels
-from selftaught.augment.views import ViewAugmentation, crop_and_jitter, crop_pixels, require_crops
+from selftaught.augment.views import ViewAugmentation, crop_and_jitter
 from selftaught.augment.warp import random_crop, require_shares, to_device
-from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, EpochUpdate, Outputs, Source, Views
 from selftaught.errors import UserError, require_ranges
 from selftaught.limits import FRACTION, WIDTH
 from selftaught.modules.bank import BankKind, MemoryBank, unit
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.heads import HeadKind, embedding
 from selftaught.modules.instances import InstanceNCE, bank_of, initialize_bank
 from selftaught.modules.permutations import distant_permutations, require_permutations
@@ -32,18 +33,14 @@ TILES = 9
 
 
 @dataclass(frozen=True)
-class PIRL(Task):
+class PIRL(CroppedTask):
     """Contrast each image and a transformed copy of it with all other images."""
 
     index_based = True
     projection_name = "project"
 
-    crop: float = 0.75
-    """Side of the views as a fraction of --size; 1 for an encoder with a fixed input size."""
     scale: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest area of a crop, as a fraction of the image."""
-    flip: bool = True
-    """Mirror half of the images."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.2)
     """Color jitter: largest change of brightness, contrast, saturation (factors) and hue (fraction of the circle), as
     in the released code."""
@@ -88,8 +85,8 @@ class PIRL(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
-        _ = self.augmentation, self.nce  # they check their own settings
+        super().__post_init__()
+        _ = self.augmentation(), self.nce  # they check their own settings
         require_ranges(self, dimensions=WIDTH, weight=FRACTION)
         require_shares("--puzzle-scale", self.puzzle_scale)
         if self.permutations is not None:
@@ -97,7 +94,6 @@ class PIRL(Task):
         if not 0 < self.tile <= 1 / 3:
             raise UserError(f"--tile must be above 0 and at most 1/3 of the view's side, got {self.tile:g}; try 0.25.")
 
-    @property
     def augmentation(self) -> ViewAugmentation:
         """A random crop with color jitter."""
         return crop_and_jitter(self.scale, self.flip, self.jitter, self.grayscale)
@@ -118,7 +114,7 @@ class PIRL(Task):
 
     def view_sizes(self) -> dict[str, int]:
         """Crops, and tiles if they are shuffled."""
-        sizes = {"crop": crop_pixels(self.size, self.crop)}
+        sizes = {"crop": self.side}
         return {**sizes, "tile": tile_pixels(self.size, self.tile)} if self.uses_tiles() else sizes
 
     def uses_tiles(self) -> bool:
@@ -147,7 +143,7 @@ class PIRL(Task):
     ) -> EpochUpdate:
         """Initialize the bank before the first epoch."""
         if self.bank_init == "features":
-            initialize_bank(encoder, heads, source, crop_pixels(self.size, self.crop), generator)
+            initialize_bank(encoder, heads, source, self.side, generator)
         return EpochUpdate()
 
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
@@ -157,7 +153,7 @@ class PIRL(Task):
             `images` (B, 3, S, S); `rotated` the same, from another crop; `tiles` (B * 9, 3, t, t), those of an image in
             a row and shuffled; `index` (B,); `sampled` (m + 1,), the negatives of all: see `bank`.
         """
-        images = self.augmentation.views(batch, crop_pixels(self.size, self.crop), generator)
+        images = self.augmentation().views(batch, self.side, generator)
         views = {"images": images, "index": batch.index, "sampled": self.nce.sample(batch, generator)}
         if "rotation" in self.transformations:
             views["rotated"] = self._rotated(batch, generator)
@@ -167,7 +163,7 @@ class PIRL(Task):
 
     def _rotated(self, batch: Batch, generator: torch.Generator) -> Tensor:
         """Another crop of each image, rotated by a random multiple of 90 degrees: (B, 3, S, S)."""
-        rotated = self.augmentation.views(batch, crop_pixels(self.size, self.crop), generator)
+        rotated = self.augmentation().views(batch, self.side, generator)
         turns = randint(4, len(batch), generator=generator)  # 0 included, as in the paper
         for turn in (1, 2, 3):
             chosen = to_device((turns == turn).nonzero().flatten(), rotated.device)
@@ -181,7 +177,7 @@ class PIRL(Task):
         cut = grid_tiles(count, generator, tile=side / self.size, gap=1 / 3 - side / self.size)
         order = self._orders(count, generator)
         shuffled = cut.gather(1, order[..., None, None].expand(cut.shape))
-        return self.augmentation.recolor(batch.warp(crop[:, None] @ shuffled, side).flatten(0, 1), generator)
+        return self.augmentation().recolor(batch.warp(crop[:, None] @ shuffled, side).flatten(0, 1), generator)
 
     def _orders(self, count: int, generator: torch.Generator) -> Tensor:
         """A random order of the tiles for each image: (count, 9)."""

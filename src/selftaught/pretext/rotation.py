@@ -17,28 +17,19 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.draws import randint
-from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import affine, to_device
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
 from selftaught.errors import UserError, listed
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.heads import HeadKind, classifier
 
 
 @dataclass(frozen=True)
-class Rotation(Task):
+class Rotation(CroppedTask):
     """Classify the rotation that was applied to an image."""
 
     predicts_transformation = True
 
-    crop: float = 0.75
-    """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
-    objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
-    an encoder with a fixed input size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Smallest and largest area of a crop, as a fraction of the image; objects appear as large as in the whole image
-    where it is the square of `crop`."""
-    flip: bool = True
-    """Mirror half of the images."""
     angles: tuple[int, ...] = (0, 90, 180, 270)
     """Angles in degrees, counter-clockwise. Multiples of 90 are exact; with any other angle, all rotations resample the
     inscribed square."""
@@ -51,22 +42,13 @@ class Rotation(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
+        super().__post_init__()
         turns = {angle % 360 for angle in self.angles}
         if len(turns) < 2 or len(turns) < len(self.angles):
             raise UserError(
                 f"rotation needs at least two different angles, got {listed(self.angles)}; for example --angles 0 90 "
                 "180 270."
             )
-
-    @property
-    def side(self) -> int:
-        """S, side of a view in pixels."""
-        return crop_pixels(self.size, self.crop)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Crops."""
-        return {"crop": self.side}
 
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """A classifier on the pooled last layer."""
@@ -76,9 +58,8 @@ class Rotation(Task):
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (n, 3, s, s) and `angle` (n,), class indices; n is K * B (all angles of an image in a row) or B."""
         count, ways = len(batch), len(self.angles)
-        crop = crop_and_flip(self.scale, self.flip).crops(
-            count, generator
-        )  # drawn before the rotation, so that it is independent of the class
+        # The crop is drawn before the rotation, so that it is independent of the class.
+        crop = self.augmentation().crops(count, generator)
         if self.copies == "all":
             classes = torch.arange(ways).repeat(count, 1)
         else:

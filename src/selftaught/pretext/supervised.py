@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.color import random_color, recolor, require_jitter
-from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import affine, bernoulli, uniform
-from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Views
 from selftaught.errors import UserError, require_ranges
 from selftaught.limits import FRACTION_BELOW_1, POSITIVE_FRACTION, Range
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.depth import fix_frozen_statistics, layer_groups, require_layer
 from selftaught.modules.heads import classifier
 
@@ -31,15 +31,11 @@ PADDING = Range(0, 0.5)
 
 
 @dataclass(frozen=True)
-class Supervised(Task):
+class Supervised(CroppedTask):
     """Classify the label of an image."""
 
     crop: float = 1.0
     """Side of the views as a fraction of --size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Smallest and largest area of a crop, as a fraction of the image."""
-    flip: bool = True
-    """Mirror half of the images."""
     padding: float = 0.0
     """Shift the whole image by up to this fraction of its side, mirrored at the border, instead of cropping and
     resizing; 0.125 is the usual 4 of 32 pixels."""
@@ -55,18 +51,9 @@ class Supervised(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
+        super().__post_init__()
         require_jitter(self.jitter, 0.0)
         require_ranges(self, padding=PADDING, label_smoothing=FRACTION_BELOW_1, layer_decay=POSITIVE_FRACTION)
-
-    @property
-    def side(self) -> int:
-        """S, side of a view in pixels."""
-        return crop_pixels(self.size, self.crop)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Crops."""
-        return {"crop": self.side}
 
     def required_targets(self) -> tuple[str, ...]:
         """Labels."""
@@ -101,7 +88,7 @@ class Supervised(Task):
     def _frames(self, count: int, generator: torch.Generator) -> Tensor:
         """Random crops, or the whole image shifted where there is `padding`: (B, 3, 3)."""
         if not self.padding:
-            return crop_and_flip(self.scale, self.flip).crops(count, generator)
+            return self.augmentation().crops(count, generator)
         most = 2 * self.padding  # the image is two wide
         x, y = (uniform(-most, most, count, generator) for _ in range(2))
         return affine(x=x, y=y, flip=bernoulli(0.5 * self.flip, count, generator), count=count)

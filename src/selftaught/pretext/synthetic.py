@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from selftaught.augment.draws import randint
-from selftaught.augment.views import crop_and_flip, crop_pixels, require_crops
 from selftaught.augment.warp import to_device
-from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Task, Views
+from selftaught.contracts import Batch, Encoder, Outputs, ParameterGroup, Source, Views
 from selftaught.errors import UserError, require_ranges, unknown
 from selftaught.limits import LR_SCALE, POSITIVE_COEFFICIENT
 from selftaught.modules.adversarial import adversarial_groups
+from selftaught.modules.cropped import CroppedTask
 from selftaught.modules.decoders import Decoder
 from selftaught.modules.domain import FeaturePool, discriminator, draw_slots
 from selftaught.modules.heads import require_map
@@ -51,15 +51,9 @@ CHANNELS = {"depth": 1, "normals": 3, "contours": 1}
 
 
 @dataclass(frozen=True)
-class Synthetic(Task):
+class Synthetic(CroppedTask):
     """Predict depth, surface normals and instance contours of rendered images."""
 
-    crop: float = 0.75
-    """Side of the views as a fraction of --size: 0.75 halves the cost, and features of whole images are better where
-    objects appear larger than in training (Touvron et al. 2019, "Fixing the train-test resolution discrepancy"); 1 for
-    an encoder with a fixed input size."""
-    scale: tuple[float, float] = (0.6, 1.0)
-    """Smallest and largest area of a crop, as a fraction of the image."""
     flip: bool = True
     """Mirror half of the images, and their normals with them."""
     predict: tuple[Target, ...] = ("depth", "normals", "contours")
@@ -85,7 +79,7 @@ class Synthetic(Task):
 
     def __post_init__(self) -> None:
         """Reject invalid settings."""
-        require_crops(self.crop, self.scale)
+        super().__post_init__()
         require_ranges(self, depth_weight=POSITIVE_COEFFICIENT, normals_weight=POSITIVE_COEFFICIENT)
         require_ranges(self, contours_weight=POSITIVE_COEFFICIENT, adversarial=POSITIVE_COEFFICIENT)
         require_ranges(self, critic_lr_scale=LR_SCALE)
@@ -96,15 +90,6 @@ class Synthetic(Task):
     @property
     def _weights(self) -> dict[str, float]:
         return {"depth": self.depth_weight, "normals": self.normals_weight, "contours": self.contours_weight}
-
-    @property
-    def side(self) -> int:
-        """S, side of a view in pixels."""
-        return crop_pixels(self.size, self.crop)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Crops."""
-        return {"crop": self.side}
 
     def required_targets(self) -> tuple[str, ...]:
         """The targets to predict."""
@@ -143,7 +128,7 @@ class Synthetic(Task):
 
         Targets are warped exactly as their image; those of real images are zero.
         """
-        matrix = crop_and_flip(self.scale, self.flip).crops(len(batch), generator)
+        matrix = self.augmentation().crops(len(batch), generator)
         images = batch.warp(matrix, self.side)
         if self.channel == "random":
             channels = to_device(randint(3, len(batch), generator=generator), images.device)
