@@ -47,11 +47,13 @@ def test_igpt_needs_no_option_to_run():
     assert "depth" in chosen.encoder
 
 
-@pytest.mark.parametrize(("optimizer", "rate", "decay"), [("adamw", 3e-3, 0.05), ("sgd", 0.1, 5e-4)])
+@pytest.mark.parametrize(
+    ("optimizer", "rate", "decay"), [("adamw", 3e-3, 0.05), ("muon", 3e-3, 0.05), ("sgd", 0.1, 5e-4)]
+)
 def test_learning_rate_and_weight_decay_depend_on_the_optimizer(optimizer, rate, decay):
     for chosen in (Optimization(optimizer), Settings.of(optimizer=optimizer).optimization):
         assert (chosen.learning_rate, chosen.weight_decay) == (rate, decay)
-        (group, unregularized) = chosen.build([ParameterGroup(list(torch.nn.Linear(2, 2).parameters()))]).param_groups
+        group, unregularized, *_ = chosen.build([ParameterGroup(list(torch.nn.Linear(2, 2).parameters()))]).param_groups
         assert (group["lr"], group["weight_decay"], unregularized["weight_decay"]) == (rate, decay, 0.0)
     flat = Settings.of(optimizer=optimizer).values()
     assert (flat["optimizer.learning_rate"], flat["optimizer.weight_decay"]) == (rate, decay)  # what config.yaml stores

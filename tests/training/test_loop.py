@@ -109,13 +109,18 @@ def test_opponents_palettes_and_clusters_resume_too(kind, tmp_path):
     resumes_exactly(kind, (3, 7), tmp_path)
 
 
-def resumes_exactly(kind, stops, tmp_path) -> None:
-    assert go(pretraining(kind), tmp_path / "whole") == STEPS
+@pytest.mark.parametrize("name", ["game", "clusters"])
+def test_muon_resumes_too(name, tmp_path):
+    resumes_exactly(TOYS[name], (3, 7), tmp_path, optimizer="muon")
+
+
+def resumes_exactly(kind, stops, tmp_path, **optimization) -> None:
+    assert go(pretraining(kind, **optimization), tmp_path / "whole") == STEPS
     for stop in stops:
         torch.manual_seed(stop)  # another process has another ambient state
         # the watch sees a step after it is done, so the stop takes effect one step later
-        assert go(pretraining(kind), tmp_path / "parts", stop_after=stop) == stop + 1
-    assert go(pretraining(kind), tmp_path / "parts") == STEPS
+        assert go(pretraining(kind, **optimization), tmp_path / "parts", stop_after=stop) == stop + 1
+    assert go(pretraining(kind, **optimization), tmp_path / "parts") == STEPS
     assert same(final(tmp_path / "whole"), final(tmp_path / "parts"))
     assert logged(tmp_path / "whole") == logged(tmp_path / "parts")
 

@@ -155,7 +155,7 @@ def test_adamw_by_its_formula_however_weights_lie_in_memory():
         expected = convolution.weight.detach().double()
 
 
-@pytest.mark.parametrize("name", ["sgd", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adamw", "muon"])
 def test_a_module_whose_state_is_forgotten_trains_like_a_new_one_and_the_others_go_on(name):
     def trained(steps: list[bool]) -> list[torch.Tensor]:
         """Weights of two layers after some steps; True forgets the first layer's state before the step."""

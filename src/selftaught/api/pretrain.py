@@ -7,7 +7,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from torch import Tensor
 
 import selftaught
 from selftaught.api.resume import existing_run, resume_run
@@ -16,6 +18,7 @@ from selftaught.api.session import monitored_source, require_divisible, train_fo
 from selftaught.config.build import Built, build, require_photos_for_crops
 from selftaught.config.settings import Settings, absolute
 from selftaught.config.types import to_yaml
+from selftaught.contracts import Source
 from selftaught.data.crops import Crops
 from selftaught.data.photos import as_paths
 from selftaught.display.console import stderr_console
@@ -121,6 +124,13 @@ def _begin(folder: RunFolder, data: list[str], labels: str | None, settings: Set
     processes().first(lambda: _write_plan(folder, data, labels, settings, built, plan))
 
 
+def _seen_images(source: Source, encoder_from: Path | None) -> Tensor:
+    """`Source.content_ids` of the images of a run, and of the run that its encoder comes from, if they are known."""
+    before = None if encoder_from is None else RunFolder(Path(encoder_from)).read_image_ids()
+    own = source.content_ids
+    return own if before is None else torch.from_numpy(np.union1d(own.numpy(), before.numpy()))
+
+
 def _write_plan(
     folder: RunFolder, data: list[str], labels: str | None, settings: Settings, built: Built, plan: Plan
 ) -> None:
@@ -139,7 +149,7 @@ def _write_plan(
     )
     if built.skipped:
         write_text(folder.skipped, "".join(f"{name}: {reason}\n" for name, reason in built.skipped), folder.path)
-    folder.write_image_ids(source.content_ids)
+    folder.write_image_ids(_seen_images(source, general.encoder_from))
     folder.update_status(
         status="running",
         began=datetime.now().astimezone().isoformat(timespec="seconds"),

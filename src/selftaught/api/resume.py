@@ -7,7 +7,7 @@ from typing import Any
 from rich.console import Console
 
 from selftaught.api.session import monitored_source, require_divisible, train_folder
-from selftaught.config.build import Built, build, not_pretrained, saved_config
+from selftaught.config.build import Built, build, from_checkpoint, saved_config
 from selftaught.config.settings import BUDGETS, Settings, flag_of, resolve
 from selftaught.config.types import from_yaml
 from selftaught.errors import UserError, readable
@@ -53,13 +53,13 @@ def resume_run(
         raise UserError("cannot change --labels when resuming: leave it out, or start a new run.")
     device = named.get("device", config["device"])
     config = {**config, **{name: named[name] for name in FREE if name in named}}
-    if config.get("encoder.pretrained") and "encoder.pretrained" not in named:
-        if not processes().first(lambda: exists(folder.checkpoints / "last.pt")):
-            raise UserError(
-                "this run starts from published weights, which would have to be downloaded: give --pretrained to allow "
-                "it."
-            )
-        config = not_pretrained(config, "encoder.")  # the checkpoint has the weights
+    if processes().first(lambda: exists(folder.checkpoints / "last.pt")):
+        if "encoder.pretrained" not in named:
+            config = from_checkpoint(config)
+    elif config.get("encoder.pretrained") and "encoder.pretrained" not in named:
+        raise UserError(
+            "this run starts from published weights, which would have to be downloaded: give --pretrained to allow it."
+        )
     settings = Settings.of(**config)
     label_file = None if original_labels is None else Path(original_labels)
     built = in_turn(lambda: build(original_data, settings, label_file, download=bool(data)))

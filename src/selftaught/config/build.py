@@ -9,6 +9,7 @@ import torch
 
 from selftaught.config.settings import Settings, offered, resolve, shortest_flag
 from selftaught.config.types import from_yaml, to_yaml
+from selftaught.config.warm_start import start_from
 from selftaught.contracts import Encoder, Source, Task
 from selftaught.data import Spec, Stored, is_photos, open_source, photos
 from selftaught.data.crops import Crops
@@ -45,7 +46,7 @@ class Built:
 
 
 def build(data: Sequence[str], settings: Settings, labels: Path | None = None, download: bool = True) -> Built:
-    """Build the objects of a run. The initial weights of encoder and heads are a function of the seed.
+    """Build the objects of a run. Initial weights are a function of the seed, but for those of `General.encoder_from`.
 
     Args:
         data: image sources: names or paths.
@@ -64,6 +65,8 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None, d
     with seeded_rng(general.seed, "weights"):
         encoder = make_encoder(general.encoder, **options)
         encoder.fit(source)
+        if general.encoder_from is not None:
+            start_from(encoder, general.encoder, options, Path(general.encoder_from))
         require_input_sizes(encoder, task.view_sizes())
         heads = task.heads(encoder, source)
     pretraining = Pretraining(
@@ -120,7 +123,10 @@ def _try_out(settings: Settings) -> None:
     size = settings.general.size or LARGEST_VIEW
     task = make_task(settings, size)
     with seeded_rng(0, "weights"):
-        make_encoder(settings.general.encoder, **{**settings.encoder, **task.encoder_options(), "size": size})
+        options = {**settings.encoder, **task.encoder_options(), "size": size}
+        encoder = make_encoder(settings.general.encoder, **options)
+        if settings.general.encoder_from is not None and settings.general.size:
+            start_from(encoder, settings.general.encoder, options, Path(settings.general.encoder_from))
 
 
 def build_source(data: Sequence[str], settings: Settings, labels: Path | None = None, download: bool = True) -> Source:
@@ -218,6 +224,11 @@ def not_pretrained(options: dict[str, Any], section: str = "") -> dict[str, Any]
     return {**options, pretrained: False, **stem}
 
 
+def from_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
+    """The settings, by key, of a run whose checkpoint has its weights: its initial ones are not needed any more."""
+    return {**not_pretrained(config, "encoder."), "encoder_from": None}
+
+
 def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
     """The encoder that `encoder.json` describes, with random weights; its `preprocess` has not been fitted yet."""
     options = not_pretrained({key: from_yaml(value) for key, value in description["options"].items()})
@@ -313,6 +324,6 @@ def saved_config(folder: RunFolder) -> tuple[list[str], dict[str, Any], str | No
 
 
 def _saved_settings(folder: RunFolder) -> tuple[list[str], Settings, Path | None]:
-    """Data, settings and label file of a run; an encoder with published weights is replaced by a random one."""
+    """Data, settings and label file of a run; an encoder with given weights is replaced by a random one."""
     data, config, labels = saved_config(folder)
-    return data, Settings.of(**not_pretrained(config, "encoder.")), None if labels is None else Path(labels)
+    return data, Settings.of(**from_checkpoint(config)), None if labels is None else Path(labels)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import pairwise
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple, get_type_hints
 
@@ -46,6 +47,8 @@ class General:
     """Pretext task, see `selftaught list tasks`."""
     encoder: str = "convnet"
     """Encoder, see `selftaught list encoders`; `timm:NAME` for any model of timm."""
+    encoder_from: Path | None = None
+    """Run folder, also one of `selftaught baseline`, whose encoder is trained on; default: random weights."""
     minutes: float | None = None
     """Minutes of training, approximately: the number of steps is estimated from the first ones. Default: 10."""
     epochs: float | None = None
