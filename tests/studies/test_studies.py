@@ -32,7 +32,7 @@ from selftaught.studies.outcome import chosen_layer, compare, judge
 from selftaught.studies.page import COST, known
 from selftaught.studies.results import Result
 from selftaught.studies.study import Options, plan_study, run_study
-from selftaught.studies.wording import conclusion
+from selftaught.studies.wording import FURTHER, conclusion, further
 
 
 def page_without_cost(page: Path) -> list[str]:
@@ -100,6 +100,10 @@ def test_the_number_of_seeds_that_would_decide_does_decide():
     assert outcome.verdict == "undecided"
     assert needed is not None
     assert f"{needed} seeds would decide" in conclusion(outcome.comparison, outcome)
+    cells = dict(zip(FURTHER, further(outcome.comparison, outcome), strict=True))
+    assert cells["seeds that would decide"] == str(needed)
+    assert cells["difference (95 % interval)"] == f"{outcome.value:+.3f} ({outcome.low:+.3f} to {outcome.high:+.3f})"
+    assert cells["variant"] == f"x ({outcome.first.place}) {outcome.first.mean:.3f}"
     # The same spread with that many seeds: repeat the differences, corrected for the divisor n - 1 of the variance.
     differences = outcome.first.correct.mean(1) - outcome.second.correct.mean(1)
     spread = np.std(differences, ddof=1)
@@ -132,7 +136,7 @@ def test_one_seed_decides_nothing():
     outcome = compare(Comparison(variant="x", against="y"), found)
     assert (outcome.verdict, outcome.seeds_to_decide) == ("undecided", None)
     assert conclusion(outcome.comparison, outcome).count("ne seed") == 2  # once with the interval
-    assert conclusion(outcome.comparison, outcome, further=True).count("ne seed") == 1
+    assert further(outcome.comparison, outcome)[-2:] == ["**undecided**", "3 or more"]
 
 
 def test_runs_of_the_same_seed_are_paired_where_others_failed():

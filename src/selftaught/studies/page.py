@@ -19,7 +19,7 @@ from selftaught.studies.folder import State, StudyFolder
 from selftaught.studies.grid import Cell, Grid
 from selftaught.studies.outcome import Outcome, Results, best_layer, compare
 from selftaught.studies.results import Result
-from selftaught.studies.wording import conclusion
+from selftaught.studies.wording import FURTHER, conclusion, further
 
 COST = "**Cost:**"
 """Beginning of the only line that differs when a study is repeated on the same machine."""
@@ -90,8 +90,12 @@ def _has(against: str, results: Results) -> bool:
 
 
 def _further(comparisons: Sequence[Comparison], outcomes: Sequence[Outcome | None]) -> list[str]:
-    lines = [f"- {conclusion(one, outcome, further=True)}" for one, outcome in zip(comparisons, outcomes, strict=True)]
-    return ["\n".join(lines), "Intervals are not corrected for the number of comparisons."]
+    rows = [further(comparison, outcome) for comparison, outcome in zip(comparisons, outcomes, strict=True)]
+    note = (
+        "Intervals are not corrected for the number of comparisons. The last column is right if difference and spread "
+        "stay as they are."
+    )
+    return [table(FURTHER, rows), note]
 
 
 def _evaluation(folder: StudyFolder, grid: Grid, number: int, results: Mapping[str, Sequence[Result]]) -> list[str]:

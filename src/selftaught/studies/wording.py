@@ -5,28 +5,49 @@ from selftaught.studies.definition import RANDOM, Comparison
 from selftaught.studies.outcome import MOST_SEEDS, Outcome, Side
 
 
-def conclusion(comparison: Comparison, outcome: Outcome | None, further: bool = False) -> str:
-    """The verdict and the figures that it rests on.
+def conclusion(comparison: Comparison, outcome: Outcome | None) -> str:
+    """The verdict on the comparison that decides, and the figures that it rests on.
 
     Args:
         comparison: what is compared.
         outcome: None if no seed has a result on both sides.
-        further: whether it follows the conclusion of the study, which says what one seed means.
     """
     if outcome is None:
         sides = f"{comparison.variant} and {comparison.against}"
         return f"**Undecided:** {sides} cannot be compared, because runs failed: no seed has a result of both."
-    count = outcome.first.correct.shape[1]
-    places = digits(count)
-    first, second = (f"{_name(side)} {side.mean:.{places}f}" for side in (outcome.first, outcome.second))
+    first, second, difference, interval = _figures(outcome)
     verdict = outcome.verdict
     text = (
-        f"**{verdict.capitalize()}:** {_claim(outcome)}. Top-1 accuracy: {first}; {second}; difference "
-        f"{outcome.value:+.{places}f} (95 % interval {outcome.low:+.{places}f} to {outcome.high:+.{places}f}, "
-        f"{_basis(outcome)}). Expected: {_expected(comparison)}."
+        f"**{verdict.capitalize()}:** {_claim(outcome)}. Top-1 accuracy: {first}; {second}; difference {difference} "
+        f"(95 % interval {interval}, {_basis(outcome)}). Expected: {_expected(comparison)}."
     )
-    said = further and outcome.seeds == 1
-    return f"{text} {_more(outcome)}" if verdict == "undecided" and not said else text
+    return f"{text} {_more(outcome)}" if verdict == "undecided" else text
+
+
+FURTHER = ("variant", "against", "difference (95 % interval)", "expected", "verdict", "seeds that would decide")
+"""Columns of the table of further comparisons."""
+
+
+def further(comparison: Comparison, outcome: Outcome | None) -> list[str]:
+    """A row of the table of further comparisons: a cell for each of `FURTHER`."""
+    within = f" within {comparison.margin:g}" if comparison.expected == "equal" else ""
+    expected = f"{comparison.expected}{within}"
+    if outcome is None:
+        return [comparison.variant, comparison.against, "runs failed", expected, "undecided", ""]
+    first, second, difference, interval = _figures(outcome)
+    needed = ""
+    if outcome.verdict == "undecided" and outcome.seeds:
+        seeds = outcome.seeds_to_decide
+        needed = "3 or more" if outcome.seeds == 1 else f"over {MOST_SEEDS:,}" if seeds is None else f"{seeds:,}"
+    return [first, second, f"{difference} ({interval})", expected, f"**{outcome.verdict}**", needed]
+
+
+def _figures(outcome: Outcome) -> tuple[str, str, str, str]:
+    """Both sides with their accuracy, the difference, and its interval."""
+    places = digits(outcome.first.correct.shape[1])
+    first, second = (f"{_name(side)} {side.mean:.{places}f}" for side in (outcome.first, outcome.second))
+    interval = f"{outcome.low:+.{places}f} to {outcome.high:+.{places}f}"
+    return first, second, f"{outcome.value:+.{places}f}", interval
 
 
 def _name(side: Side) -> str:
