@@ -26,7 +26,7 @@ MAY = {
     "figures": {"errors"},
     "rendering": {"augment", "contracts", "data", "display", "errors", "runs"},
     "report": {"errors", "evaluation", "figures", "runs"},
-    "config": {"contracts", "data", "encoders", "errors", "pretext", "runs", "training"},
+    "config": {"contracts", "data", "encoders", "errors", "evaluation", "pretext", "runs", "training"},
     "api": {
         *("analysis", "config", "contracts", "data", "display", "encoders", "errors", "evaluation", "figures"),
         *("modules", "report", "runs", "training"),

@@ -7,8 +7,11 @@ import torch
 
 import selftaught
 from runs.valid_run import make_images
-from selftaught.config.build import load_encoder
+from selftaught.config.build import build_source, load_encoder
+from selftaught.config.settings import Settings
+from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
+from selftaught.evaluation.baselines import prepare
 from selftaught.training.interruption import Stop
 
 TINY = {"size": 16, "batch_size": 4, "width": 8, "precision": "32", "threads": 1, "device": "cpu"}
@@ -64,6 +67,26 @@ def test_a_baseline_is_a_start(name, images, tmp_path):
     cosine = torch.nn.functional.cosine_similarity
     one, other = (weights(run)["blocks.layer3.0.weight"].flatten() for run in (baseline, warm))
     assert cosine(one, other, dim=0) > 0.9
+
+
+@pytest.mark.parametrize("name", ["kmeans", "pca"])
+def test_weights_computed_from_the_images_of_the_run(name, images, tmp_path):
+    rate = {"learning_rate": 1e-20, "weight_decay": 0.0, "warmup": 0.0}
+    whole = selftaught.pretrain(images, out=tmp_path / "whole", steps=3, encoder_from=name, **rate, **TINY)
+    parts = selftaught.pretrain(
+        images, out=tmp_path / "parts", steps=3, encoder_from=name, stop=StopAt(2), **rate, **TINY
+    )
+    assert not parts.finished
+    parts = selftaught.pretrain(out=tmp_path / "parts", resume=True)
+    assert same(weights(whole), weights(parts))
+    source = build_source([str(images)], Settings.of(size=16))
+    expected = make_encoder("convnet", size=16, width=8)
+    expected.fit(source)
+    prepare(name, expected, source, 16, torch.device("cpu"), 0)
+    for layer in ("layer1", "layer2", "layer3"):
+        torch.testing.assert_close(weights(whole)[f"blocks.{layer}.0.weight"], expected.blocks[layer][0].weight)
+    with pytest.raises(UserError, match="choose another --encoder"):
+        selftaught.pretrain(images, out=tmp_path / "vit", encoder_from=name, steps=1, size=16, encoder="vit")
 
 
 def test_resuming_needs_no_source_of_the_weights(images, first, tmp_path):

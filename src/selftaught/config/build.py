@@ -9,7 +9,7 @@ import torch
 
 from selftaught.config.settings import Settings, offered, resolve, shortest_flag
 from selftaught.config.types import from_yaml, to_yaml
-from selftaught.config.warm_start import start_from
+from selftaught.config.warm_start import is_computed, start_from
 from selftaught.contracts import Encoder, Source, Task
 from selftaught.data import Spec, Stored, is_photos, open_source, photos
 from selftaught.data.crops import Crops
@@ -18,6 +18,7 @@ from selftaught.data.photos import as_paths
 from selftaught.encoders import make_encoder
 from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import NoTestPart, UserError
+from selftaught.evaluation.baselines import prepare
 from selftaught.pretext import task_class
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.folder import RunFolder, has_pretext_task
@@ -65,7 +66,9 @@ def build(data: Sequence[str], settings: Settings, labels: Path | None = None, d
     with seeded_rng(general.seed, "weights"):
         encoder = make_encoder(general.encoder, **options)
         encoder.fit(source)
-        if general.encoder_from is not None:
+        if general.encoder_from is not None and is_computed(general.encoder_from):
+            prepare(str(general.encoder_from), encoder, source, size, torch.device("cpu"), general.seed)
+        elif general.encoder_from is not None:
             start_from(encoder, general.encoder, options, Path(general.encoder_from))
         require_input_sizes(encoder, task.view_sizes())
         heads = task.heads(encoder, source)
@@ -125,8 +128,9 @@ def _try_out(settings: Settings) -> None:
     with seeded_rng(0, "weights"):
         options = {**settings.encoder, **task.encoder_options(), "size": size}
         encoder = make_encoder(settings.general.encoder, **options)
-        if settings.general.encoder_from is not None and settings.general.size:
-            start_from(encoder, settings.general.encoder, options, Path(settings.general.encoder_from))
+        start = settings.general.encoder_from
+        if start is not None and not is_computed(start) and settings.general.size:
+            start_from(encoder, settings.general.encoder, options, Path(start))
 
 
 def build_source(data: Sequence[str], settings: Settings, labels: Path | None = None, download: bool = True) -> Source:

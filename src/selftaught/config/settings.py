@@ -48,7 +48,8 @@ class General:
     encoder: str = "convnet"
     """Encoder, see `selftaught list encoders`; `timm:NAME` for any model of timm."""
     encoder_from: Path | None = None
-    """Run folder, also one of `selftaught baseline`, whose encoder is trained on; default: random weights."""
+    """Initial weights of the encoder: those in a run folder, or kmeans or pca, which compute them from the images;
+    default: random weights."""
     minutes: float | None = None
     """Minutes of training, approximately: the number of steps is estimated from the first ones. Default: 10."""
     epochs: float | None = None

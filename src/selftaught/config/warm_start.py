@@ -1,4 +1,4 @@
-"""Warm starts: initial weights of a run that are those of another run's encoder."""
+"""Initial weights that are not random: those of another run's encoder; names of those computed from images."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,6 +8,14 @@ from selftaught.config.types import to_yaml
 from selftaught.contracts import Encoder
 from selftaught.errors import UserError, readable
 from selftaught.runs.folder import RunFolder
+
+COMPUTED = ("kmeans", "pca")
+"""Initial weights that are computed from the images of the run."""
+
+
+def is_computed(start: Path) -> bool:
+    """Whether initial weights are computed; given paths of existing folders are absolute."""
+    return str(start) in COMPUTED
 
 
 def start_from(encoder: Encoder, name: str, options: Mapping[str, Any], run: Path) -> None:
