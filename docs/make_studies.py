@@ -7,6 +7,7 @@ results/studies/NAME/.
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -106,14 +107,17 @@ def changes_of(changes: Changes) -> str:
     return "; ".join(parts) or "as above"
 
 
-def verdict(name: str) -> str:
-    """The verdict of the result, with scale and seeds."""
-    path = RESULTS / name / "outcome.json"
+def verdict(study: str) -> str:
+    """The verdict of the result, with scale, seeds, and how many of the further comparisons had which verdict."""
+    path = RESULTS / study / "outcome.json"
     if not path.exists():
         return NOT_RUN
     outcome = json.loads(path.read_text())
     seeds = f"{outcome['seeds']} seed{'s' if outcome['seeds'] != 1 else ''}"
-    return f"**{outcome['verdict']}** ({outcome['scale']}, {seeds})"
+    further = Counter(each["verdict"] if each else "undecided" for each in outcome["comparisons"][1:])
+    counts = ", ".join(f"{count} {name}" for name, count in sorted(further.items()))
+    more = f"; further comparisons: {counts}" if counts else ""
+    return f"**{outcome['verdict']}** ({outcome['scale']}, {seeds}){more}"
 
 
 def result(name: str) -> str:

@@ -44,9 +44,14 @@ def test_a_result_gives_the_verdict_and_the_conclusion(make, monkeypatch, tmp_pa
     assert make.verdict(name) == "Not run yet."
     assert "\n\nNot run yet.\n\n" in make.page(name, load_study(name)[1])
     (tmp_path / name).mkdir()
-    (tmp_path / name / "outcome.json").write_text(json.dumps({"verdict": "contradicted", "scale": "small", "seeds": 1}))
+    outcome = {"verdict": "contradicted", "scale": "small", "seeds": 1, "comparisons": [{"verdict": "contradicted"}]}
+    (tmp_path / name / "outcome.json").write_text(json.dumps(outcome))
     (tmp_path / name / "README.md").write_text("# A question?\n\n**Contradicted:** why.\n\nThe finding.\n")
     assert make.verdict(name) == "**contradicted** (small, 1 seed)"
+    outcome["comparisons"] += [{"verdict": "supported"}, None, {"verdict": "undecided"}]  # None: runs failed
+    (tmp_path / name / "outcome.json").write_text(json.dumps(outcome))
+    counts = "; further comparisons: 1 supported, 2 undecided"
+    assert make.verdict(name) == f"**contradicted** (small, 1 seed){counts}"
     page = make.page(name, load_study(name)[1])
     assert "\n\n**Contradicted:** why.\n\n[Table" in page
     assert "Not run yet" not in page
