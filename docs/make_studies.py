@@ -107,15 +107,15 @@ def changes_of(changes: Changes) -> str:
     return "; ".join(parts) or "as above"
 
 
-def verdict(study: str) -> str:
+def verdict(name: str) -> str:
     """The verdict of the result, with scale, seeds, and how many of the further comparisons had which verdict."""
-    path = RESULTS / study / "outcome.json"
+    path = RESULTS / name / "outcome.json"
     if not path.exists():
         return NOT_RUN
     outcome = json.loads(path.read_text())
     seeds = f"{outcome['seeds']} seed{'s' if outcome['seeds'] != 1 else ''}"
     further = Counter(each["verdict"] if each else "undecided" for each in outcome["comparisons"][1:])
-    counts = ", ".join(f"{count} {name}" for name, count in sorted(further.items()))
+    counts = ", ".join(f"{count} {each}" for each, count in sorted(further.items()))
     more = f"; further comparisons: {counts}" if counts else ""
     return f"**{outcome['verdict']}** ({outcome['scale']}, {seeds}){more}"
 

@@ -132,3 +132,14 @@ def test_what_does_not_fit_is_one_sentence(images, first, tmp_path):
     with pytest.raises(UserError, match="is not a run folder"):
         start(encoder_from=tmp_path / "nothing")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("start", ["kmeans", "run"])
+def test_published_weights_are_a_second_source_and_are_not_loaded(start, images, first, tmp_path):
+    """No weights are on disk, so an attempt to load them would be another error."""
+    with pytest.raises(UserError, match="--encoder-from and --pretrained are two sources of initial weights"):
+        selftaught.pretrain(
+            images, out=tmp_path / "run", encoder="timm:resnet18", pretrained=True, steps=1, size=32,
+            encoder_from=first.path if start == "run" else start,
+        )  # fmt: skip
+    assert not (tmp_path / "run").exists()

@@ -123,6 +123,8 @@ def with_real_images(task: Task, images: Source, settings: Settings) -> Source:
 
 def _try_out(settings: Settings) -> None:
     """Build task and encoder once and discard them, so that invalid options fail before any image is decoded."""
+    if settings.general.encoder_from is not None and settings.encoder.get("pretrained"):
+        raise UserError("--encoder-from and --pretrained are two sources of initial weights: choose one.")
     size = settings.general.size or LARGEST_VIEW
     task = make_task(settings, size)
     with seeded_rng(0, "weights"):

@@ -30,8 +30,6 @@ def start_from(encoder: Encoder, name: str, options: Mapping[str, Any], run: Pat
     Raises:
         UserError: the folder is not a run or has no encoder yet, or its encoder does not fit.
     """
-    if options.get("pretrained"):
-        raise UserError("--encoder-from and --pretrained are two sources of initial weights: choose one.")
     weights, description = RunFolder(run).read_encoder()
     place = readable(str(run))
     if description["name"] != name:

@@ -33,7 +33,7 @@ def further(comparison: Comparison, outcome: Outcome | None) -> list[str]:
     within = f" within {comparison.margin:g}" if comparison.expected == "equal" else ""
     expected = f"{comparison.expected}{within}"
     if outcome is None:
-        return [comparison.variant, comparison.against, "runs failed", expected, "undecided", ""]
+        return [comparison.variant, comparison.against, "runs failed", expected, "**undecided**", ""]
     first, second, difference, interval = _figures(outcome)
     needed = ""
     if outcome.verdict == "undecided" and outcome.seeds:

@@ -4,6 +4,7 @@ import hashlib
 import threading
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -96,9 +97,9 @@ class AnnotatedSource(Source):
     def __len__(self) -> int:
         return len(self.paths)
 
-    @property
+    @cached_property
     def content_ids(self) -> Tensor:
-        """See `Source`."""
+        """See `Source`; reads every file once."""
         return torch.tensor([content_id(path) for path in self.paths], dtype=torch.int64)
 
     def batch(self, indices: Tensor, device: torch.device) -> AnnotatedBatch:
