@@ -1,15 +1,19 @@
-"""Base classes of joint-embedding tasks: the settings of their augmentation, and two views of an image.
+"""Base classes of joint-embedding tasks: the settings of their augmentation, and two or more views of an image.
 
-Letters: B images, S pixels along a view.
+Letters: B images, S pixels along a view (s along a local one), n local and V views in all of an image, K logits.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import permutations
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from selftaught.augment.multicrop import MultiCrop
 from selftaught.augment.views import ViewAugmentation, byol_augmentations, two_views
 from selftaught.augment.warp import require_shares
 from selftaught.contracts import Batch, Encoder, Source, Task, Views
@@ -18,6 +22,10 @@ from selftaught.contracts import Batch, Encoder, Source, Task, Views
 @dataclass(frozen=True)
 class AugmentedTask(Task, ABC):
     """A task on randomly cropped, flipped, recolored and blurred views of an image."""
+
+    asymmetric: ClassVar[bool] = False
+    """Whether the two views (multi-crop: the global ones) have different augmentations, as in BYOL: the first is always
+    blurred, the second seldom, but it may be solarized."""
 
     view_area: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest area of a view, as a fraction of the image (SimCLR, BYOL, VICReg, Barlow Twins: from 0.08,
@@ -38,6 +46,11 @@ class AugmentedTask(Task, ABC):
         """The augmentation with these settings."""
         return ViewAugmentation(crop_area=self.view_area, jitter=self.jitter, grayscale=self.grayscale, blur=self.blur)
 
+    def pair(self) -> tuple[ViewAugmentation, ViewAugmentation]:
+        """The augmentations of two views."""
+        base = self.augmentation()
+        return byol_augmentations(base) if self.asymmetric else (base, base)
+
     @abstractmethod
     def projection(self, encoder: Encoder) -> nn.Module:
         """A new projection to the embeddings that the loss compares: (B, C) -> (B, D)."""
@@ -51,15 +64,41 @@ class AugmentedTask(Task, ABC):
 class TwoViewTask(AugmentedTask, ABC):
     """A task on two views of each image."""
 
-    asymmetric: ClassVar[bool] = False
-    """Whether the two views have different augmentations, as in BYOL: the first is always blurred, the second seldom,
-    but it may be solarized."""
-
     def views(self, batch: Batch, generator: torch.Generator) -> Views:
         """`images` (B * 2, 3, S, S), the two views of an image in a row."""
-        base = self.augmentation()
-        pair = byol_augmentations(base) if self.asymmetric else (base,)
-        return {"images": two_views(batch, self.size, generator, *pair)}
+        return {"images": two_views(batch, self.size, generator, *self.pair())}
+
+
+@dataclass(frozen=True)
+class MultiCropTask(AugmentedTask, ABC):
+    """A task on two global views and several small local views of each image."""
+
+    local_area: tuple[float, float] = (0.1, 0.3)
+    """Smallest and largest area of a local view, as a fraction of the image."""
+    local_views: int = 4
+    """Number of local views per image, of half the side of global ones (papers: 6 and 8, of 96 instead of 224
+    pixels)."""
+
+    def __post_init__(self) -> None:
+        """Reject invalid settings."""
+        super().__post_init__()
+        self.multi_crop()
+
+    def multi_crop(self) -> MultiCrop:
+        """The global and local views with these settings."""
+        return MultiCrop(self.augmentation(), self.size, self.local_area, self.local_views)
+
+    def view_sizes(self) -> dict[str, int]:
+        """Global and local views."""
+        return self.multi_crop().sizes()
+
+    def views(self, batch: Batch, generator: torch.Generator) -> Views:
+        """`global` (B * 2, 3, S, S) and `local` (B * n, 3, s, s), the views of an image in a row."""
+        return self.multi_crop().views(batch, generator, self.pair())
+
+    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
+        """Global views, two of each image, and local views."""
+        return dict(views)
 
 
 def split_views(images: Tensor) -> tuple[Tensor, ...]:
@@ -79,3 +118,14 @@ def embed_views(network: nn.Module, views: Views) -> list[Tensor]:
         for group in (views[name] for name in ("global", "local") if name in views)
         for embedding in network(group).unflatten(0, (images, -1)).unbind(1)
     ]
+
+
+def cross_view_entropy(targets: Sequence[Tensor], logits: Sequence[Tensor]) -> Tensor:
+    """Mean cross-entropy between the target of each global view and the logits of each other view of the same image.
+
+    Args:
+        targets: distributions (B, K) of the two global views.
+        logits: (B, K) of all V views, those of the global views first.
+    """
+    pairs = [pair for pair in permutations(range(len(logits)), 2) if pair[0] < len(targets)]
+    return torch.stack([F.cross_entropy(logits[other], targets[view]) for view, other in pairs]).mean()

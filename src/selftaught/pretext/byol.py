@@ -65,16 +65,13 @@ class BYOL(TwoViewTask):
         Logged: `std`, the standard deviation of unit target embeddings times the root of D: 0 if they collapsed, 1 if
         they are spread over all directions.
         """
-        loss, targets = torch.zeros((), device=views["images"].device), []
-        embeddings = []
         first, second = split_views(views["images"])
-        for online, other in ((first, second), (second, first)):
-            embeddings.append(heads["projection"](encoder(online)))
-            prediction = heads["prediction"](embeddings[-1]).float()
-            with torch.no_grad():
-                target = heads["target"](other).float()
-            loss = loss + 2 - 2 * F.cosine_similarity(prediction, target).mean()
-            targets.append(target)
+        embeddings = [heads["projection"](encoder(view)) for view in (first, second)]
+        predictions = [heads["prediction"](each).float() for each in embeddings]
+        with torch.no_grad():
+            targets = [heads["target"](view).float() for view in (second, first)]
+        pairs = zip(predictions, targets, strict=True)
+        loss = torch.stack([2 - 2 * F.cosine_similarity(*pair).mean() for pair in pairs]).sum()
         return loss, {"std": unit_std(targets[0]), "embeddings": embeddings[0]}
 
     def after_step(

@@ -12,37 +12,33 @@ Letters: B images, S pixels along a global view, V views of an image, K outputs.
 """
 
 from dataclasses import dataclass
-from itertools import permutations
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.multicrop import MultiCrop
-from selftaught.augment.views import byol_augmentations
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.contracts import Encoder, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import FRACTION, OUTPUTS, TEMPERATURE, WIDTH
-from selftaught.modules.augmented import AugmentedTask, embed_views
+from selftaught.modules.augmented import MultiCropTask, cross_view_entropy, embed_views
 from selftaught.modules.heads import Prototypes, mlp
 from selftaught.modules.momentum import cosine_momentum, momentum_copy, update_average
 from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
-class DINO(AugmentedTask):
+class DINO(MultiCropTask):
     """Predict the output distribution of a momentum teacher for another view of the image."""
 
     defaults = {"learning_rate": 1e-3}  # noqa: RUF012
+    asymmetric = True
     projection_name = "head"
 
     view_area: tuple[float, float] = (0.4, 1.0)
     """Smallest and largest area of a global view, as a fraction of the image (paper: 0.4 to 1)."""
     local_area: tuple[float, float] = (0.1, 0.4)
     """Smallest and largest area of a local view (paper: 0.05 to 0.4)."""
-    local_views: int = 4
-    """Number of local views per image, of half the side of global ones (paper: 8, of 96 instead of 224 pixels)."""
     jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
     """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
     outputs: int = 1024
@@ -68,18 +64,9 @@ class DINO(AugmentedTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        self.multi_crop()
         require_ranges(self, outputs=OUTPUTS, hidden=WIDTH, bottleneck=WIDTH)
         require_ranges(self, student_temperature=TEMPERATURE, teacher_temperature=TEMPERATURE)
         require_ranges(self, teacher_momentum=FRACTION, center_momentum=FRACTION, temperature_warmup=FRACTION)
-
-    def multi_crop(self) -> MultiCrop:
-        """The global and local views with these settings."""
-        return MultiCrop(self.augmentation(), self.size, self.local_area, self.local_views)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Global and local views."""
-        return self.multi_crop().sizes()
 
     def projection(self, encoder: Encoder) -> nn.Module:
         """The head: an MLP, then cosines with K vectors, as the last layer is weight-normalized."""
@@ -91,10 +78,6 @@ class DINO(AugmentedTask):
         """Head, teacher and center."""
         head = self.projection(encoder)
         return nn.ModuleDict({"head": head, "teacher": momentum_copy(encoder, head), "center": Center(self.outputs)})
-
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`global` (B * 2, 3, S, S) and `local` (B * n, 3, s, s), the views of an image in a row."""
-        return self.multi_crop().views(batch, generator, byol_augmentations(self.augmentation()))
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
@@ -109,16 +92,12 @@ class DINO(AugmentedTask):
             outputs = embed_views(heads["teacher"], {"global": views["global"]})
             temperature = self.temperature_at(progress)
             teacher = [(heads["center"](each) / temperature).softmax(1) for each in outputs]
-        losses = [
-            F.cross_entropy(student[other] / self.student_temperature, teacher[view])
-            for view, other in permutations(range(len(student)), 2)
-            if view < 2
-        ]
+        loss = cross_view_entropy(teacher, [each / self.student_temperature for each in student])
         first = gather(teacher[0])
         entropy = -(first * first.clamp(min=1e-12).log()).sum(1).mean()
         agreement = F.one_hot(first.argmax(1), self.outputs).float().mean(0).max()
         logged = {"entropy": entropy, "agreement": agreement}
-        return torch.stack(losses).mean(), {**logged, "outputs": torch.cat([*outputs]), "embeddings": student[0]}
+        return loss, {**logged, "outputs": torch.cat([*outputs]), "embeddings": student[0]}
 
     def temperature_at(self, progress: float) -> float:
         """The teacher's temperature, which changes linearly during the warm-up."""
@@ -133,10 +112,6 @@ class DINO(AugmentedTask):
         momentum = cosine_momentum(self.teacher_momentum, progress)
         update_average(heads["teacher"], encoder, heads["head"], momentum=momentum)
         cast(Center, heads["center"]).update(outputs["outputs"], self.center_momentum)
-
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """Global views, two of each image, and local views."""
-        return dict(views)
 
 
 class Center(nn.Module):

@@ -13,24 +13,21 @@ Letters: B images, S pixels along a global view, V views of an image, K prototyp
 """
 
 from dataclasses import dataclass
-from itertools import permutations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from selftaught.augment.multicrop import MultiCrop
-from selftaught.contracts import Batch, Encoder, Outputs, Source, Views
+from selftaught.contracts import Encoder, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import ITERATIONS, OUTPUTS, TEMPERATURE, WIDTH
-from selftaught.modules.augmented import AugmentedTask, embed_views
+from selftaught.modules.augmented import MultiCropTask, cross_view_entropy, embed_views
 from selftaught.modules.heads import Prototypes, mlp
 from selftaught.modules.losses import sinkhorn
 from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
-class SwAV(AugmentedTask):
+class SwAV(MultiCropTask):
     """Predict the cluster assignment of one view of an image from another view."""
 
     defaults = {"batch_size": 256}  # noqa: RUF012
@@ -39,8 +36,6 @@ class SwAV(AugmentedTask):
     """Smallest and largest area of a global view, as a fraction of the image (paper: from 0.14)."""
     local_area: tuple[float, float] = (0.1, 0.3)
     """Smallest and largest area of a local view (paper: 0.05 to 0.14)."""
-    local_views: int = 4
-    """Number of local views per image, of half the side of global ones (paper: 6, of 96 instead of 224 pixels)."""
     prototypes: int = 128
     """Number of prototypes, K (paper: 3000); at most about the number of images per step."""
     temperature: float = 0.1
@@ -57,17 +52,8 @@ class SwAV(AugmentedTask):
     def __post_init__(self) -> None:
         """Reject invalid settings."""
         super().__post_init__()
-        self.multi_crop()
         require_ranges(self, prototypes=OUTPUTS, temperature=TEMPERATURE, epsilon=TEMPERATURE, iterations=ITERATIONS)
         require_ranges(self, dimensions=WIDTH, hidden=WIDTH)
-
-    def multi_crop(self) -> MultiCrop:
-        """The global and local views with these settings."""
-        return MultiCrop(self.augmentation(), self.size, self.local_area, self.local_views)
-
-    def view_sizes(self) -> dict[str, int]:
-        """Global and local views."""
-        return self.multi_crop().sizes()
 
     def projection(self, encoder: Encoder) -> nn.Module:
         """The projector: two layers."""
@@ -77,10 +63,6 @@ class SwAV(AugmentedTask):
         """The projector and the prototypes."""
         projection = self.projection(encoder)
         return nn.ModuleDict({"projection": projection, "prototypes": Prototypes(self.dimensions, self.prototypes)})
-
-    def views(self, batch: Batch, generator: torch.Generator) -> Views:
-        """`global` (B * 2, 3, S, S) and `local` (B * n, 3, s, s), the views of an image in a row."""
-        return self.multi_crop().views(batch, generator)
 
     def loss(
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
@@ -92,15 +74,6 @@ class SwAV(AugmentedTask):
         embedded = embed_views(nn.Sequential(encoder, heads["projection"]), views)
         scores = [heads["prototypes"](view) for view in embedded]  # V times (B, K)
         codes = [sinkhorn(each, self.epsilon, self.iterations) for each in scores[:2]]
-        losses = [
-            F.cross_entropy(scores[other] / self.temperature, codes[view])
-            for view, other in permutations(range(len(scores)), 2)
-            if view < 2
-        ]
+        loss = cross_view_entropy(codes, [each / self.temperature for each in scores])
         nearest = F.one_hot(gather(scores[0].argmax(1)), self.prototypes)
-        logged = {"used": nearest.amax(0).float().mean(), "embeddings": embedded[0]}
-        return torch.stack(losses).mean(), logged
-
-    def visualize(self, encoder: Encoder, heads: nn.ModuleDict, views: Views) -> dict[str, Tensor]:
-        """Global views, two of each image, and local views."""
-        return dict(views)
+        return loss, {"used": nearest.amax(0).float().mean(), "embeddings": embedded[0]}
