@@ -187,6 +187,12 @@ def test_a_variant_without_parameters_has_one_run_and_is_decided_by_the_seeds_of
         ({"comparison": {"variant": "all", "against": "one", "layer": "layer9"}}, "variant 'all': .*layer9"),
         ({"comparison": {"variant": "all", "against": "one", "expected": "equal"}}, "margin"),
         ({"seeds": 0}, "seeds: .*got 0"),
+        ({"trends": {"axis": "x", "ticks": ["1"], "lines": {"a": ["on"]}}}, "no variant called 'on': did you mean one"),
+        (
+            {"trends": {"axis": "x", "ticks": ["1", "2"], "lines": {"a": ["one"]}}},
+            "'a' needs one variant for each of the 2 `ticks`, got 1",
+        ),
+        ({"trends": {"axis": "x", "tics": ["1"], "lines": {}}}, "key of trends called 'tics': did you mean ticks"),
     ],
 )
 def test_mistakes_are_one_sentence_before_anything_is_trained(changes, text, images, tmp_path, quick, capsys):
@@ -318,6 +324,19 @@ def test_a_null_study_is_undecided_and_a_killed_one_gives_the_same_page(images, 
         line for line in page_without_cost(whole) if command not in line
     ]
     assert json.loads((out / "outcome.json").read_text()) == json.loads((whole.parent / "outcome.json").read_text())
+
+    # A figure is no part of the definition: the study is drawn again, with the runs that it has.
+    before = [path.stat().st_mtime_ns for path in sorted(out.glob("results/*.npz"))]
+    lines = {"rotation": ["all", "one"]}
+    drawn = written(
+        tmp_path, images, variants={"all": {}, "one": {}}, trends={"axis": "x", "ticks": ["a", "1"], "lines": lines}
+    )
+    assert (
+        "![Top-1 accuracy of each layer by x; dashed: random weights](trends-1.svg)"
+        in run_study(drawn, Options(threads=1), out).read_text()
+    )
+    assert "rotation" in (out / "trends-1.svg").read_text()
+    assert before == [path.stat().st_mtime_ns for path in sorted(out.glob("results/*.npz"))]
 
 
 @pytest.mark.parametrize("jobs", [1, pytest.param(2, marks=pytest.mark.slow)])

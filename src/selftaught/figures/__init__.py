@@ -12,6 +12,7 @@ from selftaught.figures.labels import label_curve
 from selftaught.figures.layers import layers
 from selftaught.figures.quality import quality
 from selftaught.figures.style import svg
+from selftaught.figures.trends import trends
 
 __all__ = [
     "attention",
@@ -30,4 +31,5 @@ __all__ = [
     "save_png",
     "stretched",
     "svg",
+    "trends",
 ]

@@ -109,6 +109,34 @@ class Comparison(Strict):
         return self
 
 
+class Trends(Strict):
+    """The figure of every probe: accuracy over a quantity in which variants differ, one chart per layer."""
+
+    axis: Text
+    """Name of the quantity, such as "number of images"."""
+    ticks: Annotated[list[Annotated[str, Field(max_length=20)]], Field(min_length=1, max_length=20)]
+    """Values of the quantity, from left to right."""
+    lines: Annotated[dict[Text, list[Text]], Field(min_length=1, max_length=12)]
+    """Name of a line -> its variants, one for each value."""
+    levels: Annotated[list[Text], Field(max_length=3)] = []
+    """Variants that are drawn as horizontal lines."""
+
+    @property
+    def variants(self) -> list[str]:
+        """All variants that are drawn."""
+        return [*(name for line in self.lines.values() for name in line), *self.levels]
+
+    @model_validator(mode="after")
+    def _lines_have_all_values(self) -> Self:
+        for name, line in self.lines.items():
+            if len(line) != len(self.ticks):
+                count = len(self.ticks)
+                raise ValueError(
+                    f"the line {readable(repr(name))} needs one variant for each of the {count} `ticks`, got {len(line)}"
+                )
+        return self
+
+
 class Changes(Strict):
     """Changes of the study at one scale."""
 
@@ -151,6 +179,8 @@ class Study(Strict):
     seeds: Annotated[int, Field(ge=1, le=100)] = 3
     evaluations: Annotated[list[Evaluation], Field(min_length=1, max_length=10)] = [Evaluation(probe="ridge")]
     scales: Scales = Scales()
+    trends: Trends | None = None
+    """Draw accuracy over a quantity instead of over layers."""
     note: Text | None = None
     """How the study differs from the paper, and what could explain another result."""
 
@@ -171,6 +201,9 @@ class Study(Strict):
             for name, also in ((comparison.variant, ()), (comparison.against, (RANDOM, FROM_SCRATCH))):
                 if name not in self.variants and name not in also:
                     raise unknown("variant", readable(name), [*self.variants, *also])
+        for name in self.trends.variants if self.trends else ():
+            if name not in self.variants:
+                raise unknown("variant", readable(name), self.variants)
         return self
 
 
@@ -221,6 +254,7 @@ def _fields(path: Iterable[str | int]) -> list[str]:
         "further": Comparison,
         "evaluations": Evaluation,
         "scales": Scales,
+        "trends": Trends,
     }
     owner: type[Strict] = Study
     for part in path:

@@ -141,6 +141,6 @@ def same_definition(state: State, other: State) -> str | None:
 
 def _definition(state: State) -> dict[str, Any]:
     dumped = state.model_dump(mode="json")
-    texts = ("question", "paper", "finding", "note", "further", "seeds")
+    texts = ("question", "paper", "finding", "note", "further", "seeds", "trends")
     study = {key: value for key, value in dumped["study"].items() if key not in texts}
     return {**study, "scale": dumped["scale"], "data": dumped["data"], "probe data": dumped["probe_data"]}

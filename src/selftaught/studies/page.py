@@ -12,9 +12,10 @@ from selftaught.api.run import Run
 from selftaught.errors import UserError, readable
 from selftaught.evaluation.baselines import FIXED
 from selftaught.evaluation.table import digits
+from selftaught.figures.layers import Probe
 from selftaught.runs.atomic import write_text
 from selftaught.runs.sections import flatten, nest
-from selftaught.studies.definition import Comparison, Study
+from selftaught.studies.definition import Comparison, Study, Trends
 from selftaught.studies.folder import State, StudyFolder
 from selftaught.studies.grid import Cell, Grid
 from selftaught.studies.outcome import Outcome, Results, best_layer, compare
@@ -111,17 +112,30 @@ def _evaluation(folder: StudyFolder, grid: Grid, number: int, results: Mapping[s
     if evaluation.probe is None:
         return [heading, _label_table(results)]
     probes = {name: _mean_probe(runs) for name, runs in results.items()}
-    figure = folder.path / f"layers-{number + 1}.svg"
-    write_text(figure, figures.svg(figures.layers(probes)), folder.path)
     note = (
         "Mean ± standard deviation over seeds. Bold: the best layer by accuracy on held-out training images. Random "
         f"weights: the same encoder, mean of {first['initializations']} initializations. Chance {first['chance']:.3f}, "
         f"raw pixels {first['pixels']:.3f}; the probe was trained on {first['train']:,} labeled images."
     )
-    return [heading, _layer_table(results), note, f"![Top-1 accuracy by layer]({figure.name})"]
+    return [heading, _layer_table(results), note, _figure(folder, number, probes, grid.study.trends)]
 
 
-def _mean_probe(results: Sequence[Result]) -> dict[str, Any]:
+def _figure(folder: StudyFolder, number: int, probes: Mapping[str, Probe], trends: Trends | None) -> str:
+    """Draw the accuracies, and return the Markdown that shows the figure."""
+    if trends is not None and any(name in probes for line in trends.lines.values() for name in line):
+        name, title = (
+            f"trends-{number + 1}.svg",
+            f"Top-1 accuracy of each layer by {trends.axis}; dashed: random weights",
+        )
+        drawn = figures.trends(probes, trends.lines, trends.ticks, trends.axis, trends.levels)
+    else:
+        name, title = f"layers-{number + 1}.svg", "Top-1 accuracy by layer"
+        drawn = figures.layers(probes)
+    write_text(folder.path / name, figures.svg(drawn), folder.path)
+    return f"![{title}]({name})"
+
+
+def _mean_probe(results: Sequence[Result]) -> Probe:
     """A probe as `figures.layers` takes it, averaged over the seeds."""
     facts = results[0].facts
     layers = []
