@@ -76,7 +76,7 @@ class MultiCropTask(AugmentedTask, ABC):
     local_area: tuple[float, float] = (0.1, 0.3)
     """Smallest and largest area of a local view, as a fraction of the image."""
     local_views: int = 4
-    """Number of local views per image, of half the side of global ones (papers: 6 and 8, of 96 instead of 224
+    """Number of local views per image, of half the side of global ones (SwAV: 6, DINO: 8, of 96 instead of 224
     pixels)."""
 
     def __post_init__(self) -> None:

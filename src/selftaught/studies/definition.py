@@ -130,10 +130,8 @@ class Trends(Strict):
     def _lines_have_all_values(self) -> Self:
         for name, line in self.lines.items():
             if len(line) != len(self.ticks):
-                count = len(self.ticks)
-                raise ValueError(
-                    f"the line {readable(repr(name))} needs one variant for each of the {count} `ticks`, got {len(line)}"
-                )
+                needed = f"needs one variant for each of the {len(self.ticks)} `ticks`"
+                raise ValueError(f"the line {readable(repr(name))} {needed}, got {len(line)}")
         return self
 
 
