@@ -7,6 +7,8 @@ Tests that set a precision themselves are the same either way. SELFTAUGHT_TEST_R
 import os
 import runpy
 import sys
+from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -29,9 +31,18 @@ def _one_thread_per_worker():
         torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory) -> Iterator[Path]:
+    """A folder for every test; `mktemp` would look through those of all tests before."""
+    root = tmp_path_factory.mktemp("caches")
+    return map(root.joinpath, map(str, count()))
+
+
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("SELFTAUGHT_CACHE", str(tmp_path_factory.mktemp("cache")))
+def _own_cache(_caches, monkeypatch):
+    own = next(_caches)
+    own.mkdir()
+    monkeypatch.setenv("SELFTAUGHT_CACHE", str(own))
 
 
 @pytest.fixture(autouse=True)

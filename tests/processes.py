@@ -4,9 +4,12 @@ import os
 import socket
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from torch.distributed import TCPStore
+
+from forks import Fork
 
 STORES: list[TCPStore] = []
 HERE = Path(__file__).parent
@@ -32,14 +35,24 @@ def environment(rank: int, count: int, port: int, **more: str) -> dict[str, str]
     }  # fmt: skip
 
 
-def start(arguments: list[str], count: int, **more: str) -> list[subprocess.Popen[str]]:
-    """Start `python ARGUMENTS` `count` times, with their outputs captured."""
+def environments(count: int, **more: str) -> list[dict[str, str]]:
+    """That of each process of a run."""
     store = TCPStore(
         "127.0.0.1", 0, None, True, wait_for_workers=False
     )  # torchrun has it, so it outlives all processes
     STORES.append(store)
     more = {"TORCHELASTIC_USE_AGENT_STORE": "True", **more}
-    return [started(arguments, environment(rank, count, store.port, **more)) for rank in range(count)]
+    return [environment(rank, count, store.port, **more) for rank in range(count)]
+
+
+def start(arguments: list[str], count: int, **more: str) -> list[subprocess.Popen[str]]:
+    """Start `python ARGUMENTS` `count` times, with their outputs captured."""
+    return [started(arguments, variables) for variables in environments(count, **more)]
+
+
+def fork(count: int, work: Callable[..., object], *arguments: object, **more: str) -> list[Fork]:
+    """Call a function of a module in `count` processes, which need not import torch."""
+    return [Fork(work, *arguments, environment=variables) for variables in environments(count, **more)]
 
 
 def started(arguments: list[str], variables: dict[str, str]) -> subprocess.Popen[str]:
@@ -48,10 +61,10 @@ def started(arguments: list[str], variables: dict[str, str]) -> subprocess.Popen
     return subprocess.Popen([sys.executable, *arguments], env=variables, **output)
 
 
-def finish(children: list[subprocess.Popen[str]], seconds: float = 240) -> list[tuple[int, str]]:
+def finish(children: Sequence[subprocess.Popen[str] | Fork], seconds: float = 240) -> list[tuple[int, str]]:
     """Exit code and output of each, in order; all are ended when one takes longer."""
     try:
-        outputs = [child.communicate(timeout=seconds)[0] for child in children]
+        outputs = ["".join(filter(None, child.communicate(timeout=seconds))) for child in children]
     finally:
         for child in children:
             child.kill()

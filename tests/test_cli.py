@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from forks import Fork, run_command
 from selftaught.cli import main
 from selftaught.data import open_source
 from selftaught.runs.folder import RunFolder
@@ -223,11 +222,8 @@ def test_what_is_given_beside_a_config_wins(run, tmp_path):
 def test_a_signal_saves_and_resume_ends_the_run(run, tmp_path, number):
     """Stopped by a real signal and resumed, a run has the weights of the one that was not."""
     out = tmp_path / "stopped"
-    code = "import sys; from selftaught.cli import main; sys.exit(main())"
     arguments = ["pretrain", "--config", str(run / "config.yaml"), "--steps", "120", "--out", str(out)]
-    process = subprocess.Popen(
-        [sys.executable, "-c", code, *arguments], stderr=subprocess.PIPE, text=True, env=os.environ
-    )
+    process = Fork(run_command, *arguments)
     while not (out / "log.jsonl").exists() or not (out / "log.jsonl").read_text():
         assert process.poll() is None
         time.sleep(0.02)

@@ -23,7 +23,7 @@ MAY = {
     "training": {"augment", "contracts", "display", "errors", "modules", "runs"},
     "evaluation": {"augment", "contracts", "data", "display", "encoders", "errors", "modules", "training"},
     "analysis": {"augment", "contracts", "data", "display", "errors", "evaluation", "training"},
-    "figures": {"errors"},
+    "figures": {"display", "errors"},
     "rendering": {"augment", "contracts", "data", "display", "errors", "runs"},
     "report": {"errors", "evaluation", "figures", "runs"},
     "config": {"contracts", "data", "encoders", "errors", "evaluation", "pretext", "runs", "training"},

@@ -98,11 +98,14 @@ def test_profile_leaves_the_generators_as_they_were(images, monkeypatch):
 
 def test_importing_changes_nothing():
     code = (
-        "import os, signal, random, torch, numpy as np\n"
+        "import os, signal, random, sys, torch, numpy as np\n"
         "def state(): return dict(os.environ), signal.getsignal(signal.SIGTERM), "
         "torch.get_num_threads(), torch.initial_seed(), random.getstate(), np.random.get_state()[1].tolist()\n"
         "torch.manual_seed(1); before = state()\n"
-        "import selftaught; [getattr(selftaught, name) for name in selftaught.__all__]\n"
+        "import selftaught; selftaught.pretrain\n"
+        "slow = {'matplotlib', 'scipy', 'sklearn', 'timm', 'torchvision'} & sys.modules.keys()\n"
+        "assert not slow, f'training imports {slow}, which takes seconds and is not needed'\n"
+        "[getattr(selftaught, name) for name in selftaught.__all__]\n"
         "assert state() == before"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from crash import in_child
+from forks import Fork, run_command
 from selftaught import cli, pretrain
 from selftaught.api.run import Run
 from selftaught.errors import UserError
@@ -243,8 +244,8 @@ def test_one_image_per_step_is_refused_where_batch_norm_needs_more(images, tmp_p
 def test_of_two_runs_in_one_folder_one_wins(images, tmp_path):
     """Both are started at the same time, under a parent that does not exist."""
     out = tmp_path / "new" / "run"
-    given = command("pretrain", images, "--steps", 20, "--out", out, *TINY)
-    processes = [subprocess.Popen(given, stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    given = ["pretrain", images, "--steps", 20, "--out", out, *TINY]
+    processes = [Fork(run_command, *given) for _ in range(2)]
     said = [process.communicate()[1] for process in processes]
     assert sorted(process.returncode for process in processes) == [0, 2], said
     (loser,) = [text for process, text in zip(processes, said, strict=True) if process.returncode]

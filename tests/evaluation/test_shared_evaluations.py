@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 import selftaught
-from processes import finish, start
+from processes import finish, fork
+from selftaught import cli
 from selftaught.evaluation.probes import SGDProbe
 
 EXACT = ("ridge", "knn")
@@ -29,17 +30,12 @@ def evaluate(run: selftaught.Run, data: str) -> dict[str, Any]:
     return found
 
 
-SCRIPT = """
-import json, sys
-from test_shared_evaluations import evaluate
-import selftaught
-from selftaught import cli
-run, data = sys.argv[1:]
-print("FOUND" + json.dumps(evaluate(selftaught.Run(run), data)))
-for path in (data, data + "/0"):
-    # With the default baselines, whose estimated time is that of the first process.
-    print("CODE", cli.main(["probe", run, "--data", path, "--dimensions", "64", "--json"]))
-"""
+def evaluate_and_probe(run: str, data: str) -> None:
+    """Print the evaluation as JSON; then the command `probe`, with and without labels."""
+    print("FOUND" + json.dumps(evaluate(selftaught.Run(run), data)))
+    for path in (data, f"{data}/0"):
+        # With the default baselines, whose estimated time is that of the first process.
+        print("CODE", cli.main(["probe", run, "--data", path, "--dimensions", "64", "--json"]))
 
 
 @pytest.fixture(scope="module")
@@ -61,11 +57,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def outputs(folder: Path) -> list[str]:
     """What each of two processes prints."""
-    here = str(Path(__file__).parent)
-    children = start(
-        ["-c", f"import sys; sys.path.insert(0, {here!r})\n{SCRIPT}", str(folder / "pair"), str(folder / "set")], 2,
-        SELFTAUGHT_CACHE=str(folder / "other cache"),
-    )  # fmt: skip
+    run, data = str(folder / "pair"), str(folder / "set")
+    children = fork(2, evaluate_and_probe, run, data, SELFTAUGHT_CACHE=str(folder / "other cache"))
     finished = finish(children, 600)
     assert [code for code, _ in finished] == [0, 0], finished
     return [output for _, output in finished]

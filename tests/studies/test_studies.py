@@ -6,17 +6,18 @@ import math
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
+import endless_probe
 import numpy as np
 import pytest
 from PIL import Image
 from scipy import stats
-from tiny_study import TINY, written
+from tiny_study import TINY, run_without_measurement, written
 
+from forks import Fork, run_command
 from selftaught.api.run import Run
 from selftaught.cli import main
 from selftaught.config.settings import Settings
@@ -304,13 +305,7 @@ def test_a_null_study_is_undecided_and_a_killed_one_gives_the_same_page(images, 
 
     # Killed after the first result, in the middle of a write, and with the last run half done.
     out = tmp_path / "killed"
-    script = (
-        "import sys\nfrom selftaught.studies import planning\nfrom selftaught.studies.study import Options, run_study\n"
-        "from selftaught.training.plan import Plan\n"
-        "planning.measure = lambda *a: Plan(5, 'cpu', '32', False, 0.1, 0.0)\n"
-        "run_study(sys.argv[1], Options(threads=1), sys.argv[2])\n"
-    )
-    process = subprocess.Popen([sys.executable, "-c", script, study, str(out)], stderr=subprocess.DEVNULL)
+    process = Fork(run_without_measurement, study, str(out))
     deadline = time.monotonic() + 120
     while not list(out.glob("results/*.npz")) and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
@@ -343,21 +338,14 @@ def test_a_null_study_is_undecided_and_a_killed_one_gives_the_same_page(images, 
 def test_a_signal_interrupts_a_probe_and_the_study_continues(images, tmp_path, quick, jobs):
     """A probe may take minutes, and one that was interrupted is simply repeated."""
     study, out = written(tmp_path, images, seeds=1), tmp_path / "out"
-    (tmp_path / "sitecustomize.py").write_text(
-        "import os, time\n"
-        "if os.environ.get('ENDLESS_PROBE'):\n"
-        "    from selftaught.api.run import Run\n"
-        "    def probe(run, *args, **options):\n"
-        "        open(os.environ['ENDLESS_PROBE'], 'w').close()\n"
-        "        time.sleep(1000)\n"
-        "    Run.probe = probe\n"
+    (tmp_path / "sitecustomize.py").write_text(  # of the workers of two jobs
+        "import os\nif 'ENDLESS_PROBE' in os.environ:\n    import endless_probe\n    endless_probe.patch()\n"
     )
     begun = tmp_path / "begun"
     path = os.pathsep.join([str(tmp_path), *sys.path])
-    process = subprocess.Popen(
-        [sys.executable, "-m", "selftaught", "study", study, "--out", out, "--jobs", str(jobs), "--threads", "1"],
-        env={**os.environ, "PYTHONPATH": path, "ENDLESS_PROBE": str(begun)}, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    environment = {**os.environ, "PYTHONPATH": path, "ENDLESS_PROBE": str(begun)}
+    command = ["study", study, "--out", out, "--jobs", jobs, "--threads", "1"]
+    process = Fork(run_command, *command, patch=endless_probe.patch, environment=environment)
     deadline = time.monotonic() + 120
     while not begun.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -4,6 +4,10 @@ from pathlib import Path
 
 import yaml
 
+from selftaught.studies import planning
+from selftaught.studies.study import Options, run_study
+from selftaught.training.plan import Plan
+
 TINY = {
     "question": "Is one angle per image as good as all?",
     "paper": "Gidaris et al., ICLR 2018",
@@ -26,3 +30,9 @@ def written(folder: Path, images: Path, **changes) -> str:
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump({**TINY, "source": str(images), **changes}))
     return str(path)
+
+
+def run_without_measurement(study: str, out: str) -> None:
+    """Run it in this process with a plan that was not measured."""
+    planning.measure = lambda *_: Plan(5, "cpu", "32", False, 0.1, 0.0)
+    run_study(study, Options(threads=1), out)

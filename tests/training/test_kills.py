@@ -7,7 +7,6 @@ import functools
 import io
 import json
 import math
-import multiprocessing
 import os
 import random
 import time
@@ -21,6 +20,7 @@ from rich.console import Console
 from test_loop import same
 
 from crash import die_before, files, in_child
+from forks import server
 from selftaught.runs.atomic import write_text
 from selftaught.runs.checkpoint import Checkpoints
 from selftaught.runs.folder import RunFolder
@@ -170,8 +170,7 @@ def test_a_folder_that_was_only_asked_for_can_be_asked_for_again(tmp_path):
         RunFolder(tmp_path / "mine").claim()
 
 
-# A run as a whole. Its processes are forks of a server that has imported what they need: they start at once, and
-# unlike a fork of the tests they have no threads behind their back.
+# A run as a whole. Its processes are those of `forks.py`.
 
 SETTINGS = ["--size", "16", "--batch-size", "8", "--width", "8", "--precision", "32", "--threads", "1", "--seed", "5"]
 
@@ -187,12 +186,6 @@ def carry_out(arguments: list[str], cache: str, often: bool) -> None:
         loop.SAVING = math.inf
         session.train = functools.partial(session.train, save_seconds=-1)
     os._exit(cli.main(arguments))
-
-
-def server() -> multiprocessing.context.ForkServerContext:
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["selftaught.api.pretrain", "selftaught.cli.flags", "selftaught.encoders.convnet"])
-    return context
 
 
 def pictures(folder: Path) -> list[str]:

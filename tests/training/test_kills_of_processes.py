@@ -4,7 +4,6 @@ was never killed, bit for bit.
 The table of results/processes.md: PYTHONPATH=src:tests python -m pytest -m slow -s -k twenty FILE
 """
 
-import multiprocessing
 import os
 import random
 import time
@@ -13,9 +12,10 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from test_kills import SETTINGS, assert_the_same_run, carry_out, pictures, progressed, server
+from test_kills import SETTINGS, assert_the_same_run, carry_out, pictures, progressed
 from torch.distributed import TCPStore
 
+from forks import server
 from processes import environment
 from selftaught.runs.log import read_log
 
@@ -36,7 +36,7 @@ def begun(arguments: list[str], cache: Path, often: bool) -> tuple[list[BaseProc
     """The processes of a run, and the store that torchrun would hold for them."""
     store = TCPStore("127.0.0.1", 0, None, True, wait_for_workers=False)
     places = [environment(rank, COUNT, store.port, TORCHELASTIC_USE_AGENT_STORE="True") for rank in range(COUNT)]
-    context: multiprocessing.context.ForkServerContext = server()
+    context = server()
     children = [context.Process(target=carry_out_as, args=(place, arguments, str(cache), often)) for place in places]
     for child in children:
         child.start()

@@ -19,7 +19,6 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, minimize
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, TokenEncoder
@@ -141,6 +140,8 @@ def stylize(
     Raises:
         UserError: the encoder is not convolutional, a layer does not exist, or the features are not finite.
     """
+    from scipy.optimize import Bounds, minimize  # here, because importing it takes half a second
+
     require_convolutions(encoder)
     for layer in (*settings.content_layers, *settings.style_layers):
         if layer not in encoder.layers:

@@ -8,13 +8,11 @@ import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
-from selftaught import figures
 from selftaught.analysis.attention import attention_maps
 from selftaught.analysis.images import square, whole_images
 from selftaught.analysis.neighbors import find_neighbors
@@ -29,6 +27,9 @@ from selftaught.evaluation.results import file_stem
 from selftaught.limits import NUM_IMAGES
 from selftaught.runs.atomic import write_bytes
 from selftaught.runs.folder import RunFolder
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CALIBRATION_IMAGES = 512
 """Images for the batch-norm statistics of random weights, where fewer are drawn."""
@@ -64,6 +65,8 @@ def attention(
     device: str,
 ) -> Picture:
     """See `Run.attention`."""
+    from selftaught import figures  # here, because importing matplotlib takes a second
+
     loaded, folder = load_trained(run, size, device), run.prepare_results(run.pictures)
     require_between("--images", images, *NUM_IMAGES)
     side, where = loaded.arguments["size"], loaded.arguments["device"]
@@ -107,6 +110,8 @@ def neighbors(
     device: str,
 ) -> Picture:
     """See `Run.neighbors`."""
+    from selftaught import figures
+
     loaded, folder = load_trained(run, size, device), run.prepare_results(run.pictures)
     require_between("--images", images, *NUM_IMAGES)
     side, where = loaded.arguments["size"], loaded.arguments["device"]
@@ -139,6 +144,8 @@ def neighbors(
 
 def filters(run: RunFolder, others: Sequence[RunFolder]) -> Picture:
     """See `Run.filters`."""
+    from selftaught import figures
+
     loaded, folder = load_trained(run, None, "cpu"), run.prepare_results(run.pictures)
     weights, digests = {}, []
     for number, each in enumerate((run, *others)):
@@ -190,7 +197,7 @@ def _shares(facts: dict[str, Any]) -> str:
     )
 
 
-def save(run: RunFolder, loaded: Loaded, folder: Path, figure: Figure, facts: dict[str, Any], images: str) -> Picture:
+def save(run: RunFolder, loaded: Loaded, folder: Path, figure: "Figure", facts: dict[str, Any], images: str) -> Picture:
     """Write a picture and its facts; the PNG is first, so that facts are never without one.
 
     Args:

@@ -1,13 +1,13 @@
 """`Run`: the folder of a pretraining run, with methods to probe, audit and report it.
 
-Detectors, segmentation and reports are imported where they are used: torchvision's models take seconds.
+Detectors, segmentation, figures and reports are imported where they are used: torchvision's models take seconds, and
+matplotlib takes one.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from selftaught import figures
 from selftaught.analysis.audit_table import AuditTable
 from selftaught.analysis.invariance import InvarianceTable, invariance
 from selftaught.analysis.quality import QualityTable, measure_quality
@@ -188,6 +188,8 @@ class Run:
         Returns:
             The table, which is also written to `invariance/` in the run, with its figure.
         """
+        from selftaught import figures
+
         return analyze_run(
             self.folder, invariance, figures.invariance, self.folder.invariances, data, images=images, size=size,
             device=device, seeds=seeds,
@@ -212,6 +214,8 @@ class Run:
         Returns:
             The table, which is also written to `quality/` in the run, with its figure.
         """
+        from selftaught import figures
+
         return analyze_run(
             self.folder, measure_quality, figures.quality, self.folder.qualities, data, images=images, size=size,
             device=device,

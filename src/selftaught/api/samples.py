@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from selftaught.contracts import Encoder, Outputs, Views, evenly_spaced
-from selftaught.figures.grid import png_bytes
+from selftaught.display.mosaic import png_bytes
 from selftaught.runs.atomic import write_bytes
 from selftaught.runs.folder import RunFolder
 from selftaught.training.loop import Pretraining

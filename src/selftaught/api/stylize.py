@@ -11,9 +11,9 @@ from selftaught.api.loaded import load_trained
 from selftaught.api.pictures import SINGLE, Picture, crops, save, trained_and_random
 from selftaught.contracts import Encoder
 from selftaught.data import Photo, is_photos, photos
+from selftaught.display.mosaic import png_bytes
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError, readable, require_between
-from selftaught.figures.grid import png_bytes
 from selftaught.limits import Range
 from selftaught.runs.atomic import write_bytes
 from selftaught.runs.folder import RunFolder

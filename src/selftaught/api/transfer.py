@@ -31,7 +31,6 @@ from selftaught.evaluation.results import file_stem
 from selftaught.evaluation.transfer.contract import Transfer
 from selftaught.evaluation.transfer.settings import EPOCHS, MIN_STEPS, VALIDATED, TransferSettings
 from selftaught.evaluation.transfer.table import Repetition, Row, TransferTable
-from selftaught.figures import image_table, stretched
 from selftaught.runs.atomic import write_bytes
 from selftaught.runs.folder import RunFolder
 from selftaught.runs.validated import TrainingPlan
@@ -257,6 +256,8 @@ def _mean_by_class(transfer: Transfer[Any], row: Row, test: AnnotatedSource) -> 
 
 def _picture(transfer: Transfer[Any], rows: Sequence[Row], test: AnnotatedSource) -> bytes:
     """Two test images as a PNG: annotated, and with what the first seed of the first encoders predicts."""
+    from selftaught.figures import image_table, stretched  # here, because importing matplotlib takes a second
+
     shown = [row for row in rows if len(rows) <= DRAWN or row in (*rows[: DRAWN - 1], rows[-1])]
     columns = {row.name: transfer.examples(dict(row.repetitions[0].predictions), test) for row in shown}
     images = {"annotated": transfer.annotated(test), **{name: own for name, own in columns.items() if own is not None}}

@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from selftaught import figures
 from selftaught.analysis.audit import audit
 from selftaught.analysis.audit_table import AuditTable, best_layers
 from selftaught.analysis.invariance import InvarianceTable
@@ -63,6 +62,8 @@ def audit_run(
     folder: RunFolder, data: str | Path | Source | None, *, images: int, seeds: int, device: str
 ) -> AuditTable:
     """See `Run.audit`."""
+    from selftaught import figures  # here, because importing matplotlib takes a second
+
     results = folder.prepare_results(folder.audits)
     run, step = load_pretraining(folder, data if isinstance(data, str | Path) else None)
     stamp = stamp_of(step, run.encoder)
@@ -98,8 +99,10 @@ def _write(
     figure: Callable[[Mapping[str, Any]], Any],
 ) -> None:
     """Write a table and its figure."""
+    from selftaught.figures import svg
+
     folder.write_result(path, {**table, **stamp})
-    write_text(path.with_suffix(".svg"), figures.svg(figure(table)), folder.path)
+    write_text(path.with_suffix(".svg"), svg(figure(table)), folder.path)
 
 
 def _probes_of(folder: RunFolder, stamp: Mapping[str, object]) -> list[dict[str, Any]]:

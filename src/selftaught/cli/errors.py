@@ -43,15 +43,18 @@ def require_counts(command: App, words: Sequence[str]) -> None:
     Raises:
         UserError: there are more, and the first of them is no file.
     """
+    numbers = {place: sum(1 for _ in takewhile(_is_number, words[place + 1 :])) for place in range(len(words))}
+    several = {place: given for place, given in numbers.items() if given > 1 and words[place].startswith("-")}
+    if not several:
+        return  # because collecting all flags takes as long as parsing them
     counts = {
         name: argument.token_count()[0]
         for argument in command.assemble_argument_collection()
         if argument.token_count()[0] and not argument.token_count()[1]
         for name in argument.names
     }
-    for place, word in enumerate(words):
-        expected = counts.get(word)
-        given = sum(1 for _ in takewhile(_is_number, words[place + 1 :]))
+    for place, given in several.items():
+        word, expected = words[place], counts.get(words[place])
         if expected is not None and given > expected and not os.path.lexists(words[place + 1 + expected]):
             raise UserError(f"{word} expects {'a value' if expected == 1 else f'{expected} values'}, got {given}.")
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import stdtrit
 from torch import Tensor
+
+from selftaught.evaluation.intervals import student_t
 
 CURVES = 10_000
 """Curves drawn for the interval."""
@@ -107,12 +108,12 @@ def find_crossing(
     center, covariance = _distribution(differences, is_draw)
     drawn = np.random.default_rng(0).multivariate_normal(center, covariance, CURVES)
     places = np.log(images)
-    crossings = np.sort([_crossing(places, curve) for curve in drawn])
+    crossings = np.sort(_crossings(places, drawn))
     low, high = crossings[[int(0.025 * CURVES), int(0.975 * CURVES)]]
     per_class = [name.removesuffix(" per class").replace(",", "") for name, _ in counts]
     every = all(number.isdecimal() for number in per_class)
     classes = counts[0][1] // int(per_class[0]) if every else None
-    value, above = _crossing(places, center), center > 0
+    value, above = float(_crossings(places, center[None])[0]), center > 0
     once = bool(np.all(above[:-1] >= above[1:]))
     return Crossing(*names, value, float(low), float(high), int(images[0]), int(images[-1]), classes, once)
 
@@ -137,24 +138,26 @@ def _distribution(differences: Sequence[Floats], is_draw: NDArray[np.bool_]) -> 
             repetitions = len(one)
             if repetitions > 1 and (i == j or (is_draw[i] and is_draw[j] and len(other) == repetitions)):
                 # The variance of few repetitions is uncertain: Student's t instead of the normal distribution.
-                wider = (float(stdtrit(repetitions - 1, 0.975)) / 1.96) ** 2
+                wider = (student_t(repetitions - 1) / 1.96) ** 2
                 total[i, j] += wider * np.cov(one.mean(1), other.mean(1))[0, 1] / repetitions
     return center, total
 
 
-def _crossing(places: Floats, curve: Floats) -> float:
-    """The last place where a curve falls below zero, as a number of images; infinity if it ends above zero.
+def _crossings(places: Floats, curves: Floats) -> Floats:
+    """The last place where each curve falls below zero, as a number of images; infinity if it ends above zero.
 
     0 if it is below zero everywhere.
+
+    Args:
+        places: (p,), increasing logarithms of numbers of images; p at least 2.
+        curves: (n, p).
     """
-    if curve[-1] > 0:
-        return math.inf
-    above = np.flatnonzero(curve > 0)
-    if not len(above):
-        return 0.0
-    last = int(above[-1])
-    part = curve[last] / (curve[last] - curve[last + 1])
-    return math.exp(places[last] + part * (places[last + 1] - places[last]))
+    above = curves > 0
+    last = curves.shape[1] - 2 - above[:, -2::-1].argmax(1)
+    left, right = (np.take_along_axis(curves, place[:, None], 1)[:, 0] for place in (last, last + 1))
+    with np.errstate(divide="ignore", invalid="ignore"):  # of curves that do not cross there
+        found: Floats = np.exp(places[last] + left / (left - right) * (places[last + 1] - places[last]))
+    return np.where(above[:, -1], math.inf, np.where(above.any(1), found, 0.0))
 
 
 def _two_digits(number: float) -> str:

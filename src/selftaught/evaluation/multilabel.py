@@ -10,12 +10,12 @@ Letters: n test images, k classes.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import ndtri
 from torch import Tensor
 
 from selftaught.evaluation.intervals import sample_counts
@@ -94,7 +94,7 @@ class MultilabelMetrics(Metrics):
         difference = float(np.mean([one.held_value - other.held_value for one, other in pairs]))
         variances = [np.nanvar((one.held_samples - other.held_samples).numpy(), ddof=1) for one, other in pairs]
         error = math.sqrt(sum(variances)) / len(pairs)
-        return difference, error, difference - float(ndtri(0.975)) * error
+        return difference, error, difference - NormalDist().inv_cdf(0.975) * error
 
 
 def measure_multilabel(result: ProbeResult) -> MultilabelMetrics:

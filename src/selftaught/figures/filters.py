@@ -8,8 +8,9 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.nn.functional import pad
 
+from selftaught.display.mosaic import mosaic
 from selftaught.errors import UserError
-from selftaught.figures.grid import grid, mosaic
+from selftaught.figures.grid import grid
 from selftaught.figures.image_table import image_table, padded, stretched
 
 SIDE = 44

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from selftaught.display.mosaic import GUTTER, mosaic
 from selftaught.errors import UserError
-from selftaught.figures.grid import DOTS, GUTTER, mosaic
+from selftaught.figures.grid import DOTS
 from selftaught.figures.style import CHARACTER, FONT, MUTED, shown_name
 
 LINE = round(1.6 * FONT / 72 * DOTS)

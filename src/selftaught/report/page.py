@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -67,31 +68,40 @@ def write_report(runs: Sequence[str | Path], out: str | Path) -> Path:
     return out
 
 
-def render(records: Sequence[Record]) -> str:
-    """The page as HTML text."""
-    environment = Environment(
+@cache
+def _templates() -> Environment:
+    """The templates, which are compiled once."""
+    return Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def render(records: Sequence[Record]) -> str:
+    """The page as HTML text."""
     groups = group_results(records) if len(records) > 1 else []
     pictures = sum(
         len(record.shown) + sum(map(len, record.earlier.values())) + len(record.pictures) + len(record.transfers)
         for record in records
     )
     limit = min(MAX_IMAGE, MAX_TOTAL // max(pictures, 1))
-    return environment.get_template("page.html").render(
-        sections=[make_section(record, number, limit) for number, record in enumerate(records)],
-        rows=all_rows(records, groups),
-        columns=COLUMNS,
-        caption=caption(groups),
-        text_columns=TEXT_COLUMNS,
-        gain=GAIN,
-        sentences=[*baseline_sentences(records), *sentences(groups)],
-        overlays=comparison_charts(records) if len(records) > 1 else [],
-        colors={light[1:]: (light, dark) for light, dark in DARK.items()},
+    return (
+        _templates()
+        .get_template("page.html")
+        .render(
+            sections=[make_section(record, number, limit) for number, record in enumerate(records)],
+            rows=all_rows(records, groups),
+            columns=COLUMNS,
+            caption=caption(groups),
+            text_columns=TEXT_COLUMNS,
+            gain=GAIN,
+            sentences=[*baseline_sentences(records), *sentences(groups)],
+            overlays=comparison_charts(records) if len(records) > 1 else [],
+            colors={light[1:]: (light, dark) for light, dark in DARK.items()},
+        )
     )
 
 

@@ -18,8 +18,26 @@ MAX_INTEGER = 2**63
 """Larger integers do not fit into a tensor."""
 MAX_UNPACKED = 2**30
 """Maximum total size in bytes of the arrays of a file."""
-LOADER = yaml.SafeLoader
-"""Not libyaml's loader, which rejects surrogate escapes in file names that are not valid Unicode."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Rejects anchors and deep nesting, before values are constructed.
+
+    Not derived from libyaml's loader, which rejects surrogate escapes in file names that are not valid Unicode.
+    """
+
+    depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        if isinstance(event, yaml.AliasEvent) or event.anchor:
+            raise ValueError("anchors and aliases are not supported")
+        self.depth += 1
+        if self.depth > MAX_DEPTH and isinstance(event, yaml.CollectionStartEvent):
+            raise ValueError("nested too deeply")
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        return node
 
 
 def parse_json(content: bytes) -> Any:
@@ -58,14 +76,7 @@ def parse_yaml(content: bytes) -> Any:
     """
     text = content.decode("utf-8")
     try:
-        depth = 0
-        for event in yaml.parse(text, Loader=LOADER):
-            if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
-                raise ValueError("anchors and aliases are not supported")
-            depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-            if depth > MAX_DEPTH:
-                raise ValueError("nested too deeply")
-        value = yaml.load(text, Loader=LOADER)
+        value = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         raise ValueError(" ".join(str(error).split())) from None
     except (RecursionError, LookupError, TypeError, AttributeError, OverflowError) as error:  # `!!int ""`
