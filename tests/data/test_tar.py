@@ -104,6 +104,36 @@ def test_names_in_json_name_the_numbers_in_cls(tmp_path: Path) -> None:
     assert source.labels.tolist() == [2, 0, 2, 0]
 
 
+def test_a_packed_folder_of_classes_has_labels(tmp_path: Path) -> None:
+    names = ["set/cat/1.png", "set/cat/young/2.png", "set/dog/1.png", "set/dog/2.png", "set/rat/a.b.png"]
+    path = write_tar(tmp_path / "set.tar", [(name, png(seed)) for seed, name in enumerate(names)])
+    source = open_source(path, split="all")
+    assert source.classes == ("cat", "dog", "rat")
+    assert source.labels.tolist() == [0, 0, 1, 1, 2]
+    unpacked = tmp_path / "unpacked"
+    with tarfile.open(path) as archive:
+        archive.extractall(unpacked, filter="data")
+    folder = open_source(unpacked, split="all")
+    assert (folder.classes, folder.labels.tolist()) == (source.classes, source.labels.tolist())
+    train, test = open_splits(path)
+    assert len(train) + len(test) == 5
+
+
+def test_labels_of_members_come_before_folders(tmp_path: Path) -> None:
+    members = [(f"{folder}/{n}.{kind}", png(n) if kind == "png" else str(n).encode())
+               for folder in ("a", "b") for n in (0, 1) for kind in ("png", "cls")]  # fmt: skip
+    assert open_source(write_tar(tmp_path / "a.tar", members), split="all").labels.tolist() == [0, 1, 0, 1]
+
+
+def test_split_folders_in_a_tar_file_are_named_and_not_mixed_into_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [f"{split}/{kind}/{n}.png" for split in ("train", "test") for kind in ("cat", "dog") for n in (1, 2)]
+    source = open_source(write_tar(tmp_path / "a.tar", [(name, png(seed)) for seed, name in enumerate(names)]))
+    assert source.labels is None
+    assert "its folders are splits, which are not used: unpack it" in capsys.readouterr().err
+
+
 def test_shards_of_several_splits(tmp_path: Path) -> None:
     for name, seeds in (("train-000000", (0, 1)), ("train-000001", (2,)), ("val-000000", (3, 4))):
         members = [(f"{seed}.{kind}", content) for seed in seeds for kind, content in

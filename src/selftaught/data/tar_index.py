@@ -18,6 +18,8 @@ import numpy as np
 import pyarrow as pa
 
 from selftaught.data.atomic import replacing
+from selftaught.data.class_folders import class_folders
+from selftaught.data.listing import Listing
 from selftaught.data.parquet_labels import LabelColumn, unify
 from selftaught.data.reader import UNLABELED, Indices, readable
 from selftaught.data.shards import Shards, digest_of, size_of
@@ -29,6 +31,8 @@ INDEX = "index.arrow"
 METADATA = b"selftaught.shards"
 """Key of the classes and files in the metadata of the schema."""
 VERSION = 1
+SCAN = 2
+"""Version of what is derived from headers, part of the name of an index in the cache."""
 COLUMNS = {
     "shard": pa.int32(),
     "offset": pa.int64(),
@@ -78,7 +82,7 @@ def tar_index(shards: Shards, cache: Path) -> TarIndex:
         if isinstance(found, TarIndex):
             return found
         notes = (f"{INDEX} is not used, because {found}",)
-    stored = cache / f"tar-{VERSION}-{digest_of(shards.files, shards.titles)}.arrow"
+    stored = cache / f"tar-{SCAN}-{digest_of(shards.files, shards.titles)}.arrow"
     cached = read_index(stored, shards) if stored.is_file() else ""
     if isinstance(cached, str):
         made = _scanned(shards)
@@ -186,6 +190,8 @@ def _scanned(shards: Shards) -> TarIndex:
     samples = [sample for each in found for sample in each.samples]
     counts = [len(each.samples) for each in found]
     labels, classes, note = _labels(samples)
+    if classes is None:
+        labels, classes, note = _class_folders(found)
     notes = [*_left_out(found), *([note] if note else [])]
     titles = [hashlib.blake2b(os.fsencode(sample.title), digest_size=8).digest() for sample in samples]
     if repeated := len(titles) - len(set(titles)):
@@ -217,6 +223,19 @@ def _labels(samples: Sequence[Sample]) -> tuple[Indices | None, tuple[str, ...] 
         values = names if sum(name is not None for name in names) >= sum(n is not None for n in numbers) else numbers
     unified = unify("label", [LabelColumn("", values, declared)])
     return unified.of_files[0], unified.classes or None, unified.note
+
+
+def _class_folders(found: Sequence[Scanned]) -> tuple[Indices | None, tuple[str, ...] | None, str]:
+    """Labels, classes and a note, from the folders of the members: a packed folder instead of WebDataset's layout."""
+    folders: dict[str, int] = {}
+    indices = [folders.setdefault(sample.folder, len(folders)) for each in found for sample in each.samples]
+    listing = Listing(Path(), [], list(folders), np.array(indices, np.int64), [], ())
+    arrangement = class_folders(listing)
+    if not arrangement.classes:
+        return None, None, ""
+    if arrangement.splits:
+        return None, None, "its folders are splits, which are not used: unpack it to use them"
+    return arrangement.labels.astype(np.int64), arrangement.classes, arrangement.layout
 
 
 def _left_out(found: Sequence[Scanned]) -> list[str]:

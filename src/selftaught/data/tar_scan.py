@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from io import BufferedReader
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
 from selftaught.data.decode import SUFFIXES
@@ -39,6 +39,8 @@ class Sample:
     """Position of its first byte in the file."""
     size: int
     """Size in bytes."""
+    folder: str
+    """Its folder in the file, with "/"; "" at the top."""
     number: Any = None
     """Label in the member `.cls`: an integer or a text; None if there is none."""
     name: Any = None
@@ -145,7 +147,8 @@ def _add(scanned: Scanned, file: BinaryIO, name: str, members: dict[str, tarfile
         scanned.leave_out("samples without an image", next(iter(members.values())).name)
         return
     image = members[min(images, key=lambda extension: extension.count("."))]  # x.jpg rather than x.mask.png
-    sample = Sample(f"{name}:{readable(image.name)}", image.offset_data, image.size)
+    folder = "/".join(PurePosixPath(image.name).parts[:-1])
+    sample = Sample(f"{name}:{readable(image.name)}", image.offset_data, image.size, folder)
     if text := _text(file, members.get("cls")):
         sample.number = int(text) if text.lstrip("-").isdecimal() and text.isascii() and len(text) < 19 else text
     if text := _text(file, members.get("json")):
