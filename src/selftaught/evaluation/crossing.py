@@ -155,7 +155,7 @@ def _crossings(places: Floats, curves: Floats) -> Floats:
     above = curves > 0
     last = curves.shape[1] - 2 - above[:, -2::-1].argmax(1)
     left, right = (np.take_along_axis(curves, place[:, None], 1)[:, 0] for place in (last, last + 1))
-    with np.errstate(divide="ignore", invalid="ignore"):  # of curves that do not cross there
+    with np.errstate(all="ignore"):  # curves that do not cross there
         found: Floats = np.exp(places[last] + left / (left - right) * (places[last + 1] - places[last]))
     return np.where(above[:, -1], math.inf, np.where(above.any(1), found, 0.0))
 
