@@ -24,7 +24,7 @@ demo: install
 	$(BIN)/selftaught demo
 
 test: install
-	$(BIN)/python -m pytest -n auto $(TESTS)
+	$(BIN)/python -m pytest -n auto --dist worksteal $(TESTS)
 
 slow: install
 	$(BIN)/python -m pytest -m slow

@@ -220,7 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "--dimensions", type=int, default=RidgeProbe.dimensions, help="maximum size of pooled features of a layer"
     )
     parser.add_argument("--against", type=int, default=1024, help="the same in the comparison with logistic regression")
-    options = parse_options(parser, arguments, limit=60, dimensions=64, against=256)
+    options = parse_options(parser, arguments, limit=60, dimensions=64, against=64, size=16)
     train, test = open_splits(options.data, limit=options.limit)
     tables = [layers_table(train, test, options), classifiers_table(train, test, options)]
     remarks = [

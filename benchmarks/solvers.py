@@ -83,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="number of training images, and of test images; default: all")
     parser.add_argument("--size", type=int, default=32, help="side of the views in pixels")
     parser.add_argument("--dimensions", type=int, default=1024, help="maximum size of pooled features")
-    options = parse_options(parser, arguments, limit=60, dimensions=64)
+    options = parse_options(parser, arguments, limit=60, dimensions=64, size=16)
     train, test = open_splits(options.data, limit=options.limit)
     tables = [problem_table(problem, sides, train, test, options) for problem, sides in PROBLEMS.items()]
     remarks = [

@@ -7,6 +7,7 @@ where the start itself is tested.
 import multiprocessing
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import weakref
@@ -83,6 +84,7 @@ class Fork:
 def _begin(folder: Path, variables: dict[str, str], work: Callable[[], object]) -> None:
     os.environ.clear()
     os.environ.update(variables)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # shells let background jobs ignore it
     for handle, name in ((1, "out"), (2, "err")):
         file = os.open(folder / name, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
         os.dup2(file, handle)

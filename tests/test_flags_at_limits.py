@@ -86,7 +86,10 @@ class Place:
             "demo": [*out, "--minutes", "0.001"],
         }  # fmt: skip
         kind = entry.split()[0]
-        return [kind, *(bases[kind] if kind != "probe" else [run, *images, *words_of(entry)[1:]])]
+        if kind == "probe":
+            trained = entry.split()[1] in ("sgd", "mlp", "conv")
+            return [*words_of(entry)[:1], run, *images, *words_of(entry)[1:], *(["--epochs", "1"] if trained else [])]
+        return [kind, *bases[kind]]
 
     def words(self, entry: str, flag: str, values: tuple[str, ...]) -> list[str]:
         """The command with a flag set to some values, in the place of what it was."""

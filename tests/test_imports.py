@@ -1,6 +1,7 @@
 """Imports point down only; nothing of ours is imported against the direction that docs/design.md gives."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,7 @@ def part(path: Path) -> str:
     return path.relative_to(ROOT).parts[0].removesuffix(".py")
 
 
+@cache
 def imported(path: Path) -> set[str]:
     """The modules of ours that a file imports anywhere in it: "selftaught.data.crops"."""
     found = set()

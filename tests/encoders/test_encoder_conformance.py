@@ -28,7 +28,7 @@ ENCODERS: dict[str, tuple[Callable[..., Encoder], int]] = {
     "gpt-causal": (lambda **o: GPT(width=64, **o), 16),
     "gpt-all-around": (lambda **o: GPT(width=64, causal=False, norm="rms", **o), 16),
     "scattering": (Scattering, 32),
-    "scattering-64": (lambda **o: Scattering(orientations=4, **o), 64),
+    "scattering-64": (lambda **o: Scattering(orientations=2, **o), 64),
     "pixels": (Pixels, 32),
     "vit": (lambda **o: ViT(depth=2, width=32, heads=2, **o), 32),
     "timm-resnet": (lambda **o: Timm(name="test_resnet", **o), 64),

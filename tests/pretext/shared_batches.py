@@ -1,11 +1,10 @@
-"""A few steps of every task in the present process or as one of several: `python shared_batches.py FOLDER STEPS`.
+"""A few steps of every task in the present process or as one of several.
 
 Each process writes what it saw and what came of it, for `test_processes.py` to compare.
 """
 
 import copy
 import io
-import sys
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from test_conformance import OPTIONS, OTHER_WAYS
+from tiny_tasks import NARROW_HEADS, OPTIONS, OTHER_WAYS
 from torch import Tensor, nn
 from toy_tasks import TOYS, encoder_for
 
@@ -23,7 +22,7 @@ from selftaught.augment.warp import identity, random_crop
 from selftaught.contracts import Encoder, Task
 from selftaught.modules import losses
 from selftaught.modules.processes import processes
-from selftaught.pretext import TASKS, context, jigsaw, task_class
+from selftaught.pretext import TASKS, task_class
 from selftaught.pretext.rotation import Rotation
 from selftaught.pretext.simclr import SimCLR
 from selftaught.runs.checkpoint import Checkpoints
@@ -178,13 +177,13 @@ def all_trained(folder: Path, steps: int, names: Iterable[str] = CASES, noise: f
 
 
 def narrow() -> None:
-    for module in (context, jigsaw):
-        module.UNITS = 64
+    for change in NARROW_HEADS:
+        setattr(*change)
 
 
-if __name__ == "__main__":
+def save_all_trained(folder: Path, steps: int, names: Iterable[str]) -> None:
+    """Save the `all_trained` of this process in FOLDER/rankN.pt."""
     narrow()
-    where, number_of_steps = Path(sys.argv[1]), int(sys.argv[2])
     with joined("cpu"):
-        found = all_trained(where, number_of_steps, sys.argv[3:] or CASES)
-        torch.save(found, where / f"rank{processes().rank}.pt")
+        found = all_trained(folder, steps, names)
+        torch.save(found, folder / f"rank{processes().rank}.pt")

@@ -12,6 +12,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 import yaml
+from tiny_tasks import OPTIONS, OTHER_WAYS
 from torch import Tensor
 from toy_tasks import TOYS, encoder_for
 
@@ -22,18 +23,6 @@ from selftaught.encoders.inputs import require_input_sizes
 from selftaught.errors import UserError
 from selftaught.evaluation.embedding import EMBEDDING, Projected
 from selftaught.pretext import TASKS, task_class
-from selftaught.pretext.barlow import BarlowTwins
-from selftaught.pretext.bigan import BiGAN
-from selftaught.pretext.byol import BYOL
-from selftaught.pretext.dino import DINO
-from selftaught.pretext.emp import EMP
-from selftaught.pretext.gan import GAN
-from selftaught.pretext.jigsaw import Jigsaw
-from selftaught.pretext.mae import MAE
-from selftaught.pretext.moco import MoCo
-from selftaught.pretext.simsiam import SimSiam
-from selftaught.pretext.swav import SwAV
-from selftaught.pretext.vicreg import VICReg
 from selftaught.training.loop import Pretraining, Trainer
 from selftaught.training.optimizer import Optimization
 from selftaught.training.plan import make_fabric
@@ -43,24 +32,6 @@ pytestmark = pytest.mark.usefixtures("narrow_heads")
 
 CPU = torch.device("cpu")
 Test = Callable[[Any], None]
-
-
-OPTIONS: dict[type, dict[str, object]] = {
-    Jigsaw: {"permutations": 4},
-    GAN: {"generator_width": 16},
-    BiGAN: {"generator_width": 16, "critic_width": 16},
-    MoCo: {"queue": 36},
-    BYOL: {"dimensions": 16, "hidden": 64},
-    SimSiam: {"dimensions": 32, "bottleneck": 16},
-    VICReg: {"dimensions": 32},
-    BarlowTwins: {"dimensions": 32},
-    # The check of mismatches compares with the initial loss, most of which would be the coefficient of 200.
-    EMP: {"patches": 4, "dimensions": 16, "hidden": 32, "invariance": 20.0},
-    MAE: {"decoder_width": 32, "decoder_depth": 1},
-    SwAV: {"prototypes": 8, "dimensions": 16, "hidden": 32, "local_views": 2},
-    DINO: {"outputs": 32, "hidden": 32, "bottleneck": 16, "local_views": 2},
-}
-"""Settings with which a task and its subclasses are learned in a second."""
 NARROW = {"GAN": {"generator_width": 4}, "BiGAN": {"generator_width": 4, "critic_width": 4}}
 """Options for tests in bf16, which takes up to fifty times as long on a CPU without instructions for it."""
 
@@ -184,13 +155,13 @@ def test_every_trainable_weight_gets_a_finite_gradient_from_its_own_loss(case):
         assert all(weight.grad is not None and weight.grad.isfinite().all() for weight in weights)
 
 
-def test_forty_steps_on_one_batch_lower_the_loss(case):
+def test_twenty_steps_on_one_batch_lower_the_loss(case):
     """For games: each player learns while the other is frozen."""
     views = case.views()
     for of_critic in case.players:
-        optimizer = torch.optim.Adam(case.weights(of_critic), lr=3e-3)
+        optimizer = torch.optim.Adam(case.weights(of_critic), lr=6e-3)
         before = case.loss(views, of_critic).detach()
-        for _ in range(40):
+        for _ in range(20):
             loss = case.loss(views, of_critic)
             optimizer.zero_grad()
             loss.backward()
@@ -213,19 +184,6 @@ def test_a_step_in_bf16_sees_the_views_as_they_are(case, monkeypatch):
     assert logged["loss"].isfinite()
     assert all(torch.equal(asked[0][name], views[name]) for name in views)
     assert all(asked[0][name].dtype == views[name].dtype for name in views)
-
-
-OTHER_WAYS = [
-    ("autoencoder", {"space": "lab", "noise": 0.1, "masked": 0.25}),
-    ("colorization", {"target": "mean", "shrink": 3}),
-    ("igpt", {"objective": "masked"}),
-    ("inpainting", {"adversarial": 0.1, "holes": "free"}),
-    ("npid", {"nce_normalizer": "constant", "proximal": 1.0, "bank": "half"}),
-    ("pirl", {"transform": "both", "head": "mlp"}),
-    ("rotation", {"angles": (0, 45)}),
-    ("synthetic", {"predict": ("normals",), "channel": "random"}),
-]
-"""Options under which a task computes something else."""
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])
@@ -406,10 +364,10 @@ def test_the_loss_does_not_depend_on_the_order_of_the_images(case):
             torch.testing.assert_close(case.loss(other, of_critic), case.loss(views, of_critic), rtol=2e-3, atol=1e-4)
 
 
-def trained(case: Case, batches: Sequence[Batch]) -> Case:
+def trained(case: Case, batches: Sequence[Batch], rate: float = 6e-3) -> Case:
     """Train on fresh views of the batches, the players in turn."""
     steps = len(batches)
-    optimizers = {of_critic: torch.optim.Adam(case.weights(of_critic), lr=3e-3) for of_critic in case.players}
+    optimizers = {of_critic: torch.optim.Adam(case.weights(of_critic), lr=rate) for of_critic in case.players}
     for step, batch in enumerate(batches):
         views = case.task.views(batch, torch.Generator().manual_seed(1000 + step))
         for of_critic in reversed(case.players):
@@ -448,6 +406,16 @@ def mismatches(case: Case, views: dict[str, Tensor]) -> list[float]:
     return found
 
 
+def rise_by_mismatch(case: Case) -> float:
+    """By how much the worst mismatch raises the loss, averaged over views."""
+    rises = []
+    with torch.no_grad():
+        for seed in range(4):
+            views = case.views(seed)
+            rises.append(torch.tensor(mismatches(case, views)) - float(case.loss(views)))
+    return float(torch.stack(rises).mean(0).max())
+
+
 def _shifted(compute, *inputs, **options):
     """Every view gets the features of the one before it."""
     return {name: feature.roll(1, 0) for name, feature in compute(*inputs, **options).items()}
@@ -458,13 +426,13 @@ def test_after_training_a_mismatch_raises_the_loss(case):
     """What was learned concerns the image itself. A collapsed encoder, or one that is compared with itself, fails."""
     with torch.no_grad():
         initial = float(case.loss(case.views()))
-    trained(case, batches=[case.batch] * 120)
-    rises = []
-    with torch.no_grad():
-        for seed in range(4):
-            views = case.views(seed)
-            rises.append(torch.tensor(mismatches(case, views)) - float(case.loss(views)))
-    assert torch.stack(rises).mean(0).max() > 0.02 * abs(initial)
+    rise = 0.0
+    for rate in (6e-3, 3e-3):  # most tasks are learned at the first one
+        trained(case, [case.batch] * 60, rate)
+        rise = rise_by_mismatch(case)
+        if rise > 0.02 * abs(initial):
+            break
+    assert rise > 0.02 * abs(initial)
 
 
 @only_if(has_critic)
@@ -493,7 +461,7 @@ class Noise(ToySource):
 @only_if(predicts_transformation)  # other answers depend on the image
 def test_a_transformation_cannot_be_predicted_on_noise(case):
     """Images of noise hold no cue, so what is right above chance there was leaked by the task itself."""
-    trained(case, batches=[Noise(step).batch(torch.arange(12), CPU) for step in range(80)])
+    trained(case, batches=[Noise(step).batch(torch.arange(12), CPU) for step in range(40)])
     name, level = next(iter(case.task.chance(case.source, 12).items()))
     scores = []
     with torch.no_grad():

@@ -12,8 +12,9 @@ import pytest
 import shared_batches
 import torch
 from shared_batches import CASES, WRONG
+from tiny_tasks import NARROW_HEADS
 
-from processes import finish, start
+from processes import finish, fork
 from selftaught.pretext import TASKS
 
 STEPS = 3
@@ -28,13 +29,13 @@ for a task with large gradients, 1e-6 for most."""
 @pytest.fixture(scope="module")
 def single(tmp_path_factory) -> dict[str, Any]:
     with pytest.MonkeyPatch.context() as patch:
-        for module in (shared_batches.context, shared_batches.jigsaw):
-            patch.setattr(module, "UNITS", 64)
+        for change in NARROW_HEADS:
+            patch.setattr(*change)
         return shared_batches.all_trained(tmp_path_factory.mktemp("one"), STEPS)
 
 
 def several(count: int, folder: Path, steps: int = STEPS, *names: str) -> list[dict[str, Any]]:
-    ended = finish(start([shared_batches.__file__, str(folder), str(steps), *names], count), 3600)
+    ended = finish(fork(count, shared_batches.save_all_trained, folder, steps, names or tuple(CASES)), 3600)
     assert all(code == 0 for code, _ in ended), "\n".join(output for _, output in ended)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(count)]
 

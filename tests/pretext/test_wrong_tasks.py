@@ -252,7 +252,7 @@ MUTATIONS: dict[type[Task], str] = {
     CriticHelpsToo: "the_players_are_opponents",
     WrongEntry: "after_training_a_mismatch_raises_the_loss",
     FewerClusters: "the_loss_does_not_depend_on_the_order_of_the_images",
-    TargetInInput: "forty_steps_on_one_batch_lower_the_loss",
+    TargetInInput: "twenty_steps_on_one_batch_lower_the_loss",
     ChanceIsWrong: "chance_is_what_features_without_information_score",
     DrawsFromTheGlobalGenerator: "the_seed_decides_the_views_and_nothing_else_does",
     DeclaresAnotherSize: "the_encoder_gets_images_of_the_declared_sizes_only",

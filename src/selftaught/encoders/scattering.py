@@ -42,7 +42,7 @@ class Scattering(Encoder):
         super().__init__()
         _kymatio()
         scales = (2 if size <= 48 else 3 if size <= 96 else 4) if scales is None else scales
-        if scales < 1 or 2**scales > size:
+        if not 1 <= scales < size.bit_length():  # 2**scales would be computed for seconds if it were huge
             raise NotApplicable(
                 f"scattering expects --scales of at least 1 and 2^scales of at most {size}, got {scales}."
             )
