@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import json
+import signal
 from types import SimpleNamespace
 
 import pytest
@@ -20,15 +21,22 @@ pytest.importorskip("submitit")
 
 @pytest.fixture
 def local(monkeypatch, quick):
-    """Jobs are processes of this machine."""
+    """Jobs are processes of this machine, canceled by SIGINT, which shells let background jobs ignore."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(study, "run_on_slurm", functools.partial(run_on_slurm, cluster="local"))
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
-def test_jobs_give_the_same_page_as_runs_in_this_process(images, tmp_path, local):
-    file = written(tmp_path, images)
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # submitit does not close the files of a canceled process
+def test_a_stop_cancels_the_jobs_and_the_command_continues_to_the_page_of_runs_in_this_process(images, tmp_path, local):
+    file, stop = written(tmp_path, images), Stop()
     options = {"seeds": 1, "threads": 1}
     here = run_study(file, Options(**options), tmp_path / "here")
-    jobs = run_study(file, Options(**options, jobs=2, slurm=["partition=any"]), tmp_path / "jobs")
+    stop.request()
+    slurm = Options(**options, jobs=2, slurm=["partition=any"])
+    assert run_study(file, slurm, tmp_path / "jobs", stop) is None
+    jobs = run_study(file, slurm, tmp_path / "jobs")
     outcomes = [json.loads((page.parent / "outcome.json").read_text())["comparisons"] for page in (here, jobs)]
     assert outcomes[0] == outcomes[1]
     assert "--jobs 2 --slurm 'partition=any'" in jobs.read_text()
@@ -53,15 +61,6 @@ def test_a_failed_run_is_one_sentence(images, tmp_path, quick, monkeypatch):
     monkeypatch.setattr(slurm, "_executor", lambda *_: FailedJobs())
     with pytest.raises(UserError, match=r"^all-0: a reason\.$"):
         run_study(written(tmp_path, images), Options(seeds=1, threads=1, slurm=()), tmp_path / "out")
-
-
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # submitit does not close the files of a canceled process
-def test_a_stop_cancels_the_jobs_and_the_command_continues(images, tmp_path, local):
-    file, stop = written(tmp_path, images), Stop()
-    stop.request()
-    options = Options(seeds=1, threads=1, slurm=())
-    assert run_study(file, options, tmp_path / "out", stop) is None
-    assert run_study(file, options, tmp_path / "out") is not None
 
 
 @pytest.mark.parametrize(
