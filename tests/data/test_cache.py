@@ -3,8 +3,6 @@
 import errno
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -13,7 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from corpus import encoded, huge_png, listed, noise, write_broken, write_images
+from slow_cache import build
 
+from forks import Fork
 from selftaught.data import cache, parallel
 from selftaught.data.cache import Decoded, cache_folder, decode_cached
 from selftaught.data.decode import decode
@@ -193,49 +193,6 @@ def test_cache_folder_follows_the_environment(monkeypatch: pytest.MonkeyPatch, t
     assert cache_folder() == tmp_path / "xdg" / "selftaught"
 
 
-BUILDER = """
-import sys, time, types
-from dataclasses import dataclass
-from pathlib import Path
-sys.path.insert(0, {tests!r})
-for name, path in [("selftaught", {package!r}), ("selftaught.data", {package!r} + "/data")]:
-    sys.modules[name] = types.ModuleType(name)  # without its __init__: importing torch takes most of the time
-    sys.modules[name].__path__ = [path]
-from corpus import listed
-from selftaught.data.cache import decode_cached
-from selftaught.data.reader import Listed, Reader
-
-@dataclass(frozen=True, eq=False)
-class Slow(Reader):
-    inner: Listed
-    def __len__(self): return len(self.inner)
-    def title(self, index): return self.inner.title(index)
-    def fingerprint(self): return self.inner.fingerprint()
-    def stream(self, indices):
-        with open({log!r}, "a") as log:
-            log.write("build\\n")
-        for raw in self.inner.stream(indices):
-            time.sleep({pause})
-            yield raw
-
-toys = listed(200)
-cached = decode_cached(Slow(toys.name, toys.labels, toys.classes, toys), 8, folder=Path({folder!r}))
-print(len(cached.images), int(cached.images.sum()))
-"""
-
-
-def builder(folder: Path, log: Path, pause: float) -> subprocess.Popen[str]:
-    package = str(Path(cache.__file__).parents[1])
-    values = {
-        "package": package,
-        "tests": str(Path(__file__).parent),
-        "log": str(log),
-        "folder": str(folder),
-        "pause": pause,
-    }
-    return subprocess.Popen([sys.executable, "-c", BUILDER.format(**values)], stdout=subprocess.PIPE, text=True)
-
-
 def wait_for(condition: object, seconds: float = 60) -> None:
     assert callable(condition)
     end = time.monotonic() + seconds
@@ -250,7 +207,7 @@ def expected_sum(count: int) -> int:
 
 def test_two_processes_build_one_cache(tmp_path: Path) -> None:
     log = tmp_path / "log"
-    both = [builder(tmp_path / "cache", log, 0.002) for _ in range(2)]
+    both = [Fork(build, tmp_path / "cache", log, 0.002) for _ in range(2)]
     outputs = [process.communicate(timeout=100)[0].split() for process in both]
     assert outputs == [["200", str(expected_sum(200))]] * 2
     assert log.read_text() == "build\n"
@@ -258,7 +215,7 @@ def test_two_processes_build_one_cache(tmp_path: Path) -> None:
 
 def test_killed_builds_are_never_loaded(tmp_path: Path) -> None:
     folder, log = tmp_path / "cache", tmp_path / "log"
-    process = builder(folder, log, 0.05)
+    process = Fork(build, folder, log, 0.05)
     wait_for(lambda: log.exists() and leftovers(folder))
     process.send_signal(signal.SIGKILL)
     process.communicate()
