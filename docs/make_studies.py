@@ -117,7 +117,8 @@ def verdict(name: str) -> str:
     further = Counter(each["verdict"] if each else "undecided" for each in outcome["comparisons"][1:])
     counts = ", ".join(f"{count} {each}" for each, count in sorted(further.items()))
     more = f"; further comparisons: {counts}" if counts else ""
-    return f"**{outcome['verdict']}** ({outcome['scale']}, {seeds}){more}"
+    so_far = f", {outcome['done']} of {outcome['runs']} runs so far" if outcome["done"] < outcome["runs"] else ""
+    return f"**{outcome['verdict']}** ({outcome['scale']}, {seeds}{so_far}){more}"
 
 
 def result(name: str) -> str:

@@ -44,11 +44,20 @@ def test_a_result_gives_the_verdict_and_the_conclusion(make, monkeypatch, tmp_pa
     assert make.verdict(name) == "Not run yet."
     assert "\n\nNot run yet.\n\n" in make.page(name, load_study(name)[1])
     (tmp_path / name).mkdir()
-    outcome = {"verdict": "contradicted", "scale": "small", "seeds": 1, "comparisons": [{"verdict": "contradicted"}]}
+    outcome = {
+        "verdict": "contradicted",
+        "scale": "small",
+        "seeds": 1,
+        "runs": 2,
+        "done": 2,
+        "comparisons": [{"verdict": "contradicted"}],
+    }
     (tmp_path / name / "outcome.json").write_text(json.dumps(outcome))
     (tmp_path / name / "README.md").write_text("# A question?\n\n**Contradicted:** why.\n\nThe finding.\n")
     assert make.verdict(name) == "**contradicted** (small, 1 seed)"
-    outcome["comparisons"] += [{"verdict": "supported"}, None, {"verdict": "undecided"}]  # None: runs failed
+    (tmp_path / name / "outcome.json").write_text(json.dumps({**outcome, "done": 1}))
+    assert make.verdict(name) == "**contradicted** (small, 1 seed, 1 of 2 runs so far)"
+    outcome["comparisons"] += [{"verdict": "supported"}, None, {"verdict": "undecided"}]  # None: no result
     (tmp_path / name / "outcome.json").write_text(json.dumps(outcome))
     counts = "; further comparisons: 1 supported, 2 undecided"
     assert make.verdict(name) == f"**contradicted** (small, 1 seed){counts}"

@@ -34,6 +34,7 @@ from selftaught.studies.page import COST, known
 from selftaught.studies.results import Result
 from selftaught.studies.study import Options, plan_study, run_study
 from selftaught.studies.wording import FURTHER, conclusion, further
+from selftaught.training.interruption import Stop
 
 
 def page_without_cost(page: Path) -> list[str]:
@@ -277,6 +278,14 @@ def test_sources_can_be_replaced_by_name():
     assert grid.seeds == 5
 
 
+def test_each_variant_has_a_result_early_and_the_comparison_that_decides_comes_next():
+    variants = {"other": {}, "all": {}, "one": {"task": {"copies": "one"}}}
+    grid = make_grid(parse_study({**TINY, "variants": variants, "seeds": 3}, "tiny"), "small")
+    assert [f"{cell.variant.name} {cell.seed}" for cell in grid.cells] == [
+        "other 0", "all 0", "one 0", "all 1", "one 1", "all 2", "one 2", "other 1", "other 2",
+    ]  # fmt: skip
+
+
 # --- a study from end to end --------------------------------------------------------------------------------------
 
 
@@ -331,6 +340,17 @@ def test_a_null_study_is_undecided_and_a_killed_one_gives_the_same_page(images, 
         in run_study(drawn, Options(threads=1), out).read_text()
     )
     assert "rotation" in (out / "trends-1.svg").read_text()
+
+    # An interrupted study has a page of what is done.
+    (out / "results" / "one-1-1.npz").unlink()
+    before.pop()
+    stop = Stop()
+    stop.request()
+    assert run_study(study, Options(threads=1), out, stop) is None
+    so_far = (out / "README.md").read_text()
+    assert so_far.split("\n\n")[1].startswith("**Preliminary: 3 of 4 runs are done.** **Undecided:** all (layer2)")
+    outcome = json.loads((out / "outcome.json").read_text())
+    assert (outcome["done"], outcome["runs"], len(outcome["comparisons"][0]["sides"][0]["accuracies"])) == (3, 4, 1)
     assert before == [path.stat().st_mtime_ns for path in sorted(out.glob("results/*.npz"))]
 
 

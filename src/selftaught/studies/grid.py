@@ -65,13 +65,18 @@ class Grid:
 
     @property
     def cells(self) -> list[Cell]:
-        """Seeds in the outer loop, so that every variant has a result early; a baseline without parameters has one."""
-        return [
+        """All runs, in the order in which they are done; a baseline without parameters has one.
+
+        Each variant has a result early. Then come the other seeds of the variants that decide.
+        """
+        cells = [
             Cell(variant, seed)
             for seed in range(self.seeds)
             for variant in self.variants
             if not (seed and variant.baseline in FIXED)
         ]
+        decide = (self.study.comparison.variant, self.study.comparison.against)
+        return sorted(cells, key=lambda cell: (cell.seed > 0, cell.seed > 0 and cell.variant.name not in decide))
 
     def variant(self, name: str) -> Variant:
         """The variant of this name."""

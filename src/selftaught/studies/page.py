@@ -27,7 +27,7 @@ COST = "**Cost:**"
 
 
 def write_page(folder: StudyFolder, state: State, command: str) -> Path:
-    """Write the page, its figures and `outcome.json` of a study whose runs are done.
+    """Write the page, its figures and `outcome.json`; the page of a study that was interrupted says so.
 
     Args:
         folder: the study's folder.
@@ -42,9 +42,11 @@ def write_page(folder: StudyFolder, state: State, command: str) -> Path:
     comparisons = [grid.study.comparison, *grid.study.further]
     fixed = [variant.name for variant in grid.variants if variant.baseline in FIXED]
     outcomes = [_outcome(one, results[one.evaluation - 1], fixed) for one in comparisons]
+    done = sum(folder.is_done(cell, len(grid.evaluations)) for cell in grid.cells)
+    so_far = "" if done == len(grid.cells) else f"**Preliminary: {done} of {len(grid.cells)} runs are done.** "
     parts = [
         f"# {grid.study.question}",
-        conclusion(comparisons[0], outcomes[0]),
+        so_far + conclusion(comparisons[0], outcomes[0]),
         *known(grid.study),
         *(["## Further comparisons", *_further(comparisons[1:], outcomes[1:])] if comparisons[1:] else []),
     ]
@@ -54,7 +56,7 @@ def write_page(folder: StudyFolder, state: State, command: str) -> Path:
     failed = [f"{cell.name}: {text}" for cell in grid.cells if (text := folder.read_failure(cell))]
     if failed:
         parts += ["## Failed runs", *failed]
-    write_text(folder.path / "outcome.json", json.dumps(_json(state, outcomes), indent=1) + "\n", folder.path)
+    write_text(folder.path / "outcome.json", json.dumps(_json(state, done, outcomes), indent=1) + "\n", folder.path)
     write_text(folder.page, "\n\n".join(parts) + "\n", folder.path)
     return folder.page
 
@@ -155,7 +157,8 @@ def _spread(results: Sequence[Result], layer: str) -> tuple[float, float | None]
 
 def _layer_table(results: Mapping[str, Sequence[Result]]) -> str:
     columns = list(dict.fromkeys(layer for runs in results.values() for layer in runs[0].layers))
-    rows, randoms = [], {}
+    rows: list[list[str]] = []
+    randoms: dict[tuple[str, ...], str] = {}
     for name, runs in results.items():
         best, places = best_layer(runs), digits(runs[0].facts["test"])
         cells = []
@@ -165,7 +168,7 @@ def _layer_table(results: Mapping[str, Sequence[Result]]) -> str:
         rows.append([name, str(len(runs)), *cells])
         if runs[0].facts["has_parameters"]:
             level = {row["layer"]: f"{row['random']:.{places}f}" for row in runs[0].facts["layers"]}
-            randoms[tuple(level.get(layer, "") for layer in columns)] = name
+            randoms.setdefault(tuple(level.get(layer, "") for layer in columns), name)
     for levels, name in randoms.items():
         title = "random weights" if len(randoms) == 1 else f"random weights as for {name}"
         rows.append([title, "", *levels])
@@ -230,12 +233,14 @@ def _status(folder: StudyFolder, cell: Cell) -> Mapping[str, Any]:
     return Run(path).folder.read_status() if (path / "config.yaml").exists() else {}
 
 
-def _json(state: State, outcomes: Sequence[Outcome | None]) -> dict[str, Any]:
+def _json(state: State, done: int, outcomes: Sequence[Outcome | None]) -> dict[str, Any]:
     return {
         "study": state.name,
         "question": state.study.question,
         "scale": state.scale,
         "seeds": state.seeds,
+        "runs": len(state.grid.cells),
+        "done": done,
         "verdict": "undecided" if outcomes[0] is None else outcomes[0].verdict,
         "comparisons": [None if one is None else _outcome_json(one) for one in outcomes],
     }

@@ -93,7 +93,8 @@ def run_study(
         stop: request a stop from another thread; in the main thread signals request it, too.
 
     Returns:
-        The page; None if a signal stopped the study, which the same call continues.
+        The page; None if a signal stopped the study, which the same call continues. The page then has the results so
+        far, if there are any.
 
     Raises:
         UserError: the study, a variant, an evaluation or the folder cannot be used. Nothing is trained then, unless a
@@ -113,10 +114,13 @@ def run_study(
         state = _begin(folder, requested, grid, options, console)
         with locked(folder.path, f"another process runs this study in {readable(str(folder.path))}: wait for it."):
             finished = _run(folder, state, state.grid, options, stop, console)
-    if not finished:
-        console.print(f"interrupted; the same command continues: {readable(str(folder.path))}")
-        return None
-    return write_page(folder, state, command(study, options, out))
+    done = any(folder.is_done(cell, len(state.grid.evaluations)) for cell in state.grid.cells)
+    page = write_page(folder, state, command(study, options, out)) if done else None
+    if finished:
+        return page
+    so_far = f"; the results so far: {readable(str(page))}" if page else ""
+    console.print(f"interrupted; the same command continues: {readable(str(folder.path))}{so_far}")
+    return None
 
 
 def _lasting(item: str) -> str:

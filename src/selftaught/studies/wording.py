@@ -14,7 +14,7 @@ def conclusion(comparison: Comparison, outcome: Outcome | None) -> str:
     """
     if outcome is None:
         sides = f"{comparison.variant} and {comparison.against}"
-        return f"**Undecided:** {sides} cannot be compared, because runs failed: no seed has a result of both."
+        return f"**Undecided:** {sides} cannot be compared: no seed has a result of both."
     first, second, difference, interval = _figures(outcome)
     verdict = outcome.verdict
     text = (
@@ -33,7 +33,7 @@ def further(comparison: Comparison, outcome: Outcome | None) -> list[str]:
     within = f" within {comparison.margin:g}" if comparison.expected == "equal" else ""
     expected = f"{comparison.expected}{within}"
     if outcome is None:
-        return [comparison.variant, comparison.against, "runs failed", expected, "**undecided**", ""]
+        return [comparison.variant, comparison.against, "no seed has both", expected, "**undecided**", ""]
     first, second, difference, interval = _figures(outcome)
     needed = ""
     if outcome.verdict == "undecided" and outcome.seeds:
