@@ -75,10 +75,11 @@ def probe_layers(
     probe = make_probe(probe) if isinstance(probe, str) else probe
     _check(train, test, seeds, initializations)
     has_parameters = any(True for _ in encoder.parameters())
+    drawn = range(initializations if has_parameters else 0)  # scattering is the same with any initialization
     selection = select(() if baselines is None and not has_parameters else baselines)
     viewing = Viewing(size, device or torch.device("cpu"), dimensions or probe.dimensions, pooling)
     trained_count = 1 if probe.deterministic else seeds
-    passes = trained_count + 1 + initializations + len(selection.names)
+    passes = trained_count + 1 + len(drawn) + len(selection.names)
     setting = cache_setting(probe, train, test, viewing)
     with Meter("probe", passes * pass_length(probe, train, test), shown=progress) as meter:
         evaluation = Evaluator(probe, train, test, viewing, BaselineCache(cache, setting), meter)
@@ -86,15 +87,10 @@ def probe_layers(
         further, left_out = Baselines(evaluation, fresh, encoder_setting).rows(selection)
         whole = encoder if projection is None else Projected(encoder, projection.trained)
         recalibrated = recalibrate and evaluation.calibrate(whole)
-        measured = Measured(
-            trained=[evaluation(whole, seed, "trained") for seed in range(trained_count)],
-            pixels=evaluation.pixels(),
-            random=[
-                evaluation.random(_projected(fresh(seed), projection, seed), encoder_setting)
-                for seed in range(initializations)
-            ],
-            baselines=further,
-        )
+        trained = [evaluation(whole, seed, "trained") for seed in range(trained_count)]
+        pixels = evaluation.pixels()
+        random = [evaluation.random(_projected(fresh(seed), projection, seed), encoder_setting) for seed in drawn]
+        measured = Measured(trained=trained, random=random or trained, pixels=pixels, baselines=further)
     notes = (probe.note(train.side, size), NOTE if projection else "", *left_out, duplicate_warning(train, test))
     return ProbeTable(
         **measured_fields(measured, train, test, pretraining_ids),
