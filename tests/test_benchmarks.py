@@ -56,12 +56,13 @@ def test_views_run_without_loader_workers(tmp_path, capsys):
 
 
 @pytest.fixture
-def small_products(monkeypatch):
-    """The peak of the CPU is that of small matrices."""
+def tiny(monkeypatch):
+    """Small views, and the peak of the CPU is that of small matrices."""
     monkeypatch.setattr("selftaught.training.profile.SIDE", {"cpu": 64})
+    monkeypatch.setattr(gpu, "SIZES", (16, 32))
 
 
-def test_the_script_for_gpus_runs_on_a_cpu(tmp_path, capsys, small_products):
+def test_the_script_for_gpus_runs_on_a_cpu(tmp_path, capsys, tiny):
     out = tmp_path / "gpu.json"
     tasks = ["bigan", "synthetic"]  # two players, and dense targets
     assert gpu.main(["--device", "cpu", "--smoke", "--out", str(out), "--tasks", *tasks]) == 0
@@ -74,7 +75,7 @@ def test_the_script_for_gpus_runs_on_a_cpu(tmp_path, capsys, small_products):
     assert "failed: none" in capsys.readouterr().out
 
 
-def test_the_script_for_gpus_reports_failures(tmp_path, capsys, monkeypatch, small_products):
+def test_the_script_for_gpus_reports_failures(tmp_path, capsys, monkeypatch, tiny):
     monkeypatch.setattr(gpu, "speed", lambda *_: 1 / 0)
     monkeypatch.setattr(gpu, "train", lambda *_: {})
     out = tmp_path / "gpu.json"

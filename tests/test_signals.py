@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from typing import Any
 
 import pytest
 import torch
@@ -64,8 +65,19 @@ def signalled_at(phase: str, number: int, times: int = 1):
 NUMBERS = {"SIGINT": signal.SIGINT, "SIGTERM": signal.SIGTERM, "SIGHUP": signal.SIGHUP}
 
 
-@pytest.mark.parametrize("number", NUMBERS.values(), ids=NUMBERS)
-@pytest.mark.parametrize("phase", ["decoding", "planning", "first step", "checkpoint", "final writes"])
+def moments() -> list[Any]:
+    """Phases and signals; SIGHUP is handled as SIGTERM is, so the default suite has it once."""
+    return [
+        pytest.param(
+            phase, number, id=f"{phase}-{name}",
+            marks=[pytest.mark.slow] if name == "SIGHUP" and phase != "first step" else [],
+        )
+        for phase in ("decoding", "planning", "first step", "checkpoint", "final writes")
+        for name, number in NUMBERS.items()
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("phase", "number"), moments())
 def test_a_signal_at_any_moment_leaves_nothing_or_a_run_to_resume(images, tmp_path, phase, number):
     out = tmp_path / "new" / "run"
     arguments = ["pretrain", images, "--steps", 5, "--out", out, *TINY]

@@ -61,7 +61,7 @@ def saving(tmp_path) -> Callable[[Path], object]:
     return work
 
 
-def test_a_kill_while_saving_costs_nothing_that_was_saved(tmp_path, saving):
+def test_a_kill_while_saving_costs_nothing_that_was_saved_and_saving_goes_on(tmp_path, saving):
     found = []
 
     def check(folder: Path) -> None:
@@ -72,19 +72,13 @@ def test_a_kill_while_saving_costs_nothing_that_was_saved(tmp_path, saving):
         if saved is not None:
             assert torch.equal(saved["weight"], STATES[step - 1]["weight"])
         found.append(step)
+        saving(folder)
+        assert set(files(folder / "checkpoint")) == {"last.pt", "previous.pt"}  # nothing is left behind
+        assert Checkpoints(folder / "checkpoint", "mine").load()["step"] == 3
 
     assert every_moment(tmp_path, saving, check) > 15
     assert set(found) == {0, 1, 2, 3}
     assert found == sorted(found)  # a later death never knows less
-
-
-def test_after_a_kill_saving_goes_on_and_leaves_nothing_behind(tmp_path, saving):
-    def check(folder: Path) -> None:
-        saving(folder)
-        assert set(files(folder / "checkpoint")) == {"last.pt", "previous.pt"}
-        assert Checkpoints(folder / "checkpoint", "mine").load()["step"] == 3
-
-    every_moment(tmp_path, saving, check)
 
 
 def test_weights_are_old_or_new_and_never_without_their_description(tmp_path):
