@@ -202,9 +202,10 @@ def test_rendered_table_shows_the_numbers():
     for number in (table.layers[0].value, table.layers[1].random, table.pixels, table.chance):
         assert f"{number:.2f}" in said
     assert "Top-1 accuracy (ridge probe) on 90 test images of given" in said
-    assert "k-NN is deterministic" in lines(
-        probed(Plain(), lambda seed: Plain(), noise(50, 0), unequal(), probe="knn", seeds=2)
-    )
+    neighbors = probed(Plain(), lambda seed: Plain(), noise(50, 0), unequal(), probe=KNNProbe(k=9), seeds=2)
+    assert "k-NN is deterministic" in lines(neighbors)
+    assert neighbors.seeds == 1  # probes of the encoder: another one would be the same
+    assert neighbors.to_json()["settings"] == {"k": 9, "temperature": 0.07}
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ def by_class(classes: int, seeds: int = 2) -> dict[str, Any]:
     return {
         **GOOD,
         "seeds": seeds,
+        "test": 10 * classes,
         "classes": [f"<c{number}>" for number in range(classes)],
         "confusion": confusion.tolist(),
         "per_class": [1 - min(number, 10) / 10 for number in range(classes)],
@@ -40,6 +41,13 @@ def test_classes_are_sorted_by_accuracy_with_their_images() -> None:
     ]
     assert found.figure is not None
     assert found.pairs == []
+
+
+def test_images_of_a_class_are_counted_once_whatever_the_seeds() -> None:
+    """k-NN is deterministic: with three seeds, earlier versions stored the confusions of one."""
+    found = make_classes({**by_class(4, seeds=1), "seeds": 3, "test": 40}, "salt")
+    assert found is not None
+    assert [row[1] for row in found.rows] == ["10"] * 4
 
 
 def test_many_classes_have_their_worst_pairs_instead_of_a_matrix() -> None:

@@ -72,6 +72,22 @@ def test_probes_with_other_labels_are_told_apart(tmp_path: Path) -> None:
     ]
 
 
+def test_probes_with_other_settings_are_told_apart(tmp_path: Path) -> None:
+    """Only by the settings that differ among probes of the same kind."""
+    knn = {**GOOD, "probe": "knn", "settings": {"k": 20, "temperature": 0.07}}
+    sgd = {**GOOD, "probe": "sgd", "settings": {"epochs": 28, "milestones": [0.3, 0.6], "ten_crop": False}}
+    more = {**sgd, "settings": {"epochs": 28, "milestones": [0.5], "ten_crop": True}}
+    run = fake_run(tmp_path / "rot", probes=[{**GOOD, "settings": {}}, knn, {**knn, "recalibrated": True}, sgd, more])
+    cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
+    assert [cell["probed on"] for cell in cells] == [
+        "cifar10 (ridge, 50,000 labels)",
+        "cifar10 (knn, 50,000 labels)",
+        "cifar10 (knn, 50,000 labels, recalibrated)",
+        "cifar10 (sgd, 50,000 labels, milestones 0.3 0.6, not ten crop)",
+        "cifar10 (sgd, 50,000 labels, milestones 0.5, ten crop)",
+    ]
+
+
 def test_digits_follow_the_number_of_test_images(tmp_path: Path) -> None:
     run = fake_run(tmp_path / "rot", probes=[{**GOOD, "test": 300}])
     cells = dict(zip(COLUMNS, rows(read_records([run]))[0].cells(), strict=True))

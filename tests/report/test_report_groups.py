@@ -92,6 +92,35 @@ def test_other_test_images_are_not_compared(tmp_path: Path) -> None:
     assert sentences(group_results(read_records(runs))) == []
 
 
+def change_probe(run: Path, **facts: object) -> None:
+    path = run / "probes" / "0.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **facts}))
+
+
+def test_probes_with_other_settings_are_neither_compared_nor_seeds_of_one_group(tmp_path: Path) -> None:
+    """k-NN with k = 3 against k = 200 is a difference of probes, not of runs."""
+    runs = [probed_run(tmp_path / f"a{seed}", (0.5, 0.6), seed) for seed in range(2)]
+    for run, k in zip(runs, (3, 200), strict=True):
+        change_probe(run, probe="knn", settings={"k": k, "temperature": 0.07})
+    few, many = group_results(read_records(runs))
+    assert [few.probe, many.probe] == ["cifar10 (knn, 50,000 labels, k 3)", "cifar10 (knn, 50,000 labels, k 200)"]
+    assert (few.name, many.name) == ("a0", "a1")
+    assert sentences([few, many]) == []
+    change_probe(runs[1], settings={"k": 3, "temperature": 0.07})
+    (both,) = group_results(read_records(runs))
+    assert (both.name, both.probe) == ("a0 (mean of 2 seeds)", "cifar10 (knn, 50,000 labels)")
+
+
+def test_a_run_that_was_probed_at_two_sizes_is_not_compared_with_itself(tmp_path: Path) -> None:
+    run = probed_run(tmp_path / "a", (0.5, 0.6))
+    change_probe(run, size=32)
+    probe = json.loads((run / "probes" / "0.json").read_text())
+    (run / "probes" / "1.json").write_text(json.dumps({**probe, "size": 64}))
+    groups = group_results(read_records([run]))
+    assert len(groups) == 2
+    assert sentences(groups) == []
+
+
 def test_damaged_and_missing_files(tmp_path: Path) -> None:
     run = probed_run(tmp_path / "a", (0.5, 0.6))
     path = run / "probes" / "0.npz"

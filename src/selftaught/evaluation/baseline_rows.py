@@ -16,7 +16,7 @@ from selftaught.evaluation.baselines import FIXED, prepare, title
 from selftaught.evaluation.baselines.cache import state_digest
 from selftaught.evaluation.baselines.kmeans_init import PATCHES
 from selftaught.evaluation.evaluator import Evaluator, pass_length
-from selftaught.evaluation.gain import best_layer
+from selftaught.evaluation.gain import at_layers, possible_layers
 from selftaught.evaluation.metrics import Metrics
 from selftaught.evaluation.rows import BaselineRow
 
@@ -123,17 +123,18 @@ class Baselines:
             return evaluation(encoder, 0, title(name))
 
         results = compute() if setting is None else evaluation.cached(key, compute)
-        layer = best_layer([results])
-        best = results[layer]
+        layers = possible_layers([results])
+        best = results[layers[0]]
         return BaselineRow(
             name=name,
             title=title(name),
-            layer=layer,
+            layer=layers[0],
             value=best.value,
             held_out=best.held_out,
             dimensions=best.dimensions,
             metrics=best.numbers(),
-            observations=best.observations,
+            layers=tuple(name for name in results if name in layers),
+            choices=tuple(at_layers([results], layers)),
         )
 
     def _require_cheap(self, name: str, encoder: Encoder) -> None:

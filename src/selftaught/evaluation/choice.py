@@ -32,9 +32,10 @@ class LayerChoice:
         """A line for the caption of the table; empty if the choice is certain, or there are enough images."""
         if self.separated or self.images >= ENOUGH:
             return ""
+        images = f"{self.images:,} held-out image{'s' * (self.images != 1)}"
         return (
-            f"Only {self.images:,} held-out images: the choice of layer ({self.layer} or {self.runner_up}) is "
-            "uncertain; the interval of the gain covers both."
+            f"Only {images}: the choice of layer ({self.layer} or {self.runner_up}) is uncertain; the interval of the "
+            "gain covers both."
         )
 
     def to_json(self) -> dict[str, object]:

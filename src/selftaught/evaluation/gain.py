@@ -13,6 +13,7 @@ Variation between pretraining runs is not included, because there is only one.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -63,31 +64,51 @@ def gain_over_random(trained: Results, random: Results) -> Gain:
         trained: results of each probe seed; the test images must be the same everywhere.
         random: results of each random initialization; the held-out images, too, must be the same.
     """
-    layer, random_layer = best_layer(trained), best_layer(random)
-    layers = [
-        other for other in without_embedding(trained[0]) if other == layer or _is_candidate(trained, layer, other)
+    layers, random_layers = possible_layers(trained), possible_layers(random, same_images=True)
+    difference = over_choices(at_layers(trained, layers), at_layers(random, random_layers))
+    in_order = [
+        tuple(name for name in results[0] if name in names)
+        for results, names in ((trained, layers), (random, random_layers))
     ]
-    random_layers = [
-        other
-        for other in without_embedding(random[0])
-        if other == random_layer or _is_candidate_of_same(random, random_layer, other)
-    ]
-    ours = [measured([result[name] for result in trained]) for name in _first(layer, layers)]
-    theirs = [measured([result[name] for result in random]) for name in _first(random_layer, random_layers)]
-    return Gain(layer, random_layer, *over_choices(ours, theirs), tuple(layers), tuple(random_layers))
+    return Gain(layers[0], random_layers[0], *difference, *in_order)
 
 
-def _first(chosen: str, layers: Sequence[str]) -> list[str]:
-    return [chosen, *(layer for layer in layers if layer != chosen)]
+def possible_layers(results: Results, same_images: bool = False) -> list[str]:
+    """The best layer on held-out images, then all layers that these do not show to be worse.
+
+    Args:
+        results: of one encoder with each probe seed, or of each random initialization.
+        same_images: whether all results have the same held-out images.
+    """
+    best = best_layer(results)
+    is_possible = _is_possible_of_same if same_images else _is_possible
+    others = (layer for layer in without_embedding(results[0]) if layer != best)
+    return [best, *(layer for layer in others if is_possible(results, best, layer))]
 
 
-def _is_candidate(results: Results, best: str, other: str) -> bool:
+def at_layers(results: Results, layers: Sequence[str]) -> list[Measured]:
+    """The metric on the test images at each of some layers."""
+    return [measured([result[layer] for result in results]) for layer in layers]
+
+
+def candidates(probes: Sequence[Mapping[str, Any]], key: str) -> set[str]:
+    """Layers that are not significantly worse than the best one on the held-out images of one of several probes.
+
+    Args:
+        probes: as stored, see `ProbeTable.to_json`; those of earlier versions have no such layers.
+        key: "layers", or "random_layers" for random weights.
+    """
+    gains = [gain for probe in probes if isinstance(gain := probe.get("gain"), Mapping)]
+    return {str(layer) for gain in gains if isinstance(names := gain.get(key), list) for layer in names}
+
+
+def _is_possible(results: Results, best: str, other: str) -> bool:
     """Whether a layer is not significantly worse than the best one on held-out images, others for each result."""
     sides = [[result[name] for result in results] for name in (best, other)]
     return type(sides[0][0]).held_difference(*sides)[2] <= 0
 
 
-def _is_candidate_of_same(results: Results, best: str, other: str) -> bool:
+def _is_possible_of_same(results: Results, best: str, other: str) -> bool:
     """The same for results with the same held-out images."""
     first, second = (
         Measured(

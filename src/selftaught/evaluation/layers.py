@@ -1,6 +1,7 @@
 """Layer-wise evaluation: probe every layer and compare it with random weights, raw pixels and chance."""
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -98,7 +99,8 @@ def probe_layers(
         size=size,
         dimensions=viewing.dimensions,
         pooling=pooling,
-        seeds=seeds,
+        seeds=trained_count,
+        settings=asdict(probe),  # type: ignore[call-overload]  # probes are dataclasses
         initializations=initializations,
         spread=_spread(probe, seeds, initializations),
         note="\n".join(filter(None, notes)),

@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from selftaught.contracts import Source
-from selftaught.evaluation import intervals
 from selftaught.evaluation.choice import layer_choice
 from selftaught.evaluation.features import labeled_indices, require_labels
-from selftaught.evaluation.gain import Results, gain_over_random
-from selftaught.evaluation.metrics import LayerMetrics, Metrics, mean_metrics, measured, total_confusion
+from selftaught.evaluation.gain import Results, at_layers, gain_over_random, possible_layers
+from selftaught.evaluation.intervals import over_choices
+from selftaught.evaluation.metrics import LayerMetrics, Metrics, mean_metrics, total_confusion
 from selftaught.evaluation.multilabel import MultilabelMetrics, chance_of
 from selftaught.evaluation.overlap import content_ids_of, count_overlap
 from selftaught.evaluation.rows import BaselineRow, LayerRow, Observations
@@ -49,7 +49,7 @@ def measured_fields(found: Measured, train: Source, test: Source, pretraining_id
         "random_per_class": _per_class([result[gain.random_layer] for result in found.random]),
         **_by_class(best, labels),
         "layers": _rows(found.trained, found.random),
-        "baselines": tuple(_compared(row, best) for row in found.baselines),
+        "baselines": _compared(found),
         "gain": gain,
         "choice": layer_choice(found.trained),
         "train": len(labeled_indices(train)),
@@ -82,11 +82,13 @@ def _rows(trained: Results, random: Results) -> tuple[LayerRow, ...]:
     return tuple(rows)
 
 
-def _compared(row: BaselineRow, best: Sequence[Metrics]) -> BaselineRow:
-    """A baseline with the difference to the best layer, of which `best` has a result for each probe seed."""
-    ours = measured(best)
-    theirs = intervals.Measured(np.array([row.value]), np.stack([row.observations]), ours.resampled)
-    return replace(row, difference=dict(zip(("value", "low", "high"), ours.minus(theirs), strict=True)))
+def _compared(found: Measured) -> tuple[BaselineRow, ...]:
+    """The baselines with the difference to the best layer."""
+    ours = at_layers(found.trained, possible_layers(found.trained))
+    return tuple(
+        replace(row, difference=dict(zip(("value", "low", "high"), over_choices(ours, row.choices), strict=True)))
+        for row in found.baselines
+    )
 
 
 def _per_class(results: Sequence[Metrics]) -> tuple[float | None, ...]:
@@ -124,7 +126,7 @@ def _observations(found: Measured, labels: Tensor, ids: Tensor | None) -> Observ
         return np.array([[layer.value for layer in result.values()] for result in results])
 
     test_ids, own = np.zeros(0, np.int64) if ids is None else ids.numpy(), found.pixels.observations
-    others = [row.observations for row in found.baselines]
+    others = [row.choices[0].observations[0] for row in found.baselines]
     return Observations(
         layers=tuple(found.trained[0]),
         trained=stacked(found.trained),

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from selftaught.evaluation.intervals import Measured
+
 
 @dataclass(frozen=True)
 class LayerRow:
@@ -48,15 +50,17 @@ class BaselineRow:
     dimensions: int
     metrics: dict[str, float] = field(default_factory=dict)
     """See `LayerRow.metrics`."""
+    layers: tuple[str, ...] = ()
+    """The best layer and those that held-out images do not show to be worse, from the first to the last."""
     difference: dict[str, float] | None = None
     """The best layer of the probed encoder minus this row: `value`, and the ends `low` and `high` of the 95 % interval,
-    paired over test images."""
-    observations: NDArray[np.generic] = field(default_factory=lambda: np.zeros(0, np.bool_), compare=False, repr=False)
-    """See `Metrics.observations`."""
+    paired over test images. It covers all layers that held-out images leave possible, on either side."""
+    choices: tuple[Measured, ...] = field(default=(), compare=False, repr=False)
+    """The metric on the test images at each of `layers`, the best one first."""
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
-        return {name: value for name, value in vars(self).items() if name != "observations"}
+        return {name: value for name, value in vars(self).items() if name != "choices"}
 
 
 @dataclass(frozen=True)

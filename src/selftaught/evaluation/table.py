@@ -22,7 +22,7 @@ MULTILABEL = (
 MAX_CONFUSION = 100
 """Maximum number of classes for which the confusion matrix is written to JSON."""
 TOO_WIDE = 0.05
-"""Half width of an interval including zero above which the caption states that there are too few test images."""
+"""Half width of an interval including zero above which a sentence states that there are too few test images."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,8 @@ class ProbeTable:
     """Random initializations that were probed."""
     spread: str
     """Repetitions of each standard deviation, in words."""
+    settings: Mapping[str, object] = field(default_factory=dict)
+    """Hyperparameters of the probe."""
     metric: str = "accuracy"
     """"accuracy", or "map" where images may have several classes."""
     choice: LayerChoice | None = None
@@ -157,9 +159,9 @@ def data_name(source: str) -> str:
     return re.sub(r" \((train|test)[^()]*\)$", "", source)
 
 
-def digits(test: int) -> int:
-    """Decimals of an accuracy, by the number of test images."""
-    return 3 if test >= 1000 else 2
+def digits(test: int | None) -> int:
+    """Decimals of an accuracy, by the number of test images; None if unknown."""
+    return 2 if test is not None and test < 1000 else 3
 
 
 def render(table: ProbeTable) -> Table:
@@ -255,16 +257,17 @@ def _gain_line(table: ProbeTable) -> str:
     margin = (gain.high - gain.low) / 2
     line = (
         f"Gain over the best layer of random weights ({gain.random_layer}): {gain.value:+.{places}f} "
-        f"(95 % interval {gain.low:+.{places}f} to {gain.high:+.{places}f}{_covered(gain)}; one run: variation between "
-        "runs is not included)."
+        f"(95 % interval {gain.low:+.{places}f} to {gain.high:+.{places}f}{_covered_by(gain)}; one run: variation "
+        "between runs is not included)."
     )
     if gain.low <= 0 <= gain.high and margin > TOO_WIDE:
-        held = f" and {table.choice.images:,} held-out ones" if table.choice and gain.is_uncertain else ""
+        count = table.choice.images if table.choice else 0
+        held = f" and {count:,} held-out one{'s' * (count != 1)}" if count and gain.is_uncertain else ""
         line += f" {table.test:,} test images{held} are too few: the 95 % interval is ±{margin:.2f}."
     return line
 
 
-def _covered(gain: Gain) -> str:
+def _covered_by(gain: Gain) -> str:
     """Which layers an interval covers, if there are several."""
     if not gain.is_uncertain:
         return ""
@@ -278,16 +281,23 @@ def _covered(gain: Gain) -> str:
 def _baseline_lines(table: ProbeTable) -> list[str]:
     """The difference of the best layer to each further baseline."""
     return [
-        f"Best layer minus {row.title}: {interval_text(row.difference, digits(table.test))}."
+        f"Best layer minus {row.title}: {interval_text(row.difference, digits(table.test), _covered(table, row))}."
         for row in table.baselines
         if row.difference is not None
     ]
 
 
-def interval_text(difference: Mapping[str, float], places: int) -> str:
-    """A difference with its 95 % interval."""
+def interval_text(difference: Mapping[str, float], places: int, covered: str = "") -> str:
+    """A difference with its 95 % interval, and what that covers."""
     value, low, high = (f"{difference[key]:+.{places}f}" for key in ("value", "low", "high"))
-    return f"{value} (95 % interval {low} to {high})"
+    return f"{value} (95 % interval {low} to {high}{covered})"
+
+
+def _covered(table: ProbeTable, row: BaselineRow) -> str:
+    """Which layers the interval of the difference to a baseline covers, if there are several."""
+    if max(len(table.gain.layers), len(row.layers)) < 2:
+        return ""
+    return f", over {', '.join(table.gain.layers)}; {row.title}: {', '.join(row.layers)}"
 
 
 def _balance_line(table: ProbeTable) -> str:

@@ -8,12 +8,12 @@ from markupsafe import Markup
 
 from selftaught import figures
 from selftaught.evaluation.finetune_table import spread_over
-from selftaught.evaluation.table import interval_text
+from selftaught.evaluation.table import digits, interval_text
 from selftaught.report.compare import count
 from selftaught.report.embed import inline
 from selftaught.report.probe_section import overlap_note, with_std
 from selftaught.report.record import Record
-from selftaught.report.verdict import digits, integer
+from selftaught.report.verdict import integer
 
 NO_SHORTCUT = "No shortcut detected."
 

@@ -9,10 +9,11 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 
 from selftaught import figures
-from selftaught.report.compare import MISSING, count
+from selftaught.report.compare import count
 from selftaught.report.embed import inline
+from selftaught.report.probe_names import MISSING
 from selftaught.report.record import is_number
-from selftaught.report.verdict import metric_of
+from selftaught.report.verdict import integer, metric_of
 
 MAX_CLASSES = 30
 """Maximum number of classes whose confusion matrix is drawn and whose accuracies are all listed."""
@@ -97,8 +98,8 @@ def class_rows(probe: Mapping[str, Any], names: Sequence[str], counts: NDArray[n
     """One row for each class, the least accurate first; classes without test images last."""
     random = probe.get("random_per_class")
     random = random if isinstance(random, list) and len(random) == len(names) else [None] * len(names)
-    seeds = int(seeds) if is_number(seeds := probe.get("seeds")) and seeds >= 1 else 1
-    images = [None] * len(names) if counts is None else [int(total) // seeds for total in counts.sum(1)]
+    repeated = 1 if counts is None else max(1, round(counts.sum() / max(1, integer(probe, "test") or counts.sum())))
+    images = [None] * len(names) if counts is None else [int(total) // repeated for total in counts.sum(1)]
     accuracies = [value if is_number(value) else None for value in probe["per_class"]]
     order = sorted(range(len(names)), key=lambda place: (accuracies[place] is None, accuracies[place] or 0.0))
     return [

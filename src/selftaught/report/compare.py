@@ -9,12 +9,12 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from selftaught.evaluation.table import digits
 from selftaught.report.groups import GroupResult, group_results, sentences
+from selftaught.report.probe_names import MISSING, probe_labels
 from selftaught.report.record import Record, is_number, read_records
 from selftaught.report.transfers import transfer_tables
-from selftaught.report.verdict import Outcome, Verdict, digits, judge, metric_of, outcome_of
-
-MISSING = "n.a."
+from selftaught.report.verdict import Outcome, Verdict, judge, metric_of, outcome_of
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,8 @@ def rows(records: Sequence[Record]) -> list[ComparisonRow]:
     table: list[ComparisonRow] = []
     for record in records:
         data = [probe.get("data") for probe in record.probes]
-        for probe, label in zip(record.probes, probe_labels(record.probes), strict=True):
+        labels = probe_labels(record.probes, ("size", "seeds", "labels", "recalibrated"))
+        for probe, label in zip(record.probes, labels, strict=True):
             details = label if data.count(probe.get("data")) > 1 or metric_of(probe) == "map" else ""
             verdict = judge(probe, record.published, record.baseline)
             table.append(ComparisonRow(record, probe, verdict, details + overlap(probe)))
@@ -147,23 +148,6 @@ def overlap(probe: Mapping[str, Any]) -> str:
     if not (is_number(overlap) and is_number(test) and overlap):
         return ""
     return f"; {count(int(overlap))} of {count(int(test))} test images were part of pretraining"
-
-
-def probe_labels(probes: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Kind and labels of each probe, " (knn, 5,000 labels)"; also view size, seeds and label file if they differ."""
-    varying = [key for key in ("size", "seeds", "labels") if len({str(probe.get(key)) for probe in probes}) > 1]
-    return [probe_details(probe, varying) for probe in probes]
-
-
-def probe_details(probe: Mapping[str, Any], more: Sequence[str] = ()) -> str:
-    """Kind of a probe and number of labels: " (knn, 5,000 labels)"."""
-    parts = [str(probe.get("probe", MISSING))]
-    if is_number(probe.get("train")):
-        parts.append(f"{count(int(probe['train']))} labels")
-    if metric_of(probe) == "map":
-        parts.append("mAP")
-    parts += [f"{'labels from' if key == 'labels' else key} {probe[key]}" for key in more if probe.get(key) is not None]
-    return f" ({', '.join(parts)})"
 
 
 def compare(runs: Sequence[str | Path]) -> Group:

@@ -1,9 +1,10 @@
 """Comparison of groups of runs: mean and spread over pretraining seeds, and paired 95 % intervals between groups.
 
 Runs that differ in the seed only are one group. A further run of the same seed, such as a copy, is not part of it,
-because it does not show the variation between seeds. Groups are compared if they were probed in the same way on the
-same test images. The layer of a group is the one with the best accuracy on held-out training images, averaged over its
-runs, and so is the group that all others are compared with: test images choose nothing.
+because it does not show the variation between seeds. Groups are compared if they were probed in the same way, with the
+same settings of the probe, on the same test images; their view sizes may differ. The layer of a group is the one with
+the best accuracy on held-out training images, averaged over its runs, and so is the group that all others are compared
+with: test images choose nothing.
 """
 
 import json
@@ -12,6 +13,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,16 +21,20 @@ from numpy.typing import NDArray
 
 from selftaught.evaluation.baselines import FIXED
 from selftaught.evaluation.embedding import without_embedding
+from selftaught.evaluation.gain import candidates
 from selftaught.evaluation.intervals import Measured, over_choices
-from selftaught.evaluation.table import METRICS, MetricName
+from selftaught.evaluation.table import METRICS, TOO_WIDE, MetricName, digits
+from selftaught.report.probe_names import probe_labels
 from selftaught.report.record import Record, is_number, last_part
-from selftaught.report.verdict import TOO_WIDE, digits, metric_of
+from selftaught.report.verdict import metric_of
 from selftaught.runs.folder import RunFolder
 
 IRRELEVANT = ("seed", "device", "threads", "minutes", "data", "labels")
 """Settings in which the runs of a group may differ: the images are compared by their content instead."""
-PROBE_KEYS = ("data", "metric", "probe", "pooling", "dimensions", "size", "train", "test", "seeds")
+COMPARED = ("metric", "probe", "settings", "pooling", "dimensions", "train", "test")
 """Facts that must agree for two probes to be comparable."""
+PROBE_KEYS = ("data", "size", "seeds", "recalibrated", *COMPARED)
+"""Those of the probes of one group."""
 
 
 @dataclass(frozen=True)
@@ -50,8 +56,8 @@ class GroupResult:
     test: int
     """Number of test images."""
     metric: MetricName
-    images: str
-    """Digest of labels and content of the test images; groups with another one are not compared."""
+    protocol: str
+    """How and on which test images the runs were probed; groups with another protocol are not compared."""
     members: tuple[tuple[Record, Mapping[str, Any]], ...] = field(compare=False, repr=False)
     """The runs, each with the probe in question."""
 
@@ -97,7 +103,8 @@ def group_results(records: Sequence[Record]) -> list[GroupResult]:
                 same_seed = f"{key} {record.config.get('seed')}"
                 groups.setdefault(f"{key} {seeds[same_seed]}", []).append((record, probe, arrays))
                 seeds[same_seed] += 1
-    return [_result(members) for members in groups.values()]
+    labels = probe_labels([members[0][1] for members in groups.values()])
+    return [_result(members, label) for members, label in zip(groups.values(), labels, strict=True)]
 
 
 def sentences(groups: Sequence[GroupResult]) -> list[str]:
@@ -112,10 +119,11 @@ def sentences(groups: Sequence[GroupResult]) -> list[str]:
 
 
 def _comparable(groups: Sequence[GroupResult]) -> list[list[GroupResult]]:
-    sets: dict[tuple[str, str], list[GroupResult]] = {}
+    """The groups of each protocol; the first one of each set of runs, which may have been probed at several sizes."""
+    sets: dict[str, dict[Path, GroupResult]] = {}
     for group in groups:
-        sets.setdefault((group.probe, group.images), []).append(group)
-    return [same for same in sets.values() if len(same) > 1]
+        sets.setdefault(group.protocol, {}).setdefault(group.members[0][0].path, group)
+    return [list(same.values()) for same in sets.values() if len(same) > 1]
 
 
 def _sentence(best: GroupResult, other: GroupResult) -> str:
@@ -148,7 +156,8 @@ def _seeds(first: GroupResult, second: GroupResult) -> str:
     return f"{single} is a single run: its variation between runs is not included."
 
 
-def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDArray[Any]]]]) -> GroupResult:
+def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDArray[Any]]]], label: str) -> GroupResult:
+    """The result of some runs; `label` names their probe."""
     record, probe, first = members[0]
     layers = first["layers"].tolist()
     held = [_column(each, "held_out") for _, each, _ in members]
@@ -172,29 +181,22 @@ def _result(members: Sequence[tuple[Record, Mapping[str, Any], Mapping[str, NDAr
         return Measured(first["random_values"][:, place], first["random"][:, place].astype(np.float64), resampled)
 
     probes = [each for _, each, _ in members]
-    candidates = [layer, *(name for name in chosen if name != layer and _is_candidate(name, probes, "layers"))]
-    random_candidates = [
-        name for name in chosen if name != random_layer and _is_candidate(name, probes[:1], "random_layers")
-    ]
+    others, random_others = candidates(probes, "layers"), candidates(probes[:1], "random_layers")
+    choices = [layer, *(name for name in chosen if name != layer and name in others)]
+    random_choices = [random_layer, *(name for name in chosen if name != random_layer and name in random_others)]
     more = f" (mean of {len(members)} seeds)" if len(members) > 1 else ""
     return GroupResult(
         name=f"{record.name}{more}",
-        probe=f"{_data(probe, first)} ({probe.get('probe')}, {probe.get('train'):,} labels)",
+        probe=f"{_data(probe, first)}{label}",
         layer=layer,
         held_out=means[layer],
-        choices=tuple(map(measured, candidates)),
-        random_choices=() if record.baseline in FIXED else tuple(map(random, [random_layer, *random_candidates])),
+        choices=tuple(map(measured, choices)),
+        random_choices=() if record.baseline in FIXED else tuple(map(random, random_choices)),
         test=len(first["labels"]),
         metric=METRICS[metric_of(probe)],
-        images=_images(first),
+        protocol=json.dumps([_data(probe, first), [str(probe.get(name)) for name in COMPARED], _images(first)]),
         members=tuple((record, probe) for record, probe, _ in members),
     )
-
-
-def _is_candidate(layer: str, probes: Sequence[Mapping[str, Any]], key: str) -> bool:
-    """Whether a layer is not significantly worse than the best one on the held-out images of a probe, see `Gain`."""
-    gains = [gain for probe in probes if isinstance(gain := probe.get("gain"), Mapping)]
-    return any(isinstance(names := gain.get(key), list) and layer in names for gain in gains)
 
 
 def _data(probe: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> str:

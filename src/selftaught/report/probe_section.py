@@ -8,11 +8,13 @@ from markupsafe import Markup
 
 from selftaught import figures
 from selftaught.evaluation.baselines import label
+from selftaught.evaluation.table import digits
 from selftaught.report.classes import ClassSection, make_classes
-from selftaught.report.compare import MISSING, count, fraction, probe_details
+from selftaught.report.compare import count, fraction
 from selftaught.report.embed import inline
+from selftaught.report.probe_names import MISSING, probe_label
 from selftaught.report.record import Record, is_number
-from selftaught.report.verdict import Verdict, digits, integer, judge, metric_of, optional
+from selftaught.report.verdict import Verdict, integer, judge, metric_of, optional
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ def make_table(probe: Mapping[str, Any], salt: str, record: Record) -> ProbeSect
     names = [str(layer["layer"]) for layer in probe["layers"]]
     return ProbeSection(
         verdict=verdict,
-        data=f"{probe.get('data', MISSING)}{probe_details(probe)}",
+        data=f"{probe.get('data', MISSING)}{probe_label(probe)}",
         figure=inline(
             figures.layers({record.name: probe}, label(record.baseline) or "trained"),
             salt,

@@ -10,9 +10,10 @@ from markupsafe import Markup
 from selftaught import figures
 from selftaught.report.analyses import Analysis, gather_analyses
 from selftaught.report.commands import probe_command, repeat_command, resume_command
-from selftaught.report.compare import MISSING, count
+from selftaught.report.compare import count
 from selftaught.report.embed import Picture, inline, png_of
 from selftaught.report.images import MAX_CHARTS, DrawnPicture, ShownImages, gather_pictures, gather_shown
+from selftaught.report.probe_names import MISSING
 from selftaught.report.probe_section import ProbeSection, make_table
 from selftaught.report.record import Record, is_number, last_part
 from selftaught.report.transfers import TransferSection, make_transfers

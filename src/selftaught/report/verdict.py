@@ -5,13 +5,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from selftaught.evaluation.baselines import FIXED, label
-from selftaught.evaluation.table import METRICS, MetricName, interval_text
+from selftaught.evaluation.table import METRICS, TOO_WIDE, MetricName, digits, interval_text
 from selftaught.report.record import is_number, last_part
 
 Outcome = Literal["helped", "unclear", "hurt", "unknown"]
-
-TOO_WIDE = 0.05
-"""Half width of an interval including zero above which the sentence states that there are too few test images."""
 
 
 @dataclass(frozen=True)
@@ -196,11 +193,6 @@ def metric_of(probe: Mapping[str, Any]) -> str:
 
 def _capitalized(text: str) -> str:
     return text if text == "mAP" else text[:1].upper() + text[1:]
-
-
-def digits(test: int | None) -> int:
-    """Decimals of an accuracy, by the number of test images."""
-    return 2 if test is not None and test < 1000 else 3
 
 
 def optional(numbers: Mapping[str, Any], key: str) -> float | None:

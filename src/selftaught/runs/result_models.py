@@ -45,6 +45,9 @@ class LayerChoice(Model):
     note: Words = ""
 
 
+ProbeSetting = StrictBool | float | Words | list[StrictBool | float | Words] | None
+
+
 class Probe(Model):
     """`probes/*.json`."""
 
@@ -58,6 +61,7 @@ class Probe(Model):
     train: Count | None = None
     test: Count | None = None
     probe: Name | None = None
+    settings: Annotated[dict[Name, ProbeSetting] | None, Field(max_length=100)] = None
     pooling: Name | None = None
     dimensions: Count | None = None
     layer_choice: LayerChoice | None = None
