@@ -83,6 +83,18 @@ def test_what_is_finished_is_not_repeated_and_seeds_and_runs_are_added(run, voc,
     assert not list(run.path.glob("transfer/**/*.pt"))
 
 
+def test_random_weights_of_another_encoder_are_named(run, voc, tmp_path):
+    """Its difference to random weights would be one of encoders, too."""
+    images = make_images(tmp_path / "images", count=8)
+    wide = selftaught.pretrain(images, out=tmp_path / "wide", width=6, **TINY)
+    table = run.segmentation(voc, wide, seeds=1, **FAST)
+    (note,) = [note for note in table.notes if "Random weights are" in note]
+    assert note.startswith("Random weights are those of the encoder of run. The encoder of wide is another one")
+    assert not any("Random weights" in note for note in run.segmentation(voc, seeds=1, **FAST).notes)
+    alone = run.segmentation(voc, wide, seeds=1, random_weights=False, **FAST)
+    assert not any("Random weights" in note for note in alone.notes)
+
+
 @pytest.mark.parametrize("kind", ["detection", "segmentation"])
 def test_an_interrupted_training_continues_to_the_same_result(run, voc, steps_taken, monkeypatch, tmp_path, kind):
     settings = DETECT if kind == "detection" else FAST

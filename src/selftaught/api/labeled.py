@@ -148,10 +148,24 @@ def transfer_runs(
     if chosen.random_weights:
         key = repr((RANDOM, sorted(loaded[0].setting.items())))
         backbones.append(Backbone(RANDOM, folders[0], key, loaded[0].arguments["fresh"]))
+    others = [name for name, each in zip(names, loaded, strict=True) if _architecture(each) != _architecture(loaded[0])]
     shared = Comparison(
-        transfer, open_parts(data, size), chosen, data=str(data), size=size, device=loaded[0].arguments["device"]
-    )
+        transfer, open_parts(data, size), chosen, data=str(data), size=size, device=loaded[0].arguments["device"],
+        note=_unequal(others, names[0]) if chosen.random_weights and others else "",
+    )  # fmt: skip
     return transfer_encoders(backbones, shared, loaded[0].stamp, stop)
+
+
+def _architecture(loaded: Loaded) -> tuple[object, object]:
+    return loaded.setting["name"], loaded.setting["options"]
+
+
+def _unequal(others: Sequence[str], first: str) -> str:
+    """A note on runs whose encoder is another one than that of the random weights."""
+    return (
+        f"Random weights are those of the encoder of {first}. The encoder of {', '.join(others)} is another one, so "
+        "the difference to random weights is not due to pretraining alone."
+    )
 
 
 def _same(encoder: Encoder, seed: int) -> Encoder:

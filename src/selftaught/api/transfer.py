@@ -72,6 +72,8 @@ class Comparison:
     size: int
     """Side of the canvases in pixels."""
     device: torch.device
+    note: str = ""
+    """What must be known about the encoders, for the caption of the table."""
 
     @property
     def facts(self) -> dict[str, object]:
@@ -126,7 +128,7 @@ class Comparison:
             settings={**vars(self.settings), **vars(self.transfer)},
             rows=tuple(rows),
             by_class={row.name: _mean_by_class(self.transfer, row, parts.test) for row in rows},
-            notes=tuple(filter(None, [parts.note, copies])),
+            notes=tuple(filter(None, [parts.note, copies, self.note])),
             overlap=count_overlap(parts.test, tested, pretraining_ids),
         )
 
