@@ -50,9 +50,9 @@ def page(name: str, study: Study) -> str:
         f"All variants: {flow(study.settings)}, images: {images(study.source)}.",
         "\n".join(f"- {evaluation(each)}" for each in study.evaluations),
         f"The comparison that decides, of {study.seeds} seeds each:",
-        f"- **{expectation(study.comparison)}**",
+        f"- **{expectation(study, study.comparison)}**",
         *(
-            ["Further comparisons:", "\n".join(f"- {expectation(each)}" for each in study.further)]
+            ["Further comparisons:", "\n".join(f"- {expectation(study, each)}" for each in study.further)]
             if study.further
             else []
         ),
@@ -89,12 +89,15 @@ def evaluation(each: Evaluation) -> str:
     return f"{each.title}{f': {flow(shown)}' if shown else ''}"
 
 
-def expectation(one: Comparison) -> str:
+def expectation(study: Study, one: Comparison) -> str:
     """A comparison and what is expected of it."""
-    layers = one.layer if one.against_layer is None else f"{one.layer} against {one.against_layer}"
     words = {"higher": "higher", "lower": "lower", "equal": f"equal within {one.margin}"}[one.expected]
-    where = "" if one.labels is None else f", {one.labels}"
-    return f"{one.variant} against {one.against} ({layers}{where}): {words}"
+    if study.evaluations[one.evaluation - 1].probe is None:
+        where = "" if one.labels is None else f" ({one.labels})"
+    else:
+        layer = "best layer" if one.layer == "best" else one.layer
+        where = f" ({layer})" if one.against_layer is None else f" ({layer} against {one.against_layer})"
+    return f"{one.variant} against {one.against}{where}: {words}"
 
 
 def changes_of(changes: Changes) -> str:

@@ -75,7 +75,7 @@ def unknown(kind: str, name: str, available: Iterable[str]) -> UserError:
         name: the name given.
         available: the names that exist.
     """
-    names = sorted(available)
+    names = sorted(set(available))
     near = get_close_matches(name, names, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(names)}."
     return UserError(f"there is no {kind} called {name!r}: {hint}")

@@ -1,5 +1,6 @@
 """Studies: what is refused before training, the verdict, and a study that is killed and continued."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -35,6 +36,9 @@ from selftaught.studies.results import Result
 from selftaught.studies.study import Options, plan_study, run_study
 from selftaught.studies.wording import FURTHER, conclusion, further
 from selftaught.training.interruption import Stop
+
+FEW = {"evaluations": [{"few_labels": {"labels_per_class": [5, 1000]}}]}
+"""Changes of the tiny study."""
 
 
 def page_without_cost(page: Path) -> list[str]:
@@ -169,6 +173,61 @@ def test_a_variant_without_parameters_has_one_run_and_is_decided_by_the_seeds_of
     assert alone.verdict == "supported"
 
 
+def labeled(rates: list[list[float]], count: int = 400) -> list[Result]:
+    """Few labels for each pretraining seed: accuracy of every draw; from scratch is the same for all seeds."""
+    images = np.random.default_rng(0).random((2, count))
+    scratch = np.stack([images[0] < 0.5] * len(rates[0]))
+    table = {"name": "1,000 per class", "rows": [{"name": "probe"}, {"name": "from scratch"}]}
+    return [
+        Result(
+            {"repeated": "draws", "results": [table]},
+            {
+                "1,000 per class/probe": np.stack([images[1] < draw for draw in draws]),
+                "1,000 per class/from scratch": scratch,
+            },
+            seed,
+        )
+        for seed, draws in enumerate(rates)
+    ]
+
+
+def test_the_interval_includes_the_draws_of_labels():
+    """Draws are the same for every run: with three seeds and two draws there are two sets of labels, not six."""
+    found = {"x": labeled([[0.6, 0.7], [0.62, 0.72], [0.61, 0.71]])}
+    comparison = Comparison(variant="x", against="from scratch", labels="1000 per class")
+    outcome = compare(comparison, found)
+    ours, theirs = (np.stack([r.correct[f"1,000 per class/{row}"] for r in found["x"]]).astype(float)
+                    for row in ("probe", "from scratch"))  # fmt: skip
+    d = ours - theirs  # (seeds, draws, images)
+    images = np.append(d.mean((0, 1)), [1, -1])  # one for either side
+    of_images = images.var() / len(images)
+    of_seeds, of_draws = d.mean((1, 2)).var(ddof=1) / 3, d.mean((0, 2)).var(ddof=1) / 2
+    total = of_images + of_seeds + of_draws
+    degrees = total**2 / (of_images**2 / 399 + of_seeds**2 / 2 + of_draws**2)
+    margin = stats.t.ppf(0.975, degrees) * math.sqrt(total)
+    assert (outcome.low, outcome.high) == pytest.approx(
+        (max(images.mean() - margin, -1), min(images.mean() + margin, 1))
+    )
+    assert outcome.verdict == "undecided"  # seeds and images alone would decide: the mean difference is about 0.16
+    assert "paired over 3 seeds, 2 draws of labels and 400 test images" in conclusion(comparison, outcome)
+    assert "and 2 draws of labels, not even" in conclusion(comparison, outcome)
+
+
+def test_the_interval_covers_all_layers_that_held_out_images_do_not_exclude():
+    found = {"x": results([0.7, 0.75, 0.72], 1), "y": results([0.6, 0.62, 0.65], 2)}
+    undecided = [dataclasses.replace(run, facts={**run.facts, "gain": {"layers": ["b", "a"]}}) for run in found["x"]]
+    one, other = (
+        compare(Comparison(variant="x", against="y", layer=layer, against_layer="b"), found) for layer in "ab"
+    )
+    outcome = compare(Comparison(variant="x", against="y"), {**found, "x": [undecided[0], *found["x"][1:]]})
+    assert outcome.value == other.value  # of the layer with the best held-out accuracy
+    assert (outcome.low, outcome.high) == (min(one.low, other.low), max(one.high, other.high))
+    assert (outcome.places(), outcome.places(second=True)) == (["b", "a"], ["b"])
+    assert "on held-out images: x: b, a; y: b)" in conclusion(outcome.comparison, outcome)
+    named = compare(Comparison(variant="x", against="y", layer="b"), {**found, "x": undecided})
+    assert (named.low, named.high) == (other.low, other.high)
+
+
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 
@@ -188,6 +247,21 @@ def test_a_variant_without_parameters_has_one_run_and_is_decided_by_the_seeds_of
         ({"evaluations": [{"finetune": {"stps": 3}}]}, "'stps': did you mean steps"),
         ({"comparison": {"variant": "all", "against": "one", "layer": "layer9"}}, "variant 'all': .*layer9"),
         ({"comparison": {"variant": "all", "against": "one", "expected": "equal"}}, "margin"),
+        ({"variants": {"all": {"seed": 3}, "one": {}}}, "variant 'all': a study sets the seed of every run"),
+        ({"comparison": {"variant": "all", "against": "all"}}, "'all' on both sides"),
+        ({"comparison": {"variant": "all", "against": "one", "labels": "5 per class"}}, "a probe has all labels"),
+        (
+            {**FEW, "comparison": {"variant": "all", "against": "one", "labels": "6 per class"}},
+            "'6 per class', but there are: 5 per class, 1,000 per class",
+        ),
+        ({**FEW, "comparison": {"variant": "all", "against": "one", "layer": "layer2"}}, "few labels has no `layer`"),
+        (
+            {"evaluations": [{"finetune": {}}], "comparison": {"variant": "all", "against": "random weights"}},
+            'compare fine-tuning with "from scratch"',
+        ),
+        ({"variants": [{"all": {}}]}, "variants expects names with values, as in `name: value`, got"),
+        ({"evaluations": {"probe": "ridge"}}, "evaluations expects a list, got"),
+        ({"comparison": {"variant": "all", "against": "one", "layer": 2}}, "comparison.layer expects text, got 2"),
         ({"seeds": 0}, "seeds: .*got 0"),
         ({"trends": {"axis": "x", "ticks": ["1"], "lines": {"a": ["on"]}}}, "no variant called 'on': did you mean one"),
         (

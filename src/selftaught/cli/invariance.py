@@ -14,7 +14,7 @@ def invariance(
     *,
     data: TestData,
     images: Annotated[Count, Parameter(help="Number of images.")] = 1000,
-    seeds: Annotated[Count, Parameter(help="Number of seeds of the transformations and random weights.")] = 1,
+    seeds: Annotated[Count, Parameter(help="Number of seeds of the transformations.")] = 1,
     size: Size = None,
     device: Device = "auto",
     json_: Json = False,

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from selftaught.evaluation.few_labels import ALL
 from selftaught.evaluation.intervals import student_t
 
 CURVES = 10_000
 """Curves drawn for the interval."""
-ALL = "all"
 
 Floats = NDArray[np.float64]
 

@@ -17,6 +17,8 @@ VALIDATION = 0.2
 """Fraction of the labeled training images of each class that is used for validation, at least one image."""
 MOST_VALIDATION = 2000
 """Maximum number of validation images: enough for a standard error of 0.01."""
+ALL = "all"
+"""Name of all labels as a number of labels."""
 FEWEST = 2
 """Labeled images of each class that a fraction has at least: one to train on, one for validation."""
 
@@ -66,6 +68,21 @@ class LabelCount:
     """(K,) int64, labeled images of each class; None for all of them."""
 
 
+def count_names(per_class: Sequence[int], fractions: Sequence[float]) -> list[str]:
+    """The names of the numbers of labels, as in `label_counts`."""
+    return [*map(per_class_name, per_class), *map(fraction_name, fractions)] or [ALL]
+
+
+def per_class_name(shots: int) -> str:
+    """The name of a number of labels per class: "1,000 per class"."""
+    return f"{shots:,} per class"
+
+
+def fraction_name(fraction: float) -> str:
+    """The name of a fraction of the labels: "1 %"."""
+    return f"{100 * fraction:g} %"
+
+
 def labels_of(source: Source) -> Tensor:
     """(N,) int64 on the CPU; negative for images without a label."""
     return source.all_labels()
@@ -91,8 +108,8 @@ def label_counts(
         if not 0 < fraction <= 1:
             raise UserError(f"--label-fraction must be above 0 and at most 100 %, got {100 * fraction:g} %; try 10 %.")
         part = (fraction * present).round().long().clamp(min=FEWEST).minimum(present)
-        counts.append(LabelCount(f"{100 * fraction:g} %", part))
-    return counts or [LabelCount("all", None)]
+        counts.append(LabelCount(fraction_name(fraction), part))
+    return counts or [LabelCount(ALL, None)]
 
 
 def _shots(shots: int, present: Tensor, classes: Sequence[str]) -> LabelCount:
@@ -105,7 +122,7 @@ def _shots(shots: int, present: Tensor, classes: Sequence[str]) -> LabelCount:
             f"--labels-per-class {shots} needs as many labeled training images of each class, but there are "
             f"{int(present[short[0]]):,} of {classes[short[0]]!r}{others}: give a smaller number, or label more images."
         )
-    return LabelCount(f"{shots:,} per class", torch.full_like(present, shots))
+    return LabelCount(per_class_name(shots), torch.full_like(present, shots))
 
 
 def draw_labels(labels: Tensor, count: LabelCount, draw: int) -> Tensor:

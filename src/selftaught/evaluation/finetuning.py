@@ -18,8 +18,9 @@ DEFAULT_PROBE = "ridge"
 EPOCHS, MIN_STEPS = 10, 300
 """Default budget: this many passes over the training images, and at least this many steps."""
 DRAWS = Range(1, 100)
+"""The upper bound catches typos."""
 PAIRS = Range(2, BATCH.high)
-"""An upper bound on the number of draws that catches typos."""
+"""A batch norm needs two images."""
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from selftaught.data import is_photos, open_splits, photos
 from selftaught.errors import UserError, require_between, unknown
 from selftaught.evaluation.baselines import FIXED
 from selftaught.evaluation.features import require_one_label
+from selftaught.evaluation.few_labels import count_names
 from selftaught.evaluation.finetuning import FineTuning
 from selftaught.evaluation.probes import probe_class
 from selftaught.limits import SIZE
 from selftaught.studies.definition import FROM_SCRATCH, RANDOM, RULES, Comparison, Evaluation
 from selftaught.studies.grid import Grid, Variant, in_variant
-from selftaught.studies.results import finetuning_settings, probe_of
+from selftaught.studies.results import finetuning_settings, matching_label, probe_of
 
 AUDIT = {"images": int, "seeds": int}
 """Settings of an audit."""
@@ -87,12 +88,33 @@ def check_comparison(grid: Grid, comparison: Comparison, layers: Mapping[str, Se
     evaluation = grid.evaluations[comparison.evaluation - 1]
     if evaluation.audit is not None:
         raise UserError("an audit has no accuracies to compare: name the number of another `evaluation`.")
+    if comparison.variant == comparison.against and comparison.against_layer in (None, comparison.layer):
+        raise UserError(f"a comparison has {comparison.variant!r} on both sides: name another variant.")
     if evaluation.probe is None:
-        if comparison.against == FROM_SCRATCH and not FineTuning(**finetuning_settings(evaluation)).from_scratch:
-            raise UserError('a comparison with "from scratch" needs `from_scratch: true` in its evaluation.')
-        return
+        _check_labels(comparison, evaluation)
+    else:
+        _check_layers(grid, comparison, layers)
+
+
+def _check_labels(comparison: Comparison, evaluation: Evaluation) -> None:
+    """Check a comparison of few labels or fine-tuning."""
+    settings = FineTuning(**finetuning_settings(evaluation))
+    if comparison.layer != "best" or comparison.against_layer is not None:
+        raise UserError(f"a comparison of {evaluation.title} has no `layer` to name: leave it out.")
+    if comparison.against == FROM_SCRATCH and not settings.from_scratch:
+        raise UserError('a comparison with "from scratch" needs `from_scratch: true` in its evaluation.')
+    if comparison.against == RANDOM and not settings.frozen:
+        raise UserError('"random weights" belongs to probes and few labels: compare fine-tuning with "from scratch".')
+    if comparison.labels is not None:
+        matching_label(comparison.labels, count_names(settings.labels_per_class, settings.label_fraction))
+
+
+def _check_layers(grid: Grid, comparison: Comparison, layers: Mapping[str, Sequence[str]]) -> None:
+    """Check a comparison of a probe."""
     if comparison.against == FROM_SCRATCH:
         raise UserError('"from scratch" belongs to few labels and fine-tuning: name another `evaluation`.')
+    if comparison.labels is not None:
+        raise UserError("`labels` belongs to few labels and fine-tuning, and a probe has all labels: leave it out.")
     if comparison.against == RANDOM and grid.variant(comparison.variant).baseline in FIXED:
         raise UserError(f"{comparison.variant!r} has no parameters, so there are no random weights to compare it with.")
     other = comparison.variant if comparison.against == RANDOM else comparison.against

@@ -5,9 +5,7 @@ paper: Gidaris, Singh, Komodakis, ICLR 2018, arXiv 1803.07728, section 4.1
 finding: Four angles are better than two or eight.
 source: cifar10
 settings: {task: {name: rotation}, steps: 700}
-variants:
-four angles: {}
-two angles: {task: {angles: [0, 180]}}
+variants: {four angles: {}, two angles: {task: {angles: [0, 180]}}}
 comparison: {variant: four angles, against: two angles, layer: layer2}
 """
 
@@ -205,6 +203,18 @@ class Study(Strict):
         return self
 
 
+EXPECTED = {
+    "string_type": "text",
+    "int_type": "an integer",
+    "float_type": "a number",
+    "list_type": "a list",
+    "dict_type": "names with values, as in `name: value`",
+    "mapping_type": "names with values, as in `name: value`",
+    "model_type": "names with values, as in `name: value`",
+}
+"""Types of pydantic's errors about types, in words."""
+
+
 def folder_name(name: str) -> str:
     """A variant's name as part of a folder's: letters, digits and hyphens."""
     return "-".join("".join(letter if letter.isalnum() else " " for letter in name).split())
@@ -242,7 +252,10 @@ def _sentence(error: ValidationError) -> str:
         text = str(context["error"])
         return f"{where}: {text}" if where and not isinstance(context["error"], UserError) else text
     given = readable(repr(first["input"]))
-    return f"{where}: {first['msg']}, got {given if len(given) < 60 else f'{given[:60]} ...'}."
+    given = given if len(given) < 60 else f"{given[:60]} ..."
+    if (expected := EXPECTED.get(first["type"])) is not None:
+        return f"{where} expects {expected}, got {given}."
+    return f"{where}: {first['msg']}, got {given}."
 
 
 def _fields(path: Iterable[str | int]) -> list[str]:

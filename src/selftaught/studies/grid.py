@@ -121,6 +121,8 @@ def _variant(study: Study, changes: Changes, name: str, source: tuple[str, ...],
     layers = [study.settings, changes.settings, study.variants[name], changes.variants.get(name, {})]
     flat = _merged([{key: value for key, value in layer.items() if key not in RESERVED} for layer in layers])
     baseline = own.get("baseline")
+    if "seed" in flat:
+        raise in_variant(name, UserError("a study sets the seed of every run: give the number of `seeds` instead."))
     if "source" in own or replaced:
         source = _sources(replaced or own["source"])
     try:

@@ -15,7 +15,7 @@ from selftaught.evaluation.table import digits
 from selftaught.figures.layers import Probe
 from selftaught.runs.atomic import write_text
 from selftaught.runs.sections import flatten, nest
-from selftaught.studies.definition import Comparison, Study, Trends
+from selftaught.studies.definition import FROM_SCRATCH, RANDOM, Comparison, Study, Trends
 from selftaught.studies.folder import State, StudyFolder
 from selftaught.studies.grid import Cell, Grid
 from selftaught.studies.outcome import Outcome, Results, best_layer, compare
@@ -89,7 +89,7 @@ def _outcome(comparison: Comparison, results: Results, fixed: Sequence[str]) -> 
 
 
 def _has(against: str, results: Results) -> bool:
-    return against in results or against in ("random weights", "from scratch")
+    return against in results or against in (RANDOM, FROM_SCRATCH)
 
 
 def _further(comparisons: Sequence[Comparison], outcomes: Sequence[Outcome | None]) -> list[str]:
@@ -248,7 +248,12 @@ def _json(state: State, done: int, outcomes: Sequence[Outcome | None]) -> dict[s
 
 def _outcome_json(outcome: Outcome) -> dict[str, Any]:
     sides = [
-        {"name": side.name, "place": side.place, "accuracies": side.correct.mean(1).tolist()}
+        {
+            "name": side.name,
+            "place": side.place,
+            "covered": outcome.places(second=side is outcome.second),
+            "accuracies": side.correct.mean(1).tolist(),
+        }
         for side in (outcome.first, outcome.second)
     ]
     values = {name: getattr(outcome, name) for name in ("value", "low", "high", "verdict", "seeds_to_decide")}

@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -53,6 +53,11 @@ class Result:
     def rows(self) -> list[str]:
         """Ways to train with labels; the first one uses the pretrained encoder."""
         return [str(row["name"]) for row in self.facts["results"][0]["rows"]]
+
+    @property
+    def repeated(self) -> str:
+        """What is repeated with each number of labels: "draws" or "seeds"; empty for a probe."""
+        return str(self.facts.get("repeated", ""))
 
     def row_of(self, against: str) -> str | None:
         """The row of labels that "random weights" or "from scratch" stands for; None if there is none."""
@@ -198,6 +203,18 @@ def probe_of(evaluation: Evaluation) -> tuple[str, dict[str, Any]]:
         settings = {key: _tupled(value) for key, value in evaluation.probe.items()}
         return str(settings.pop("name", "ridge")), settings
     return str(evaluation.probe), {}
+
+
+def matching_label(label: str, names: Sequence[str]) -> str:
+    """The number of labels that a comparison names; "1000 per class" is "1,000 per class".
+
+    Raises:
+        UserError: there is no such number.
+    """
+    for name in names:
+        if name.replace(",", "") == label.replace(",", ""):
+            return name
+    raise UserError(f"a comparison names the labels {readable(label)!r}, but there are: {', '.join(names)}.")
 
 
 def finetuning_settings(evaluation: Evaluation) -> dict[str, Any]:

@@ -70,16 +70,32 @@ def _claim(outcome: Outcome) -> str:
 
 
 def _basis(outcome: Outcome) -> str:
+    return f"{_repetitions(outcome)}{_layers(outcome)}"
+
+
+def _repetitions(outcome: Outcome) -> str:
+    """What an interval is over."""
     images = f"{outcome.first.correct.shape[1]:,} test images"
+    if outcome.repetitions > 1:
+        images = f"{outcome.repetitions} {outcome.repeated} and {images}"
     if not outcome.seeds:
         return f"over {images}; neither depends on a seed"
     if outcome.seeds == 1:
         return f"over {images}; one seed"
+    join = "," if outcome.repetitions > 1 else " and"
     if not outcome.paired:
-        initializations = len(outcome.second.correct)
-        return f"over {outcome.seeds} seeds, {initializations} initializations and {images}"
+        return f"over {outcome.seeds} seeds, {len(outcome.second.correct)} initializations and {images}"
     both = outcome.first.seeds and outcome.second.seeds
-    return f"{'paired over' if both else 'over'} {outcome.seeds} seeds and {images}"
+    return f"{'paired over' if both else 'over'} {outcome.seeds} seeds{join} {images}"
+
+
+def _layers(outcome: Outcome) -> str:
+    """The layers that an interval covers, if there are several."""
+    if len(outcome.differences) == 1:
+        return ""
+    sides = ((outcome.first, outcome.places()), (outcome.second, outcome.places(second=True)))
+    names = "; ".join(f"{side.name}: {', '.join(places)}" for side, places in sides)
+    return f", and over all layers not significantly worse than the best one on held-out images: {names}"
 
 
 def _expected(comparison: Comparison) -> str:
@@ -98,8 +114,10 @@ def _more(outcome: Outcome) -> str:
     seeds = outcome.seeds_to_decide
     if seeds is None:
         more = "" if outcome.paired else f" and {len(outcome.second.correct)} initializations"
+        more += f" and {outcome.repetitions} {outcome.repeated}" if outcome.repetitions > 1 else ""
+        several = " between these layers" if len(outcome.differences) > 1 else ""
         return (
             f"With {outcome.first.correct.shape[1]:,} test images{more}, not even {MOST_SEEDS:,} seeds would decide "
-            "about a difference of this size."
+            f"about a difference of this size{several}."
         )
     return f"If difference and spread stay as they are, {seeds:,} seeds would decide."

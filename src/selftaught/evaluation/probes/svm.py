@@ -34,7 +34,7 @@ class SVMProbe(OnePassProbe):
 
     dimensions: ClassVar[int] = 4800
     costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
-    """Values of C to choose from."""
+    """Values of C to choose from. The released code has 1e-7 to 100, and VISSL 0.01 to 1,000."""
     folds: int = 3
     """Number of folds of the cross-validation."""
     positive_weight: float = 2.0
