@@ -228,6 +228,19 @@ def test_the_interval_covers_all_layers_that_held_out_images_do_not_exclude():
     assert (named.low, named.high) == (other.low, other.high)
 
 
+def test_a_comparison_that_was_added_later_may_be_wrong():
+    """`further` may change when a study is continued, and is not checked again before."""
+    found = {"x": results([0.7, 0.75], 1), "y": results([0.6, 0.62], 2)}
+    with pytest.raises(UserError, match="no layer called 'c': choose one of a, b, best, first, last"):
+        compare(Comparison(variant="x", against="y", layer="c"), found)
+    bare = [dataclasses.replace(run, correct={"layer/a": run.correct["layer/a"]}) for run in found["x"]]
+    with pytest.raises(UserError, match="'x' has no parameters"):
+        compare(Comparison(variant="x", against="random weights", layer="first"), {"x": bare})
+    table = labeled([[0.6, 0.7], [0.62, 0.72]])
+    with pytest.raises(UserError, match="the labels '20 per class', but there are: 1,000 per class"):
+        compare(Comparison(variant="x", against="from scratch", labels="20 per class"), {"x": table})
+
+
 # --- what is refused ----------------------------------------------------------------------------------------------
 
 

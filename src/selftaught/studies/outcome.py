@@ -17,11 +17,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from selftaught.errors import UserError
+from selftaught.errors import UserError, readable, unknown
 from selftaught.evaluation.embedding import without_embedding
 from selftaught.evaluation.gain import candidates
 from selftaught.evaluation.intervals import half_width, over_images
-from selftaught.studies.definition import RANDOM, Comparison
+from selftaught.studies.definition import RANDOM, RULES, Comparison
 from selftaught.studies.results import Result, matching_label
 
 Verdict = Literal["supported", "contradicted", "undecided"]
@@ -231,6 +231,8 @@ def _chosen_layers(rule: str, results: Sequence[Result], random: bool = False) -
     """
     layers = without_embedding(results[0].layers)
     if rule != "best":
+        if rule not in (*RULES, *layers):
+            raise unknown("layer", readable(rule), [*layers, *RULES])
         return [{"first": layers[0], "last": layers[-1]}.get(rule, rule)]
     best = best_layer(results, "random_held_out" if random else "held_out")
     possible = candidates([each.facts for each in results], "random_layers" if random else "layers")
@@ -255,6 +257,8 @@ def _references(comparison: Comparison, results: Sequence[Result]) -> list[Side]
         rule = comparison.against_layer or comparison.layer
         sides = []
         for layer in _chosen_layers(rule, results[:1], random=True):
+            if f"random/{layer}" not in first.correct:
+                raise UserError(f"{comparison.variant!r} has no parameters, so there are no random weights to compare.")
             correct = first.correct[f"random/{layer}"].astype(np.float64)
             sides.append(Side(RANDOM, layer, correct, correct.mean(1, keepdims=True), ()))
         return sides

@@ -1,7 +1,7 @@
 """The conclusion of a comparison in words."""
 
 from selftaught.evaluation.table import digits
-from selftaught.studies.definition import RANDOM, Comparison
+from selftaught.studies.definition import Comparison
 from selftaught.studies.outcome import MOST_SEEDS, Outcome, Side
 
 
@@ -101,8 +101,8 @@ def _layers(outcome: Outcome) -> str:
 def _expected(comparison: Comparison) -> str:
     if comparison.expected == "equal":
         return f"a difference below {comparison.margin:g}"
-    other = comparison.against if comparison.against != RANDOM else "random weights"
-    return f"{comparison.variant} is {'better' if comparison.expected == 'higher' else 'worse'} than {other}"
+    word = "better" if comparison.expected == "higher" else "worse"
+    return f"{comparison.variant} is {word} than {comparison.against}"
 
 
 def _more(outcome: Outcome) -> str:
