@@ -361,7 +361,7 @@ def test_the_loss_does_not_depend_on_the_order_of_the_images(case):
     other = {name: permuted(tensor, order) for name, tensor in views.items()}
     for of_critic in case.players:
         with torch.no_grad():
-            torch.testing.assert_close(case.loss(other, of_critic), case.loss(views, of_critic), rtol=2e-3, atol=1e-4)
+            torch.testing.assert_close(case.loss(other, of_critic), case.loss(views, of_critic), rtol=1e-5, atol=1e-6)
 
 
 def trained(case: Case, batches: Sequence[Batch], rate: float = 6e-3) -> Case:
