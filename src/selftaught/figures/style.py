@@ -83,17 +83,22 @@ def chart(x_label: str, y_label: str, ends: Sequence[str] = (), below: float = 0
     figure = Figure(figsize=(width, height), facecolor="none")
     box = (0.56, 0.48 + below, width - 0.56 - right, height - 0.48 - below - 0.28)  # left, bottom, width, height
     axes = figure.add_axes((box[0] / width, box[1] / height, box[2] / width, box[3] / height), facecolor="none")
+    plain(axes)
+    axes.set_xlabel(x_label, color=MUTED, fontsize=FONT, labelpad=5, parse_math=False)
+    # Horizontal and above the axis, which is easier to read than rotated text.
+    axes.set_ylabel(y_label, color=INK, fontsize=FONT, rotation=0, ha="left", va="bottom", parse_math=False)
+    axes.yaxis.set_label_coords(-0.45 / box[2], 1.05)
+    return figure, axes
+
+
+def plain(axes: Axes) -> None:
+    """Horizontal grid lines and the lower edge only, muted tick labels without ticks."""
     for side, spine in axes.spines.items():
         spine.set_visible(side == "bottom")
         spine.set_color(RULE)
     axes.grid(axis="y", color=RULE, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, pad=5, labelsize=FONT, labelcolor=MUTED)
-    axes.set_xlabel(x_label, color=MUTED, fontsize=FONT, labelpad=5, parse_math=False)
-    # Horizontal and above the axis, which is easier to read than rotated text.
-    axes.set_ylabel(y_label, color=INK, fontsize=FONT, rotation=0, ha="left", va="bottom", parse_math=False)
-    axes.yaxis.set_label_coords(-0.45 / box[2], 1.05)
-    return figure, axes
 
 
 def spaced(heights: Sequence[float], gap: float) -> list[float]:

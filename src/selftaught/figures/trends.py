@@ -8,27 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from selftaught.figures.layers import (
-    AXIS_LABELS,
-    DASHED,
-    DOTTED,
-    Line,
-    Probe,
-    column,
-    draw_stds,
-    metric_of,
-)  # fmt: skip
-from selftaught.figures.style import (
-    CHARACTER,
-    FONT,
-    INK,
-    MUTED,
-    RULE,
-    End,
-    label_ends,
-    series,
-    shown_name,
-)  # fmt: skip
+from selftaught.figures.layers import AXIS_LABELS, DASHED, DOTTED, Line, Probe, column, draw_stds, finite, metric_of
+from selftaught.figures.style import CHARACTER, FONT, INK, MUTED, End, label_ends, plain, series, shown_name
 
 LEVEL_STYLES = (DOTTED, (0, (6, 2, 1, 2)), (0, (6, 2, 1, 2, 1, 2)))
 """Dash patterns of the levels, in turn."""
@@ -82,10 +63,11 @@ def trends(
     for number, layer in enumerate(names):
         box = ((left + number * (wide + GAP)) / width, below / height, wide / width, HEIGHT / height)
         axes = figure.add_axes(box, facecolor="none", sharey=shared)
+        plain(axes)
         _draw(axes, drawn[layer], heights[layer])
         axes.set_title(shown_name(layer), fontsize=FONT, color=MUTED, pad=6, parse_math=False)
         axes.set_xticks(range(len(ticks)), ticks, fontsize=FONT, parse_math=False)
-        axes.tick_params(length=0, pad=5, labelsize=FONT, labelcolor=MUTED, labelleft=number == 0)
+        axes.tick_params(labelleft=number == 0)
         shared = shared or axes
     figure.axes[len(names) // 2].set_xlabel(axis, color=MUTED, fontsize=FONT, labelpad=5, parse_math=False)
     label_ends(figure.axes[-1], ends)
@@ -98,9 +80,8 @@ def _layers(probe: Probe) -> tuple[str, ...]:
 
 def _value(probe: Probe | None, key: str, layer: str) -> float:
     """One number of a layer; NaN if there is none."""
-    return (
-        math.nan if probe is None else dict(zip(_layers(probe), column(probe, key), strict=True)).get(layer, math.nan)
-    )
+    rows = [] if probe is None else probe["layers"]
+    return next((finite(row.get(key)) for row in rows if row["layer"] == layer), math.nan)
 
 
 def _level(probe: Probe | None, metric: str, layer: str) -> float:
@@ -134,10 +115,5 @@ def _draw(axes: Axes, lines: Sequence[Line], levels: Sequence[float]) -> None:
         draw_stds(axes, line)
     for number, level in enumerate(levels):
         axes.axhline(level, color=MUTED, linewidth=1, linestyle=LEVEL_STYLES[number % len(LEVEL_STYLES)])
-    for side, spine in axes.spines.items():
-        spine.set_visible(side == "bottom")
-        spine.set_color(RULE)
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
-    axes.set_axisbelow(True)
     axes.margins(x=0.08)
     axes.yaxis.set_major_locator(MaxNLocator(5))

@@ -132,6 +132,10 @@ class StudyFolder:
         """Whether nothing is left to do for a run."""
         return exists(self.failure(cell)) or all(exists(self.result(cell, n)) for n in range(1, count + 1))
 
+    def count_done(self, grid: Grid) -> int:
+        """Number of runs with nothing left to do."""
+        return sum(self.is_done(cell, len(grid.evaluations)) for cell in grid.cells)
+
 
 def same_definition(state: State, other: State) -> str | None:
     """The first difference of two states, but for the number of seeds and decisions at the start; None if none."""

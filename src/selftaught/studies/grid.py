@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from selftaught.config.build import build, require_photos_for_crops
@@ -63,7 +64,7 @@ class Grid:
     """Each with its own source."""
     seeds: int
 
-    @property
+    @cached_property
     def cells(self) -> list[Cell]:
         """All runs, in the order in which they are done; a baseline without parameters has one.
 

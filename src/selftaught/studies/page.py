@@ -42,8 +42,8 @@ def write_page(folder: StudyFolder, state: State, command: str) -> Path:
     comparisons = [grid.study.comparison, *grid.study.further]
     fixed = [variant.name for variant in grid.variants if variant.baseline in FIXED]
     outcomes = [_outcome(one, results[one.evaluation - 1], fixed) for one in comparisons]
-    done = sum(folder.is_done(cell, len(grid.evaluations)) for cell in grid.cells)
-    so_far = "" if done == len(grid.cells) else f"**Preliminary: {done} of {len(grid.cells)} runs are done.** "
+    done, runs = folder.count_done(grid), len(grid.cells)
+    so_far = "" if done == runs else f"**Preliminary: {done} of {runs} runs are done.** "
     parts = [
         f"# {grid.study.question}",
         so_far + conclusion(comparisons[0], outcomes[0]),
@@ -56,7 +56,9 @@ def write_page(folder: StudyFolder, state: State, command: str) -> Path:
     failed = [f"{cell.name}: {text}" for cell in grid.cells if (text := folder.read_failure(cell))]
     if failed:
         parts += ["## Failed runs", *failed]
-    write_text(folder.path / "outcome.json", json.dumps(_json(state, done, outcomes), indent=1) + "\n", folder.path)
+    write_text(
+        folder.path / "outcome.json", json.dumps(_json(state, done, runs, outcomes), indent=1) + "\n", folder.path
+    )
     write_text(folder.page, "\n\n".join(parts) + "\n", folder.path)
     return folder.page
 
@@ -233,13 +235,13 @@ def _status(folder: StudyFolder, cell: Cell) -> Mapping[str, Any]:
     return Run(path).folder.read_status() if (path / "config.yaml").exists() else {}
 
 
-def _json(state: State, done: int, outcomes: Sequence[Outcome | None]) -> dict[str, Any]:
+def _json(state: State, done: int, runs: int, outcomes: Sequence[Outcome | None]) -> dict[str, Any]:
     return {
         "study": state.name,
         "question": state.study.question,
         "scale": state.scale,
         "seeds": state.seeds,
-        "runs": len(state.grid.cells),
+        "runs": runs,
         "done": done,
         "verdict": "undecided" if outcomes[0] is None else outcomes[0].verdict,
         "comparisons": [None if one is None else _outcome_json(one) for one in outcomes],

@@ -112,10 +112,10 @@ def run_study(
     )  # fmt: skip
     with stop_on_signals(stop):
         state = _begin(folder, requested, grid, options, console)
+        grid = state.grid
         with locked(folder.path, f"another process runs this study in {readable(str(folder.path))}: wait for it."):
-            finished = _run(folder, state, state.grid, options, stop, console)
-    done = any(folder.is_done(cell, len(state.grid.evaluations)) for cell in state.grid.cells)
-    page = write_page(folder, state, command(study, options, out)) if done else None
+            finished = _run(folder, state, grid, options, stop, console)
+    page = write_page(folder, state, command(study, options, out)) if folder.count_done(grid) else None
     if finished:
         return page
     so_far = f"; the results so far: {readable(str(page))}" if page else ""
