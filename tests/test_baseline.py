@@ -22,19 +22,19 @@ def folder(tmp_path):
     return tmp_path / "images"
 
 
-@pytest.mark.parametrize("name", ["random", "kmeans", "scattering", "pixels"])
+@pytest.mark.parametrize("name", ["random", "kmeans", "dictionary", "scattering", "pixels"])
 def test_a_baseline_is_probed_compared_and_reported_like_any_run(folder, name, capsys):
     if name == "scattering":
         pytest.importorskip("kymatio")
     out = folder.parent / name
-    options = {"width": 4} if name in ("random", "kmeans") else {"orientations": 2} if name == "scattering" else {}
+    options = {"scattering": {"orientations": 2}, "dictionary": {"filters": 4}, "pixels": {}}.get(name, {"width": 4})
     run = selftaught.baseline(name, folder, out=out, size=16, **options)
     assert run.finished
     assert all(tensor.isfinite().all() for tensor in run.encoder.state_dict().values())
     table = run.probe(folder)
     assert [row.layer for row in table.layers] == list(run.encoder.layers)
     assert table.best.value == 1 or name != "pixels"  # brightness separates the classes
-    fixed = name in ("scattering", "pixels")
+    fixed = name in ("dictionary", "scattering", "pixels")
     assert table.has_parameters is not fixed
     assert table.gain.value == 0 or not fixed  # nothing to compare with is probed, which would take as long again
     assert ("so a gain over random weights is not defined" in str(render(table).caption)) is fixed
@@ -82,3 +82,11 @@ def test_mistakes_leave_no_folder(folder, name, options, said):
     with pytest.raises(UserError, match=said):
         selftaught.baseline(name, folder, out=out, size=16, **options)
     assert not out.exists()
+
+
+def test_flags_of_the_encoder_are_those_of_the_baseline_or_of_the_chosen_encoder(folder, capsys):
+    out = folder.parent / "run"
+    assert main(["baseline", "dictionary", str(folder), "--out", str(out), "--size", "16", "--filters", "3"]) == 0
+    assert selftaught.Run(out).encoder.layers["codes"].channels == 6
+    assert main(["baseline", "random", str(folder), "--encoder", "vit", "--filters", "3"]) == 2
+    assert "--filters" in capsys.readouterr().err

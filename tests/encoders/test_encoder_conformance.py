@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from selftaught.contracts import Encoder, pooled
 from selftaught.encoders.alexnet import AlexNet
 from selftaught.encoders.convnet import ConvNet
+from selftaught.encoders.dictionary import Dictionary
 from selftaught.encoders.gpt import GPT
 from selftaught.encoders.nin import NIN
 from selftaught.encoders.pixels import Pixels
@@ -27,6 +28,8 @@ ENCODERS: dict[str, tuple[Callable[..., Encoder], int]] = {
     "alexnet-large": (AlexNet, 128),
     "gpt-causal": (lambda **o: GPT(width=64, **o), 16),
     "gpt-all-around": (lambda **o: GPT(width=64, causal=False, norm="rms", **o), 16),
+    "dictionary": (lambda **o: Dictionary(filters=8, **o), 32),
+    "dictionary-64": (lambda **o: Dictionary(filters=70, patch=4, **o), 64),
     "scattering": (Scattering, 32),
     "scattering-64": (lambda **o: Scattering(orientations=2, **o), 64),
     "pixels": (Pixels, 32),
@@ -131,7 +134,7 @@ def test_forward_averages_the_last_layer_over_positions(case):
 
 
 @pytest.mark.parametrize("input_mode", PREPROCESSORS)
-@pytest.mark.parametrize("name", ["nin", "alexnet-small", "timm-resnet", "timm-vit"])
+@pytest.mark.parametrize("name", ["nin", "alexnet-small", "dictionary", "timm-resnet", "timm-vit"])
 def test_every_input_mode_works(name, input_mode):
     make, size = ENCODERS[name]
     encoder = make(size=size, input_mode=input_mode)

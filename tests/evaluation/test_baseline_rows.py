@@ -1,4 +1,4 @@
-"""Further baselines of a probe: k-means, PCA and scattering at their best layers."""
+"""Further baselines of a probe, each at its best layer."""
 
 import io
 import json
@@ -14,7 +14,8 @@ from selftaught.contracts import Layer
 from selftaught.encoders import make_encoder
 from selftaught.errors import UserError
 from selftaught.evaluation import RidgeProbe, baseline_rows, probe_layers, render
-from selftaught.evaluation.baselines import prepare
+from selftaught.evaluation.baseline_rows import DEFAULT
+from selftaught.evaluation.baselines import FIXED, prepare
 from selftaught.evaluation.features import Viewing
 from selftaught.evaluation.intervals import paired_interval
 
@@ -68,11 +69,11 @@ def text(table):
     return out.getvalue()
 
 
-@pytest.mark.parametrize("name", ["kmeans", "pca", "scattering"])
+@pytest.mark.parametrize("name", ["kmeans", "pca", "dictionary", "scattering"])
 def test_a_row_is_the_baseline_at_its_best_layer_by_held_out_accuracy(name):
     if name == "scattering":
         pytest.importorskip("kymatio")
-    found = alone(name, make_encoder("scattering", size=8) if name == "scattering" else Deep(0))
+    found = alone(name, make_encoder(name, size=8) if name in FIXED else Deep(0))
     best = max(found, key=lambda layer: found[layer].held_out)
     table = probed(baselines=(name,))
     (row,) = json.loads(json.dumps(table.to_json()))["baselines"]
@@ -96,7 +97,7 @@ def test_a_row_is_the_baseline_at_its_best_layer_by_held_out_accuracy(name):
             "high": max(high for _, high in intervals),
         }
     )
-    assert len(intervals) > 1  # few held-out images: the choice is uncertain
+    assert len(intervals) > 1 or name == "dictionary"  # few held-out images: the choice is uncertain
     assert f"Best layer minus {row['title']}: {row['difference']['value']:+.2f} (95 % interval" in text(table)
     assert table.observations.baselines.tolist() == [found[best].correct.tolist()]
     (line,) = [line for line in text(table).splitlines() if f"{row['title']} ({best})" in line]
@@ -129,7 +130,11 @@ def test_a_second_probe_reads_the_rows_from_the_cache(tmp_path, monkeypatch):
     [
         (Transposed, "kmeans", "convolution of this encoder is a ConvTranspose2d: choose another --encoder"),
         (lambda seed: Plain(), "pca", "need an encoder in which a norm follows each convolution"),
-        (Deep, "pixels", "no further baseline of a probe called 'pixels': choose one of all, kmeans, none, pca"),
+        (
+            Deep,
+            "pixels",
+            "no further baseline of a probe called 'pixels': choose one of all, dictionary, kmeans, none, pca",
+        ),
         (Deep, "kmean", "did you mean kmeans"),
     ],
 )
@@ -142,14 +147,14 @@ def test_a_baseline_that_does_not_apply_is_an_error_before_anything_is_probed(fr
 @pytest.fixture
 def defaults(monkeypatch):
     """The default rows, which other tests do without."""
-    monkeypatch.setattr("selftaught.evaluation.baseline_rows.DEFAULT", ("kmeans", "scattering"))
+    monkeypatch.setattr("selftaught.evaluation.baseline_rows.DEFAULT", DEFAULT)
 
 
 @pytest.mark.usefixtures("defaults")
-def test_by_default_there_are_k_means_and_scattering_like_those_asked_for():
+def test_default_rows_are_like_those_asked_for():
     pytest.importorskip("kymatio")
-    default, asked = probed(baselines=None), probed(baselines=("kmeans", "scattering"))
-    assert [row.name for row in default.baselines] == ["kmeans", "scattering"]
+    default, asked = probed(baselines=None), probed(baselines=DEFAULT)
+    assert [row.name for row in default.baselines] == list(DEFAULT)
     assert default.baselines == asked.baselines
     assert "left out" not in default.note
 
@@ -162,9 +167,9 @@ def test_one_flag_switches_further_baselines_off(given):
 
 def test_all_are_those_that_apply():
     pytest.importorskip("kymatio")
-    assert [row.name for row in probed(baselines=("all",)).baselines] == ["kmeans", "pca", "scattering"]
+    assert [row.name for row in probed(baselines=("all",)).baselines] == ["kmeans", "pca", "dictionary", "scattering"]
     table = probed(Transposed(9), Transposed, baselines=("all",))
-    assert [row.name for row in table.baselines] == ["scattering"]
+    assert [row.name for row in table.baselines] == ["dictionary", "scattering"]
     assert "K-means initialization is left out: k-means and PCA initialize convolutions without groups" in table.note
 
 
@@ -172,7 +177,7 @@ def test_all_are_those_that_apply():
 def test_a_default_row_that_does_not_apply_is_left_out_and_the_table_says_why(monkeypatch):
     monkeypatch.setitem(sys.modules, "kymatio.scattering2d.frontend.torch_frontend", None)
     table = probed(Transposed(9), Transposed, baselines=None)
-    assert table.baselines == ()
+    assert [row.name for row in table.baselines] == ["dictionary"]
     assert "K-means initialization is left out: k-means and PCA initialize" in " ".join(text(table).split())
     assert "Scattering is left out: the encoder scattering needs kymatio" in " ".join(text(table).split())
 
@@ -184,12 +189,13 @@ def test_default_rows_depend_on_sizes_and_the_others_on_the_flag(monkeypatch):
     operations = baseline_rows.initialization_operations(Deep())
     monkeypatch.setattr(baseline_rows, "MOST_OPERATIONS", operations)
     monkeypatch.setattr(baseline_rows, "MOST_PIXELS", 200 * 8**2)
-    assert [row.name for row in probed(baselines=None).baselines] == ["kmeans", "scattering"]
+    assert [row.name for row in probed(baselines=None).baselines] == list(DEFAULT)
     monkeypatch.setattr(baseline_rows, "MOST_OPERATIONS", operations - 1)
     monkeypatch.setattr(baseline_rows, "MOST_PIXELS", 200 * 8**2 - 1)
     table = probed(baselines=None)
     assert table.baselines == ()
     assert "K-means initialization is left out: it is slow for this encoder; --baselines kmeans adds it." in table.note
+    assert "Dictionary of patches is left out: it is slow for 200 images of 8 px; --baselines dictionary" in table.note
     assert "Scattering is left out: it is slow for 200 images of 8 px; --baselines scattering adds it." in table.note
     assert [row.name for row in probed(baselines=("kmeans",)).baselines] == ["kmeans"]
 

@@ -8,9 +8,10 @@ from probe_toys import Given
 from selftaught.augment.warp import identity
 from selftaught.contracts import Encoder, Layer
 from selftaught.encoders import make_encoder
+from selftaught.encoders.dictionary import spherical_kmeans
 from selftaught.errors import UserError
 from selftaught.evaluation.baselines import kmeans_init, prepare
-from selftaught.evaluation.baselines.kmeans_init import BIAS, _normalize, initialize, patch_filters, spherical_kmeans
+from selftaught.evaluation.baselines.kmeans_init import BIAS, _normalize, initialize, patch_filters
 
 CPU = torch.device("cpu")
 

@@ -39,8 +39,8 @@ def baseline(
     """Write the run folder of an encoder that was not pretrained.
 
     Args:
-        name: "random", "kmeans", "pca", "scattering", "pixels", or "timm:NAME" for published weights.
-        data: source of images, for k-means, PCA and batch-norm statistics.
+        name: "random", "kmeans", "pca", "dictionary", "scattering", "pixels", or "timm:NAME" for published weights.
+        data: source of images, for k-means, PCA, dictionaries and batch-norm statistics.
         encoder: the encoder of "random", "kmeans" and "pca"; "convnet" where None.
         out: run folder, new or empty; by default a new one under `runs/`.
         input_mode: input preprocessing of the encoder, as the pretext task to compare with uses it.
@@ -76,7 +76,6 @@ def baseline(
         # Another purpose than "weights": the probe's own random weights are then independent of those of this run.
         with seeded_rng(seed, "baseline"):
             made = make_encoder(chosen, **built_with)
-            made.fit(source)
         prepare(name, made, source, side, where, seed)
         config: dict[str, Any] = {
             "data": sources,

@@ -81,8 +81,8 @@ class Run:
                 `KNNProbe(k=20)`.
             pooling: how feature maps are pooled: average, max or bilinear.
             dimensions: maximum number of pooled features of a layer; by default that of the probe.
-            baselines: further baselines, each one more pass over the images: kmeans, pca, scattering; "all" of them, or
-                "none". By default kmeans and scattering, where they apply and are cheap, see docs/baselines.md.
+            baselines: further baselines, each one more pass over the images: kmeans, pca, dictionary, scattering; "all"
+                of them, or "none". By default all but pca, where they apply and are cheap, see docs/baselines.md.
             size: side of the views in pixels; by default that of pretraining.
             limit: number of training images; all test images are used.
             labels: CSV file with path and label.

@@ -14,7 +14,7 @@ from cyclopts.exceptions import CycloptsError
 import selftaught
 from selftaught.cli.attention import attention
 from selftaught.cli.audit import audit
-from selftaught.cli.baseline import baseline
+from selftaught.cli.baseline import baseline_command
 from selftaught.cli.compare import compare
 from selftaught.cli.demo import demo
 from selftaught.cli.errors import require_counts, sentence
@@ -133,7 +133,7 @@ def _discard_output() -> None:
 
 
 def application(words: Sequence[str]) -> App:
-    """All commands. What `pretrain` and `probe` offer depends on the task, the encoder and the probe that are given."""
+    """All commands. The flags of `pretrain`, `probe` and `baseline` depend on what they are given."""
     app = App(
         name="selftaught",
         help="Pretrain image encoders on self-supervised pretext tasks and probe every layer.\n\n" + EXIT_CODES,
@@ -148,12 +148,12 @@ def application(words: Sequence[str]) -> App:
         app.command(pretrain_command(words[1:], run_pretrain, pretrain.__doc__ or ""))
     else:
         app.command(pretrain)  # without its settings, which take two seconds to import
-    app.command(probe_command(words[1:] if words[:1] == ["probe"] else []))
+    for name, command_for in (("probe", probe_command), ("baseline", baseline_command)):
+        app.command(command_for(words[1:] if words[:1] == [name] else []))
     transfers, drawing = (detection, segmentation), (attention, neighbors, filters, stylize)
     for command in (
         evaluate,
         *transfers,
-        baseline,
         invariance,
         quality,
         audit,

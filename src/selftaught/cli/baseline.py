@@ -1,7 +1,8 @@
-"""`selftaught baseline`."""
+"""`selftaught baseline`: its flags depend on the encoder."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -11,8 +12,33 @@ from selftaught.cli.output import print_result
 from selftaught.errors import readable
 
 
+def baseline_command(words: Sequence[str]) -> Callable[..., None]:
+    """The command for the given arguments.
+
+    Args:
+        words: the words after `baseline`; empty for a command without the settings of an encoder, whose import takes
+            seconds.
+    """
+    if not words:
+        return baseline
+    from selftaught.cli.flags import value_of, with_settings
+    from selftaught.config.settings import General, encoder_settings
+    from selftaught.evaluation.baselines import own_encoder
+
+    own = next((word for word in words if own_encoder(word)), None)
+    offered = encoder_settings(own or value_of("--encoder", words) or General.encoder)
+
+    def run(words: Sequence[Any], settings: dict[str, Any], options: dict[str, Any]) -> None:
+        from selftaught.api.baseline import baseline as write
+
+        name, *source = words
+        print_result(readable(str(write(name, source, **options, **settings).path)))
+
+    return with_settings(baseline, [setting for setting in offered if setting.name != "pretrained"], run)
+
+
 def baseline(
-    name: Annotated[str, Parameter(help="random, kmeans, pca, scattering, pixels or timm:NAME.")],
+    name: Annotated[str, Parameter(help="random, kmeans, pca, dictionary, scattering, pixels or timm:NAME.")],
     /,
     *source: Annotated[str, Parameter(help="Images: a folder, photos, parquet, or a data set by name.")],
     encoder: Annotated[str | None, Parameter(help="Encoder of random, kmeans and pca; default: convnet.")] = None,
@@ -34,19 +60,3 @@ def baseline(
 
     A supervised baseline is trained: selftaught pretrain --task supervised.
     """
-    from selftaught.api.baseline import baseline as write
-
-    run = write(
-        name,
-        list(source),
-        encoder=encoder,
-        out=out,
-        input_mode=input_mode,
-        size=size,
-        seed=seed,
-        limit=limit,
-        labels=labels,
-        pretrained=pretrained,
-        device=device,
-    )
-    print_result(readable(str(run.path)))

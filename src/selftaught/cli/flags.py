@@ -99,6 +99,30 @@ def setting_parameters(settings: Sequence[Setting]) -> list[inspect.Parameter]:
     return parameters
 
 
+def with_settings(
+    command: Callable[..., None],
+    settings: Sequence[Setting],
+    apply: Callable[[Sequence[Any], dict[str, Any], dict[str, Any]], None],
+) -> Callable[..., None]:
+    """A command with a further flag for every setting.
+
+    Args:
+        command: its signature has the other flags, and its docstring is the help.
+        settings: the settings to add.
+        apply: called with the positional arguments, the settings by name, and the other arguments.
+    """
+    keys = {setting.key.replace(".", "__"): setting.name for setting in settings}
+
+    def run(*words: Any, **options: Any) -> None:
+        apply(words, {keys[key]: options.pop(key) for key in list(options) if key in keys}, options)
+
+    parameters = [*inspect.signature(command).parameters.values(), *setting_parameters(settings)]
+    run.__name__, run.__doc__ = command.__name__, command.__doc__
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    return run
+
+
 def _from_config(
     config: Mapping[str, Any], named: Mapping[str, Any], path: str
 ) -> tuple[dict[str, Any], dict[str, Any]]:

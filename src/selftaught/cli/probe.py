@@ -1,6 +1,5 @@
 """`selftaught probe`: its flags depend on the probe that is chosen."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -21,26 +20,17 @@ def probe_command(words: Sequence[str]) -> Callable[..., None]:
     """
     if not words:
         return probe
-    from selftaught.cli.flags import setting_parameters, value_of
+    from selftaught.cli.flags import value_of, with_settings
     from selftaught.config.settings import fields_of
     from selftaught.evaluation.probes import probe_class
 
     name = value_of("--probe", words) or DEFAULT
     kind = probe_class(name)
-    settings = fields_of(kind, f"Probe {name}", "probe")
-    keys = {setting.key.replace(".", "__"): setting.name for setting in settings}
 
-    def run(*words: Any, **options: Any) -> None:
-        chosen = {keys[key]: options.pop(key) for key in list(options) if key in keys}
-        options.pop("probe", None)
-        probe(*words, probe=kind(**chosen), **options)
+    def run(words: Sequence[Any], settings: dict[str, Any], options: dict[str, Any]) -> None:
+        probe(*words, **{**options, "probe": kind(**settings)})
 
-    own = list(inspect.signature(probe).parameters.values())
-    parameters = [*own, *setting_parameters(settings)]
-    run.__name__, run.__doc__ = "probe", probe.__doc__
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+    return with_settings(probe, fields_of(kind, f"Probe {name}", "probe"), run)
 
 
 def probe(
@@ -65,8 +55,8 @@ def probe(
         tuple[str, ...] | None,
         SEVERAL,
         Parameter(
-            help="Further baselines, each one more pass over the images: kmeans, pca, scattering; all or none. By "
-            "default kmeans and scattering, where they apply and are cheap."
+            help="Further baselines, each one more pass over the images: kmeans, pca, dictionary, scattering; all or "
+            "none. By default all but pca, where they apply and are cheap."
         ),
     ] = None,
     size: Size = None,

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, get_type_hints
 from docstring_parser import parse, parse_from_object
 
 from selftaught.config.types import describe, from_yaml, has_type, is_path
-from selftaught.contracts import Encoder, Task
+from selftaught.contracts import Task
 from selftaught.data.crops import Cropping
 from selftaught.data.storage import Storage
 from selftaught.encoders import encoder_class
@@ -241,7 +241,7 @@ def offered(task: str, encoder: str, optimizer: str | None = None) -> list[Setti
     settings = [
         *fields_of(General, "Run", "", advised),
         *fields_of(task_class(task), f"Task {task}", "task"),
-        *_arguments(encoder_class(encoder), f"Encoder {encoder}"),
+        *encoder_settings(encoder),
         *fields_of(Optimization, "Optimizer", "optimizer", optimizer_defaults(advised, optimizer)),
         *fields_of(Cropping, "Crops of photos", "photos", advised),
     ]
@@ -287,12 +287,13 @@ def _parse_fields(owner: type[Any]) -> Mapping[str, str]:
     return {p.arg_name: p.description or "" for c in reversed(owner.__mro__[:-1]) for p in parse_from_object(c).params}
 
 
-def _arguments(owner: type[Encoder], heading: str) -> list[Setting]:
+def encoder_settings(name: str) -> list[Setting]:
+    """The arguments of an encoder's constructor that neither its name, the run nor the task decides."""
+    owner = encoder_class(name)
     texts = {p.arg_name: p.description or "" for p in parse(owner.__doc__ or "").params}
     hints = get_type_hints(owner.__init__)
-    decided = ("name", "size", "input_mode", "causal")  # by the encoder's name, the run and the task
     return [
-        Setting(name, hints[name], parameter.default, texts.get(name, ""), heading, "encoder")
-        for name, parameter in inspect.signature(owner).parameters.items()
-        if name not in decided
+        Setting(argument, hints[argument], parameter.default, texts.get(argument, ""), f"Encoder {name}", "encoder")
+        for argument, parameter in inspect.signature(owner).parameters.items()
+        if argument not in ("name", "size", "input_mode", "causal")
     ]

@@ -12,6 +12,7 @@ ENCODERS = {
     "alexnet": "selftaught.encoders.alexnet:AlexNet",
     "vit": "selftaught.encoders.vit:ViT",
     "gpt": "selftaught.encoders.gpt:GPT",
+    "dictionary": "selftaught.encoders.dictionary:Dictionary",
     "scattering": "selftaught.encoders.scattering:Scattering",
     "pixels": "selftaught.encoders.pixels:Pixels",
     "timm:NAME": "selftaught.encoders.timm:Timm",

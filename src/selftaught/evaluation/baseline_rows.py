@@ -1,7 +1,8 @@
-"""Rows of a probe for encoders that were not pretrained: k-means, PCA and scattering, beside random weights and pixels.
+"""Rows of a probe for encoders that were not pretrained, beside random weights and pixels.
 
-By default k-means initialization and scattering are included, where they apply and are cheap. That is decided by sizes,
-those of the encoder and of the images, and not by measured time, so the same command has the same rows on all machines.
+By default k-means initialization, a dictionary of patches and scattering are included, where they apply and are cheap.
+That is decided by sizes, those of the encoder and of the images, and not by measured time, so the same command has the
+same rows on all machines.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -20,13 +21,14 @@ from selftaught.evaluation.gain import at_layers, possible_layers
 from selftaught.evaluation.metrics import Metrics
 from selftaught.evaluation.rows import BaselineRow
 
-EXTRA = ("kmeans", "pca", "scattering")
+EXTRA = ("kmeans", "pca", "dictionary", "scattering")
 """Baselines that a probe may have; it always has random weights and raw pixels."""
-DEFAULT = ("kmeans", "scattering")
+DEFAULT = ("kmeans", "dictionary", "scattering")
 """Those that it has by default where they are cheap; PCA initialization is a variant of k-means."""
 ALL, NONE = "all", "none"
 MOST_PIXELS = 2**24
-"""Scattering is a default row for at most this many pixels (images times size squared): 16,384 images of 32 px."""
+"""A dictionary and scattering are default rows for at most this many pixels (images times size squared): 16,384 images
+of 32 px."""
 MOST_OPERATIONS = 5e12
 """K-means initialization is one for encoders that need at most this many operations, see `initialization_operations`:
 `convnet`, `nin` and `alexnet` do with their default options, ResNets do not."""
@@ -101,7 +103,7 @@ class Baselines:
         """The best layer of a baseline, by the metric on held-out images, with seed 0.
 
         Args:
-            name: of `EXTRA`; "scattering" has the input preprocessing of the probed encoder.
+            name: of `EXTRA`; those of `FIXED` have the input preprocessing of the probed encoder.
             cheap: whether to refuse an expensive one.
 
         Raises:

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from selftaught.augment.warp import affine
 from selftaught.contracts import Encoder, Source, evenly_spaced
 from selftaught.display.progress import Meter
+from selftaught.encoders.dictionary import spherical_kmeans
 from selftaught.errors import NotApplicable
 
 Kind = Literal["kmeans", "pca"]
@@ -37,8 +38,6 @@ BIAS = 0.1
 """Mean of an output channel with a bias: the default of the released code."""
 IMAGES, PIXELS, PATCHES = 256, 2**19, 20_000
 """Maximum numbers of images, of their pixels, and of patches per layer."""
-ITERATIONS = 10
-"""Iterations of k-means, as Coates and Ng recommend."""
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.GroupNorm, nn.LayerNorm)
 
 
@@ -109,20 +108,6 @@ def patch_filters(patches: Tensor, count: int, kind: Kind, generator: torch.Gene
         units = spherical_kmeans(points, min(count, len(points)), generator)
     more = torch.randn(count - len(units), rank, generator=generator)
     return torch.cat([units.to(whitening), more.to(whitening)]) @ whitening.T
-
-
-def spherical_kmeans(points: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Centroids of unit vectors by cosine similarity (Coates and Ng 2012): (n, r) -> (count, r), of length 1.
-
-    They start at distinct random points; an empty cluster keeps its centroid.
-    """
-    centroids = points[torch.randperm(len(points), generator=generator)[:count].to(points.device)]
-    for _ in range(ITERATIONS):
-        nearest = (points @ centroids.T).argmax(1)
-        sums = torch.zeros_like(centroids).index_add_(0, nearest, points)
-        lengths = sums.norm(dim=1, keepdim=True)
-        centroids = torch.where(lengths > 1e-6, sums / lengths.clamp(min=1e-6), centroids)
-    return centroids
 
 
 def _inputs(encoder: Encoder, source: Source, size: int, device: torch.device, window: float) -> Tensor:

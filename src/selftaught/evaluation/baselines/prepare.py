@@ -16,13 +16,14 @@ BASELINES: Mapping[str, str] = MappingProxyType(
         "random": "random weights",
         "kmeans": "k-means initialization",
         "pca": "PCA initialization",
+        "dictionary": "dictionary of patches",
         "scattering": "scattering",
         "pixels": "raw pixels",
         "timm:NAME": "published weights",
     }
 )
 """Name -> what it is, for tables."""
-FIXED = ("scattering", "pixels")
+FIXED = ("dictionary", "scattering", "pixels")
 """Baselines that are encoders of their own, without parameters."""
 
 
@@ -57,8 +58,8 @@ def prepare(
     """Turn an encoder with initial weights into a baseline.
 
     Args:
-        name: of `BASELINES`. "kmeans" and "pca" compute weights from images. For all of them but published weights,
-            the batch-norm statistics are then computed on images.
+        name: of `BASELINES`. "kmeans" and "pca" compute weights from images, and encoders such as "dictionary" are
+            fitted to them. For all but published weights, the batch-norm statistics are then computed on images.
         encoder: moved to `device`; left in eval mode.
         source: the images, without their labels.
         size: side of the views in pixels.
@@ -73,5 +74,6 @@ def prepare(
     encoder.to(device).eval()
     if name in ("kmeans", "pca"):
         initialize(encoder, source, size, device, torch.Generator().manual_seed(seed), cast(Kind, name), window)
+    encoder.fit(source)
     if not name.startswith("timm:"):
         calibrate(encoder, source, size, device, window=window)
