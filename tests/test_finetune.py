@@ -216,6 +216,13 @@ def test_each_draw_of_a_probe_has_other_random_weights(run, images, monkeypatch)
     assert any(not torch.equal(one, other) for one, other in zip(first, second, strict=True))
 
 
+def test_an_encoder_without_parameters_is_not_trained_from_scratch(images, tmp_path):
+    run = selftaught.baseline("dictionary", images, out=tmp_path / "run", size=16, filters=3)
+    table = run.finetune(images, frozen=True, labels_per_class=(4,), draws=1, **FAST)
+    assert [row.name for row in table.results[0].rows] == ["probe", "probe, random weights"]
+    assert "so it is not trained from scratch" in table.note
+
+
 def test_another_probe_of_few_labels_has_results_of_its_own(run, images):
     settings = {"frozen": True, "labels_per_class": (4,), "draws": 1, "from_scratch": False, **FAST}
     ridge = run.finetune(images, **settings)

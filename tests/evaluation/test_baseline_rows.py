@@ -188,10 +188,10 @@ def test_default_rows_depend_on_sizes_and_the_others_on_the_flag(monkeypatch):
     pytest.importorskip("kymatio")
     operations = baseline_rows.initialization_operations(Deep())
     monkeypatch.setattr(baseline_rows, "MOST_OPERATIONS", operations)
-    monkeypatch.setattr(baseline_rows, "MOST_PIXELS", 200 * 8**2)
+    monkeypatch.setattr(baseline_rows, "MOST_PIXELS", dict.fromkeys(FIXED, 200 * 8**2))
     assert [row.name for row in probed(baselines=None).baselines] == list(DEFAULT)
     monkeypatch.setattr(baseline_rows, "MOST_OPERATIONS", operations - 1)
-    monkeypatch.setattr(baseline_rows, "MOST_PIXELS", 200 * 8**2 - 1)
+    monkeypatch.setattr(baseline_rows, "MOST_PIXELS", dict.fromkeys(FIXED, 200 * 8**2 - 1))
     table = probed(baselines=None)
     assert table.baselines == ()
     assert "K-means initialization is left out: it is slow for this encoder; --baselines kmeans adds it." in table.note
@@ -205,7 +205,7 @@ def test_default_rows_do_not_depend_on_what_is_cached(tmp_path, monkeypatch):
     more = {"cache": tmp_path, "encoder_setting": SETTING}
     assert [row.name for row in probed(baselines=("kmeans",), **more).baselines] == ["kmeans"]
     monkeypatch.setattr(baseline_rows, "MOST_OPERATIONS", 1)
-    monkeypatch.setattr(baseline_rows, "MOST_PIXELS", 1)
+    monkeypatch.setattr(baseline_rows, "MOST_PIXELS", dict.fromkeys(FIXED, 1))
     assert probed(baselines=None, **more).baselines == ()
 
 

@@ -61,6 +61,14 @@ def test_probes_at_different_sizes_are_distinguished(tmp_path: Path) -> None:
     ]
 
 
+def test_probes_of_one_name_are_told_apart_wherever_it_is(tmp_path: Path) -> None:
+    run = fake_run(
+        tmp_path / "rot", probes=[{**GOOD, "data": "/data/cifar10"}, {**GOOD, "data": "cifar10", "train": 9}]
+    )
+    cells = [dict(zip(COLUMNS, row.cells(), strict=True)) for row in rows(read_records([run]))]
+    assert [cell["probed on"] for cell in cells] == ["cifar10 (ridge, 50,000 labels)", "cifar10 (ridge, 9 labels)"]
+
+
 def test_probes_with_other_labels_are_told_apart(tmp_path: Path) -> None:
     probes = [{**GOOD, "labels": name} for name in ("breeds.csv", "colors.csv", None)]
     run = fake_run(tmp_path / "rot", probes=probes)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from time import monotonic
 
 import torch
@@ -66,6 +67,9 @@ def finetune(
     """
     require_one_label(train, "fine-tuning or a probe with few labels")
     classes, stop = require_same_classes(train, test), stop or Stop()
+    trainable = any(True for _ in encoder.parameters())
+    if not trainable:
+        settings = replace(settings, from_scratch=False)
     if settings.freeze_until is not None:
         require_layer(encoder, settings.freeze_until)
     labels = labels_of(train)
@@ -88,7 +92,12 @@ def finetune(
         except Stopped:
             console.print(f"interrupted; the same command continues: {readable(str(root))}")
             return None
-    notes = [shared_labels_note(labels, counts), RECALIBRATED if recalibrated else "", duplicate_warning(train, test)]
+    notes = [
+        shared_labels_note(labels, counts),
+        RECALIBRATED if recalibrated else "",
+        "" if trainable else "The encoder has no parameters, so it is not trained from scratch.",
+        duplicate_warning(train, test),
+    ]
     table = _table(trainings, label_results, "\n".join(filter(None, notes)), folder)
     if processes().rank:
         return table

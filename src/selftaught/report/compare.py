@@ -121,11 +121,11 @@ def rows(records: Sequence[Record]) -> list[ComparisonRow]:
     """One row per run and probe, in the given order of runs; a run without probes has one row."""
     table: list[ComparisonRow] = []
     for record in records:
-        data = [probe.get("data") for probe in record.probes]
+        verdicts = [judge(probe, record.published, record.baseline) for probe in record.probes]
+        names = [verdict.data for verdict in verdicts]  # a path and a link to it have the same name
         labels = probe_labels(record.probes, ("size", "seeds", "labels", "recalibrated"))
-        for probe, label in zip(record.probes, labels, strict=True):
-            details = label if data.count(probe.get("data")) > 1 or metric_of(probe) == "map" else ""
-            verdict = judge(probe, record.published, record.baseline)
+        for probe, label, verdict in zip(record.probes, labels, verdicts, strict=True):
+            details = label if names.count(verdict.data) > 1 or metric_of(probe) == "map" else ""
             table.append(ComparisonRow(record, probe, verdict, details + overlap(probe)))
         if not record.probes:
             table.append(ComparisonRow(record))
