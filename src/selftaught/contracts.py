@@ -165,7 +165,14 @@ class Encoder(nn.Module, ABC):
     """(B, 3, H, W) in [0, 1] -> the input of `features`."""
 
     def fit(self, source: Source) -> None:
-        """Compute what must be set before training from images, such as a palette or k-means filters."""
+        """Compute what must be set before training from images, such as a palette or a dictionary of patches."""
+
+    def fit_like(self, other: "Encoder") -> None:
+        """Take over what `fit` computed for an encoder with the same options: it is part of the random baseline.
+
+        An encoder whose `fit` changes anything but `preprocess` overrides both.
+        """
+        self.preprocess.load_state_dict(other.preprocess.state_dict())
 
     @abstractmethod
     def features(self, inputs: Tensor) -> dict[str, Tensor]:

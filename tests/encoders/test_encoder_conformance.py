@@ -12,6 +12,7 @@ from selftaught.encoders.alexnet import AlexNet
 from selftaught.encoders.convnet import ConvNet
 from selftaught.encoders.dictionary import Dictionary
 from selftaught.encoders.gpt import GPT
+from selftaught.encoders.hybrid import Hybrid
 from selftaught.encoders.nin import NIN
 from selftaught.encoders.pixels import Pixels
 from selftaught.encoders.preprocess import PREPROCESSORS
@@ -30,6 +31,8 @@ ENCODERS: dict[str, tuple[Callable[..., Encoder], int]] = {
     "gpt-all-around": (lambda **o: GPT(width=64, causal=False, norm="rms", **o), 16),
     "dictionary": (lambda **o: Dictionary(filters=8, **o), 32),
     "dictionary-64": (lambda **o: Dictionary(filters=70, patch=4, **o), 64),
+    "hybrid": (lambda **o: Hybrid(filters=8, width=12, **o), 32),
+    "hybrid-64": (lambda **o: Hybrid(filters=8, width=12, **o), 64),
     "scattering": (Scattering, 32),
     "scattering-64": (lambda **o: Scattering(orientations=2, **o), 64),
     "pixels": (Pixels, 32),
@@ -83,6 +86,9 @@ def test_gradient_of_each_layer_reaches_earlier_blocks_only(case):
         pytest.skip("the encoder is fixed")
     reached: set[str] = set()
     for feature in features(encoder, images).values():
+        if not feature.requires_grad:
+            assert not reached  # a fixed layer, below those that are trained
+            continue
         weights = torch.randn(feature.shape, generator=torch.Generator().manual_seed(1))
         gradients = torch.autograd.grad(
             (feature * weights).sum(), list(parameters.values()), retain_graph=True, allow_unused=True
@@ -157,6 +163,7 @@ def test_new_encoders_are_in_training_mode_with_initial_statistics(name):
     ("name", "size"),
     [
         ("convnet", 20),
+        ("hybrid", 16),
         ("nin", 12),
         ("alexnet-small", 36),
         ("gpt-causal", 6),

@@ -59,6 +59,7 @@ def probed(encoder=None, fresh=Deep, **more):
 def alone(name, encoder):
     """The results of a baseline by layer, without the table."""
     train, test = sources()
+    encoder.fit(train)
     prepare(name, encoder, train, 8, CPU, seed=0)
     return RidgeProbe().evaluate(encoder, train, test, Viewing(8, CPU, RidgeProbe.dimensions), 0, lambda *_: None)
 

@@ -76,6 +76,7 @@ def baseline(
         # Another purpose than "weights": the probe's own random weights are then independent of those of this run.
         with seeded_rng(seed, "baseline"):
             made = make_encoder(chosen, **built_with)
+            made.fit(source)
         prepare(name, made, source, side, where, seed)
         config: dict[str, Any] = {
             "data": sources,

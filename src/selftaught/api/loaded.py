@@ -100,7 +100,7 @@ def _fresh(encoder: Encoder, description: Mapping[str, Any]) -> Callable[[int], 
 
     def fresh(seed: int) -> Encoder:
         made = fresh_encoder(dict(description), seed)
-        made.preprocess.load_state_dict(encoder.preprocess.state_dict())  # a palette is not learned
+        made.fit_like(encoder)  # a palette or a dictionary is not learned by the task
         return made
 
     return fresh

@@ -236,7 +236,7 @@ def from_checkpoint(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def fresh_encoder(description: dict[str, Any], seed: int) -> Encoder:
-    """The encoder that `encoder.json` describes, with random weights; its `preprocess` has not been fitted yet."""
+    """The encoder that `encoder.json` describes, with random weights; `fit` or `fit_like` is still to be called."""
     options = not_pretrained({key: from_yaml(value) for key, value in description["options"].items()})
     with seeded_rng(seed, "weights"):
         return make_encoder(description["name"], **options)

@@ -13,6 +13,7 @@ ENCODERS = {
     "vit": "selftaught.encoders.vit:ViT",
     "gpt": "selftaught.encoders.gpt:GPT",
     "dictionary": "selftaught.encoders.dictionary:Dictionary",
+    "hybrid": "selftaught.encoders.hybrid:Hybrid",
     "scattering": "selftaught.encoders.scattering:Scattering",
     "pixels": "selftaught.encoders.pixels:Pixels",
     "timm:NAME": "selftaught.encoders.timm:Timm",

@@ -97,6 +97,12 @@ class Dictionary(Encoder):
         self.kernels.copy_((filters - filters.mean(1, keepdim=True)).view_as(self.kernels))
         self.offsets.copy_(-filters @ center)
 
+    def fit_like(self, other: Encoder) -> None:
+        """Copy the filters of another dictionary."""
+        assert isinstance(other, Dictionary)
+        self.kernels.copy_(other.kernels)
+        self.offsets.copy_(other.offsets)
+
     def features(self, inputs: Tensor) -> dict[str, Tensor]:
         """(B, preprocess.channels, H, W) -> `codes`, (B, 2 K, H / stride, W / stride), rounded up at the border."""
         with torch.autocast(inputs.device.type, enabled=False):

@@ -121,6 +121,8 @@ class Baselines:
         def compute() -> dict[str, Metrics]:
             viewing = evaluation.viewing
             window = evaluation.probe.window(evaluation.train.side, viewing.size)
+            if name in FIXED:
+                encoder.fit(evaluation.train)
             prepare(name, encoder, evaluation.train, viewing.size, viewing.device, seed=0, window=window)
             return evaluation(encoder, 0, title(name))
 

@@ -58,9 +58,9 @@ def prepare(
     """Turn an encoder with initial weights into a baseline.
 
     Args:
-        name: of `BASELINES`. "kmeans" and "pca" compute weights from images, and encoders such as "dictionary" are
-            fitted to them. For all but published weights, the batch-norm statistics are then computed on images.
-        encoder: moved to `device`; left in eval mode.
+        name: of `BASELINES`. "kmeans" and "pca" compute weights from images. For all but published weights, the
+            batch-norm statistics are then computed on images.
+        encoder: after `fit`; moved to `device`; left in eval mode.
         source: the images, without their labels.
         size: side of the views in pixels.
         device: where to compute.
@@ -74,6 +74,5 @@ def prepare(
     encoder.to(device).eval()
     if name in ("kmeans", "pca"):
         initialize(encoder, source, size, device, torch.Generator().manual_seed(seed), cast(Kind, name), window)
-    encoder.fit(source)
     if not name.startswith("timm:"):
         calibrate(encoder, source, size, device, window=window)
