@@ -11,9 +11,9 @@ from selftaught.evaluation.finetune_table import spread_over
 from selftaught.evaluation.table import digits, interval_text
 from selftaught.report.compare import count
 from selftaught.report.embed import inline
-from selftaught.report.probe_section import overlap_note, with_std
+from selftaught.report.probe_section import with_std
 from selftaught.report.record import Record
-from selftaught.report.verdict import integer
+from selftaught.report.verdict import integer, overlap_note
 
 NO_SHORTCUT = "No shortcut detected."
 

@@ -14,7 +14,7 @@ from selftaught.report.compare import count, fraction
 from selftaught.report.embed import inline
 from selftaught.report.probe_names import MISSING, probe_label
 from selftaught.report.record import Record, is_number
-from selftaught.report.verdict import Verdict, integer, judge, metric_of, optional
+from selftaught.report.verdict import Verdict, judge, metric_of, optional, overlap_note
 
 
 @dataclass(frozen=True)
@@ -90,16 +90,6 @@ def probe_note(probe: Mapping[str, Any]) -> str:
         overlap_note(probe),
     ]
     return " ".join(sentence for sentence in sentences if sentence)
-
-
-def overlap_note(probe: Mapping[str, Any]) -> str:
-    """How many test images were in pretraining; unknown for earlier versions, which compared names only."""
-    overlap, test = probe.get("overlap"), integer(probe, "test")
-    if not is_number(overlap):
-        return "It is unknown whether the test images were part of the (unlabeled) pretraining set."
-    if not overlap:
-        return ""
-    return f"Warning: {count(int(overlap))} of {count(test)} test images were part of the (unlabeled) pretraining set."
 
 
 def with_std(layer: Mapping[str, Any], mean: str, std: str, test: int | None) -> str:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from selftaught.report.embed import Picture, picture
 from selftaught.report.record import Record, is_number, last_part
+from selftaught.report.verdict import overlap_note
 
 MISSING = "n.a."
 MAX_CLASSES = 40
@@ -105,10 +106,7 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         f"{metric} and others: {spread}; {', '.join(parts)}{steps}. Intervals are paired by test image and seed; "
         "variation between pretraining runs is not included."
     )
-    overlap, test = table.get("overlap"), table.get("test")
-    if is_number(overlap) and overlap:
-        found.append(f"Warning: {int(overlap):,} of {int(test or 0):,} test images were part of the pretraining set.")
-    return [*found, *map(str, table.get("notes") or [])]
+    return [*found, *filter(None, [overlap_note(table)]), *map(str, table.get("notes") or [])]
 
 
 def _sentence(compared: Mapping[str, Any], metric: str) -> str:

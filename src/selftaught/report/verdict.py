@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from selftaught.evaluation.baselines import FIXED, label
+from selftaught.evaluation.overlap import overlap_warning
 from selftaught.evaluation.table import METRICS, TOO_WIDE, MetricName, digits, interval_text
 from selftaught.report.record import is_number, last_part
 
@@ -205,3 +206,9 @@ def integer(numbers: Mapping[str, Any], key: str) -> int | None:
     """The number stored under a key as an integer, or None."""
     value = optional(numbers, key)
     return None if value is None else int(value)
+
+
+def overlap_note(table: Mapping[str, Any]) -> str:
+    """How many test images were in pretraining; unknown for earlier versions, which compared names only."""
+    overlap = table.get("overlap")
+    return overlap_warning(int(overlap) if is_number(overlap) else None, integer(table, "test") or 0)
