@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import permutations
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -22,10 +21,6 @@ from selftaught.contracts import Batch, Encoder, Source, Task, Views
 @dataclass(frozen=True)
 class AugmentedTask(Task, ABC):
     """A task on randomly cropped, flipped, recolored and blurred views of an image."""
-
-    asymmetric: ClassVar[bool] = False
-    """Whether the two views (multi-crop: the global ones) have different augmentations, as in BYOL: the first is always
-    blurred, the second seldom, but it may be solarized."""
 
     view_area: tuple[float, float] = (0.2, 1.0)
     """Smallest and largest area of a view, as a fraction of the image (SimCLR, BYOL, VICReg, Barlow Twins: from 0.08,
@@ -47,9 +42,8 @@ class AugmentedTask(Task, ABC):
         return ViewAugmentation(crop_area=self.view_area, jitter=self.jitter, grayscale=self.grayscale, blur=self.blur)
 
     def pair(self) -> tuple[ViewAugmentation, ViewAugmentation]:
-        """The augmentations of two views."""
-        base = self.augmentation()
-        return byol_augmentations(base) if self.asymmetric else (base, base)
+        """The augmentations of the two views, of multi-crop tasks the global ones."""
+        return (base := self.augmentation()), base
 
     @abstractmethod
     def projection(self, encoder: Encoder) -> nn.Module:
@@ -58,6 +52,18 @@ class AugmentedTask(Task, ABC):
     def heads(self, encoder: Encoder, source: Source) -> nn.ModuleDict:
         """The projection, all that some of these tasks need beside the encoder."""
         return nn.ModuleDict({self.projection_name: self.projection(encoder)})
+
+
+@dataclass(frozen=True)
+class AsymmetricTask(AugmentedTask, ABC):
+    """A task with BYOL's augmentations: the first view is always blurred, the second seldom, but may be solarized."""
+
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
+    """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
+
+    def pair(self) -> tuple[ViewAugmentation, ViewAugmentation]:
+        """The augmentations of the two views, of multi-crop tasks the global ones."""
+        return byol_augmentations(self.augmentation())
 
 
 @dataclass(frozen=True)

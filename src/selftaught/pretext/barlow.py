@@ -17,19 +17,15 @@ from torch import Tensor, nn
 from selftaught.contracts import Encoder, Outputs, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import POSITIVE_COEFFICIENT, WIDTH
-from selftaught.modules.augmented import TwoViewTask, split_views
+from selftaught.modules.augmented import AsymmetricTask, TwoViewTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
-class BarlowTwins(TwoViewTask):
+class BarlowTwins(AsymmetricTask, TwoViewTask):
     """Make the cross-correlation matrix of the embeddings of two views the identity."""
 
-    asymmetric = True
-
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
     redundancy: float = 0.005
     """Weight of the elements off the diagonal (lambda in the paper: 0.005)."""
     dimensions: int = 512

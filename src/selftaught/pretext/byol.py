@@ -18,21 +18,18 @@ from torch import Tensor, nn
 from selftaught.contracts import Encoder, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import FRACTION, WIDTH
-from selftaught.modules.augmented import TwoViewTask, split_views
+from selftaught.modules.augmented import AsymmetricTask, TwoViewTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.losses import unit_std
 from selftaught.modules.momentum import cosine_momentum, momentum_copy, update_average
 
 
 @dataclass(frozen=True)
-class BYOL(TwoViewTask):
+class BYOL(AsymmetricTask, TwoViewTask):
     """Predict the embedding of another view of the same image by a momentum encoder."""
 
     defaults = {"batch_size": 128}  # noqa: RUF012
-    asymmetric = True
 
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
     target_momentum: float = 0.99
     """Initial momentum of the target network, which rises to 1 by a cosine (paper: 0.996 for 1,000 epochs, 0.99 for
     300)."""

@@ -21,26 +21,23 @@ from torch import Tensor, nn
 from selftaught.contracts import Encoder, Outputs, Source, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import FRACTION, OUTPUTS, TEMPERATURE, WIDTH
-from selftaught.modules.augmented import MultiCropTask, cross_view_entropy, embed_views
+from selftaught.modules.augmented import AsymmetricTask, MultiCropTask, cross_view_entropy, embed_views
 from selftaught.modules.heads import Prototypes, mlp
 from selftaught.modules.momentum import cosine_momentum, momentum_copy, update_average
 from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
-class DINO(MultiCropTask):
+class DINO(AsymmetricTask, MultiCropTask):
     """Predict the output distribution of a momentum teacher for another view of the image."""
 
     defaults = {"learning_rate": 1e-3}  # noqa: RUF012
-    asymmetric = True
     projection_name = "head"
 
     view_area: tuple[float, float] = (0.4, 1.0)
     """Smallest and largest area of a global view, as a fraction of the image (paper: 0.4 to 1)."""
     local_area: tuple[float, float] = (0.1, 0.4)
     """Smallest and largest area of a local view (paper: 0.05 to 0.4)."""
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
     outputs: int = 1024
     """Dimension of the output distribution, K (paper: 65,536)."""
     hidden: int = 512

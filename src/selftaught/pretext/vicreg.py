@@ -18,21 +18,18 @@ from torch import Tensor, nn
 from selftaught.contracts import Encoder, Outputs, Views
 from selftaught.errors import require_ranges
 from selftaught.limits import COEFFICIENT, POSITIVE_COEFFICIENT, WIDTH
-from selftaught.modules.augmented import TwoViewTask, split_views
+from selftaught.modules.augmented import AsymmetricTask, TwoViewTask, split_views
 from selftaught.modules.heads import mlp
 from selftaught.modules.processes import gather
 
 
 @dataclass(frozen=True)
-class VICReg(TwoViewTask):
+class VICReg(AsymmetricTask, TwoViewTask):
     """Equal embeddings of two views of an image, with varying and uncorrelated dimensions."""
 
-    asymmetric = True
     embedding_std = 1.0
     projection_name = "expander"
 
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.2, 0.1)
-    """Strength of brightness, contrast, saturation and hue jitter, applied to 80 % of the views (paper: the same)."""
     invariance: float = 25.0
     """Coefficient of the invariance term (paper: 25)."""
     variance: float = 25.0
