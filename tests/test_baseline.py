@@ -90,3 +90,13 @@ def test_flags_of_the_encoder_are_those_of_the_baseline_or_of_the_chosen_encoder
     assert selftaught.Run(out).encoder.layers["codes"].channels == 6
     assert main(["baseline", "random", str(folder), "--encoder", "vit", "--filters", "3"]) == 2
     assert "--filters" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_a_folder_with_the_name_of_a_baseline_has_no_influence_on_the_flags(folder, place, capsys, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    out = "pixels"
+    given = ["random", str(folder), "--width", "4", "--size", "16"]
+    assert main(["baseline", *(("--out", out) if place == "before" else ()), *given,
+                 *(("--out", out) if place == "after" else ())]) == 0, capsys.readouterr().err  # fmt: skip
+    assert selftaught.Run(out).encoder.layers["layer1"].channels == 4

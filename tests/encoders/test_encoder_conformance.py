@@ -99,6 +99,17 @@ def test_gradient_of_each_layer_reaches_earlier_blocks_only(case):
     assert reached == set(parameters)
 
 
+def test_images_can_be_optimized_through_every_layer(case):
+    """As by the generator of `gan` and by style transfer."""
+    encoder, images = case
+    if not encoder.preprocess(images).is_floating_point():
+        pytest.skip("tokens have no gradient")
+    images = images.clone().requires_grad_()
+    for name, feature in features(encoder.eval(), images).items():
+        (gradient,) = torch.autograd.grad(feature.square().sum(), images, retain_graph=True)
+        assert gradient.abs().max() > 0, name
+
+
 def test_saving_and_loading_preserves_features(case, request):
     encoder, images = case
     encoder.train()

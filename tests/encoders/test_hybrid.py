@@ -1,11 +1,13 @@
 """The encoder `hybrid`: a dictionary that no task changes, and that its random baseline shares."""
 
+import pytest
 import torch
 
 import selftaught
 from selftaught.api.loaded import load_trained
 from selftaught.encoders.dictionary import Dictionary
 from selftaught.encoders.hybrid import Hybrid
+from selftaught.errors import UserError
 from test_run import TINY, make_images
 
 
@@ -18,6 +20,19 @@ def test_codes_are_those_of_a_dictionary_and_the_rest_is_computed_from_them():
     assert found["layer1"].equal(hybrid.layer1(found["codes"]))
     assert found["layer2"].equal(hybrid.layer2(found["layer1"]))
     assert not found["codes"].requires_grad
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"filters": 0}, "--filters of hybrid must be .* the default is 128"),
+        ({"width": 0}, "--width of hybrid"),
+        ({"size": 5}, "dictionaries of patches need --size 6 or more, got 5"),
+    ],
+)
+def test_an_error_names_an_option_of_this_encoder(options, message):
+    with pytest.raises(UserError, match=message):
+        Hybrid(**options)
 
 
 def test_training_does_not_change_the_dictionary_and_random_weights_share_it(tmp_path):

@@ -184,6 +184,21 @@ def test_a_default_row_that_does_not_apply_is_left_out_and_the_table_says_why(mo
 
 
 @pytest.mark.usefixtures("defaults")
+def test_an_encoder_of_tokens_has_a_dictionary_of_colors(monkeypatch):
+    monkeypatch.setitem(sys.modules, "kymatio.scattering2d.frontend.torch_frontend", None)
+
+    def fresh(seed):
+        torch.manual_seed(seed)
+        encoder = make_encoder("gpt", size=8, depth=1, width=8, heads=1, colors=8)
+        encoder.fit(sources()[0])
+        return encoder
+
+    (row,) = probed(fresh(9), fresh, baselines=None).baselines
+    (expected,) = probed(baselines=("dictionary",)).baselines
+    assert (row.name, row.layer, row.value, row.held_out) == ("dictionary", "codes", expected.value, expected.held_out)
+
+
+@pytest.mark.usefixtures("defaults")
 def test_default_rows_depend_on_sizes_and_the_others_on_the_flag(monkeypatch):
     """200 images of 8 px are 12,800 pixels."""
     pytest.importorskip("kymatio")

@@ -61,6 +61,23 @@ def test_penalty_is_the_best_on_the_held_out_images():
     assert len(set(right.values())) > 3  # the choice matters here
 
 
+def test_a_tie_on_held_out_images_is_decided_by_the_squared_error_of_their_scores():
+    """With three held-out images nearly all penalties tie, and a constant classifier often has their best accuracy."""
+    for seed in range(10):
+        features, labels = problem(count=63, dimensions=8, seed=seed)
+        found = solved(features, labels, held=3)
+        accuracies, errors = {}, {}
+        for penalty in PENALTIES:
+            weight, bias = normal_equations(features[3:], labels[3:], penalty)
+            scores = features[:3].double() @ weight + bias
+            accuracies[penalty] = float((scores.argmax(1) == labels[:3]).double().mean())
+            errors[penalty] = float((scores - F.one_hot(labels[:3], 3)).square().mean())
+        best = max(accuracies.values())
+        tied = [penalty for penalty in PENALTIES if accuracies[penalty] == best]
+        assert found.penalty == min(tied, key=errors.__getitem__)
+        assert found.weight.abs().max() > 0.01
+
+
 def test_solution_does_not_depend_on_the_chunks():
     features, labels = problem()
     whole = solved(features, labels, chunk=1000)

@@ -67,6 +67,7 @@ def test_a_padded_view_is_the_whole_image_shifted_with_a_mirrored_border():
     [
         ("convnet", {"width": 4}, {"layer1": "blocks.layer1", "layer2": "blocks.layer2", "layer3": "blocks.layer3"}),
         ("vit", {"depth": 2, "width": 24}, {"block01": ("embed", "blocks.0"), "block02": ("blocks.1", "norm")}),
+        ("hybrid", {"filters": 3, "width": 4}, {"codes": (), "layer1": "layer1", "layer2": "layer2"}),
         (
             "timm:resnet10t",
             {"small": False},
@@ -87,10 +88,10 @@ def test_every_weight_belongs_to_the_layer_that_computes_it(name, options, of_la
         assert weight.requires_grad
 
 
-def trained(task: Supervised, steps: int = 3) -> tuple[nn.Module, nn.Module, Trainer]:
+def trained(task: Supervised, steps: int = 3, name: str = "convnet") -> tuple[nn.Module, nn.Module, Trainer]:
     """An encoder before and after some steps."""
     torch.manual_seed(0)
-    encoder = make_encoder("convnet", size=16, width=4)
+    encoder = make_encoder(name, size=16, width=4)
     source = ToySource()
     before, heads = copy.deepcopy(encoder), task.heads(encoder, source)
     run = Pretraining(task, encoder, heads, source, Optimization(learning_rate=0.01), steps, 8, 0)
@@ -116,6 +117,14 @@ def test_frozen_layers_and_their_statistics_stay_and_the_others_learn():
     old, new = before.state_dict(), encoder.state_dict()
     for path in old:
         assert torch.equal(old[path], new[path]) == (".layer3." not in path), path
+
+
+@pytest.mark.parametrize(("frozen", "changed"), [("codes", ("layer1", "layer2")), ("layer1", ("layer2",))])
+def test_a_layer_without_weights_is_frozen_with_its_statistics(frozen, changed):
+    before, encoder, _ = trained(Supervised(size=16, freeze_until=frozen), name="hybrid")
+    old, new = before.state_dict(), encoder.state_dict()
+    for path in old:
+        assert torch.equal(old[path], new[path]) == (not path.startswith(changed)), path
 
 
 def test_a_whole_encoder_can_be_frozen():

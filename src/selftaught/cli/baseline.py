@@ -25,8 +25,8 @@ def baseline_command(words: Sequence[str]) -> Callable[..., None]:
     from selftaught.config.settings import General, encoder_settings
     from selftaught.evaluation.baselines import own_encoder
 
-    own = next((word for word in words if own_encoder(word)), None)
-    offered = encoder_settings(own or value_of("--encoder", words) or General.encoder)
+    name = _first_argument(words)
+    offered = encoder_settings(name if own_encoder(name) else value_of("--encoder", words) or General.encoder)
 
     def run(words: Sequence[Any], settings: dict[str, Any], options: dict[str, Any]) -> None:
         from selftaught.api.baseline import baseline as write
@@ -35,6 +35,20 @@ def baseline_command(words: Sequence[str]) -> Callable[..., None]:
         print_result(readable(str(write(name, source, **options, **settings).path)))
 
     return with_settings(baseline, [setting for setting in offered if setting.name != "pretrained"], run)
+
+
+def _first_argument(words: Sequence[str]) -> str:
+    """The first word that is neither a flag nor the value of one, or empty."""
+    is_value = False
+    for word in words:
+        if not word.startswith("-") and not is_value:
+            return word
+        is_value = word.startswith("-") and "=" not in word and word not in SWITCHES
+    return ""
+
+
+SWITCHES = ("--pretrained", "--no-pretrained")
+"""Flags without a value."""
 
 
 def baseline(

@@ -27,8 +27,12 @@ LOW_CONTRAST = 0.0025
 """Added to the variance of a patch: the papers' 10 for pixels from 0 to 255, in units of preprocessed channels."""
 WHITENING = 0.1
 """Added to the variances of contrast-normalized patches before whitening, as in the papers."""
+PATCH = 6
+"""Default side of a patch in pixels, as in the papers."""
 STRIDE = 4
 """Responses are averaged over 4 x 4 positions."""
+POINTS = 10_000
+"""Patches that are assigned to centroids at once; limits memory."""
 GROUP = 64
 """Filters that are applied at once; limits memory."""
 
@@ -37,7 +41,7 @@ class Dictionary(Encoder):
     """Thresholded responses of cluster centers of patches (fixed, without parameters): the only layer is `codes`.
 
     A patch is normalized to zero mean and unit variance and whitened. Its response to filter k is r_k, and the features
-    are max(0, r_k - threshold) for every k, then max(0, -r_k - threshold), averaged over 4 x 4 positions. At last every
+    are max(0, r_k - threshold) for every k, then max(0, -r_k - threshold), averaged over 4 x 4 positions. Finally every
     channel is standardized by a batch norm without affine parameters, whose statistics must be computed on images
     before an evaluation: see `evaluation/baselines/encoders.py`. Filters are random before `fit`.
 
@@ -63,16 +67,17 @@ class Dictionary(Encoder):
         size: int = 32,
         input_mode: str = "color",
         filters: int = 256,
-        patch: int = 6,
+        patch: int = PATCH,
         threshold: float = 0.25,
     ) -> None:
         super().__init__()
         require_between("--filters of dictionary", filters, *WIDTH, hint="; the default is 256")
         self.step = 1 if size <= 48 else 2 if size <= 96 else 4
-        if not 2 <= patch <= size // self.step:
-            raise NotApplicable(
-                f"dictionary expects --patch from 2 to {size // self.step} at --size {size}, got {patch}."
-            )
+        side = size // self.step
+        if side < PATCH <= patch:
+            raise NotApplicable(f"dictionaries of patches need --size {PATCH} or more, got {size}.")
+        if not 2 <= patch <= side:
+            raise NotApplicable(f"dictionary expects --patch from 2 to {side} at --size {size}, got {patch}.")
         if not 0 <= threshold <= 10:
             raise UserError(f"dictionary expects --threshold from 0 to 10, got {threshold}.")
         self.input_mode, self.preprocess = input_mode, (preprocess := make_preprocess(input_mode))
@@ -104,7 +109,10 @@ class Dictionary(Encoder):
         self.offsets.copy_(other.offsets)
 
     def features(self, inputs: Tensor) -> dict[str, Tensor]:
-        """(B, preprocess.channels, H, W) -> `codes`, (B, 2 K, H / stride, W / stride), rounded up at the border."""
+        """(B, preprocess.channels, H, W) -> `codes`, (B, 2 K, h, w); h is (H / step - patch + 1) / 4, rounded up.
+
+        Patches are inside the image, so that the maps are a little smaller than the image divided by the stride.
+        """
         with torch.autocast(inputs.device.type, enabled=False):
             images = F.avg_pool2d(inputs.float(), self.step)
             contrast = self._contrast(images)
@@ -154,7 +162,8 @@ def spherical_kmeans(points: Tensor, count: int, generator: torch.Generator) -> 
     """
     centroids = points[torch.randperm(len(points), generator=generator)[:count].to(points.device)]
     for _ in range(ITERATIONS):
-        nearest = (points @ centroids.T).argmax(1)
+        # In parts: all similarities at once would be gigabytes for thousands of centroids.
+        nearest = torch.cat([(part @ centroids.T).argmax(1) for part in points.split(POINTS)])
         sums = torch.zeros_like(centroids).index_add_(0, nearest, points)
         lengths = sums.norm(dim=1, keepdim=True)
         centroids = torch.where(lengths > 1e-6, sums / lengths.clamp(min=1e-6), centroids)

@@ -1,18 +1,16 @@
 """Hybrid: a fixed dictionary of patches, and convolutions that are trained on top of it.
 
 Oyallon, Belilovsky, Zagoruyko, "Scaling the Scattering Transform: Deep Hybrid Networks", ICCV 2017, with the dictionary
-of Coates and Ng 2011 (see `dictionary.py`) in place of scattering: it is better on small images and faster. The first
-layer, which needs no training, is never differentiated. On CIFAR-10, 422 steps of rotation prediction exceed 422 of
-`convnet` by what ten times as many steps gain there (see results/speedrun.md).
+of Coates and Ng 2011 (see `dictionary.py`) in place of scattering, which takes four times as long. Results and the
+comparison with `convnet`: results/speedrun.md.
 """
 
-import torch
 from torch import Tensor, nn
 
 from selftaught.contracts import Encoder, Layer, Source
 from selftaught.encoders.dictionary import Dictionary
 from selftaught.errors import require_between
-from selftaught.limits import CHANNELS
+from selftaught.limits import CHANNELS, WIDTH
 
 
 class Hybrid(Encoder):
@@ -30,6 +28,7 @@ class Hybrid(Encoder):
     def __init__(self, *, size: int = 32, input_mode: str = "color", filters: int = 128, width: int = 256) -> None:
         super().__init__()
         require_between("--width of hybrid", width, *CHANNELS, hint="; the default is 256")
+        require_between("--filters of hybrid", filters, *WIDTH, hint="; the default is 128")
         self.dictionary = Dictionary(size=size, input_mode=input_mode, filters=filters)
         self.input_mode, self.preprocess = input_mode, self.dictionary.preprocess
         codes = self.dictionary.last
@@ -47,9 +46,8 @@ class Hybrid(Encoder):
         self.dictionary.fit_like(other.dictionary)
 
     def features(self, inputs: Tensor) -> dict[str, Tensor]:
-        """(B, preprocess.channels, H, W) -> `codes`, `layer1` and `layer2`, (B, C, H / stride, W / stride) each."""
-        with torch.no_grad():
-            codes = self.dictionary.features(inputs)["codes"]
+        """(B, preprocess.channels, H, W) -> `codes`, `layer1` and `layer2`, (B, C, h, w) each; see `Dictionary`."""
+        codes = self.dictionary.features(inputs)["codes"]
         layer1 = self.layer1(codes)
         return {"codes": codes, "layer1": layer1, "layer2": self.layer2(layer1)}
 

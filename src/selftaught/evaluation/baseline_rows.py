@@ -12,6 +12,7 @@ from torch import nn
 
 from selftaught.contracts import Encoder
 from selftaught.encoders import make_encoder
+from selftaught.encoders.preprocess import PREPROCESSORS
 from selftaught.errors import NotApplicable, unknown
 from selftaught.evaluation.baselines import FIXED, prepare, title
 from selftaught.evaluation.baselines.cache import state_digest
@@ -103,7 +104,8 @@ class Baselines:
         """The best layer of a baseline, by the metric on held-out images, with seed 0.
 
         Args:
-            name: of `EXTRA`; those of `FIXED` have the input preprocessing of the probed encoder.
+            name: of `EXTRA`; those of `FIXED` have the input preprocessing of the probed encoder, or color if its input
+                are tokens.
             cheap: whether to refuse an expensive one.
 
         Raises:
@@ -112,8 +114,9 @@ class Baselines:
         probed, evaluation = self.fresh(0), self.evaluation
         encoder, setting = probed, self.setting
         if name in FIXED:
-            encoder = make_encoder(name, size=evaluation.viewing.size, input_mode=probed.input_mode)
-            setting = {"name": name, "input_mode": probed.input_mode}
+            input_mode = probed.input_mode if probed.input_mode in PREPROCESSORS else "color"
+            encoder = make_encoder(name, size=evaluation.viewing.size, input_mode=input_mode)
+            setting = {"name": name, "input_mode": input_mode}
         key = {"encoder": setting, "baseline": name, "modules": repr(encoder), "weights": state_digest(encoder)}
         if cheap:
             self._require_cheap(name, encoder)

@@ -1,7 +1,9 @@
 """Which layer of an encoder each weight belongs to, for layer-wise learning rates and for freezing."""
 
+from collections.abc import Sequence
+
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from selftaught.contracts import Encoder, ParameterGroup
@@ -28,9 +30,7 @@ def weight_depths(encoder: Encoder, side: int) -> dict[nn.Parameter, int]:
         with torch.enable_grad():
             blank = torch.zeros(1, 3, side, side, device=weights[0].device)
             outputs = list(encoder.features(encoder.preprocess(blank)).values())
-            used = [
-                torch.autograd.grad(output.sum(), weights, retain_graph=True, allow_unused=True) for output in outputs
-            ]
+            used = [_gradients(output, weights) for output in outputs]
     finally:
         encoder.train(training)
         for weight, before in zip(weights, required, strict=True):
@@ -41,6 +41,13 @@ def weight_depths(encoder: Encoder, side: int) -> dict[nn.Parameter, int]:
         first = next((depth for depth, gradients in enumerate(used) if gradients[number] is not None), last)
         depths[weight] = max([first, *list(depths.values())[-1:]])
     return depths
+
+
+def _gradients(output: Tensor, weights: Sequence[nn.Parameter]) -> Sequence[Tensor | None]:
+    """The gradient of each weight; None for those that the output does not depend on, all of them for a fixed layer."""
+    if not output.requires_grad:
+        return [None] * len(weights)
+    return torch.autograd.grad(output.sum(), weights, retain_graph=True, allow_unused=True)
 
 
 def require_layer(encoder: Encoder, name: str) -> int:
@@ -81,8 +88,19 @@ def layer_groups(
     return groups
 
 
-def fix_frozen_statistics(encoder: Encoder) -> None:
-    """Let batch norms whose weights are frozen use their running statistics, and leave these as they are."""
+def fix_frozen_statistics(encoder: Encoder, freeze_until: str | None) -> None:
+    """Let batch norms of frozen layers use their running statistics, and leave these as they are.
+
+    A batch norm without weights is frozen with the weights registered before it, or if there are none.
+
+    Args:
+        encoder: any encoder, after `layer_groups`.
+        freeze_until: as for `layer_groups`.
+    """
+    if freeze_until is None:
+        return
+    trained = False
     for module in encoder.modules():
-        if isinstance(module, _BatchNorm) and module.weight is not None and not module.weight.requires_grad:
+        if isinstance(module, _BatchNorm) and not (trained if module.weight is None else module.weight.requires_grad):
             module.eval()
+        trained = trained or any(weight.requires_grad for weight in module.parameters(recurse=False))

@@ -97,8 +97,7 @@ class Supervised(CroppedTask):
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outputs]:
         """Cross-entropy with the smoothed label."""
-        if self.freeze_until is not None:
-            fix_frozen_statistics(encoder)
+        fix_frozen_statistics(encoder, self.freeze_until)
         logits = heads["label"](encoder(views["images"])).float()
         accuracy = (logits.argmax(1) == views["label"]).float().mean()
         return F.cross_entropy(logits, views["label"], label_smoothing=self.label_smoothing), {"accuracy": accuracy}

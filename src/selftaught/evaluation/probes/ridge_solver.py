@@ -84,7 +84,11 @@ class Ridge:
         self._held.append((features, labels))
 
     def solve(self) -> Linear:
-        """Fit the classifier with the best penalty by `criterion`, the larger one on a tie. Call it only once."""
+        """Fit the classifier with the best penalty by `criterion`. Call it only once.
+
+        On a tie, which is frequent with few held-out images, the smaller squared error of their scores decides. There
+        is always a fitted classifier: a constant one would often win by chance.
+        """
         assert self._count
         assert self._held
         held, labels = torch.cat([x for x, _ in self._held]), torch.cat([y for _, y in self._held])
@@ -98,9 +102,8 @@ class Ridge:
             rhs, back = self._cross - torch.outer(self._sum, prior), None
         unit = matrix.diagonal().sum() / len(mean)
 
-        best, misses = Linear(torch.zeros_like(self._cross), prior, PENALTIES[0]), 0  # for uninformative features
-        best_scores = best.scores(held)
-        best_value = criterion(best_scores, labels)
+        best, best_value, misses = None, (-1.0, 0.0), 0
+        held_target = self._target(labels)
         for penalty in PENALTIES:
             weight = _solve_regularized(matrix, penalty * unit, rhs)
             if weight is None:
@@ -108,14 +111,17 @@ class Ridge:
             weight = weight if back is None else back @ weight
             linear = Linear(weight, prior - (mean + self._shift) @ weight, penalty)
             scores = linear.scores(held)
-            value = criterion(scores, labels)
+            value = criterion(scores, labels), -float((scores - held_target).square().mean())
             if value > best_value:
-                best, best_scores, best_value, misses = linear, scores, value, 0
-            elif value < best_value:  # ties do not count, as large penalties all predict the most frequent class
+                best, best_value, misses = replace(linear, held_scores=scores, held_labels=labels), value, 0
+            elif value[0] < best_value[0]:  # a tie does not count: large penalties all predict the most frequent class
                 misses += 1
             if misses == PATIENCE:
                 break
-        return replace(best, held_scores=best_scores, held_labels=labels)
+        if best is None:  # not even the largest penalty makes the matrix regular, as with constant features
+            constant = Linear(torch.zeros_like(self._cross), prior, PENALTIES[0])
+            best = replace(constant, held_scores=constant.scores(held), held_labels=labels)
+        return best
 
     def _target(self, labels: Tensor) -> Tensor:
         return indicators(labels, self.classes).to(self._sum.dtype)

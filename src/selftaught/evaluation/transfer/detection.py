@@ -68,7 +68,7 @@ class Detection(Task):
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outputs]:
         """The sum of the four losses of Faster R-CNN, which have equal weight (Ren et al. 2015, equation 1)."""
-        fix_frozen_statistics(encoder)
+        fix_frozen_statistics(encoder, self.freeze_until)
         targets = [
             {"boxes": boxes[labels > 0], "labels": labels[labels > 0]}
             for boxes, labels in zip(views["boxes"], views["box_labels"], strict=True)

@@ -60,7 +60,7 @@ class Segmentation(Task):
         self, encoder: Encoder, heads: nn.ModuleDict, views: Views, progress: float = 0.0
     ) -> tuple[Tensor, Outputs]:
         """Cross-entropy, averaged over the pixels that are not ignored; 0 where all are."""
-        fix_frozen_statistics(encoder)
+        fix_frozen_statistics(encoder, self.freeze_until)
         scores, mask = class_scores(encoder, heads, views["images"]), views["mask"]
         counted = mask != IGNORED
         total = F.cross_entropy(scores, mask, ignore_index=IGNORED, reduction="sum")
