@@ -104,8 +104,8 @@ def test_fewer_images_than_shots(run, images, capsys):
     for way in ([], ["--finetune"]):
         message = refused(capsys, "evaluate", run, "--data", images, "--labels-per-class", "2", "100", *way, *FAST)
         assert message == (
-            "--labels-per-class 100 needs as many labeled training images of each class, but there are 6 of 'bright' "
-            "(2 of 2 classes have too few): give a smaller number, or label more images."
+            "--labels-per-class 100 is too large: the smallest class, 'bright', has 6 labeled training images (2 of "
+            "2 classes have too few). Give a smaller number, or label more images."
         )
 
 

@@ -96,9 +96,9 @@ def test_a_line_is_announced_once(capsys: pytest.CaptureFixture[str], monkeypatc
 
 
 def test_durations_are_in_the_largest_unit_with_more_than_one_digit() -> None:
-    given = (40, 99.4, 100, 99 * 60, 6000, 3600 * 47, 3600 * 48)
+    given = (1.2, 40, 99.4, 100, 99 * 60, 6000, 3600 * 47, 3600 * 48)
     assert [*map(duration, given)] == [
-        *("40 seconds", "99 seconds", "2 minutes", "99 minutes", "1.7 hours", "47.0 hours", "2.0 days")
+        *("1 second", "40 seconds", "99 seconds", "2 minutes", "99 minutes", "1.7 hours", "47.0 hours", "2.0 days")
     ]
 
 

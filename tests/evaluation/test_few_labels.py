@@ -70,8 +70,8 @@ def test_validation_images_are_a_fifth_of_each_class_and_no_training_images(size
 @pytest.mark.parametrize(
     ("per_class", "fractions", "message"),
     [
-        ([13], [], "--labels-per-class 13 needs .* there are 12 of 'bee': give a smaller number"),
-        ([25], [], r"there are 12 of 'bee' \(2 of 3 classes have too few\)"),
+        ([13], [], "--labels-per-class 13 is too large: .* 'bee', has 12 .*Give a smaller number"),
+        ([25], [], r"'bee', has 12 labeled training images \(2 of 3 classes have too few\)"),
         ([0], [], "--labels-per-class must be at least 1, got 0"),
         ([], [0.0], "--label-fraction must be above 0"),
         ([], [1.5], "at most 100 %, got 150 %"),

@@ -66,6 +66,8 @@ def resume_run(
     require_divisible(built)
     _require_same_images(status, built)
     monitored = monitored_source(settings, built, bool(data or named.get("monitor")))
+    if done and not budget:
+        console.print(f"{readable(str(folder.path))} is finished; a budget extends it, such as --steps 1000.")
     with use_threads(settings.general.threads):
         if extends:
             _extend(folder, built, Budget(**budget), device, console)

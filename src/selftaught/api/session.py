@@ -13,6 +13,7 @@ from selftaught.config.build import (
 )
 from selftaught.config.settings import Settings
 from selftaught.contracts import Source
+from selftaught.display.progress import duration
 from selftaught.errors import ProcessLostError, ReportedError, UserError, readable
 from selftaught.evaluation.knn_monitor import KNNMonitor
 from selftaught.modules.processes import alone, processes
@@ -83,7 +84,7 @@ def train_folder(
             _record_failure(folder, built, checkpoints, log, error)
         raise
     if outcome == "finished":
-        console.print(f"{readable(str(folder.path))}: {done:,} steps in {log.seconds / 60:.1f} minutes")
+        console.print(f"{readable(str(folder.path))}: {done:,} steps in {duration(log.seconds)}")
     else:
         again = f"selftaught pretrain --resume --out {readable(str(folder.path))}"
         console.print(f"interrupted after step {done:,} of {run.steps:,}; to continue: {again}")

@@ -26,9 +26,9 @@ def announce(line: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in words: "40 seconds", "12 minutes", "3.5 hours", "2.1 days"."""
+    """A length of time in words: "1 second", "40 seconds", "12 minutes", "3.5 hours", "2.1 days"."""
     if seconds < 99.5:
-        return f"{seconds:.0f} seconds"
+        return f"{seconds:.0f} second" + "s" * (round(seconds) != 1)
     minutes = seconds / 60
     if minutes < 99.5:
         return f"{minutes:.0f} minutes"

@@ -163,7 +163,7 @@ def spherical_kmeans(points: Tensor, count: int, generator: torch.Generator) -> 
     centroids = points[torch.randperm(len(points), generator=generator)[:count].to(points.device)]
     for _ in range(ITERATIONS):
         # In parts: all similarities at once would be gigabytes for thousands of centroids.
-        nearest = torch.cat([(part @ centroids.T).argmax(1) for part in points.split(POINTS)])
+        nearest = torch.cat([(part @ centroids.T).argmax(1) for part in torch.split(points, POINTS)])
         sums = torch.zeros_like(centroids).index_add_(0, nearest, points)
         lengths = sums.norm(dim=1, keepdim=True)
         centroids = torch.where(lengths > 1e-6, sums / lengths.clamp(min=1e-6), centroids)

@@ -115,12 +115,12 @@ def label_counts(
 def _shots(shots: int, present: Tensor, classes: Sequence[str]) -> LabelCount:
     if shots < 1:
         raise UserError(f"--labels-per-class must be at least 1, got {shots}.")
-    short = (present < shots).nonzero().flatten().tolist()
+    fewest, short = int(present.argmin()), int((present < shots).sum())
     if short:
-        others = f" ({len(short)} of {len(classes)} classes have too few)" if len(short) > 1 else ""
+        others = f" ({short} of {len(classes)} classes have too few)" if short > 1 else ""
         raise UserError(
-            f"--labels-per-class {shots} needs as many labeled training images of each class, but there are "
-            f"{int(present[short[0]]):,} of {classes[short[0]]!r}{others}: give a smaller number, or label more images."
+            f"--labels-per-class {shots} is too large: the smallest class, {classes[fewest]!r}, has "
+            f"{present[fewest]:,} labeled training images{others}. Give a smaller number, or label more images."
         )
     return LabelCount(per_class_name(shots), torch.full_like(present, shots))
 
