@@ -219,8 +219,10 @@ def test_each_draw_of_a_probe_has_other_random_weights(run, images, monkeypatch)
 def test_an_encoder_without_parameters_is_not_trained_from_scratch(images, tmp_path):
     run = selftaught.baseline("dictionary", images, out=tmp_path / "run", size=16, filters=3)
     table = run.finetune(images, frozen=True, labels_per_class=(4,), draws=1, **FAST)
-    assert [row.name for row in table.results[0].rows] == ["probe", "probe, random weights"]
-    assert "so it is not trained from scratch" in table.note
+    assert [row.name for row in table.results[0].rows] == ["probe"]
+    assert "it has no random weights and is not trained from scratch" in table.note
+    assert "probe" in str(table)
+    assert run.report().exists()
 
 
 def test_another_probe_of_few_labels_has_results_of_its_own(run, images):
@@ -287,7 +289,7 @@ def test_the_command_prints_one_object_and_the_report_shows_it(run, images, caps
     ("arguments", "message"),
     [
         ((), "expected --finetune, --labels-per-class or --label-fraction"),
-        (("--finetune", "--labels-per-class", "9"), "there are 8 of 'bright'"),
+        (("--finetune", "--labels-per-class", "9"), "the smallest class, 'bright', has 8"),
         (("--finetune", "--freeze-until", "layer9"), "no layer of this encoder called 'layer9'"),
         (("--freeze-until", "layer1", "--labels-per-class", "3"), "--freeze-until applies to fine-tuning"),
         (("--finetune", "--layer-decay", "0"), "--layer-decay must be above 0"),

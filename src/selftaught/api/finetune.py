@@ -9,7 +9,7 @@ import torch
 
 from selftaught.api.best import Stopped
 from selftaught.api.repetitions import Repetitions
-from selftaught.api.trainings import EVALUATIONS, PROBES, Trainings, training_settings, ways
+from selftaught.api.trainings import EVALUATIONS, PROBES, Trainings, training_settings
 from selftaught.contracts import Encoder, Source
 from selftaught.display.console import stderr_console
 from selftaught.display.progress import time_left
@@ -95,7 +95,7 @@ def finetune(
     notes = [
         shared_labels_note(labels, counts),
         RECALIBRATED if recalibrated else "",
-        "" if trainable else "The encoder has no parameters, so it is not trained from scratch.",
+        "" if trainable else "The encoder has no parameters: it has no random weights and is not trained from scratch.",
         duplicate_warning(train, test),
     ]
     table = _table(trainings, label_results, "\n".join(filter(None, notes)), folder)
@@ -122,7 +122,7 @@ def _train(trainings: Trainings, counts: Sequence[LabelCount]) -> None:
     parts = [
         (name, count, number)
         for count in counts
-        for name in ways(settings)
+        for name in trainings.ways
         if name != PROBES[1]  # done with the first of the two
         for number in range(settings.repetitions(count.per_class is None))
     ]
@@ -155,7 +155,7 @@ def _result(trainings: Trainings, count: LabelCount) -> LabelResult:
     """All rows and repetitions with one number of labels."""
     settings = trainings.settings
     numbers = range(settings.repetitions(count.per_class is None))
-    rows = {name: tuple(trainings.repetition(name, count, number) for number in numbers) for name in ways(settings)}
+    rows = {name: tuple(trainings.repetition(name, count, number) for number in numbers) for name in trainings.ways}
     chosen = draw_labels(trainings.labels, count, 0)
     validation = len(trainings.split(chosen, 0)[1])
     return LabelResult(

@@ -57,12 +57,23 @@ class Trainings:
     settings: FineTuning
 
     @property
+    def probes(self) -> tuple[str, ...]:
+        """The ways to probe: random weights only if the encoder has parameters."""
+        return PROBES if any(True for _ in self.encoder.parameters()) else PROBES[:1]
+
+    @property
+    def ways(self) -> tuple[str, ...]:
+        """The ways to train that are compared, the pretrained one first."""
+        names = self.probes if self.settings.frozen else (TUNED,)
+        return (*names, FROM_SCRATCH) if self.settings.from_scratch else names
+
+    @property
     def device(self) -> torch.device:
         """Where to compute."""
         return self.repetitions.device
 
     def repetition(self, name: str, count: LabelCount, number: int) -> Repetition:
-        """Train in one of the ways `ways` lists, or read the recorded result.
+        """Train in one of the ways of `ways`, or read the recorded result.
 
         Raises:
             Stopped: a signal stopped it.
@@ -72,7 +83,7 @@ class Trainings:
         def compute() -> None:
             chosen = draw_labels(self.labels, count, number)
             if name in PROBES:
-                self._probe(chosen, number, [self._folder(each, count, number) for each in PROBES])
+                self._probe(chosen, number, [self._folder(each, count, number) for each in self.probes])
             else:
                 self._train(name, folder, chosen, number)
 
@@ -90,7 +101,7 @@ class Trainings:
 
     def is_finished(self, name: str, count: LabelCount, number: int) -> bool:
         """Whether the result of `repetition` is recorded, and that of what is done with it."""
-        names = PROBES if name in PROBES else (name,)
+        names = self.probes if name in PROBES else (name,)
         return all(exists(self._folder(each, count, number) / RESULT) for each in names)
 
     def _folder(self, name: str, count: LabelCount, number: int) -> Path:
@@ -111,9 +122,11 @@ class Trainings:
         """
         probe, train = make_probe(self.settings.probe), Subset(self.train, chosen)
         viewing = Viewing(self.size, self.device, probe.dimensions)
-        with Meter("probe", 2 * pass_length(probe, train, self.test)) as meter:
+        with Meter("probe", len(folders) * pass_length(probe, train, self.test)) as meter:
             evaluator = Evaluator(probe, train, self.test, viewing, BaselineCache(None, {}), meter)
-            results = evaluator(self.encoder, 0, "pretrained"), evaluator.random(self.fresh(number), None)
+            results = [evaluator(self.encoder, 0, "pretrained")]
+            if len(folders) > 1:
+                results.append(evaluator.random(self.fresh(number), None))
         for folder, result in zip(folders, results, strict=True):
             layer = best_layer([result])
             facts = {"held_out": result[layer].held_out, "layer": layer}
@@ -153,7 +166,7 @@ class Trainings:
 
     def prepare(self, count: LabelCount) -> None:
         """Plan the trainings with a number of labels, if there are any, before several processes do them."""
-        if name := next((way for way in ways(self.settings) if way not in PROBES), None):
+        if name := next((way for way in self.ways if way not in PROBES), None):
             fit, _ = self.split(draw_labels(self.labels, count, 0), 0)
             folder = self._folder(name, count, 0).parent
             make_folder(folder, self.repetitions.run)
@@ -171,12 +184,6 @@ class Trainings:
             return self.settings.budget or Budget(steps=max(MIN_STEPS, EPOCHS * run.steps_per_pass))
 
         return self.repetitions.plan(folder, lambda: run, budget)
-
-
-def ways(settings: FineTuning) -> list[str]:
-    """The ways to train that are compared, the pretrained one first."""
-    names = list(PROBES) if settings.frozen else [TUNED]
-    return [*names, *([FROM_SCRATCH] if settings.from_scratch else [])]
 
 
 def training_settings(settings: FineTuning) -> dict[str, object]:

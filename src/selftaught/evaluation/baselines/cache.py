@@ -25,7 +25,7 @@ from selftaught.evaluation.multilabel import MultilabelMetrics
 from selftaught.modules.processes import processes
 from selftaught.training.distributed import from_first
 
-FORMAT = 4
+FORMAT = 5
 """Part of every key. Increase it when a change of a probe, pooling or calibration affects the results."""
 KINDS = {kind.name: kind for kind in (LayerMetrics, MultilabelMetrics)}
 
