@@ -49,6 +49,20 @@ def test_images_of_a_folder_are_opened(pets: Path) -> None:
     assert source.batch(torch.tensor([0, 29, 30, 49]), CPU).targets["label"].tolist() == [0, 0, 1, 1]
 
 
+def test_images_that_an_evaluation_skips_are_named(pets: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for part, broken in (("train", ("a", "b", "c")), ("test", ("d",))):
+        for kind in ("cat", "dog"):
+            write_images(pets.parent / "split" / part / kind, 6, seed=3)
+        for name in broken:
+            (pets.parent / "split" / part / "cat" / f"{name}.png").write_text("no image")
+    train, test = open_splits(str(pets.parent / "split"))
+    said = capsys.readouterr().err.splitlines()
+    assert (len(train), len(test)) == (12, 12)
+    assert len([line for line in said if "skipped" in line]) == 2
+    assert any("3 of 15 images skipped" in line and "a.png" in line and "and 1 more" in line for line in said)
+    assert any("1 of 13 images skipped" in line and "d.png" in line and "more" not in line for line in said)
+
+
 def test_labeled_images_without_a_split_are_split(pets: Path) -> None:
     train, test = open_splits(str(pets))
     everything = open_source(str(pets), split="all")

@@ -101,7 +101,19 @@ def open_splits(
     splits = _readers(spec, request)
     compare_classes(splits)
     request = _with_common_settings(splits, request)
-    return _open(splits, "train", request), _open(splits, "test", replace(request, limit=None))
+    train, test = _open(splits, "train", request), _open(splits, "test", replace(request, limit=None))
+    for part in (train, test):
+        _announce_skipped(part)
+    return train, test
+
+
+def _announce_skipped(source: Stored) -> None:
+    """Name the first two images that cannot be used; pretraining lists all of them in a file."""
+    if source.skipped:
+        listed = ", ".join(f"{title!r} {reason}" for title, reason in source.skipped[:2])
+        more = f" and {len(source.skipped) - 2:,} more" if len(source.skipped) > 2 else ""
+        count, total = len(source.skipped), len(source) + len(source.skipped)
+        announce(f"{source.name}: {count:,} of {total:,} images skipped: {listed}{more}")
 
 
 @dataclass(frozen=True)
