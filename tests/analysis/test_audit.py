@@ -179,7 +179,8 @@ def test_the_interval_is_that_of_paired_groups():
     place = [answer.change for answer in table.rows].index("noisy")
     apart, found = said[place] - said[0], table.rows[place]
     assert found.difference == pytest.approx(float(apart.mean()))
-    assert found.margin == pytest.approx(1.96 * float(apart.std(correction=1)) / 8**0.5)
+    quantile = 2.364624  # Student's t, seven degrees of freedom, 0.975 (any table)
+    assert found.margin == pytest.approx(quantile * float(apart.std(correction=1)) / 8**0.5, rel=1e-5)
     assert found.margin > 0
 
 

@@ -27,6 +27,7 @@ from selftaught.contracts import Batch, Encoder, Source, Task, evenly_spaced
 from selftaught.display.progress import Meter
 from selftaught.errors import UserError
 from selftaught.evaluation.features import require_seeds
+from selftaught.evaluation.intervals import half_width
 from selftaught.evaluation.overlap import count_overlap
 from selftaught.training.randomness import seeded_rng
 
@@ -181,7 +182,7 @@ def _no_accuracy(task: Task) -> UserError:
 
 def _row(name: str, variant: Variant, accuracies: Mapping[str, Tensor]) -> AuditRow:
     own, other = accuracies[name], accuracies[variant.reference]
-    margin = 1.96 * float((own - other).std()) / len(own) ** 0.5
+    margin = half_width([(float((own - other).var()) / len(own), len(own) - 1)])
     return AuditRow(
         change=name,
         kind=variant.kind,

@@ -38,7 +38,7 @@ class AuditRow:
     expected: float
     """Accuracy of the reference."""
     margin: float
-    """Half the width of the 95 % interval of the difference: normal, over groups of images, in the same views."""
+    """Half the width of the 95 % interval of the difference: Student's t, over groups of images, in the same views."""
 
     @property
     def difference(self) -> float:
