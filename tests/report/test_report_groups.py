@@ -38,10 +38,22 @@ def test_a_clear_difference_is_a_sentence_and_a_small_one_is_not_decided(tmp_pat
     value, low, high = good.own.minus(worse.own)
     assert clear == (
         f"cifar10 (ridge, 50,000 labels): good is better than worse by {value:.3f} top-1 accuracy (95 % interval "
-        f"{low:.3f} to {high:.3f}). One run each: variation between runs is not included."
+        f"{low:.3f} to {high:.3f}). One run each: variation between runs is not included. They differ in batch size "
+        "only: 256 and 8."
     )
     assert ": not decided: good and same differ by " in close
     assert "the 2 intervals are not corrected for multiple comparisons" in note
+
+
+def test_the_only_setting_that_keeps_runs_from_being_seeds_of_one_group_is_named(tmp_path: Path) -> None:
+    runs = [
+        probed_run(tmp_path / "one", (0.5, 0.6), precision="bf16"),
+        probed_run(tmp_path / "two", (0.5, 0.5), 1, precision="32"),
+        probed_run(tmp_path / "three", (0.5, 0.4), 2, precision="32", batch_size=8),
+    ]
+    first, second, _ = sentences(group_results(read_records(runs)))
+    assert first.endswith("They differ in precision only: bf16 and 32.")
+    assert "They differ" not in second
 
 
 def test_seeds_that_differ_a_lot_decide_nothing(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from selftaught.errors import readable
 from selftaught.evaluation.baselines import FIXED
 from selftaught.evaluation.embedding import without_embedding
 from selftaught.evaluation.gain import candidates
@@ -31,6 +32,8 @@ from selftaught.runs.folder import RunFolder
 
 IRRELEVANT = ("seed", "device", "threads", "minutes", "data", "labels")
 """Settings in which the runs of a group may differ: the images are compared by their content instead."""
+IMAGES = "images"
+"""Key of the digest of the pretraining images among the settings of a run."""
 COMPARED = ("metric", "probe", "settings", "pooling", "dimensions", "train", "test")
 """Facts that must agree for two probes to be comparable."""
 PROBE_KEYS = ("data", "size", "seeds", "recalibrated", *COMPARED)
@@ -140,10 +143,20 @@ def _sentence(best: GroupResult, other: GroupResult) -> str:
         )
     else:
         claim = f"not decided: {best.name} and {other.name} differ by {value:+.{places}f} {words} ({interval})"
-    text = f"{best.probe}: {claim}. {_seeds(best, other)}"
+    text = f"{best.probe}: {claim}. {_seeds(best, other)}{_only_difference(best, other)}"
     if low <= 0 <= high and margin > TOO_WIDE:
         text += f" The interval is ±{margin:.2f}: {count:,} test images and these seeds are too few to decide."
     return text
+
+
+def _only_difference(best: GroupResult, other: GroupResult) -> str:
+    """The setting in which two groups differ, if it is only one: why runs are not seeds of one group."""
+    ours, theirs = (_setting(group.members[0][0]) for group in (best, other))
+    differing = [name for name in ours.keys() | theirs.keys() if ours.get(name) != theirs.get(name)]
+    if len(differing) != 1 or differing == [IMAGES]:
+        return ""
+    values = (readable(settings.get(differing[0], "none")) for settings in (ours, theirs))
+    return f" They differ in {readable(differing[0].replace('_', ' '))} only: {' and '.join(values)}."
 
 
 def _seeds(first: GroupResult, second: GroupResult) -> str:
@@ -211,7 +224,7 @@ def _column(probe: Mapping[str, Any], name: str) -> dict[str, float]:
 
 def _setting(record: Record) -> dict[str, str]:
     relevant = {name: str(value) for name, value in sorted(record.config.items()) if name not in IRRELEVANT}
-    return relevant | {"images": str(record.state.get("fingerprint"))}
+    return relevant | {IMAGES: str(record.state.get("fingerprint"))}
 
 
 def _images(arrays: Mapping[str, NDArray[Any]]) -> str:
