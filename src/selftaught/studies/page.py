@@ -140,7 +140,10 @@ def _figure(folder: StudyFolder, number: int, probes: Mapping[str, Probe], trend
 
 
 def _mean_probe(results: Sequence[Result]) -> Probe:
-    """A probe as `figures.layers` takes it, averaged over the seeds."""
+    """A probe as `figures.layers` takes it, averaged over the seeds.
+
+    Without raw pixels and chance, which are far below: on an axis that includes them, variants cannot be told apart.
+    """
     facts = results[0].facts
     layers = []
     for row in facts["layers"]:
@@ -149,7 +152,7 @@ def _mean_probe(results: Sequence[Result]) -> Probe:
         layers.append(
             {"layer": row["layer"], "accuracy": mean, "std": std, "random": row["random"] if parameters else None}
         )
-    return {"layers": layers, "chance": facts["chance"], "pixels": facts["pixels"]}
+    return {"layers": layers}
 
 
 def _spread(results: Sequence[Result], layer: str) -> tuple[float, float | None]:
