@@ -183,6 +183,11 @@ class Encoder(nn.Module, ABC):
         return pooled(self.last_features(images))
 
     @property
+    def has_parameters(self) -> bool:
+        """Whether there is anything to train; if not, its random weights are the encoder itself."""
+        return any(True for _ in self.parameters())
+
+    @property
     def last(self) -> Layer:
         """The last layer, the input of heads."""
         return list(self.layers.values())[-1]

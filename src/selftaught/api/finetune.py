@@ -67,8 +67,7 @@ def finetune(
     """
     require_one_label(train, "fine-tuning or a probe with few labels")
     classes, stop = require_same_classes(train, test), stop or Stop()
-    trainable = any(True for _ in encoder.parameters())
-    if not trainable:
+    if not encoder.has_parameters:
         settings = replace(settings, from_scratch=False)
     if settings.freeze_until is not None:
         require_layer(encoder, settings.freeze_until)
@@ -95,7 +94,9 @@ def finetune(
     notes = [
         shared_labels_note(labels, counts),
         RECALIBRATED if recalibrated else "",
-        "" if trainable else "The encoder has no parameters: it has no random weights and is not trained from scratch.",
+        ""
+        if encoder.has_parameters
+        else "The encoder has no parameters: it has no random weights and is not trained from scratch.",
         duplicate_warning(train, test),
     ]
     table = _table(trainings, label_results, "\n".join(filter(None, notes)), folder)

@@ -59,7 +59,7 @@ class Trainings:
     @property
     def probes(self) -> tuple[str, ...]:
         """The ways to probe: random weights only if the encoder has parameters."""
-        return PROBES if any(True for _ in self.encoder.parameters()) else PROBES[:1]
+        return PROBES if self.encoder.has_parameters else PROBES[:1]
 
     @property
     def ways(self) -> tuple[str, ...]:

@@ -77,7 +77,7 @@ def decode_whole(raw: Raw, ranges: Ranges = NOMINAL) -> RGB | str:
     """Decode one image at full resolution: (3, H, W) uint8, or the reason for failure."""
     try:
         with open_image(raw) as image, _exclusive_if_large(image):
-            # A copy, because Pillow's array is read-only, and contiguous as it is for images of one pixel.
+            # Always a copy: Pillow's array is read-only, and `ascontiguousarray` returns it for images of one pixel.
             return np.array(np.asarray(_rgb(_upright(image), ranges)).transpose(2, 0, 1), order="C")
     except Exception as error:
         return failure_reason(error)

@@ -75,7 +75,7 @@ def probe_layers(
     """
     probe = make_probe(probe) if isinstance(probe, str) else probe
     _check(train, test, seeds, initializations)
-    has_parameters = any(True for _ in encoder.parameters())
+    has_parameters = encoder.has_parameters
     drawn = range(initializations if has_parameters else 0)  # scattering is the same with any initialization
     selection = select(() if baselines is None and not has_parameters else baselines)
     viewing = Viewing(size, device or torch.device("cpu"), dimensions or probe.dimensions, pooling)

@@ -75,7 +75,7 @@ def layer_groups(
         freeze_until: layer that is not trained, nor are those before it.
     """
     groups = [ParameterGroup(list(heads.parameters()))]
-    if not any(True for _ in encoder.parameters()):
+    if not encoder.has_parameters:
         return groups
     depths = weight_depths(encoder, side)
     frozen = -1 if freeze_until is None else require_layer(encoder, freeze_until)

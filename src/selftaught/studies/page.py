@@ -142,7 +142,7 @@ def _figure(folder: StudyFolder, number: int, probes: Mapping[str, Probe], trend
 def _mean_probe(results: Sequence[Result]) -> Probe:
     """A probe as `figures.layers` takes it, averaged over the seeds.
 
-    Without raw pixels and chance, which are far below: on an axis that includes them, variants cannot be told apart.
+    Raw pixels and chance are left out: an axis down to them would hide the differences between variants.
     """
     facts = results[0].facts
     layers = []
